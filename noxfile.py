@@ -1,0 +1,99 @@
+"""What is checked, and how: `nox -l` lists the sessions, `nox -s NAME` runs one."""
+
+import filecmp
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["tests", "lint", "proto", "docs"]
+nox.options.error_on_missing_interpreters = True
+
+GENERATED = Path("proglog_trio/_proto")
+DESCRIPTORS = "descriptors.binpb"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments go to pytest."""
+    session.install("-e", ".[tests]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests and report what they cover, node processes included."""
+    session.install("-e", ".[tests]")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report", "--show-missing", "--skip-covered")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and types."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+def proto(session: nox.Session) -> None:
+    """Generate the protocol's code and fail if what is committed differs; with `-- --write`, write it."""
+    session.install(".[proto]")
+    with tempfile.TemporaryDirectory() as directory:
+        fresh = Path(directory)
+        session.run(
+            "python", "-m", "grpc_tools.protoc", "-I", "proto",
+            f"--python_betterproto2_out={fresh}",
+            "--python_betterproto2_opt=client_generation=none",
+            f"--descriptor_set_out={fresh / DESCRIPTORS}", "--include_imports",
+            *sorted(str(path.relative_to("proto")) for path in Path("proto").rglob("*.proto")),
+        )  # fmt: skip
+        if "--write" in session.posargs:
+            shutil.rmtree(GENERATED)
+            shutil.copytree(fresh, GENERATED)
+            return
+        differing = _differences(fresh, GENERATED)
+    if differing:
+        session.error(f"{', '.join(differing)} in {GENERATED}: not what proto/ gives; run nox -s proto -- --write")
+
+
+def _differences(fresh: Path, committed: Path) -> list[str]:
+    names = {
+        str(path.relative_to(root))
+        for root in (fresh, committed)
+        for path in root.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    _, mismatched, missing = filecmp.cmpfiles(fresh, committed, sorted(names), shallow=False)
+    return sorted({*mismatched, *missing})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build/html; a warning is an error."""
+    session.install("-e", ".[docs]")
+    shutil.rmtree("docs/_build", ignore_errors=True)
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run one benchmark: `nox -s bench -- log`; further arguments go to it."""
+    known = sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py") if "__main__" in path.read_text())
+    if not session.posargs or session.posargs[0] not in known:
+        session.error(f"say which benchmark: nox -s bench -- {'|'.join(known)}")
+    session.install(".[bench,tests]")
+    session.run("python", "-m", f"benchmarks.{session.posargs[0]}", *session.posargs[1:])
+
+
+@nox.session
+def crash(session: nox.Session) -> None:
+    """Kill a node under load 200 times; `-- --crash-seed N` replays one run."""
+    session.install("-e", ".[tests]")
+    session.run("python", "-m", "pytest", "tests/crash", "-v", "--crash-rounds", "200", *session.posargs)

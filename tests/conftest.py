@@ -1,0 +1,35 @@
+import os
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, settings
+
+# No deadlines: this machine's speed is nothing that a test should fail for.
+_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+# The same examples each time, so that a change is blamed for what it broke only; the longer profiles look for new ones.
+settings.register_profile("default", deadline=None, suppress_health_check=_SLOW, max_examples=60, derandomize=True)
+settings.register_profile("ci", deadline=None, suppress_health_check=_SLOW, max_examples=200, print_blob=True)
+settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=5_000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of tests/crash; they have to stand here to be known however pytest is called."""
+    group = parser.getgroup("proglog-trio")
+    group.addoption("--crash-rounds", type=int, default=5, help="how often tests/crash kills a node (default: 5)")
+    group.addoption("--crash-seed", type=int, default=None, help="the first round's seed (default: a random one)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def structured_logging() -> None:
+    """Send structlog's events the way of the standard library's, which pytest captures, and not to standard output."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
