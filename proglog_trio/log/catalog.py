@@ -1,0 +1,100 @@
+"""The segments of a log, shared by the thread that writes and those that read."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+
+from attrs import Factory, define
+
+from .disk import Disk, File
+from .segment import ActiveSegment, ReadSegment, SegmentFiles, load_segment
+
+LOADED_SEGMENTS = 32
+"""How many closed segments' headers and indexes are kept in memory."""
+
+
+@define
+class SegmentCatalog:
+    """Which segments there are, and how to read them. Any thread may use it.
+
+    Attributes:
+        segments: in the order of their offsets; the last is the active one.
+        active: the segment that is written to.
+    """
+
+    disk: Disk
+    index_interval_bytes: int
+    segments: tuple[SegmentFiles, ...]
+    active: ActiveSegment
+    _loaded: OrderedDict[int, ReadSegment] = Factory(OrderedDict)
+    _lock: threading.Lock = Factory(threading.Lock)
+
+    def make_active(self, active: ActiveSegment) -> None:
+        """Take a new segment, which is written to from now on."""
+        with self._lock:
+            self.segments = (*self.segments, active.files)
+            self.active = active
+
+    def forget(self, count: int) -> tuple[SegmentFiles, ...]:
+        """Take the oldest segments out and return them; never the active one."""
+        with self._lock:
+            count = min(count, len(self.segments) - 1)
+            forgotten = self.segments[:count]
+            self.segments = self.segments[count:]
+            for files in forgotten:
+                self._loaded.pop(files.base_offset, None)
+        return forgotten
+
+    def containing(self, offset: int) -> SegmentFiles:
+        """Return the segment in which an offset stands, or would; the oldest for one below all."""
+        segments = self.segments
+        found = bisect_right(segments, offset, key=lambda files: files.base_offset) - 1
+        return segments[max(found, 0)]
+
+    def after(self, files: SegmentFiles) -> SegmentFiles | None:
+        """Return the segment that follows one, or None after the active one."""
+        segments = self.segments
+        place = bisect_right(segments, files.base_offset, key=lambda files: files.base_offset)
+        return segments[place] if place < len(segments) else None
+
+    def durable_end(self, files: SegmentFiles) -> int | None:
+        """Return up to where the active segment's file may be read; None for a closed one: to its end."""
+        active = self.active
+        return active.position if active.files == files else None
+
+    def open(self, files: SegmentFiles) -> tuple[File, ReadSegment]:
+        """Open a segment for reading; the caller closes the file.
+
+        Raises:
+            FileNotFoundError: retention removed it meanwhile.
+            SegmentError: its header cannot be read.
+        """
+        store = self.disk.open(files.store)
+        try:
+            return store, self._read(files, store)
+        except BaseException:
+            store.close()
+            raise
+
+    def load(self, files: SegmentFiles) -> ReadSegment:
+        """Return a segment's header and index; raises as open does."""
+        store, read = self.open(files)
+        store.close()
+        return read
+
+    def _read(self, files: SegmentFiles, store: File) -> ReadSegment:
+        with self._lock:
+            if self.active.files == files:
+                return self.active.read
+            read = self._loaded.get(files.base_offset)
+            if read is not None:
+                self._loaded.move_to_end(files.base_offset)
+                return read
+        read = load_segment(self.disk, files, store, self.index_interval_bytes)
+        with self._lock:
+            self._loaded[files.base_offset] = read
+            while len(self._loaded) > LOADED_SEGMENTS:
+                self._loaded.popitem(last=False)
+        return read

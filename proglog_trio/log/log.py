@@ -1,0 +1,410 @@
+"""The log: what is appended, what is durable, what can be read.
+
+A log has two sides. Its own methods run in one thread, the host thread (Trio's), and never block on the disk: an append
+gets its place at once, and is answered when its commit is over. `LogWriter` runs commits, one at a time, in another
+thread; what it needs is in the work that it is given. service.py puts the two together under Trio.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+
+import trio
+from attrs import Factory, define, field, frozen
+
+from ..errors import BatchRefused, LogBusy, LogClosed, LogReadOnly, ProglogError
+from .batch import Appended, Batch
+from .catalog import SegmentCatalog
+from .clock import is_too_far_ahead
+from .config import LogConfig
+from .disk import File
+from .envelope import SALT_BYTES, Salt
+from .frame import Frame
+from .gap import GapMarker
+from .origin import Origin
+from .position import Position
+from .reader import Bounds, LogReader, position_of
+from .recovery import RecoveryReport
+from .segment import SegmentFiles, Unplaced
+from .segment_header import OriginState, SegmentHeader
+from .state import LogState
+from .writer import LogWriter, Roll, Work
+
+Done = Callable[[Appended | ProglogError], None]
+
+
+@frozen
+class _Pending:
+    """An append whose commit is not over."""
+
+    work: Work
+    next_offset: int
+    changed: tuple[Origin, OriginState] | None
+    answer: Appended | None
+    done: Done | None
+    size: int
+
+
+@define
+class LogCounters:
+    """What happened since the log was opened."""
+
+    batches_appended: int = 0
+    records_appended: int = 0
+    bytes_appended: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    commits: int = 0
+    segments_removed: int = 0
+    bytes_scrubbed: int = 0
+    damaged_places: int = 0
+
+
+def wall_clock_milliseconds() -> int:
+    """Return the wall clock's time, in milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@define
+class Log:
+    """A log that is open. Its methods belong to the host thread, but for those that say that they block.
+
+    Attributes:
+        config: how it is kept.
+        report: what recovery found.
+        writer: does the writing.
+        on_work: called with the new work whenever there is some; whoever takes it calls committed when it is done.
+        wall_clock: milliseconds since the Unix epoch.
+        lowest_offset, next_offset: the log durably holds [lowest_offset, next_offset).
+        read_only_reason: why it takes no more records, once it does not.
+    """
+
+    config: LogConfig
+    report: RecoveryReport
+    writer: LogWriter
+    catalog: SegmentCatalog
+    _state: LogState
+    _lock_file: File
+    _rng: random.Random
+    wall_clock: Callable[[], int]
+    lowest_offset: int
+    next_offset: int
+    _durable_origins: dict[Origin, OriginState]
+    on_work: Callable[[Sequence[Work]], None]
+    _planned_bytes: int
+    _planned_frames: int
+    read_only_reason: str | None = None
+    closing: bool = False
+    pending_bytes: int = 0
+    counters: LogCounters = field(factory=LogCounters)
+    _pending: deque[_Pending] = field(factory=deque)
+    _retries: list[tuple[int, Appended, Done]] = field(factory=list)
+    _room_waiters: deque[Callable[[], None]] = field(factory=deque)
+    _durable_watchers: dict[int, Callable[[], None]] = Factory(dict)
+    _next_watcher: int = 0
+    # Readers are made in other threads: they must not see offsets and origins of two different moments.
+    _bounds_lock: threading.Lock = Factory(threading.Lock)
+
+    # -- appending -----------------------------------------------------------------------------------------------------
+
+    def append_soon(self, batch: Batch, done: Done) -> None:
+        """Give a batch its place now; done is called with it once it is durable, or with why it never will be.
+
+        Raises:
+            BatchRefused, ProducerSequenceTooOld, ProducerTableFull: the batch cannot be stored.
+            LogBusy: too much waits for its commit; see notify_room.
+            LogReadOnly, LogClosed: nothing can be stored any more.
+        """
+        self._check_writable()
+        if self.pending_bytes >= self.config.pending_bytes_limit:
+            raise LogBusy(f"{self.pending_bytes} bytes wait to be committed")
+        now = self.wall_clock()
+        try:
+            batch.check(self.config.max_batch_bytes)
+            if is_too_far_ahead(batch.after_log_time, now):
+                raise BatchRefused(
+                    f"after_log_time {batch.after_log_time} is more than a minute ahead of this node's clock"
+                )
+            stored = None
+            if batch.producer_id:
+                stored = self._state.producers.find(batch.producer_id, batch.producer_sequence, batch.payload_crc, now)
+        except ProglogError:
+            self.counters.refused += 1
+            raise
+        if stored is not None:
+            self.counters.duplicates += 1
+            self._answer_retry(stored.appended, done)
+            return
+        self._roll_if_full(now)
+        unplaced, appended = self._state.append(batch, now, self._rng)
+        self._plan(unplaced, appended, done)
+
+    async def append(self, batch: Batch) -> Appended:
+        """Append a batch and return when it is durable, waiting for room before; under Trio.
+
+        Raises:
+            ProglogError: as append_soon, but for LogBusy.
+        """
+        answers: list[Appended | ProglogError] = []
+        settled = trio.Event()
+
+        def done(outcome: Appended | ProglogError) -> None:
+            answers.append(outcome)
+            settled.set()
+
+        while True:
+            try:
+                self.append_soon(batch, done)
+            except LogBusy:
+                room = trio.Event()
+                self.notify_room(room.set)
+                await room.wait()
+            else:
+                break
+        await settled.wait()
+        (answer,) = answers
+        if isinstance(answer, ProglogError):
+            raise answer
+        return answer
+
+    def append_foreign(self, frame: Frame, data: bytes, done: Callable[[ProglogError | None], None]) -> None:
+        """Append the next frame of another origin, as it was pulled; done is called once it is durable or has failed.
+
+        Raises:
+            FrameError: it does not follow what the log has of its origin.
+            LogBusy, LogReadOnly, LogClosed: as append_soon.
+        """
+        self._check_writable()
+        if self.pending_bytes >= self.config.pending_bytes_limit:
+            raise LogBusy(f"{self.pending_bytes} bytes wait to be committed")
+        now = self.wall_clock()
+        self._roll_if_full(now)
+        unplaced = self._state.append_foreign(frame, data, now)
+        self._plan(unplaced, None, _only_error(done))
+
+    def append_gap(self, marker: GapMarker, done: Callable[[ProglogError | None], None]) -> None:
+        """Append a gap marker; as append_foreign."""
+        self._check_writable()
+        self._roll_if_full(self.wall_clock())
+        self._plan(self._state.append_gap(marker), None, _only_error(done))
+
+    def roll(self) -> None:
+        """Go on in a new segment, unless the active one is empty."""
+        if self.read_only_reason is None and not self.closing and self._planned_frames:
+            self._hand_over([self._plan_roll(self.wall_clock())])
+
+    def _check_writable(self) -> None:
+        if self.closing:
+            raise LogClosed("the log is closing")
+        if self.read_only_reason is not None:
+            raise LogReadOnly(self.read_only_reason)
+
+    def _answer_retry(self, stored: Appended, done: Done) -> None:
+        appended = Appended(
+            stored.base_offset, stored.count, stored.origin, stored.base_sequence, stored.log_time, duplicate=True
+        )
+        end = appended.base_offset + appended.count
+        if end <= self.next_offset:
+            done(appended)
+        else:
+            self._retries.append((end, appended, done))
+
+    def _roll_if_full(self, now: int) -> None:
+        # Handed over at once: what comes next may yet be refused, and the segment that it begins is a fact by then.
+        full = self._planned_bytes >= self.config.segment_bytes or self._planned_frames >= self.config.segment_frames
+        if full and self._planned_frames:
+            self._hand_over([self._plan_roll(now)])
+
+    def _plan_roll(self, now: int) -> _Pending:
+        header = self._state.to_header(Salt(self._rng.randbytes(SALT_BYTES)), now)
+        self._planned_bytes = self._planned_frames = 0
+        return _Pending(Roll(header), self._state.next_offset, None, None, None, 0)
+
+    def _plan(self, unplaced: Unplaced, answer: Appended | None, done: Done) -> None:
+        size = unplaced.stored_bytes
+        self._planned_bytes += size
+        if unplaced.count:
+            # A gap marker uses no offset: a segment that held nothing else would leave its name to the next.
+            self._planned_frames += 1
+        self.pending_bytes += size
+        changed = (unplaced.origin, self._state.origins[unplaced.origin])
+        self._hand_over([_Pending(unplaced, self._state.next_offset, changed, answer, done, size)])
+
+    def _hand_over(self, items: list[_Pending]) -> None:
+        self._pending.extend(items)
+        self.on_work([item.work for item in items])
+
+    # -- what commits change -------------------------------------------------------------------------------------------
+
+    def committed(self, count: int, error: OSError | None) -> None:
+        """Take note that the oldest count pieces of work are durable, or that writing them failed."""
+        if error is not None:
+            self._fail(error)
+            return
+        self.counters.commits += 1
+        answers: list[tuple[Done, Appended]] = []
+        with self._bounds_lock:
+            for _ in range(count):
+                item = self._pending.popleft()
+                self.next_offset = item.next_offset
+                self.pending_bytes -= item.size
+                if item.changed is not None:
+                    origin, state = item.changed
+                    held = self._durable_origins.get(origin)
+                    # Retention may have removed segments since the state was noted.
+                    low = state.low if held is None else held.low
+                    self._durable_origins[origin] = state if low <= state.low else raise_low(state, low)
+                    self.counters.batches_appended += 1
+                    self.counters.bytes_appended += item.size
+                if item.done is not None:
+                    # Foreign frames have no answer of their own; any will do.
+                    answers.append((item.done, item.answer if item.answer is not None else _NOTHING))
+                    self.counters.records_appended += item.answer.count if item.answer is not None else 0
+        waiting, self._retries = self._retries, []
+        for end, appended, done in waiting:
+            if end <= self.next_offset:
+                answers.append((done, appended))
+            else:
+                self._retries.append((end, appended, done))
+        for done, appended in answers:
+            done(appended)
+        self._call_durable_watchers()
+        self._call_room_waiters()
+
+    def _fail(self, error: OSError) -> None:
+        """Turn read-only: nothing that was not durable will be."""
+        if self.read_only_reason is None:
+            self.read_only_reason = f"the log takes no more records since a write failed: {error}"
+        failed = [item.done for item in self._pending if item.done is not None]
+        failed += [done for _, _, done in self._retries]
+        self._pending.clear()
+        self._retries.clear()
+        self.pending_bytes = 0
+        for done in failed:
+            done(LogReadOnly(self.read_only_reason))
+        self._call_durable_watchers()
+        self._call_room_waiters()
+
+    def notify_room(self, callback: Callable[[], None]) -> None:
+        """Call back once when appends need not wait any more, or would fail for another reason."""
+        self._room_waiters.append(callback)
+        self._call_room_waiters()
+
+    def _call_room_waiters(self) -> None:
+        while self._room_waiters and (
+            self.pending_bytes < self.config.pending_bytes_limit or self.read_only_reason is not None or self.closing
+        ):
+            self._room_waiters.popleft()()
+
+    def notify_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each change of next_offset, lowest_offset or read_only_reason; return what ends it."""
+        number = self._next_watcher
+        self._next_watcher += 1
+        self._durable_watchers[number] = callback
+        return lambda: self._durable_watchers.pop(number, None) and None
+
+    def _call_durable_watchers(self) -> None:
+        for callback in list(self._durable_watchers.values()):
+            callback()
+
+    def start_closing(self) -> None:
+        """Refuse what comes from now on."""
+        self.closing = True
+        self._call_durable_watchers()
+        self._call_room_waiters()
+
+    def fail_pending(self, reason: str) -> None:
+        """Answer everything that is still waiting: the log is closed."""
+        failed = [item.done for item in self._pending if item.done is not None]
+        failed += [done for _, _, done in self._retries]
+        self._pending.clear()
+        self._retries.clear()
+        self.pending_bytes = 0
+        for done in failed:
+            done(LogClosed(reason))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    @property
+    def directory_id(self) -> bytes:
+        """The 8 bytes that name the data directory."""
+        return self._state.directory_id
+
+    @property
+    def position(self) -> Position:
+        """The position after everything that is durable."""
+        return position_of(self._durable_origins)
+
+    @property
+    def origins(self) -> MappingProxyType[Origin, OriginState]:
+        """What is durable, per origin."""
+        return MappingProxyType(self._durable_origins)
+
+    def _bounds(self) -> Bounds:
+        with self._bounds_lock:
+            return Bounds(self.lowest_offset, self.next_offset, dict(self._durable_origins))
+
+    def reader_at_offset(self, offset: int, *, skip_missing: bool = False) -> LogReader:
+        """Return a reader from an offset on; see LogReader.at_offset. Blocks."""
+        while True:
+            bounds = self._bounds()
+            reader = LogReader.at_offset(self.catalog, bounds, offset, skip_missing=skip_missing)
+            if bounds.lowest_offset == self.lowest_offset:
+                return reader
+            # Retention removed segments meanwhile.
+            reader.close()
+
+    def reader_at_position(self, position: Position, *, skip_missing: bool = False) -> LogReader:
+        """Return a reader of what does not lie before a position; see LogReader.at_position. Blocks."""
+        while True:
+            bounds = self._bounds()
+            reader = LogReader.at_position(self.catalog, bounds, position, skip_missing=skip_missing)
+            if bounds.lowest_offset == self.lowest_offset:
+                return reader
+            reader.close()
+
+    # -- retention and end ---------------------------------------------------------------------------------------------
+
+    def forget_segments(self, count: int, oldest: SegmentHeader) -> tuple[SegmentFiles, ...]:
+        """Take the oldest segments out of the log, so that their files can be removed.
+
+        Args:
+            count: how many.
+            oldest: the header of the segment that is then the oldest.
+        """
+        with self._bounds_lock:
+            forgotten = self.catalog.forget(count)
+            self.lowest_offset = max(self.lowest_offset, oldest.base_offset)
+            for origin, before in oldest.origins.items():
+                for origins in (self._state.origins, self._durable_origins):
+                    if origin in origins:
+                        origins[origin] = raise_low(origins[origin], before.next)
+        self.counters.segments_removed += len(forgotten)
+        self._call_durable_watchers()
+        return forgotten
+
+    def close(self, *, cleanly: bool = True) -> None:
+        """Close the files and give up the lock; nothing may be under way. Blocks. Raises OSError."""
+        try:
+            self.writer.close(cleanly=cleanly and self.read_only_reason is None)
+        finally:
+            self._lock_file.close()
+
+
+_NOTHING = Appended(0, 0, Origin(bytes(16)), 0, 0)
+
+
+def _only_error(done: Callable[[ProglogError | None], None]) -> Done:
+    return lambda answer: done(answer if isinstance(answer, ProglogError) else None)
+
+
+def raise_low(state: OriginState, low: int) -> OriginState:
+    """Return an origin's state without what lies below low."""
+    low = max(state.low, low)
+    gaps = tuple((max(first, low), following) for first, following in state.gaps if following > low)
+    return OriginState(low, state.next, state.last_header_crc, state.last_log_time, gaps)

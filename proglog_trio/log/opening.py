@@ -1,0 +1,124 @@
+"""Opening a data directory as a log."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable, Sequence
+
+from ..errors import DataDirectoryError, SegmentError
+from .catalog import SegmentCatalog
+from .config import LogConfig
+from .disk import Disk, File, OperatingSystemDisk
+from .log import Log, raise_low, wall_clock_milliseconds
+from .recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
+from .writer import LogWriter, Work
+
+
+def _no_taker(work: Sequence[Work]) -> None:
+    raise RuntimeError(f"nobody takes the log's work: {len(work)} pieces")
+
+
+def open_log_files(
+    config: LogConfig,
+    *,
+    disk: Disk | None = None,
+    rng: random.Random | None = None,
+    wall_clock: Callable[[], int] = wall_clock_milliseconds,
+) -> Log:
+    """Lock a data directory, recover it and return its log. Blocks.
+
+    Args:
+        config: how the log is kept.
+        disk: None: the real one.
+        rng: makes salts, directory ids and origins; None: the system's own randomness.
+        wall_clock: milliseconds since the Unix epoch.
+
+    Raises:
+        DataDirectoryError: the directory is locked, not writable, full, of another cluster or of a newer format.
+    """
+    disk = disk if disk is not None else OperatingSystemDisk()
+    rng = rng if rng is not None else random.SystemRandom()
+    directory = config.directory
+    lock = None
+    try:
+        disk.make_directory(directory)
+        lock = _lock(disk, config)
+        recovery = Recovery(disk, directory, config.cluster_name, config.index_interval_bytes, wall_clock(), rng)
+        recovered = recovery.run()
+        try:
+            return _assemble(config, disk, recovered, lock, rng, wall_clock)
+        except BaseException:
+            recovered.active.close()
+            raise
+    except OSError as error:
+        if lock is not None:
+            lock.close()
+        raise DataDirectoryError(f"{directory}: {_reason(error)}") from error
+    except SegmentError as error:
+        if lock is not None:
+            lock.close()
+        raise DataDirectoryError(f"{directory}: {error}") from error
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+
+
+def _reason(error: OSError) -> str:
+    reasons = {
+        errno.ENOSPC: "there is no space left on its disk",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "it is not writable",
+        errno.EPERM: "it is not writable",
+        errno.EROFS: "its file system is read-only",
+        errno.ENOTDIR: "it is not a directory",
+        errno.EEXIST: "it is not a directory",
+    }
+    known = reasons.get(error.errno or 0)
+    return f"{known} ({error})" if known else str(error)
+
+
+def _lock(disk: Disk, config: LogConfig) -> File:
+    try:
+        return disk.lock(config.directory / LOCK_FILE)
+    except BlockingIOError:
+        raise DataDirectoryError(f"{config.directory} is locked: another node uses it") from None
+
+
+def _assemble(
+    config: LogConfig,
+    disk: Disk,
+    recovered: Recovered,
+    lock: File,
+    rng: random.Random,
+    wall_clock: Callable[[], int],
+) -> Log:
+    state, active = recovered.state, recovered.active
+    catalog = SegmentCatalog(disk, config.index_interval_bytes, tuple(recovered.segments), active)
+    oldest = recovered.segments[0]
+    if oldest.base_offset:
+        # What the oldest segment's header says of an origin's next is the first sequence that may still be here.
+        try:
+            before = catalog.load(oldest).header.origins
+        except SegmentError:
+            before = {}  # Named when it is read; the bounds in the newest header serve meanwhile.
+        for origin, known in before.items():
+            if origin in state.origins:
+                state.origins[origin] = raise_low(state.origins[origin], known.next)
+    return Log(
+        config=config,
+        report=recovered.report,
+        writer=LogWriter(disk, config.directory / LOG_DIRECTORY, catalog),
+        catalog=catalog,
+        state=state,
+        lock_file=lock,
+        rng=rng,
+        wall_clock=wall_clock,
+        lowest_offset=oldest.base_offset,
+        next_offset=state.next_offset,
+        durable_origins=dict(state.origins),
+        on_work=_no_taker,
+        planned_bytes=active.position,
+        planned_frames=recovered.report.frames,
+    )

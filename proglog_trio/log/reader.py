@@ -1,0 +1,349 @@
+"""Reading a log from an offset or a position on.
+
+Everything here blocks on the disk: use it from a worker thread. A reader has a file of its own, so retention may
+remove a segment that it is in the middle of.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Self
+
+from attrs import define, field, frozen
+
+from ..errors import DataLoss, OffsetOutOfRange, SegmentError, SequenceOutOfRange
+from .catalog import SegmentCatalog
+from .disk import File
+from .envelope import Envelope, EnvelopeKind
+from .index import Place
+from .origin import Origin
+from .position import Position, Range
+from .segment import SegmentFiles
+from .segment_header import OriginState
+from .walk import DamagedPlace, SegmentWalk, StoredFrame
+
+LOST_RECORDS = "they had been acknowledged, and the file ended before them when the log was opened again"
+
+
+@frozen
+class Skipped:
+    """The offsets [from_offset, to_offset), which a reader left out because they cannot be read."""
+
+    from_offset: int
+    to_offset: int
+    reason: str
+
+
+@frozen
+class Chunk:
+    """What one read gave.
+
+    Attributes:
+        frames: in the order of their offsets; the first may begin before the place that was asked for.
+        next_offset: where the next read goes on.
+        skipped: what was left out before or between the frames.
+    """
+
+    frames: list[StoredFrame]
+    next_offset: int
+    skipped: list[Skipped]
+
+
+@frozen
+class _Missing:
+    """Records that cannot be given: from the reader's place up to next_offset.
+
+    Attributes:
+        detail: why, in words.
+        removed: retention took them, they are not damaged.
+    """
+
+    next_offset: int
+    detail: str
+    removed: bool = False
+
+
+@frozen
+class Bounds:
+    """What a log holds durably when a reader is made."""
+
+    lowest_offset: int
+    next_offset: int
+    origins: Mapping[Origin, OriginState]
+
+
+@define
+class LogReader:
+    """Reads frames in the order of the log.
+
+    Attributes:
+        next_offset: the first offset that is not read yet.
+        start_position: what lies before the reader's start.
+        skip_missing: leave out what cannot be read instead of raising.
+        covered: frames that lie before this position are left out.
+    """
+
+    next_offset: int
+    start_position: Position
+    skip_missing: bool
+    covered: Position | None
+    _catalog: SegmentCatalog
+    _files: SegmentFiles
+    _file: File | None = None
+    _walk: SegmentWalk | None = None
+    _start: Place | None = None
+    _waiting: deque[StoredFrame | _Missing] = field(factory=deque)
+    _skipped: list[Skipped] = field(factory=list)
+
+    @classmethod
+    def at_offset(cls, catalog: SegmentCatalog, bounds: Bounds, offset: int, *, skip_missing: bool) -> Self:
+        """Return a reader that begins with the frame that holds an offset, or at the first after it.
+
+        Raises:
+            OffsetOutOfRange: the offset is below the lowest, and skip_missing is not set.
+        """
+        skipped = []
+        if offset < bounds.lowest_offset:
+            if not skip_missing:
+                raise OffsetOutOfRange(offset, bounds.lowest_offset, bounds.next_offset)
+            skipped.append(Skipped(offset, bounds.lowest_offset, "retention removed them"))
+            offset = bounds.lowest_offset
+        files = catalog.containing(min(offset, bounds.next_offset))
+        if offset >= bounds.next_offset:
+            position = position_of(bounds.origins)
+        else:
+            position = _position_before(catalog, bounds, files, offset)
+        return cls(offset, position, skip_missing, None, catalog, files, skipped=skipped)
+
+    @classmethod
+    def at_position(cls, catalog: SegmentCatalog, bounds: Bounds, position: Position, *, skip_missing: bool) -> Self:
+        """Return a reader of all frames that do not lie before a position.
+
+        Raises:
+            SequenceOutOfRange: retention removed some of them, and skip_missing is not set.
+        """
+        found: tuple[Place, SegmentFiles] | None = None
+        for origin, state in bounds.origins.items():
+            sequence = position.next_sequence(origin)
+            if sequence >= state.next:
+                continue
+            if sequence < state.low:
+                if not skip_missing:
+                    raise SequenceOutOfRange(str(origin), sequence, state.low)
+                sequence = state.low
+            place = _place_of_sequence(catalog, origin, sequence)
+            if found is None or place[0] < found[0]:
+                found = place
+        if found is None:
+            files = catalog.containing(bounds.next_offset)
+            return cls(bounds.next_offset, position, skip_missing, position, catalog, files)
+        start, files = found
+        return cls(start.offset, position, skip_missing, position, catalog, files, start=start)
+
+    def read(self, max_bytes: int, until_offset: int) -> Chunk:
+        """Return the next frames below until_offset, which must be durable.
+
+        Args:
+            max_bytes: how many bytes of frames to return at most; one frame may be larger.
+            until_offset: where to stop; a frame is returned whole.
+
+        Raises:
+            DataLoss: the next records are damaged, and skip_missing is not set. The next read goes on after them.
+            OffsetOutOfRange: retention removed the next records, and skip_missing is not set.
+        """
+        frames: list[StoredFrame] = []
+        size = 0
+        while self.next_offset < until_offset:
+            if not self._waiting and not self._step(until_offset):
+                break
+            item = self._waiting[0]
+            if isinstance(item, _Missing):
+                if frames and item.next_offset > self.next_offset:
+                    break
+                self._pass_missing(item, until_offset)
+                continue
+            if self._is_wanted(item):
+                if frames and size + len(item.data) > max_bytes:
+                    break
+                frames.append(item)
+                size += len(item.data)
+            self._waiting.popleft()
+            self.next_offset = max(self.next_offset, item.next_offset)
+        skipped, self._skipped = self._skipped, []
+        return Chunk(frames, self.next_offset, skipped)
+
+    def close(self) -> None:
+        """Close the reader's file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = self._walk = None
+
+    def _is_wanted(self, item: StoredFrame) -> bool:
+        envelope = item.envelope
+        if envelope.kind is not EnvelopeKind.RECORDS or envelope.next_offset <= self.next_offset:
+            return False
+        return not self._covers(envelope)
+
+    def _covers(self, envelope: Envelope) -> bool:
+        """Tell whether a frame lies before the position that the reader was made for."""
+        return (
+            self.covered is not None
+            and envelope.kind is EnvelopeKind.RECORDS
+            and self.covered.covers(envelope.origin, envelope.base_sequence, envelope.count)
+        )
+
+    def _pass_missing(self, item: _Missing, until_offset: int) -> None:
+        """Skip or raise for records that cannot be given; what lies beyond until_offset waits until it is asked for."""
+        first, following = self.next_offset, min(item.next_offset, until_offset)
+        if item.next_offset <= until_offset:
+            self._waiting.popleft()
+        if following <= first:
+            return
+        self.next_offset = following
+        if self.skip_missing:
+            self._skipped.append(Skipped(first, following, item.detail))
+        elif item.removed:
+            raise OffsetOutOfRange(first, item.next_offset, max(until_offset, item.next_offset))
+        else:
+            raise DataLoss(first, following, item.detail)
+
+    def _step(self, until_offset: int) -> bool:
+        """Let at least one item wait; False: the log has no more."""
+        while not self._waiting:
+            walk = self._walk if self._walk is not None else self._open(until_offset)
+            if walk is None:
+                continue
+            walk.end = self._catalog.durable_end(self._files)
+            item = walk.step()
+            if isinstance(item, StoredFrame):
+                envelope = item.envelope
+                if envelope.kind is EnvelopeKind.REOPENED:
+                    if envelope.lost_below > self.next_offset:
+                        self._waiting.append(_Missing(envelope.lost_below, LOST_RECORDS))
+                elif envelope.base_offset > self.next_offset:
+                    detail = f"the next frame in {self._files.store.name} has offset {envelope.base_offset}"
+                    self._waiting.append(_Missing(envelope.base_offset, detail))
+                self._waiting.append(item)
+            elif item is not None:
+                self._note_damage(item, until_offset)
+            else:
+                after = self._catalog.after(self._files)
+                if after is None:
+                    # Everything below until_offset is durable, so it ought to be here.
+                    detail = f"{self._files.store.name} ends at byte {walk.position}"
+                    self._waiting.append(_Missing(until_offset, detail))
+                    break
+                self.close()
+                self._files = after
+        return bool(self._waiting)
+
+    def _note_damage(self, place: DamagedPlace, until_offset: int) -> None:
+        following = place.next_offset
+        if following is not None and place.envelope is not None and self._covers(place.envelope):
+            self.next_offset = max(self.next_offset, following)
+            return
+        if following is None:
+            after = self._catalog.after(self._files)
+            following = until_offset if after is None else after.base_offset
+        self._waiting.append(_Missing(following, str(place)))
+
+    def _open(self, until_offset: int) -> SegmentWalk | None:
+        """Open the current segment; None: what is missing waits now, or the reader is at another segment."""
+        files = self._files
+        if self.next_offset < files.base_offset:
+            removed = files.base_offset <= self._catalog.segments[0].base_offset
+            detail = "retention removed them" if removed else f"the next segment is {files.store.name}"
+            self._waiting.append(_Missing(files.base_offset, detail, removed))
+            return None
+        try:
+            self._file, read = self._catalog.open(files)
+        except (SegmentError, FileNotFoundError) as error:
+            if files not in self._catalog.segments:
+                self._files = self._catalog.containing(self.next_offset)
+                return None
+            after = self._catalog.after(files)
+            following = until_offset if after is None else after.base_offset
+            self._waiting.append(_Missing(following, f"{files.store.name}: {error}"))
+            self._files = files if after is None else after
+            return None
+        start, self._start = self._start, None
+        if start is None:
+            start = read.index.before_offset(self.next_offset)
+        if start is None:
+            start = Place(read.header.base_offset, 0)
+        position = max(start.position, len(read.header_bytes))
+        self._walk = SegmentWalk(self._file, read.header.salt, position, start.offset)
+        return self._walk
+
+
+def position_of(origins: Mapping[Origin, OriginState]) -> Position:
+    """Return the position after everything that a log has."""
+    return Position({origin: Range(state.low, state.next) for origin, state in origins.items() if state.next})
+
+
+def _position_before(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles, offset: int) -> Position:
+    """Return what lies before the frame that holds an offset, as a position.
+
+    Where the segment cannot be read, that is everything before the next one that can: so much will be left out.
+    """
+    reading: SegmentFiles | None = files
+    while reading is not None:
+        try:
+            store, read = catalog.open(reading)
+        except (SegmentError, FileNotFoundError):
+            reading = catalog.after(reading)
+        else:
+            break
+    if reading is None:
+        return position_of(bounds.origins)
+    ranges = {
+        origin: Range(min(state.low, state.next), state.next)
+        for origin, state in read.header.origins.items()
+        if state.next
+    }
+    try:
+        walk = SegmentWalk(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
+        walk.end = catalog.durable_end(reading)
+        walk.envelopes_only = True
+        while (item := walk.step()) is not None:
+            if isinstance(item, DamagedPlace) or item.envelope.kind is not EnvelopeKind.RECORDS:
+                continue
+            if item.next_offset > offset:
+                break
+            envelope = item.envelope
+            held = ranges.get(envelope.origin)
+            low = envelope.base_sequence if held is None else held.low
+            ranges[envelope.origin] = Range(low, envelope.base_sequence + envelope.count)
+    finally:
+        store.close()
+    return Position(ranges)
+
+
+def _place_of_sequence(catalog: SegmentCatalog, origin: Origin, sequence: int) -> tuple[Place, SegmentFiles]:
+    """Return where to begin reading for a sequence of an origin: at its frame, or a little before."""
+    segments = catalog.segments
+    low, high = 0, len(segments)
+    # The last segment that begins at or before the sequence.
+    while high - low > 1:
+        middle = (low + high) // 2
+        probe, state = middle, None
+        while probe < high:
+            try:
+                state = catalog.load(segments[probe]).header.origins.get(origin, OriginState())
+            except (SegmentError, FileNotFoundError):
+                probe += 1
+            else:
+                break
+        if state is not None and state.next <= sequence:
+            low = probe
+        else:
+            # What cannot be read may hold what is wanted: it is read, and its damage named, rather than stepped over.
+            high = middle
+    files = segments[low]
+    beginning = Place(files.base_offset, 0)
+    try:
+        read = catalog.load(files)
+    except (SegmentError, FileNotFoundError):
+        return beginning, files
+    return read.index.before_sequence(origin, sequence) or beginning, files

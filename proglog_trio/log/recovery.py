@@ -1,0 +1,417 @@
+"""Opening a data directory: what is there, what is damaged, and where to go on.
+
+Only the newest segment is read; its header tells the rest. What cannot be read is one of two things. Below the durable
+place (the durable mark of the index file, or `durable_before` of any later envelope) it had been acknowledged and is
+*damaged*: it stays where it is, is named, and is never served. Above, it is a *tail* that a crash tore, or that was
+damaged just after it was acknowledged; it is moved to `damaged/` and reported as possibly acknowledged.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections import deque
+from pathlib import Path
+
+from attrs import define, evolve, field, frozen
+
+from ..errors import DataDirectoryError, FrameError, SegmentError
+from .disk import Disk, File
+from .envelope import ENVELOPE_BYTES, NO_ORIGIN, SALT_BYTES, Envelope, EnvelopeKind, Salt, find_envelope, read_unchecked
+from .frame import FRAME_MAGIC, FrameHeader
+from .index import DurableMark, IndexEntry, SparseIndex, read_mark
+from .origin import DIRECTORY_ID_BYTES
+from .segment import (
+    INDEX_SUFFIX,
+    NEW_SUFFIX,
+    STORE_SUFFIX,
+    ActiveSegment,
+    ReadSegment,
+    SegmentFiles,
+    list_segments,
+    read_segment_header,
+    write_index,
+)
+from .segment_header import SegmentHeader
+from .state import LogState
+from .walk import CHUNK_BYTES, DamagedPlace, SegmentWalk, StoredFrame
+
+LOG_DIRECTORY = "log"
+DAMAGED_DIRECTORY = "damaged"
+LOCK_FILE = "lock"
+
+
+@frozen
+class MovedAside:
+    """Bytes that recovery moved out of the log.
+
+    Attributes:
+        path: where they are now.
+        size: how many bytes.
+        segment, position: where they stood.
+        from_offset: the offset at which they began.
+        detail: why they could not be read.
+    """
+
+    path: Path
+    size: int
+    segment: Path
+    position: int
+    from_offset: int
+    detail: str
+
+
+@define
+class RecoveryReport:
+    """What opening found.
+
+    Attributes:
+        segments: how many there are.
+        frames: how many were read in the newest.
+        damaged: places that had been acknowledged and cannot be read; (segment's store file, place).
+        moved_aside: tails that a crash tore, "possibly acknowledged".
+        lost: acknowledged bytes that are missing altogether, in words.
+        repaired: what was put right from a second copy, in words.
+    """
+
+    segments: int = 0
+    frames: int = 0
+    damaged: list[tuple[Path, DamagedPlace]] = field(factory=list)
+    moved_aside: list[MovedAside] = field(factory=list)
+    lost: list[str] = field(factory=list)
+    repaired: list[str] = field(factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything that was ever acknowledged is there, as far as the newest segment tells."""
+        return not (self.damaged or self.moved_aside or self.lost)
+
+
+@frozen
+class Recovered:
+    """An opened directory."""
+
+    state: LogState
+    active: ActiveSegment
+    segments: list[SegmentFiles]
+    report: RecoveryReport
+
+
+@define
+class _Read:
+    """What reading the newest segment gave besides the state.
+
+    Attributes:
+        end: where the last that stays in the log ends.
+        durable: everything before this place had been durable.
+        tail: what is wrong at end, if anything there has to go.
+    """
+
+    end: int
+    durable: int
+    index: SparseIndex
+    entries: list[IndexEntry] = field(factory=list)
+    tail: str | None = None
+
+
+@define
+class Recovery:
+    """Opens one data directory; the caller holds its lock.
+
+    Attributes:
+        directory: the data directory.
+        wall_milliseconds: now.
+        offsets_used: an offset above all that a segment without a readable header may have given out.
+    """
+
+    disk: Disk
+    directory: Path
+    cluster_name: str
+    index_interval_bytes: int
+    wall_milliseconds: int
+    rng: random.Random
+    report: RecoveryReport = field(factory=RecoveryReport)
+    offsets_used: int = 0
+
+    @property
+    def log_directory(self) -> Path:
+        """Where the segments are."""
+        return self.directory / LOG_DIRECTORY
+
+    def run(self) -> Recovered:
+        """Recover, and return with everything that may be served durable.
+
+        Raises:
+            DataDirectoryError: another cluster's directory, or a newer format.
+            OSError: as the disk gives it.
+        """
+        self.disk.make_directory(self.log_directory)
+        self._remove_leftovers()
+        segments = list_segments(self.disk, self.log_directory)
+        unreadable: list[tuple[SegmentFiles, str]] = []
+        while segments:
+            newest = segments[-1]
+            store = self.disk.open(newest.store, writable=True)
+            try:
+                header, header_bytes, fault = read_segment_header(self.disk, newest, store)
+            except SegmentError as error:
+                store.close()
+                unreadable.append((segments.pop(), str(error)))
+                self.offsets_used = max(self.offsets_used, self._offset_after(newest))
+                continue
+            except BaseException:
+                store.close()
+                raise
+            try:
+                recovered = self._open_newest(segments, store, header, header_bytes, fault)
+            except BaseException:
+                store.close()
+                raise
+            break
+        else:
+            recovered = self._make_first()
+        try:
+            # Only now: which offsets they used is noted durably.
+            for files, detail in unreadable:
+                self._move_segment_aside(files, detail)
+        except BaseException:
+            recovered.active.close()
+            raise
+        return recovered
+
+    def _remove_leftovers(self) -> None:
+        names = self.disk.list_directory(self.log_directory)
+        stores = {name for name in names if name.endswith(STORE_SUFFIX)}
+        for name in names:
+            orphan = name.endswith(INDEX_SUFFIX) and name.removesuffix(INDEX_SUFFIX) + STORE_SUFFIX not in stores
+            if name.endswith(NEW_SUFFIX) or orphan:
+                self.disk.remove(self.log_directory / name)
+
+    def _make_first(self) -> Recovered:
+        state = LogState(self.rng.randbytes(DIRECTORY_ID_BYTES), self.cluster_name, self.offsets_used)
+        header = state.to_header(Salt(self.rng.randbytes(SALT_BYTES)), self.wall_milliseconds)
+        active = ActiveSegment.create(self.disk, self.log_directory, header, self.index_interval_bytes)
+        self.report.segments = 1
+        return Recovered(state, active, [active.files], self.report)
+
+    def _open_newest(
+        self, segments: list[SegmentFiles], store: File, header: SegmentHeader, header_bytes: bytes, fault: str | None
+    ) -> Recovered:
+        files = segments[-1]
+        if header.cluster_name != self.cluster_name:
+            raise DataDirectoryError(
+                f"{self.directory} belongs to cluster {header.cluster_name!r}, not to {self.cluster_name!r}"
+            )
+        if fault is not None:
+            store.write_at(0, [header_bytes])
+            store.sync()
+            self.report.repaired.append(f"the header of {files.store.name} from its copy: {fault}")
+        try:
+            state = LogState.of_header(header)
+        except (ValueError, TypeError, IndexError) as error:
+            raise SegmentError(f"{files.store}: the snapshot in the header is not valid: {error!r}") from None
+        mark = self._read_mark(files, header.salt)
+        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
+        durable = max(len(header_bytes), mark.position if mark is not None else 0)
+        read = self._read(walk, state, files, durable)
+        highest = max(state.next_offset, self.offsets_used, mark.next_offset if mark is not None else 0)
+        size = store.size()
+        lost_below = 0
+        if size < read.durable:
+            lost_below = highest
+            self.report.lost.append(
+                f"{files.store} has {size} bytes, but {read.durable} had been acknowledged: what stood after byte "
+                f"{read.end} is gone, offsets {state.next_offset} to {highest - 1}"
+            )
+        if read.tail is not None:
+            highest = max(highest, self._highest_offset(store, header.salt, read.end))
+            self._save_tail(store, files, read.end, read.tail, state.next_offset)
+        self._mend(store, header.salt, read, highest if highest > state.next_offset else None, lost_below)
+        state.next_offset = highest
+        # The index last: until it is there, the old mark says what is missing.
+        mark = DurableMark(read.end, highest)
+        index_file, index_position = write_index(self.disk, files, header_bytes, header, mark, read.entries)
+        try:
+            self.disk.sync_directory(self.log_directory)
+        except BaseException:
+            index_file.close()
+            raise
+        read_segment = ReadSegment(header, header_bytes, read.index)
+        active = ActiveSegment(files, read_segment, read.end, highest, store, index_file, index_position)
+        self.report.segments = len(segments)
+        return Recovered(state, active, segments, self.report)
+
+    def _mend(self, store: File, salt: Salt, read: _Read, reopen_at: int | None, lost_below: int) -> None:
+        """Make what stays in the segment durable, take the tail away, and let offsets go on at reopen_at.
+
+        In this order a crash in the midst of it leaves either the tail, or the note of which offsets it used.
+        """
+        _write_again(store, read.durable, read.end)
+        if reopen_at is not None:
+            durable = min(read.durable, read.end)
+            envelope = Envelope(EnvelopeKind.REOPENED, 0, reopen_at, NO_ORIGIN, lost_below, 0, durable)
+            store.write_at(read.end, [envelope.encode(salt)])
+            read.end += ENVELOPE_BYTES
+        store.sync()
+        if store.size() > read.end:
+            store.truncate(read.end)
+            store.sync()
+
+    def _read_mark(self, files: SegmentFiles, salt: Salt) -> DurableMark | None:
+        try:
+            file = self.disk.open(files.index)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        try:
+            return read_mark(file, salt)
+        finally:
+            file.close()
+
+    def _read(self, walk: SegmentWalk, state: LogState, files: SegmentFiles, durable: int) -> _Read:
+        """Read all that stands in the segment into state, up to the first damage that begins a tail.
+
+        Damage at the end of what is known to be durable may be shown to lie below it by a later envelope, so what comes
+        after it waits until that is known.
+        """
+        read = _Read(walk.position, durable, SparseIndex(self.index_interval_bytes))
+        waiting: deque[StoredFrame | DamagedPlace] = deque()
+        while (item := walk.step()) is not None:
+            if isinstance(item, StoredFrame):
+                read.durable = max(read.durable, item.envelope.durable_before)
+            waiting.append(item)
+            while waiting and (isinstance(waiting[0], StoredFrame) or waiting[0].ends_below(read.durable)):
+                self._take(waiting.popleft(), read, state, files)
+        while waiting:
+            item = waiting.popleft()
+            if isinstance(item, StoredFrame) or item.ends_below(read.durable):
+                self._take(item, read, state, files)
+                continue
+            if item.envelope is None and item.position < read.durable:
+                self._take(evolve(item, end=read.durable, next_offset=None), read, state, files)
+            read.tail = item.detail
+            break
+        return read
+
+    def _take(self, item: StoredFrame | DamagedPlace, read: _Read, state: LogState, files: SegmentFiles) -> None:
+        read.end = item.end
+        if isinstance(item, DamagedPlace):
+            self.report.damaged.append((files.store, item))
+            state.next_offset = max(state.next_offset, item.next_offset or 0)
+            return
+        envelope = item.envelope
+        try:
+            state.read_back(envelope.kind, envelope.base_offset, item.frame_without_payload, self.wall_milliseconds)
+        except FrameError as error:
+            # Its CRCs are right, so whoever wrote it is at fault; it is named and stepped over.
+            place = DamagedPlace(
+                item.position, item.end, envelope, envelope.base_offset, envelope.next_offset, str(error)
+            )
+            self.report.damaged.append((files.store, place))
+            state.next_offset = max(state.next_offset, envelope.next_offset)
+            return
+        if envelope.kind is EnvelopeKind.RECORDS:
+            self.report.frames += 1
+            entry = IndexEntry(envelope.base_offset, item.position, envelope.origin, envelope.base_sequence)
+            if read.index.add(entry):
+                read.entries.append(entry)
+
+    def _highest_offset(self, store: File, salt: Salt, start: int) -> int:
+        """Return the offset after all records whose envelopes can still be read in the tail."""
+        data = store.read_at(start, max(store.size() - start, 0))
+        highest = 0
+        place = find_envelope(data, 0, salt)
+        while place is not None:
+            highest = max(highest, Envelope.decode(data, place, salt).next_offset)
+            place = find_envelope(data, place + ENVELOPE_BYTES, salt)
+        return highest
+
+    def _save_tail(self, store: File, files: SegmentFiles, position: int, detail: str, from_offset: int) -> None:
+        """Copy an unreadable tail to damaged/, durable on return."""
+        size = store.size() - position
+        path = self._save_aside(f"{files.store.stem}-{position}.tail", store.read_at(position, size))
+        self.report.moved_aside.append(MovedAside(path, size, files.store, position, from_offset, detail))
+
+    def _save_aside(self, name: str, data: bytes) -> Path:
+        damaged = self.directory / DAMAGED_DIRECTORY
+        self.disk.make_directory(damaged)
+        path = self._free_name(damaged, name)
+        file = self.disk.create(path)
+        try:
+            file.write_at(0, [data])
+            file.sync()
+        except OSError:
+            # Or each attempt to open a directory on a full disk would leave another piece.
+            self.disk.remove(path)
+            raise
+        finally:
+            file.close()
+        self.disk.sync_directory(damaged)
+        return path
+
+    def _offset_after(self, files: SegmentFiles) -> int:
+        """Return an offset after the records in a store file without a header, by what can still be read in it.
+
+        Without the salt no envelope can be checked. One that says the same as the frame behind it is believed.
+        """
+        file = self.disk.open(files.store)
+        try:
+            data = file.read_at(0, file.size())
+        finally:
+            file.close()
+        # Above its own base offset, so that no new segment gets its name.
+        following = files.base_offset + 1
+        place = data.find(FRAME_MAGIC)
+        while place >= 0:
+            try:
+                header = FrameHeader.decode(data, place)
+            except FrameError:
+                place = data.find(FRAME_MAGIC, place + 1)
+                continue
+            following += header.count
+            envelope = read_unchecked(data, place - ENVELOPE_BYTES)
+            if envelope is not None and (envelope.length, envelope.origin, envelope.base_sequence, envelope.count) == (
+                header.frame_length,
+                header.origin,
+                header.base_sequence,
+                header.count,
+            ):
+                following = max(following, envelope.next_offset)
+            place = data.find(FRAME_MAGIC, place + header.frame_length)
+        return following
+
+    def _free_name(self, directory: Path, name: str) -> Path:
+        taken = set(self.disk.list_directory(directory))
+        number = 0
+        path = directory / name
+        while path.name in taken:
+            number += 1
+            path = directory / f"{name}.{number}"
+        return path
+
+    def _move_segment_aside(self, files: SegmentFiles, detail: str) -> None:
+        """Move a whole newest segment away whose header cannot be read in either copy."""
+        damaged = self.directory / DAMAGED_DIRECTORY
+        self.disk.make_directory(damaged)
+        size = self.disk.size_of(files.store)
+        self.offsets_used = max(self.offsets_used, self._offset_after(files))
+        path = self._free_name(damaged, files.store.name)
+        self.disk.rename(files.store, path)
+        if files.index.name in self.disk.list_directory(self.log_directory):
+            self.disk.rename(files.index, self._free_name(damaged, files.index.name))
+        self.disk.sync_directory(damaged)
+        self.disk.sync_directory(self.log_directory)
+        self.report.moved_aside.append(MovedAside(path, size, files.store, 0, files.base_offset, detail))
+
+
+def _write_again(store: File, start: int, end: int) -> None:
+    """Write once more what stands in [start, end).
+
+    If the sync of it failed before, the kernel may take its pages for written although they are not; only what is
+    written anew is certain to be covered by the next sync.
+    """
+    while start < end:
+        data = store.read_at(start, min(CHUNK_BYTES, end - start))
+        store.write_at(start, [data])
+        start += len(data)

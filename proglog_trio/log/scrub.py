@@ -1,0 +1,76 @@
+"""The scrub: a slow walk through the whole log that finds damage before a reader does."""
+
+from __future__ import annotations
+
+from attrs import define
+
+from ..errors import SegmentError
+from .catalog import SegmentCatalog
+from .disk import File
+from .segment import SegmentFiles
+from .walk import DamagedPlace, SegmentWalk
+
+
+@define
+class Scrub:
+    """One pass through a log, in steps. It blocks on the disk: use it from a worker thread.
+
+    Attributes:
+        bytes_read: so far.
+        finished: whether the pass is over.
+    """
+
+    catalog: SegmentCatalog
+    bytes_read: int = 0
+    finished: bool = False
+    _files: SegmentFiles | None = None
+    _file: File | None = None
+    _walk: SegmentWalk | None = None
+
+    def step(self, size: int) -> list[tuple[SegmentFiles, DamagedPlace]]:
+        """Read about size bytes further and return the damage in them.
+
+        Raises:
+            OSError: as the disk gives it; the pass may go on.
+        """
+        found: list[tuple[SegmentFiles, DamagedPlace]] = []
+        goal = self.bytes_read + size
+        while self.bytes_read < goal and not self.finished:
+            if self._walk is None or self._files is None:
+                self._open_next(found)
+                continue
+            self._walk.end = self.catalog.durable_end(self._files)
+            before = self._walk.position
+            item = self._walk.step()
+            self.bytes_read += self._walk.position - before
+            if item is None:
+                self.close()
+            elif isinstance(item, DamagedPlace):
+                found.append((self._files, item))
+        return found
+
+    def _open_next(self, found: list[tuple[SegmentFiles, DamagedPlace]]) -> None:
+        files = self.catalog.segments[0] if self._files is None else self.catalog.after(self._files)
+        if files is None:
+            self.finished = True
+            return
+        self._files = files
+        try:
+            self._file, read = self.catalog.open(files)
+        except FileNotFoundError as error:
+            if files in self.catalog.segments:
+                found.append((files, _whole_segment(files, str(error))))
+        except SegmentError as error:
+            found.append((files, _whole_segment(files, str(error))))
+        else:
+            self._walk = SegmentWalk(self._file, read.header.salt, len(read.header_bytes), read.header.base_offset)
+
+    def close(self) -> None:
+        """Close the segment that is being read."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._walk = None
+
+
+def _whole_segment(files: SegmentFiles, detail: str) -> DamagedPlace:
+    return DamagedPlace(0, 0, None, files.base_offset, None, f"the whole segment: {detail}")

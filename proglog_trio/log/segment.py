@@ -1,0 +1,292 @@
+"""Segments on disk: the store file with the frames, and the index file beside it.
+
+A segment is made under temporary names, synced, and renamed, so one that has its name is whole. Its files are named
+by the offset of its first record, with 20 digits.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from attrs import define, frozen
+
+from ..errors import SegmentError
+from .disk import Disk, File
+from .envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind
+from .index import MARK_POSITION, DurableMark, IndexEntry, SparseIndex, encode_preamble, read_entries, read_header_copy
+from .origin import Origin
+from .segment_header import HEADER_PREFIX_BYTES, SegmentHeader, header_length
+from .walk import DamagedPlace, SegmentWalk
+
+STORE_SUFFIX = ".store"
+INDEX_SUFFIX = ".index"
+NEW_SUFFIX = ".new"
+_STORE_NAME = re.compile(r"(\d{20})\.store")
+
+
+@frozen
+class SegmentFiles:
+    """Where the files of one segment are."""
+
+    directory: Path
+    base_offset: int
+
+    @property
+    def store(self) -> Path:
+        """The file with the frames."""
+        return self.directory / f"{self.base_offset:020d}{STORE_SUFFIX}"
+
+    @property
+    def index(self) -> Path:
+        """The file with the sparse index."""
+        return self.directory / f"{self.base_offset:020d}{INDEX_SUFFIX}"
+
+
+def list_segments(disk: Disk, directory: Path) -> list[SegmentFiles]:
+    """Return the segments of a directory in the order of their offsets."""
+    found = (_STORE_NAME.fullmatch(name) for name in disk.list_directory(directory))
+    return [SegmentFiles(directory, base) for base in sorted(int(match.group(1)) for match in found if match)]
+
+
+@frozen
+class Unplaced:
+    """A frame that is to be written: what its envelope needs besides the place.
+
+    Attributes:
+        buffers: the portable frame, in one or more pieces.
+    """
+
+    kind: EnvelopeKind
+    base_offset: int
+    origin: Origin
+    base_sequence: int
+    count: int
+    buffers: tuple[bytes, ...]
+
+    @property
+    def length(self) -> int:
+        """The portable frame's length in bytes."""
+        return sum(map(len, self.buffers))
+
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes in the store file, its envelope included."""
+        return ENVELOPE_BYTES + self.length
+
+
+def bare_envelope(kind: EnvelopeKind, base_offset: int) -> Unplaced:
+    """Return an envelope with no frame behind it."""
+    return Unplaced(kind, base_offset, NO_ORIGIN, 0, 0, ())
+
+
+@frozen
+class ReadSegment:
+    """What reading a segment needs besides its store file.
+
+    Attributes:
+        header: decoded.
+        header_bytes: as they are in the store file, which begins with them.
+        index: where to begin.
+    """
+
+    header: SegmentHeader
+    header_bytes: bytes
+    index: SparseIndex
+
+
+@define
+class ActiveSegment:
+    """The segment that is written to.
+
+    Attributes:
+        files: where it is.
+        read: its header and its index in memory.
+        position: where the next envelope will stand; everything before is durable.
+        next_offset: the offset after the last durable record.
+        index_error: why the index file is no longer written; the store is not affected.
+    """
+
+    files: SegmentFiles
+    read: ReadSegment
+    position: int
+    next_offset: int
+    _store: File
+    _index_file: File
+    _index_position: int
+    index_error: OSError | None = None
+
+    @classmethod
+    def create(cls, disk: Disk, directory: Path, header: SegmentHeader, index_interval_bytes: int) -> Self:
+        """Make an empty segment, durable on return; raises OSError."""
+        files = SegmentFiles(directory, header.base_offset)
+        data = header.encode()
+        with ExitStack() as on_failure:
+            index_file, index_position = write_index(
+                disk, files, data, header, DurableMark(len(data), header.base_offset), []
+            )
+            on_failure.callback(index_file.close)
+            store = disk.create(files.store.with_suffix(NEW_SUFFIX))
+            on_failure.callback(store.close)
+            store.write_at(0, [data])
+            store.sync()
+            disk.rename(files.store.with_suffix(NEW_SUFFIX), files.store)
+            disk.sync_directory(directory)
+            on_failure.pop_all()
+        read = ReadSegment(header, data, SparseIndex(index_interval_bytes))
+        return cls(files, read, len(data), header.base_offset, store, index_file, index_position)
+
+    def commit(self, frames: Sequence[Unplaced]) -> None:
+        """Write frames and return when they are durable.
+
+        Raises:
+            OSError: nothing of them may be served. What was written is cut off again where the disk allows it; the
+                segment must not be written to any more.
+        """
+        salt = self.read.header.salt
+        buffers: list[bytes] = []
+        entries: list[IndexEntry] = []
+        position = self.position
+        for frame in frames:
+            length = frame.length
+            envelope = Envelope(
+                frame.kind, length, frame.base_offset, frame.origin, frame.base_sequence, frame.count, self.position
+            )
+            buffers.append(envelope.encode(salt))
+            buffers.extend(frame.buffers)
+            if frame.kind is EnvelopeKind.RECORDS:
+                entries.append(IndexEntry(frame.base_offset, position, frame.origin, frame.base_sequence))
+            position += ENVELOPE_BYTES + length
+        try:
+            self._store.write_at(self.position, buffers)
+        except OSError as error:
+            # After a failed write the file may be cut back to what was durable; after a failed sync nothing is known
+            # of what the kernel still holds, and the file is left alone.
+            try:
+                self._store.truncate(self.position)
+            except OSError as another:
+                error.add_note(f"the unfinished bytes could not be cut off: {another}")
+            raise
+        self._store.sync()
+        self.position = position
+        if frames:
+            self.next_offset = frames[-1].base_offset + frames[-1].count
+        self._note(entries)
+
+    def _note(self, entries: Sequence[IndexEntry]) -> None:
+        """Add to the index what was committed, and move the durable mark."""
+        salt = self.read.header.salt
+        kept = [entry.encode(salt) for entry in entries if self.read.index.add(entry)]
+        if self.index_error is not None:
+            return
+        try:
+            if kept:
+                self._index_file.write_at(self._index_position, kept)
+                self._index_position += sum(map(len, kept))
+            mark = DurableMark(self.position, self.next_offset)
+            self._index_file.write_at(MARK_POSITION, [mark.encode(salt)])
+        except OSError as error:
+            self.index_error = error
+
+    def finish(self) -> None:
+        """Sync the index file and close both; the store is durable already."""
+        try:
+            if self.index_error is None:
+                self._index_file.sync()
+        except OSError as error:
+            self.index_error = error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close both files as they are."""
+        self._index_file.close()
+        self._store.close()
+
+
+def write_index(
+    disk: Disk,
+    files: SegmentFiles,
+    header_bytes: bytes,
+    header: SegmentHeader,
+    mark: DurableMark,
+    entries: Sequence[IndexEntry],
+) -> tuple[File, int]:
+    """Make a segment's index file anew; return it open, and its length. Durable but for its directory entry."""
+    preamble = encode_preamble(mark, header_bytes, header.salt)
+    encoded = b"".join(entry.encode(header.salt) for entry in entries)
+    temporary = files.index.with_name(files.index.name + NEW_SUFFIX)
+    file = disk.create(temporary)
+    try:
+        file.write_at(0, [preamble, encoded])
+        file.sync()
+        disk.rename(temporary, files.index)
+    except BaseException:
+        file.close()
+        raise
+    return file, len(preamble) + len(encoded)
+
+
+def read_segment_header(disk: Disk, files: SegmentFiles, store: File) -> tuple[SegmentHeader, bytes, str | None]:
+    """Return a segment's header, its bytes, and what is wrong with the store's own copy if the index's had to serve.
+
+    Raises:
+        SegmentError: neither copy can be read.
+        DataDirectoryError: the format is newer than this program.
+    """
+    try:
+        data = store.read_at(0, header_length(store.read_at(0, HEADER_PREFIX_BYTES)))
+        return _decode_header(data, files), data, None
+    except SegmentError as error:
+        try:
+            index_file = disk.open(files.index)
+        except FileNotFoundError:
+            raise error from None
+        try:
+            data = read_header_copy(index_file)
+            return _decode_header(data, files), data, str(error)
+        except SegmentError:
+            raise error from None
+        finally:
+            index_file.close()
+
+
+def _decode_header(data: bytes, files: SegmentFiles) -> SegmentHeader:
+    header = SegmentHeader.decode(data)
+    if header.base_offset != files.base_offset:
+        raise SegmentError(f"the header says base offset {header.base_offset}, the file's name {files.base_offset}")
+    return header
+
+
+def load_segment(disk: Disk, files: SegmentFiles, store: File, index_interval_bytes: int) -> ReadSegment:
+    """Return what reading a closed segment needs; an index that is missing or damaged is made anew in memory.
+
+    Raises:
+        SegmentError: the header cannot be read.
+    """
+    header, header_bytes, _ = read_segment_header(disk, files, store)
+    index = SparseIndex(index_interval_bytes)
+    try:
+        index_file = disk.open(files.index)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    else:
+        try:
+            for entry in read_entries(index_file, header_bytes, header.salt):
+                index.add(entry)
+            return ReadSegment(header, header_bytes, index)
+        except SegmentError:
+            index = SparseIndex(index_interval_bytes)
+        finally:
+            index_file.close()
+    walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
+    while (found := walk.step()) is not None:
+        if not isinstance(found, DamagedPlace) and found.envelope.kind is EnvelopeKind.RECORDS:
+            envelope = found.envelope
+            index.add(IndexEntry(envelope.base_offset, found.position, envelope.origin, envelope.base_sequence))
+    return ReadSegment(header, header_bytes, index)

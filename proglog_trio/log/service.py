@@ -1,0 +1,206 @@
+"""A log under Trio: the committer's thread, retention, and opening and closing in order.
+
+```
+open_log                 opens in a thread; yields the log
+├── committer            one thread: takes all work that waits, writes it, syncs once, and says so to the host thread
+├── retention            looks once in a while which segments may go
+└── scrub                reads the whole log, slowly, to find damage
+```
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+import trio
+from attrs import Factory, define
+
+from .config import LogConfig
+from .log import Log
+from .opening import open_log_files
+from .retention import removable, remove_files
+from .scrub import Scrub
+from .writer import LogWriter, Work
+
+RETENTION_INTERVAL_SECONDS = 10.0
+
+MOST_NAMED_PLACES = 1000
+"""The scrub names this many damaged places in the log output, and counts all."""
+
+_logger = structlog.get_logger(__name__)
+
+
+@define
+class _Committer:
+    """The thread that commits. Work goes in by a queue, results come back by run_sync_soon."""
+
+    log: Log
+    token: trio.lowlevel.TrioToken
+    # Bounded by the log's pending_bytes_limit: no more work is handed over than that.
+    work: queue.SimpleQueue[Sequence[Work] | None] = Factory(queue.SimpleQueue)
+
+    def run(self, writer: LogWriter) -> None:
+        """Commit until told to stop; in the thread."""
+        stopping = failed = False
+        while not stopping:
+            batch: list[Work] = []
+            item = self.work.get()
+            while True:
+                if item is None:
+                    stopping = True
+                    break
+                batch.extend(item)
+                try:
+                    item = self.work.get_nowait()
+                except queue.Empty:
+                    break
+            if not batch or failed:
+                continue
+            error = None
+            try:
+                writer.commit(batch)
+            except OSError as caught:
+                error, failed = caught, True
+            self.token.run_sync_soon(self._committed, len(batch), error)
+
+    def _committed(self, count: int, error: OSError | None) -> None:
+        if error is not None:
+            _logger.error("the log is read-only: a write failed", error=str(error))
+        self.log.committed(count, error)
+
+
+@asynccontextmanager
+async def open_log(config: LogConfig) -> AsyncIterator[Log]:
+    """Open a data directory's log for the time of an `async with`; leaving it commits what waits and closes it.
+
+    Raises:
+        DataDirectoryError: see open_log_files.
+    """
+    log = await trio.to_thread.run_sync(open_log_files, config)
+    _say_what_was_found(log)
+    committer = _Committer(log, trio.lowlevel.current_trio_token())
+    log.on_work = committer.work.put
+    try:
+        async with trio.open_nursery() as nursery:
+            # A thread cannot be cancelled: it ends when it is told to below, and the nursery waits for it.
+            # It has a limiter of its own, so that it takes no place of the threads that the rest of the program shares.
+            own = trio.CapacityLimiter(1)
+            run_in_thread = partial(trio.to_thread.run_sync, thread_name="log committer", limiter=own)
+            nursery.start_soon(run_in_thread, committer.run, log.writer)
+            background = trio.CancelScope()
+            nursery.start_soon(_run_background, log, background)
+            try:
+                yield log
+            finally:
+                log.start_closing()
+                committer.work.put(None)
+                background.cancel()
+    finally:
+        # All commits are over. What follows is short, and must happen even if everything around is being cancelled.
+        with trio.CancelScope(shield=True):
+            log.fail_pending("the log is closed")
+            await _close(log)
+
+
+async def _close(log: Log) -> None:
+    try:
+        await trio.to_thread.run_sync(log.close)
+    except OSError as error:
+        _logger.error("the log could not be closed cleanly", error=str(error))
+
+
+def _say_what_was_found(log: Log) -> None:
+    report = log.report
+    for segment, place in report.damaged:
+        _logger.error("acknowledged records are damaged", segment=str(segment), damage=str(place))
+    for lost in report.lost:
+        _logger.error("acknowledged records are lost", detail=lost)
+    for moved in report.moved_aside:
+        _logger.warning(
+            "an unreadable tail was moved aside; it was possibly acknowledged",
+            moved_to=str(moved.path),
+            bytes=moved.size,
+            from_offset=moved.from_offset,
+            detail=moved.detail,
+        )
+    for repaired in report.repaired:
+        _logger.warning("the log was repaired", detail=repaired)
+    _logger.info(
+        "log opened",
+        directory=str(log.config.directory),
+        segments=report.segments,
+        lowest_offset=log.lowest_offset,
+        next_offset=log.next_offset,
+    )
+
+
+async def _run_background(log: Log, scope: trio.CancelScope) -> None:
+    config = log.config
+    with scope:
+        async with trio.open_nursery() as nursery:
+            if config.retention_bytes is not None or config.retention_seconds is not None:
+                nursery.start_soon(_watch_retention, log)
+            if config.scrub_bytes_per_second is not None:
+                nursery.start_soon(_scrub, log, config.scrub_bytes_per_second)
+
+
+async def _watch_retention(log: Log) -> None:
+    retention_seconds = log.config.retention_seconds
+    while True:
+        await apply_retention(log)
+        begun = log.catalog.active.read.header.created
+        if retention_seconds is not None and log.wall_clock() - begun > retention_seconds * 1000 / 2:
+            # So that the records of a quiet log grow old too: a segment goes once the next has begun long ago.
+            log.roll()
+        await trio.sleep(RETENTION_INTERVAL_SECONDS)
+
+
+async def _scrub(log: Log, bytes_per_second: int) -> None:
+    named: set[tuple[int, int]] = set()
+    while True:
+        began = trio.current_time()
+        scrub = Scrub(log.catalog)
+        try:
+            while not scrub.finished:
+                # A second's worth at a time, so that the disk is left alone in between.
+                await trio.sleep(1)
+                await _scrub_step(log, scrub, bytes_per_second, named)
+        finally:
+            scrub.close()
+        await trio.sleep_until(began + log.config.scrub_interval_seconds)
+
+
+async def _scrub_step(log: Log, scrub: Scrub, size: int, named: set[tuple[int, int]]) -> None:
+    before = scrub.bytes_read
+    try:
+        found = await trio.to_thread.run_sync(scrub.step, size)
+    except OSError as error:
+        _logger.warning("the scrub cannot read the log", error=str(error))
+        scrub.finished = True
+        return
+    log.counters.bytes_scrubbed += scrub.bytes_read - before
+    for files, place in found:
+        log.counters.damaged_places += 1
+        key = (files.base_offset, place.position)
+        if key not in named and len(named) < MOST_NAMED_PLACES:
+            named.add(key)
+            _logger.error("acknowledged records are damaged", segment=str(files.store), damage=str(place))
+
+
+async def apply_retention(log: Log) -> int:
+    """Remove the segments that retention lets go; return how many."""
+    try:
+        found = await trio.to_thread.run_sync(removable, log.catalog, log.config, log.wall_clock())
+        if found is None:
+            return 0
+        forgotten = log.forget_segments(*found)
+        await trio.to_thread.run_sync(remove_files, log.catalog, forgotten)
+    except OSError as error:
+        _logger.warning("retention cannot remove segments", error=str(error))
+        return 0
+    _logger.info("retention removed segments", segments=len(forgotten), lowest_offset=log.lowest_offset)
+    return len(forgotten)

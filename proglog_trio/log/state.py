@@ -1,0 +1,184 @@
+"""What a log knows apart from its files: origins, clock, producer table, next offset.
+
+The same state is built by appending and by reading frames back, and a segment's header is a snapshot of it.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Self
+
+from attrs import Factory, define, evolve
+
+from ..errors import FrameError
+from .batch import Appended, Batch
+from .clock import HybridClock, to_milliseconds
+from .envelope import EnvelopeKind, Salt
+from .frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
+from .gap import GapMarker
+from .origin import LAST_EPOCH, Origin
+from .producer_table import ProducerTable, StoredBatch
+from .segment import Unplaced
+from .segment_header import OriginState, SegmentHeader
+
+
+@define
+class LogState:
+    """The state after some frame of the log.
+
+    Attributes:
+        directory_id, cluster_name: of the data directory.
+        next_offset: what the next record gets.
+        origins: per origin what the log has.
+        own: the origin under which this opening of the directory appends; None before its first append.
+    """
+
+    directory_id: bytes
+    cluster_name: str
+    next_offset: int = 0
+    clock: HybridClock = Factory(HybridClock)
+    origins: dict[Origin, OriginState] = Factory(dict)
+    producers: ProducerTable = Factory(ProducerTable)
+    own: Origin | None = None
+
+    @classmethod
+    def of_header(cls, header: SegmentHeader) -> Self:
+        """Return the state that a segment's header is a snapshot of."""
+        return cls(
+            header.directory_id,
+            header.cluster_name,
+            header.base_offset,
+            HybridClock(header.high_mark),
+            dict(header.origins),
+            ProducerTable.decode(header.producers),
+        )
+
+    def to_header(self, salt: Salt, wall_milliseconds: int) -> SegmentHeader:
+        """Return the header of a segment that begins here."""
+        return SegmentHeader(
+            self.directory_id,
+            self.cluster_name,
+            salt,
+            self.next_offset,
+            wall_milliseconds,
+            self.clock.high_mark,
+            dict(self.origins),
+            self.producers.encode(),
+        )
+
+    def append(self, batch: Batch, wall_milliseconds: int, rng: random.Random) -> tuple[Unplaced, Appended]:
+        """Give a batch its place under this opening's own origin and return its frame and that place."""
+        own = self.own
+        if own is None:
+            epochs = [origin.epoch for origin in self.origins if origin.directory_id == self.directory_id]
+            # A copy of this directory may have claimed the last epoch there is; then the random bits have to do.
+            epoch = min(max(epochs, default=-1) + 1, LAST_EPOCH)
+            own = self.own = Origin.make(self.directory_id, epoch, rng)
+        before = self.origins.get(own, OriginState())
+        header = FrameHeader(
+            own,
+            before.next,
+            batch.count,
+            self.clock.tick(wall_milliseconds, batch.after_log_time),
+            len(batch.payload),
+            batch.payload_crc,
+            batch.producer_id,
+            batch.producer_sequence,
+            before.last_header_crc,
+            batch.attributes & MUST_UNDERSTAND_CODEC,
+        )
+        data = header.encode()
+        base_offset = self.next_offset
+        self._take_records(header, int.from_bytes(data[-4:], "big"), base_offset, wall_milliseconds)
+        unplaced = Unplaced(
+            EnvelopeKind.RECORDS, base_offset, own, header.base_sequence, header.count, (data, batch.payload)
+        )
+        return unplaced, Appended(base_offset, header.count, own, header.base_sequence, header.log_time)
+
+    def append_foreign(self, frame: Frame, data: bytes, wall_milliseconds: int) -> Unplaced:
+        """Give the next frame of another origin, pulled from a peer, its place.
+
+        Args:
+            frame: the frame, checked by decode_frame.
+            data: the same frame's bytes, which are stored as they are.
+            wall_milliseconds: now.
+
+        Raises:
+            FrameError: it is not the one that follows what the log has of its origin.
+        """
+        header = frame.header
+        before = self.origins.get(header.origin, OriginState())
+        if header.is_control or header.count < 1:
+            raise FrameError(f"a frame of {header.origin} holds no records and cannot be pulled")
+        if header.base_sequence != before.next:
+            raise FrameError(
+                f"a frame of {header.origin} begins at sequence {header.base_sequence}, the log's next is {before.next}"
+            )
+        if header.previous_header_crc != before.last_header_crc:
+            raise FrameError(
+                f"sequence {header.base_sequence} of {header.origin} follows a frame whose header has CRC "
+                f"{header.previous_header_crc:#010x}, the log has {before.last_header_crc:#010x} there"
+            )
+        if header.log_time <= before.last_log_time:
+            raise FrameError(f"sequence {header.base_sequence} of {header.origin} is older than the one before it")
+        base_offset = self.next_offset
+        self.clock.witness(header.log_time, wall_milliseconds)
+        self._take_records(header, header.header_crc, base_offset, wall_milliseconds)
+        return Unplaced(EnvelopeKind.RECORDS, base_offset, header.origin, header.base_sequence, header.count, (data,))
+
+    def append_gap(self, marker: GapMarker) -> Unplaced:
+        """Note that the log will never have some sequences of an origin, from its next one on.
+
+        Raises:
+            FrameError: the marker does not begin at the origin's next sequence.
+        """
+        before = self.origins.get(marker.origin, OriginState())
+        if marker.from_sequence != before.next:
+            raise FrameError(
+                f"a gap of {marker.origin} begins at sequence {marker.from_sequence}, the log's next is {before.next}"
+            )
+        frame = marker.to_frame(self.clock.high_mark)
+        self._take_gap(marker)
+        return Unplaced(EnvelopeKind.GAP, self.next_offset, marker.origin, marker.from_sequence, 0, (frame.encode(),))
+
+    def read_back(self, kind: EnvelopeKind, base_offset: int, frame: Frame | None, wall_milliseconds: int) -> None:
+        """Take note of what stands in the log at opening; frame is None for envelopes without one.
+
+        Raises:
+            FrameError: a gap marker that is none.
+        """
+        self.next_offset = max(self.next_offset, base_offset)
+        if frame is None:
+            return
+        if kind is EnvelopeKind.GAP:
+            self._take_gap(GapMarker.of_frame(frame))
+            return
+        header = frame.header
+        if header.origin.directory_id == self.directory_id:
+            # Own times were given out, so later ones must be greater whatever the wall clock says now.
+            self.clock.high_mark = max(self.clock.high_mark, header.log_time)
+        else:
+            self.clock.witness(header.log_time, wall_milliseconds)
+        used = min(to_milliseconds(header.log_time), wall_milliseconds)
+        self._take_records(header, header.header_crc, base_offset, used)
+
+    def _take_records(self, header: FrameHeader, header_crc: int, base_offset: int, wall_milliseconds: int) -> None:
+        before = self.origins.get(header.origin, OriginState())
+        self.origins[header.origin] = OriginState(
+            before.low, header.next_sequence, header_crc, header.log_time, before.gaps
+        )
+        self.next_offset = base_offset + header.count
+        if header.producer_id:
+            appended = Appended(base_offset, header.count, header.origin, header.base_sequence, header.log_time)
+            batch = StoredBatch(header.producer_sequence, header.payload_crc, appended)
+            self.producers.remember(header.producer_id, batch, wall_milliseconds)
+
+    def _take_gap(self, marker: GapMarker) -> None:
+        before = self.origins.get(marker.origin, OriginState())
+        gap = (marker.from_sequence, marker.to_sequence)
+        self.origins[marker.origin] = evolve(
+            before,
+            next=marker.to_sequence,
+            last_header_crc=marker.previous_header_crc,
+            gaps=(*before.gaps, gap),
+        )

@@ -1,0 +1,169 @@
+"""Driving a Log without Trio: opening it on a simulated disk, committing its work step by step, reading all of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attrs import Factory, define
+
+from proglog_trio.errors import DataLoss, ProglogError
+from proglog_trio.log.batch import Appended, Batch
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import Disk
+from proglog_trio.log.frame import Frame, decode_frame
+from proglog_trio.log.log import Log
+from proglog_trio.log.opening import open_log_files
+from proglog_trio.log.position import Position
+from proglog_trio.log.record import Record, pack_values, payload_crc
+from proglog_trio.log.state import LogState
+from proglog_trio.log.walk import StoredFrame
+from proglog_trio.log.writer import Work
+
+DIRECTORY = Path("/data")
+NOON = 1_700_000_000_000
+
+
+def batch_of(*values: bytes, producer_id: int = 0, producer_sequence: int = 0, after_log_time: int = 0) -> Batch:
+    payload = pack_values(values)
+    return Batch(
+        payload,
+        len(values),
+        payload_crc(payload),
+        producer_id=producer_id,
+        producer_sequence=producer_sequence,
+        after_log_time=after_log_time,
+    )
+
+
+def record_batch(value: bytes) -> Batch:
+    return Batch.of([Record(value)])
+
+
+@define
+class OpenLog:
+    """A log and its work that nobody has done yet."""
+
+    log: Log
+    work: list[Work] = Factory(list)
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        seed: int = 0,
+        wall_clock: Callable[[], int] = lambda: NOON,
+        config: LogConfig | None = None,
+    ) -> OpenLog:
+        config = config if config is not None else LogConfig(DIRECTORY)
+        log = open_log_files(config, disk=disk, rng=random.Random(seed), wall_clock=wall_clock)
+        opened = cls(log)
+        log.on_work = opened.work.extend
+        return opened
+
+    def commit(self, count: int | None = None) -> OSError | None:
+        """Do the oldest pieces of work, as service.py does; return what went wrong."""
+        count = len(self.work) if count is None else min(count, len(self.work))
+        work, self.work[:count] = self.work[:count], []
+        if not work:
+            return None
+        error = None
+        try:
+            self.log.writer.commit(work)
+        except OSError as caught:
+            error = caught
+            self.work.clear()
+        self.log.committed(len(work), error)
+        return error
+
+    def append(self, batch: Batch) -> Appended:
+        """Append and commit."""
+        answers: list[Appended | ProglogError] = []
+        self.log.append_soon(batch, answers.append)
+        self.commit()
+        (answer,) = answers
+        if isinstance(answer, ProglogError):
+            raise answer
+        return answer
+
+    def append_values(self, *values: bytes) -> Appended:
+        return self.append(batch_of(*values))
+
+    def close(self, *, cleanly: bool = True) -> None:
+        self.commit()
+        self.log.start_closing()
+        self.log.fail_pending("closed")
+        self.log.close(cleanly=cleanly)
+
+
+@define
+class ForeignLog:
+    """What another directory writes, frame by frame."""
+
+    state: LogState
+    rng: random.Random
+    frames: list[Frame] = Factory(list)
+
+    @classmethod
+    def make(cls, seed: int) -> ForeignLog:
+        rng = random.Random(seed)
+        return cls(LogState(rng.randbytes(8), "proglog"), rng)
+
+    def write(self, batch: Batch, wall: int = NOON) -> Frame:
+        unplaced, _ = self.state.append(batch, wall, self.rng)
+        frame = decode_frame(b"".join(unplaced.buffers))
+        self.frames.append(frame)
+        return frame
+
+
+@define
+class Everything:
+    """What reading a log from its lowest offset gives, damage included."""
+
+    frames: list[StoredFrame]
+    losses: list[DataLoss]
+
+    @property
+    def lost(self) -> set[int]:
+        return {offset for loss in self.losses for offset in range(loss.from_offset, loss.to_offset)}
+
+
+def read_everything(log: Log, offset: int | None = None, max_bytes: int = 1 << 20) -> Everything:
+    """Read from an offset (the lowest) to the end, going on after damage, and check that reading keeps its contract."""
+    found = Everything([], [])
+    reader = log.reader_at_offset(log.lowest_offset if offset is None else offset)
+    while reader.next_offset < log.next_offset:
+        before, known = reader.next_offset, len(found.losses)
+        frames: list[StoredFrame] = []
+        try:
+            chunk = reader.read(max_bytes, log.next_offset)
+            frames = chunk.frames
+            assert not chunk.skipped
+            assert chunk.next_offset == reader.next_offset
+        except DataLoss as caught:
+            found.losses.append(caught)
+        for loss in found.losses[known:]:
+            assert before <= loss.from_offset < loss.to_offset <= log.next_offset
+            assert reader.next_offset == loss.to_offset
+        assert reader.next_offset > before or frames, "a read gives something unless it is at the end"
+        found.frames += frames
+    reader.close()
+    return found
+
+
+def read_all(log: Log, offset: int | None = None) -> list[StoredFrame]:
+    """Return all frames from an offset on (the lowest); damage is an error."""
+    found = read_everything(log, offset)
+    if found.losses:
+        raise found.losses[0]
+    return found.frames
+
+
+def position_after(frames: Sequence[StoredFrame]) -> Position:
+    """Return the position of one who has these frames."""
+    position = Position.empty()
+    for frame in frames:
+        header = frame.header
+        position = position.advanced(header.origin, header.base_sequence, header.next_sequence)
+    return position

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from proglog_trio.errors import SegmentError
+from proglog_trio.log.catalog import LOADED_SEGMENTS, SegmentCatalog
+from proglog_trio.log.config import LogConfig
+
+from .driving import DIRECTORY, OpenLog
+from .simulated_disk import SimulatedDisk
+
+CONFIG = LogConfig(DIRECTORY, segment_frames=1)
+
+
+def catalog_of(count: int) -> tuple[SimulatedDisk, SegmentCatalog]:
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk, config=CONFIG)
+    for number in range(count):
+        opened.append_values(b"%d" % number, b"twice")
+    return disk, opened.log.catalog
+
+
+def test_segment_of_an_offset() -> None:
+    _, catalog = catalog_of(4)
+    assert [files.base_offset for files in catalog.segments] == [0, 2, 4, 6]
+    assert [catalog.containing(offset).base_offset for offset in (0, 1, 2, 5, 6, 7, 1_000)] == [0, 0, 2, 4, 6, 6, 6]
+    forgotten = catalog.forget(2)
+    assert [files.base_offset for files in forgotten] == [0, 2]
+    assert catalog.containing(1).base_offset == 4
+    assert catalog.after(forgotten[0]) == catalog.segments[0]
+    assert catalog.after(catalog.segments[-1]) is None
+
+
+def test_active_segment_is_never_forgotten() -> None:
+    _, catalog = catalog_of(3)
+    assert len(catalog.forget(10)) == 2
+    assert catalog.segments == (catalog.active.files,)
+    assert catalog.forget(1) == ()
+
+
+def test_active_segment_is_read_up_to_what_is_durable() -> None:
+    disk, catalog = catalog_of(2)
+    closed, active = catalog.segments
+    assert catalog.durable_end(closed) is None
+    assert catalog.durable_end(active) == catalog.active.position == len(disk.content(active.store))
+    assert catalog.load(active) is catalog.active.read
+
+
+def test_closed_segments_stay_loaded_up_to_a_bound() -> None:
+    disk, catalog = catalog_of(LOADED_SEGMENTS + 5)
+    first = catalog.load(catalog.segments[0])
+    assert catalog.load(catalog.segments[0]) is first
+    for files in catalog.segments:
+        catalog.load(files)
+    assert len(catalog._loaded) == LOADED_SEGMENTS
+    assert catalog.load(catalog.segments[0]) is not first
+    assert len(disk.open_files) == 3, "the active segment's two files and the lock"
+
+
+def test_segment_that_cannot_be_opened() -> None:
+    disk, catalog = catalog_of(3)
+    gone, damaged, _ = catalog.segments
+    disk.delete(gone.store)
+    disk.flip(damaged.store, 20, 0xFF)
+    disk.delete(damaged.index)
+    with pytest.raises(FileNotFoundError):
+        catalog.open(gone)
+    with pytest.raises(SegmentError):
+        catalog.open(damaged)
+    assert len(disk.open_files) == 3

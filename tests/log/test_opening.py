@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from proglog_trio.errors import DataDirectoryError
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.opening import open_log_files
+
+from .driving import DIRECTORY, OpenLog, batch_of, read_all
+from .simulated_disk import SimulatedDisk
+
+CONFIG = LogConfig(DIRECTORY)
+
+
+def test_directory_in_use_is_refused() -> None:
+    disk = SimulatedDisk()
+    first = OpenLog.open(disk, config=CONFIG)
+    with pytest.raises(DataDirectoryError, match="/data is locked: another node uses it"):
+        OpenLog.open(disk, config=CONFIG)
+    first.append_values(b"the first goes on")
+    first.close()
+    OpenLog.open(disk, config=CONFIG).close()
+    assert not disk.open_files
+
+
+def test_nobody_takes_the_work() -> None:
+    log = open_log_files(CONFIG, disk=SimulatedDisk())
+    with pytest.raises(RuntimeError, match="nobody takes"):
+        log.append_soon(batch_of(b"x"), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "there is no space left on its disk"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "its file system is read-only"),
+        (errno.EACCES, "it is not writable"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_reasons(number: int, reason: str) -> None:
+    disk = SimulatedDisk()
+    disk.fail("create", number)
+    with pytest.raises(DataDirectoryError, match=reason) as caught:
+        OpenLog.open(disk, config=CONFIG)
+    assert "\n" not in str(caught.value)
+    assert not disk.open_files
+
+
+def test_full_disk() -> None:
+    disk = SimulatedDisk(capacity=10)
+    with pytest.raises(DataDirectoryError, match="no space left"):
+        OpenLog.open(disk, config=CONFIG)
+    disk.clear_faults()
+    assert OpenLog.open(disk, config=CONFIG).append_values(b"x").base_offset == 0
+
+
+def test_file_in_the_place_of_the_directory() -> None:
+    for name in (DIRECTORY, DIRECTORY / "log"):
+        disk = SimulatedDisk()
+        disk.put(name, b"")
+        with pytest.raises(DataDirectoryError, match="it is not a directory"):
+            OpenLog.open(disk, config=CONFIG)
+        assert not disk.open_files
+
+
+def test_oldest_segment_that_cannot_be_read_gives_the_lock_back() -> None:
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk, config=evolve(CONFIG, segment_frames=1))
+    for number in range(4):
+        opened.append_values(b"%d" % number)
+    catalog = opened.log.catalog
+    opened.log.forget_segments(1, catalog.load(catalog.segments[1]).header)
+    oldest = catalog.segments[0]
+    opened.close()
+    disk.delete(oldest.store.with_name(f"{0:020d}.store"))
+    # The newest is opened for writing and for the index; the next to be opened is the oldest.
+    disk.fail("open", errno.EIO, after=2)
+    with pytest.raises(DataDirectoryError, match="Input/output"):
+        OpenLog.open(disk, config=CONFIG)
+    assert not disk.open_files
+    assert len(read_all(OpenLog.open(disk, config=CONFIG).log)) == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_directory_that_is_not_writable(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(DataDirectoryError, match="it is not writable"):
+            open_log_files(LogConfig(tmp_path / "data"))
+    finally:
+        tmp_path.chmod(0o700)
