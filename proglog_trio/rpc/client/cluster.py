@@ -1,0 +1,70 @@
+"""Calls of the Cluster service, from Trio: who is in a node's cluster, and telling the node to join and leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import trio
+from grpclib.client import Channel, UnaryUnaryMethod
+
+from ..._proto.log import v1 as log_v1
+from ...errors import ConnectionNotOpened
+from .connection import ConnectionConfig, open_connection
+
+Answer = TypeVar("Answer")
+_SERVICE = "/log.v1.Cluster/"
+
+
+async def get_members(address: str, timeout: float) -> list[log_v1.Member]:
+    """Return the members of a node's cluster, as it sees them.
+
+    Args:
+        address: "host:port" of the node.
+        timeout: for connection and answer, in seconds.
+
+    Raises:
+        NodeConnectionError: the node cannot be reached, or does not answer in time.
+        CallFailed: it answers with an error.
+    """
+    answer = await _call(address, timeout, "GetMembers", log_v1.GetMembersRequest(), log_v1.GetMembersResponse)
+    return answer.members
+
+
+async def join(address: str, members: Sequence[str], timeout: float) -> int:
+    """Let a node join a cluster through these members ("host:port"); return how many of them answered.
+
+    Raises:
+        NodeConnectionError, CallFailed: see get_members; UNAVAILABLE when none of the members answered.
+    """
+    request = log_v1.JoinRequest(addresses=list(members))
+    answer = await _call(address, timeout, "Join", request, log_v1.JoinResponse)
+    return answer.joined
+
+
+async def leave(address: str, timeout: float) -> None:
+    """Let a node leave its cluster and stop; raises as get_members."""
+    await _call(address, timeout, "Leave", log_v1.LeaveRequest(), log_v1.LeaveResponse)
+
+
+async def force_leave(address: str, name: str, timeout: float, *, prune: bool = False) -> None:
+    """Let a failed member count as left, or be forgotten at once.
+
+    Raises:
+        NodeConnectionError, CallFailed: see get_members; NOT_FOUND when nobody of that name is known.
+    """
+    request = log_v1.ForceLeaveRequest(name=name, prune=prune)
+    await _call(address, timeout, "ForceLeave", request, log_v1.ForceLeaveResponse)
+
+
+async def _call(address: str, timeout: float, method: str, request: object, answer: type[Answer]) -> Answer:
+    async def call(channel: Channel) -> Answer:
+        unary = UnaryUnaryMethod(channel, _SERVICE + method, type(request), answer)
+        return await unary(request)
+
+    try:
+        with trio.fail_after(timeout):
+            async with open_connection(address, ConnectionConfig(connect_timeout=timeout)) as connection:
+                return await connection.run(call)
+    except trio.TooSlowError:
+        raise ConnectionNotOpened(f"{address} did not answer within {timeout:g} s") from None

@@ -1,0 +1,163 @@
+"""One connection to a node: a tuned grpclib channel, with a Trio scope around it.
+
+asyncio code that uses the channel is entered once, by Connection.run, and stays on the asyncio side until it is done:
+grpclib's calls must not be spread over both sides (a cancelled scope would leave their streams open).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar, TypeVarTuple
+
+import trio
+import trio_asyncio
+from attrs import field, frozen, validators
+from grpclib.client import Channel
+from grpclib.client import Handler as ClientHandler
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from h2.exceptions import H2Error
+
+from ...address import Address
+from ...errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
+from ..asyncio_loop import asyncio_loop
+from ..codec import MessageCodec
+from ..transport import TransportConfig, TunedProtocol, grpclib_configuration
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+_MOST_FIELDS = 1_000_000
+"""In one answer; what a node answers is bounded in bytes, and a client has no others that it keeps waiting."""
+
+
+@frozen(kw_only=True)
+class ConnectionConfig:
+    """How a client connects.
+
+    Attributes:
+        transport: limits and keepalive; a node that does not answer a PING is given up.
+        connect_timeout: seconds for the TCP connection.
+    """
+
+    transport: TransportConfig = field(factory=TransportConfig)
+    connect_timeout: float = field(default=10.0, validator=validators.gt(0))
+
+
+class TunedChannel(Channel):
+    """A grpclib channel over one connection: it connects once, and never again by itself.
+
+    Who uses it decides what a lost connection means; a silent reconnection would leave a stream's place behind.
+    """
+
+    def __init__(self, host: str, port: int, config: ConnectionConfig) -> None:
+        super().__init__(
+            host,
+            port,
+            config=grpclib_configuration(),
+            codec=MessageCodec(_MOST_FIELDS),
+            status_details_codec=ProtoStatusDetailsCodec(),
+        )
+        self._connection_config = config
+        self._tuned_protocol: TunedProtocol | None = None
+
+    def _protocol_factory(self) -> TunedProtocol:
+        return TunedProtocol(
+            ClientHandler(), self._config, self._h2_config, transport_config=self._connection_config.transport
+        )
+
+    async def open(self) -> None:
+        """Connect (asyncio flavour); raises what the operating system raises."""
+        self._tuned_protocol = self._protocol = await self._create_connection()  # type: ignore[assignment]  # see _protocol_factory
+
+    async def __connect__(self) -> TunedProtocol:
+        """Return the open connection for one more call; grpclib's name for it."""
+        protocol = self._tuned_protocol
+        if protocol is None:
+            raise ConnectionNotOpened(f"the channel to {self._authority} is not open")
+        if protocol.handler.connection_lost:  # type: ignore[attr-defined]  # the client's handler has it
+            reason = protocol.connection.lost_reason or "closed by the node"
+            raise ConnectionLost(f"the connection to {self._authority} is gone: {reason}")
+        return protocol
+
+    @property
+    def lost_reason(self) -> str | None:
+        """Why the connection was given up, if we did it or know it."""
+        return None if self._tuned_protocol is None else self._tuned_protocol.connection.lost_reason
+
+    def abort(self) -> None:
+        """Close the connection and drop what was not sent: a node that has stopped reading would hold it for ever."""
+        protocol, self._tuned_protocol = self._tuned_protocol, None
+        self.close()
+        if protocol is not None:
+            protocol.connection.transport.abort()
+
+
+@frozen
+class Connection:
+    """An open connection to a node.
+
+    Attributes:
+        address: as given.
+        channel: for use by asyncio code inside run.
+    """
+
+    address: str
+    channel: TunedChannel
+
+    async def run(
+        self, function: Callable[[TunedChannel, *Arguments], Awaitable[Result]], *arguments: *Arguments
+    ) -> Result:
+        """Run an asyncio function on the channel, from Trio, and return its result.
+
+        A cancelled Trio scope cancels it once, the asyncio way, and waits for it.
+
+        Raises:
+            ConnectionLost: the connection ended meanwhile.
+            CallFailed: the node answered with a status other than OK.
+        """
+        try:
+            return await trio_asyncio.aio_as_trio(function)(self.channel, *arguments)  # type: ignore[no-any-return]  # trio-asyncio has no types
+        except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
+            raise call_error(error, self.address, self.channel) from error
+
+
+def call_error(
+    error: GRPCError | StreamTerminatedError | H2Error | OSError, address: str, channel: TunedChannel | None = None
+) -> CallFailed | NodeConnectionError:
+    """Return our own error for one that grpclib raises in the middle of a call."""
+    if isinstance(error, GRPCError):
+        return CallFailed(error.status.value, error.status.name, error.message or "", tuple(error.details or ()))
+    reason = (channel and channel.lost_reason) or str(error) or type(error).__name__
+    return ConnectionLost(f"the connection to {address} was lost: {reason}")
+
+
+@contextlib.asynccontextmanager
+async def open_connection(address: str, config: ConnectionConfig | None = None) -> AsyncIterator[Connection]:
+    """Connect to a node, for the length of an ``async with`` block in Trio.
+
+    Opens an asyncio loop (trio-asyncio) if none is running in this task.
+
+    Args:
+        address: "host:port".
+        config: see ConnectionConfig.
+
+    Raises:
+        ValueError: the address is not one.
+        ConnectionNotOpened: nobody answers there, or not within the time.
+    """
+    dialled = Address.parse(address)
+    config = config or ConnectionConfig()
+    async with asyncio_loop():
+        channel = TunedChannel(dialled.host, dialled.port, config)
+        try:
+            try:
+                with trio.fail_after(config.connect_timeout):
+                    await trio_asyncio.aio_as_trio(channel.open)()
+            except trio.TooSlowError:
+                raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
+            except OSError as error:
+                raise ConnectionNotOpened(f"cannot connect to {address}: {error.strerror or error}") from error
+            yield Connection(address, channel)
+        finally:
+            channel.abort()

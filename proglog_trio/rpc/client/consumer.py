@@ -1,0 +1,327 @@
+"""The consumer: what a program iterates over to read records, and the Trio task behind it.
+
+What is asked for, delivered, trimmed or dropped is decided in consumer_core.py; the gRPC stream is in streams.py.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from ..._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse
+from ...errors import PositionError
+from ...log.origin import Origin
+from .backoff import Backoff
+from .configuration import Anchor, ConsumerConfig
+from .connection import ConnectionConfig
+from .consumed import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
+from .consumer_core import ConsumerCore
+from .errors import ConsumerClosed, NodeUnreachable, StreamBroken
+from .streams import consume_link
+
+REMEMBERED_SKIPS = 1000
+LASTING_SECONDS = 10.0
+"""A stream that stood for so long without an answer (an idle log's) was a connection."""
+_YIELD_AFTER_RECORDS = 1024
+
+
+class ConsumeSession:
+    """One stream as its link sees it.
+
+    Attributes:
+        on_room: the link sets it to be called when has_room may have become true.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.opened_at: float | None = None
+        self.on_room: Callable[[], object] = lambda: None
+
+    def request(self) -> ConsumeBatchesRequest:
+        """Return the ConsumeBatchesRequest to open the stream with."""
+        return self._consumer._core.request()  # noqa: SLF001 - a session is the consumer's other half
+
+    def opened(self) -> None:
+        """The stream is open."""
+        self.opened_at = trio.current_time()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next answer should be read."""
+        return self._consumer._core.has_room()  # noqa: SLF001 - as above
+
+    def received(self, answer: ConsumeBatchesResponse) -> None:
+        """Hand in a ConsumeBatchesResponse; raises StreamBroken if the stream is to be dropped."""
+        self._consumer._received(answer)  # noqa: SLF001 - as above
+
+
+class BatchIterator:
+    """Iterates over a consumer's batches."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def __aiter__(self) -> BatchIterator:
+        return self
+
+    async def __anext__(self) -> ConsumedBatch:
+        batch = await self._consumer.next_batch()
+        if batch is None:
+            raise StopAsyncIteration
+        return batch
+
+
+ConsumeLink = Callable[[ConsumeSession], Awaitable[None]]
+"""Runs one stream; returns when the node ended it, raises StreamBroken when it failed."""
+
+
+class Consumer:
+    """Reads records from a node, in the order of its log. Made by open_consumer; to be iterated by one task at a time.
+
+    ``async for record in consumer`` and ``async for batch in consumer.batches()`` go on from one another, and from
+    where an iteration before was left, by ``break`` or by an error.
+
+    Attributes:
+        config: what it was told.
+        skipped: the last 1000 ranges that skip_missing left out.
+        skipped_offsets: how many offsets it left out in all.
+    """
+
+    def __init__(self, config: ConsumerConfig, link: ConsumeLink, rng: random.Random) -> None:
+        self.config = config
+        self.skipped: deque[SkippedRange] = deque(maxlen=REMEMBERED_SKIPS)
+        self.skipped_offsets = 0
+        self._core = ConsumerCore(config)
+        self._backoff = Backoff(config.backoff, rng)
+        self._link = link
+        self._session: ConsumeSession | None = None
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._last_failure: StreamBroken | None = None
+        self._closed = False
+        self._batch: ConsumedBatch | None = None
+        self._delivered = 0
+        self._rows: list[object] | None = None
+        self._common = (0, Origin(bytes(16)), 0, 0)
+        self._since_yield = 0
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Consumer:
+        """Iterate over the records; leaving an iteration by ``break`` leaves nothing behind.
+
+        Raises:
+            MalformedRecord: something stored is no record; iterating again goes on after it.
+            StartOutOfRange, RecordsLost: see ConsumerConfig.skip_missing.
+            NodeUnreachable: no connection for reconnect_timeout.
+            ConsumerError: the node refused for another reason.
+            ConsumerClosed: the consumer's block has been left.
+        """
+        return self
+
+    # Classes instead of async generators: one that is left by break would wait for the garbage collector.
+    async def __anext__(self) -> ConsumedRecord:
+        index = self._delivered
+        rows = self._rows
+        if rows is None or index >= len(rows):
+            batch = await self._current_batch()
+            if batch is None:
+                raise StopAsyncIteration
+            index = self._delivered
+            # If no row can be read, the whole batch is malformed, and what comes next is behind it.
+            self._delivered = batch.count
+            rows = self._rows = batch.rows()
+            self._common = batch.base_offset, batch.origin, batch.base_sequence, batch.log_time
+        # What was raised for or delivered lies behind.
+        self._delivered = index + 1
+        row = rows[index]
+        if type(row) is tuple and len(row) == 1 and type(row[0]) is bytes:
+            offset, origin, sequence, log_time = self._common
+            return new_tuple(
+                ConsumedRecord, (row[0], None, None, None, offset + index, origin, sequence + index, log_time)
+            )
+        return self._unusual(index)
+
+    def _unusual(self, index: int) -> ConsumedRecord:
+        if self._batch is None:
+            raise RuntimeError("rows belong to a batch")
+        return self._batch.record(index)
+
+    def batches(self) -> BatchIterator:
+        """Iterate over the batches as their producers packed them: the fastest way to read; raises as ``__aiter__``.
+
+        A batch counts as delivered when it is given out; MalformedRecord comes from its own methods.
+        """
+        return BatchIterator(self)
+
+    async def next_batch(self) -> ConsumedBatch | None:
+        """Return what is left of the batch that is being delivered, or else the next one; None at the end."""
+        batch = await self._current_batch()
+        if batch is None:
+            return None
+        rest = batch.part(self._delivered) if self._delivered else batch
+        self._delivered = batch.count
+        return rest
+
+    @property
+    def position(self) -> bytes | None:
+        """The position after the last record that was delivered, to go on from here, on this node or any other.
+
+        None before the first answer, for a consumer that did not begin at a position.
+        """
+        if self._batch is not None:
+            return self._batch.position_after(self._delivered).encode()
+        return None if self._core.start is None else self._core.start.encode()
+
+    @property
+    def next_offset(self) -> int | None:
+        """The offset after the last record that was delivered; None when none was."""
+        return None if self._batch is None else self._batch.base_offset + self._delivered
+
+    @property
+    def end_offset(self) -> int | None:
+        """The log's end as of the node's last answer; None before the first."""
+        return self._core.end_offset
+
+    async def _current_batch(self) -> ConsumedBatch | None:
+        """Return the batch that has records left to deliver; None at the end."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._batch is not None:
+            if self._delivered < self._batch.count:
+                return self._batch
+            self._since_yield += self._batch.count
+        if self._since_yield >= _YIELD_AFTER_RECORDS:
+            self._since_yield = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        while not self._closed:
+            batch = self._core.next_batch()
+            if batch is not None:
+                self._take_note_of(batch.skipped)
+                self._batch, self._delivered, self._rows = batch, 0, None
+                if self._session is not None and self._core.has_room():
+                    self._session.on_room()
+                return batch
+            if self._core.error is not None:
+                raise self._core.error.with_traceback(None)
+            if self._core.ended:
+                self._take_note_of(self._core.take_skipped())
+                return None
+            self._since_yield = 0
+            await self._arrived.park()
+        raise ConsumerClosed("the consumer is closed: its block has been left")
+
+    def _take_note_of(self, skipped: tuple[SkippedRange, ...]) -> None:
+        self.skipped.extend(skipped)
+        self.skipped_offsets += sum(each.count for each in skipped)
+
+    # -- the task behind it --------------------------------------------------------------------------------------------
+
+    def _received(self, answer: ConsumeBatchesResponse) -> None:
+        self._backoff.succeeded()
+        try:
+            self._core.received_answer(answer)
+        finally:
+            self._arrived.unpark_all()
+
+    async def run(self) -> None:
+        """Keep a stream from the node until everything asked for was read, or nothing more can be."""
+        core = self._core
+        while not core.finished:
+            session = self._session = ConsumeSession(self)
+            try:
+                await self._link(session)
+                core.stream_ended()
+            except StreamBroken as failure:
+                self._last_failure = failure
+                now = trio.current_time()
+                if session.opened_at is not None and now - session.opened_at >= LASTING_SECONDS:
+                    core.stream_lasted()
+                    self._backoff.succeeded()
+                core.stream_lost(failure, now)
+            self._session = None
+            self._arrived.unpark_all()
+            if not core.finished:
+                await trio.sleep(self._backoff.next_delay())
+
+    async def wait_started(self, seconds: float) -> None:
+        """Wait until the node has said where the stream begins, or why not; raises NodeUnreachable after so long."""
+        core = self._core
+        with trio.move_on_after(seconds):
+            while core.end_offset is None and not core.finished:
+                await self._arrived.park()
+            return
+        reason = "no answer" if self._last_failure is None else str(self._last_failure)
+        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
+
+    def close(self) -> None:
+        """Deliver nothing more."""
+        self._closed = True
+        self._arrived.unpark_all()
+
+
+@asynccontextmanager
+async def run_consumer(config: ConsumerConfig, link: ConsumeLink, rng: random.Random) -> AsyncIterator[Consumer]:
+    """Run a consumer over any link; open_consumer is this over gRPC."""
+    consumer = Consumer(config, link, rng)
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(consumer.run)
+            try:
+                await consumer.wait_started(config.connect_timeout)
+                yield consumer
+            except Exception as error:  # noqa: BLE001 - carried out of the nursery, which would wrap it in a group
+                failure = error
+            nursery.cancel_scope.cancel()
+    finally:
+        consumer.close()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def open_consumer(
+    address: str,
+    config: ConsumerConfig | None = None,
+    *,
+    connection: ConnectionConfig | None = None,
+    rng: random.Random | None = None,
+    offset: int | None = None,
+    position: bytes | None = None,
+    anchor: Anchor | None = None,
+    follow: bool | None = None,
+) -> AsyncIterator[Consumer]:
+    """Read from the node at address ("host:port") for the length of an ``async with`` block.
+
+    When the block begins, the node has said where the reading starts: with Anchor.END, whatever is appended from then
+    on is delivered.
+
+    Args:
+        address: the node's.
+        config: see ConsumerConfig.
+        connection: limits, keepalive and TLS of the connection.
+        rng: decides the random part of backoffs.
+        offset: takes the place of the place to begin in config, as do the next two.
+        position: see offset.
+        anchor: see offset.
+        follow: takes the place of config's.
+
+    Raises:
+        ValueError: the address or the position is none, or the places to begin contradict one another.
+        NodeUnreachable: no answer within connect_timeout.
+    """
+    config = config or ConsumerConfig()
+    if offset is not None or position is not None or anchor is not None:
+        config = attrs.evolve(config, offset=offset, position=position, anchor=anchor)
+    if follow is not None:
+        config = attrs.evolve(config, follow=follow)
+    try:
+        link = consume_link(address, connection)
+        async with run_consumer(config, link, rng or random.Random()) as consumer:
+            yield consumer
+    except PositionError as error:
+        raise ValueError(f"the position to begin at is none: {error}") from None

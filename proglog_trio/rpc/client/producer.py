@@ -1,0 +1,394 @@
+"""The producer: what a program calls to write records, and the Trio tasks behind it.
+
+What is sent, again or not, is decided in producer_core.py; the gRPC stream is in streams.py.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from ..._proto.log.v1 import ProduceBatchResponse
+from ...log.record import Record
+from .configuration import ProducerConfig
+from .connection import ConnectionConfig
+from .delivery import BatchDelivery, BatchOutcome, BatchPart, Delivery
+from .errors import NodeUnreachable, ProducerClosed, StreamBroken
+from .packing import Buffer, RecordPacker, checked_values, split_values
+from .producer_core import ProducerCore, ProducerStatistics
+from .streams import produce_link
+
+CLOSING_SECONDS = 2.0
+"""How long a producer that has nothing more to send waits for the node to end its stream."""
+_YIELD_AFTER_RECORDS = 256
+
+
+class ProduceSession:
+    """One stream as its link sees it: what to send on it, and where to hand in what comes.
+
+    Attributes:
+        on_ready: the link sets it to be called when next_request may return something again, or finishing has changed.
+        finishing: nothing more will come: the link ends the stream once everything is answered.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self.alive = True
+        self.finishing = False
+        self.on_ready: Callable[[], object] = lambda: None
+
+    def opened(self) -> None:
+        """The stream is open."""
+        if self.alive:
+            self._producer._stream_opened()  # noqa: SLF001 - a session is the producer's other half
+
+    def next_request(self) -> bytes | None:
+        """Return the next encoded ProduceBatchRequest, or None if there is none for now."""
+        return self._producer._next_request() if self.alive else None  # noqa: SLF001 - as above
+
+    def answered(self, answer: ProduceBatchResponse) -> None:
+        """Hand in a ProduceBatchResponse; raises StreamBroken if the stream is to be dropped."""
+        if self.alive:
+            self._producer._answered(answer)  # noqa: SLF001 - as above
+
+
+ProduceLink = Callable[[ProduceSession], Awaitable[None]]
+"""Runs one stream; returns when the node ended it, raises StreamBroken when it failed."""
+
+
+class Producer:
+    """Writes records to a node. Made by open_producer; may be used by many tasks at once.
+
+    Attributes:
+        config: what it was told.
+        producer_id: the number by which nodes recognise its retries.
+    """
+
+    def __init__(self, config: ProducerConfig, link: ProduceLink, rng: random.Random) -> None:
+        self.config = config
+        self.producer_id = rng.getrandbits(64) or 1
+        self._core = ProducerCore(config, self.producer_id, rng)
+        self._packer = RecordPacker(config.max_batch_bytes)
+        self._link = link
+        self._session: ProduceSession | None = None
+        self._stream_scope: trio.CancelScope | None = None
+        self._dropped_because: StreamBroken | None = None
+        self._opened_once = trio.Event()
+        self._closed = False
+        self._finishing = False
+        self._ended = trio.Event()
+        self._work = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
+        self._turn = trio.StrictFIFOLock()
+        self._rearm = trio.Event()
+        self._armed_for = math.inf
+        self._since_yield = 0
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        value: Buffer,
+        *,
+        key: Buffer | None = None,
+        headers: Mapping[str, Buffer] | None = None,
+        timestamp: int | None = None,
+    ) -> Delivery:
+        """Hand in one record; returns at once unless the buffer is full, and then when there is room.
+
+        It always checks for cancellation, and lets other tasks run when it waits and otherwise every few hundred
+        records.
+
+        Args:
+            value: what to record.
+            key: what it is about.
+            headers: what goes with it.
+            timestamp: when it happened, in milliseconds since the Unix epoch.
+
+        Returns:
+            The delivery; wait for it to learn the record's offset or its error.
+
+        Raises:
+            TypeError, ValueError: a field has a wrong type, or the record is empty.
+            RecordTooLarge: it is larger than max_batch_bytes.
+            ProducerClosed: the producer's block has been left.
+        """
+        packed = self._packer.pack(value, key, headers, timestamp)
+        await self._admit(len(packed), 1)
+        outcome, index = self._add_record(packed)
+        return Delivery(outcome, index)
+
+    async def send_many(self, records: Iterable[Record]) -> BatchDelivery:
+        """Hand in records one after the other, with one delivery for all of them; see send.
+
+        If one is refused (see send), those before it have been handed in.
+        """
+        parts: list[BatchPart] = []
+        outcome: BatchOutcome | None = None
+        first = count = 0
+        for record in records:
+            packed = self._packer.pack(record.value, record.key, record.headers, record.timestamp)
+            await self._admit(len(packed), 1)
+            added, index = self._add_record(packed)
+            if added is not outcome:
+                if outcome is not None:
+                    parts.append(BatchPart(outcome, first, count))
+                outcome, first, count = added, index, 0
+            elif index != first + count:
+                # Another task's record came between.
+                parts.append(BatchPart(outcome, first, count))
+                first, count = index, 0
+            count += 1
+        if outcome is not None:
+            parts.append(BatchPart(outcome, first, count))
+        return BatchDelivery(parts)
+
+    async def send_batch(self, values: Sequence[Buffer]) -> BatchDelivery:
+        """Hand in records that are values alone, packed in one go: the fastest way in. They are sent without lingering.
+
+        Batches are made as large as the configuration allows; fewer values than that make a small batch.
+
+        Raises:
+            TypeError, ValueError, RecordTooLarge: as send; nothing has been handed in then.
+            ProducerClosed: the producer's block has been left.
+        """
+        config = self.config
+        parts = []
+        split = split_values(checked_values(values), config.batch_bytes, config.batch_records, config.max_batch_bytes)
+        for payload, count in split:
+            await self._admit(len(payload), count)
+            outcome = self._core.add_payload(payload, count, trio.current_time())
+            parts.append(BatchPart(outcome, 0, count))
+            self._added()
+        return BatchDelivery(parts)
+
+    async def flush(self) -> None:
+        """Send what lingers, and wait until all that was handed in before is settled (within the delivery timeout).
+
+        Raises:
+            RecordsNotDelivered: records failed, since the last flush, whose deliveries nobody has waited for.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._core.close_batch()
+        last = self._core.last_outcome
+        if last is not None:
+            self._wake_link()
+            # Outcomes are settled in order.
+            await last.settle()
+        self._core.ledger.report()
+
+    def observe(self, log_time: int) -> None:
+        """Make what is sent from now on later in log time than this, for instance than a record that caused it."""
+        self._core.observe(log_time)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes of records are not settled."""
+        return self._core.buffered_bytes
+
+    @property
+    def statistics(self) -> ProducerStatistics:
+        """What the producer did so far."""
+        return self._core.statistics
+
+    async def _admit(self, size: int, count: int) -> None:
+        """Wait for room; among those who wait, first come, first served."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._since_yield += count
+        if self._since_yield >= _YIELD_AFTER_RECORDS:
+            self._since_yield = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._turn.locked() or self._must_wait(size):
+            async with self._turn:
+                while self._must_wait(size):
+                    self._core.close_batch()
+                    self._wake_link()
+                    await self._room.park()
+        if self._closed:
+            raise ProducerClosed("the producer is closed: its block has been left")
+
+    def _add_record(self, packed: bytes) -> tuple[BatchOutcome, int]:
+        added = self._core.join_open_batch(packed)
+        if added is None:
+            added = self._core.add_record(packed, trio.current_time())
+            self._added()
+        return added
+
+    def _must_wait(self, size: int) -> bool:
+        return not self._closed and not self._core.has_room(size)
+
+    def _added(self) -> None:
+        if not self._work.is_set():
+            self._work.set()
+        session = self._session
+        if session is not None and self._core.ready(trio.current_time()):
+            session.on_ready()
+        self._rearm_if_earlier()
+
+    def _wake_link(self) -> None:
+        self._work.set()
+        if self._session is not None:
+            self._session.on_ready()
+
+    # -- what a session calls ------------------------------------------------------------------------------------------
+
+    def _stream_opened(self) -> None:
+        self._core.stream_opened(trio.current_time())
+        self._opened_once.set()
+        self._rearm_if_earlier()
+
+    def _next_request(self) -> bytes | None:
+        request = self._core.next_request(trio.current_time())
+        self._rearm_if_earlier()
+        return request
+
+    def _answered(self, answer: ProduceBatchResponse) -> None:
+        self._core.answered(answer, trio.current_time())
+        self._settled_some()
+        self._wake_link()
+        self._rearm_if_earlier()
+
+    def _settled_some(self) -> None:
+        if self._room:
+            self._room.unpark_all()
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def _rearm_if_earlier(self) -> None:
+        if self._core.next_wake() < self._armed_for:
+            self._rearm.set()
+
+    async def _watch_time(self) -> None:
+        while True:
+            self._rearm = trio.Event()
+            self._armed_for = self._core.next_wake()
+            with trio.move_on_at(self._armed_for):
+                await self._rearm.wait()
+            failure = self._core.tick(trio.current_time())
+            self._settled_some()
+            if failure is None:
+                if self._session is not None:
+                    self._session.on_ready()
+            elif self._stream_scope is not None and self._session is not None:
+                self._session.alive = False
+                self._dropped_because = failure
+                self._stream_scope.cancel()
+
+    async def _keep_streaming(self) -> None:
+        while True:
+            session = self._session = ProduceSession(self)
+            session.finishing = self._finishing
+            failure: StreamBroken
+            with trio.CancelScope() as self._stream_scope:
+                try:
+                    await self._link(session)
+                    failure = StreamBroken("the node ended the stream")
+                except StreamBroken as error:
+                    failure = error
+            if session.alive:
+                session.alive = False
+                self._core.stream_lost(failure)
+                self._settled_some()
+            self._session = None
+            self._rearm_if_earlier()
+            if self._opened_once.is_set() and not self._core.unsettled and not self._finishing:
+                # A stream is opened again when there is something to send on it.
+                self._work = trio.Event()
+                await self._work.wait()
+            if self._finishing and not self._core.unsettled:
+                return
+            await trio.sleep(self._core.backoff.next_delay())
+
+    async def run(self) -> None:
+        """Keep a stream to the node while there is something to send, until the producer is finished."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_time)
+            await self._keep_streaming()
+            self._ended.set()
+            nursery.cancel_scope.cancel()
+
+    async def wait_connected(self, seconds: float) -> None:
+        """Wait for the first stream; raises NodeUnreachable after so many seconds."""
+        with trio.move_on_after(seconds):
+            await self._opened_once.wait()
+            return
+        obstacle = self._core.obstacle
+        reason = "no answer" if obstacle is None else str(obstacle)
+        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
+
+    async def finish(self) -> None:
+        """Take nothing more, flush, and let the stream end in order, for which the node has two seconds.
+
+        Raises:
+            RecordsNotDelivered: see flush.
+        """
+        self._closed = True
+        self._settled_some()
+        await self.flush()
+        self._finishing = True
+        if self._session is not None:
+            self._session.finishing = True
+        self._wake_link()
+        with trio.move_on_after(CLOSING_SECONDS):
+            await self._ended.wait()
+
+    def abandon(self) -> None:
+        """Fail whatever is not settled, and take nothing more."""
+        self._closed = True
+        self._core.abandon()
+        self._settled_some()
+
+
+@asynccontextmanager
+async def run_producer(config: ProducerConfig, link: ProduceLink, rng: random.Random) -> AsyncIterator[Producer]:
+    """Run a producer over any link; open_producer is this over gRPC."""
+    producer = Producer(config, link, rng)
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(producer.run)
+            try:
+                if config.connect_timeout is not None:
+                    await producer.wait_connected(config.connect_timeout)
+                yield producer
+                await producer.finish()
+            except Exception as error:  # noqa: BLE001 - carried out of the nursery, which would wrap it in a group
+                failure = error
+            nursery.cancel_scope.cancel()
+    finally:
+        producer.abandon()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def open_producer(
+    address: str,
+    config: ProducerConfig | None = None,
+    *,
+    connection: ConnectionConfig | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Producer]:
+    """Write to the node at address ("host:port") for the length of an ``async with`` block.
+
+    At its end everything is flushed. When it is left by an exception or cancelled, what is not acknowledged fails at
+    once.
+
+    Args:
+        address: the node's.
+        config: see ProducerConfig.
+        connection: limits, keepalive and TLS of the connection.
+        rng: decides the producer id and the random part of backoffs.
+
+    Raises:
+        ValueError: the address is none.
+        NodeUnreachable: no connection within connect_timeout.
+        RecordsNotDelivered: see Producer.flush.
+    """
+    link = produce_link(address, connection)
+    async with run_producer(config or ProducerConfig(), link, rng or random.Random()) as producer:
+        yield producer

@@ -1,0 +1,111 @@
+"""The Cluster service, log.v1.Cluster: the methods of proto/log/v1/cluster.proto over a membership."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Stream
+from trio_asyncio import trio_as_aio
+
+from .._proto.log import v1 as log_v1
+from ..address import Address
+from ..membership.membership import JoinFailed, Membership
+from ..membership.serf.member import Member, MemberStatus
+from .calls import receive_only
+
+SERVICE_NAME = "log.v1.Cluster"
+MOST_ADDRESSES = 100
+ANSWER_GRACE_SECONDS = 0.2
+_STATUS = {
+    MemberStatus.ALIVE: log_v1.MemberStatus.ALIVE,
+    MemberStatus.LEAVING: log_v1.MemberStatus.LEAVING,
+    MemberStatus.LEFT: log_v1.MemberStatus.LEFT,
+    MemberStatus.FAILED: log_v1.MemberStatus.FAILED,
+}
+
+
+@frozen(eq=False)
+class ClusterService:
+    """The service.
+
+    Attributes:
+        membership: this node's.
+        default_port: of addresses that are given without one.
+        stop: called when this node was told to leave, and has left.
+    """
+
+    membership: Membership
+    default_port: int
+    stop: Callable[[], None]
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Return the methods by their paths, for grpclib."""
+        unary = Cardinality.UNARY_UNARY
+        return {
+            f"/{SERVICE_NAME}/GetMembers": Handler(
+                self._get_members, unary, log_v1.GetMembersRequest, log_v1.GetMembersResponse
+            ),
+            f"/{SERVICE_NAME}/Join": Handler(self._join, unary, log_v1.JoinRequest, log_v1.JoinResponse),
+            f"/{SERVICE_NAME}/Leave": Handler(self._leave, unary, log_v1.LeaveRequest, log_v1.LeaveResponse),
+            f"/{SERVICE_NAME}/ForceLeave": Handler(
+                self._force_leave, unary, log_v1.ForceLeaveRequest, log_v1.ForceLeaveResponse
+            ),
+        }
+
+    async def _get_members(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        members = [_message(member) for member in self.membership.members()]
+        await stream.send_message(log_v1.GetMembersResponse(members=members))
+
+    async def _join(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.JoinRequest = await receive_only(stream)
+        if not 0 < len(request.addresses) <= MOST_ADDRESSES:
+            raise GRPCError(
+                Status.INVALID_ARGUMENT, f"{len(request.addresses)} addresses; 1 to {MOST_ADDRESSES} are allowed"
+            )
+        try:
+            addresses = [Address.parse(text, default_port=self.default_port) for text in request.addresses]
+        except ValueError as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+        try:
+            joined: int = await trio_as_aio(self.membership.join)(addresses)
+        except JoinFailed as error:
+            raise GRPCError(Status.UNAVAILABLE, str(error)) from None
+        await stream.send_message(log_v1.JoinResponse(joined=joined))
+
+    async def _leave(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        await trio_as_aio(self.membership.leave)()
+        await stream.send_message(log_v1.LeaveResponse())
+        await stream.send_trailing_metadata()
+        # A client that sees the connection close together with the answer may take the answer for lost.
+        asyncio.get_running_loop().call_later(ANSWER_GRACE_SECONDS, self.stop)
+
+    async def _force_leave(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.ForceLeaveRequest = await receive_only(stream)
+        if request.name == self.membership.name:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"{request.name!r} is this node itself: tell it to leave instead")
+        if not self.membership.force_leave(request.name, prune=request.prune):
+            raise GRPCError(Status.NOT_FOUND, f"no member named {request.name!r} is known")
+        await stream.send_message(log_v1.ForceLeaveResponse())
+
+
+def _message(member: Member) -> log_v1.Member:
+    return log_v1.Member(
+        name=_text(member.name),
+        address=member.address,
+        port=member.port,
+        tags={_text(tag): _text(content) for tag, content in member.tags.items()},
+        status=_STATUS[member.status],
+        round_trip_seconds=member.round_trip_seconds or 0.0,
+    )
+
+
+def _text(gossiped: str) -> str:
+    """Return gossiped text as UTF-8 can hold it: other programs' names are bytes that need not be text."""
+    return gossiped.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

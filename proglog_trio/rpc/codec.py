@@ -1,0 +1,53 @@
+"""How grpclib reads and writes the messages of this package, on both sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import betterproto2
+from google.protobuf.message import DecodeError
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError
+
+from .wire import TooManyFields, WireError, read_message
+
+
+class MessageCodec(CodecBase):
+    """Generated messages, read with bounds (see wire.py), and those of protobuf's own classes.
+
+    Args:
+        most_fields: a generated message with more fields than these, those of its parts included, is refused.
+    """
+
+    __content_subtype__ = "proto"
+
+    def __init__(self, most_fields: int) -> None:
+        self._most_fields = most_fields
+
+    def encode(self, message: Any, message_type: Any) -> bytes:  # noqa: ANN401 - grpclib's signature
+        """Return a message's bytes; raises TypeError for one of another type."""
+        if not isinstance(message, message_type):
+            raise TypeError(f"a message of type {type(message).__name__} where {message_type.__name__} is expected")
+        encoded: bytes = message.SerializeToString()
+        return encoded
+
+    def decode(self, data: bytes, message_type: Any) -> Any:  # noqa: ANN401 - grpclib's signature
+        """Return the message of these bytes.
+
+        Raises:
+            GRPCError: they are none (INTERNAL, see grpc/doc/statuscodes.md), or it has too many fields
+                (RESOURCE_EXHAUSTED).
+        """
+        name = message_type.__name__
+        try:
+            if issubclass(message_type, betterproto2.Message):
+                return read_message(message_type, data, self._most_fields)
+            return message_type.FromString(data)
+        except TooManyFields:
+            what = f"a {name} of {len(data)} bytes has more than {self._most_fields} fields"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, what) from None
+        except WireError as error:
+            raise GRPCError(Status.INTERNAL, f"{len(data)} bytes are no {name}: {error}") from None
+        except DecodeError:
+            raise GRPCError(Status.INTERNAL, f"{len(data)} bytes are no {name}") from None

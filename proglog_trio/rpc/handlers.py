@@ -1,0 +1,195 @@
+"""What stands between HTTP/2 streams and the methods of the services.
+
+One place through which every request of a server goes: it counts, turns requests away while the server stops, and gives
+every error its gRPC status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import structlog
+from attrs import define
+from grpclib.const import Handler, Status
+from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
+from grpclib.events import _DispatchServerEvents
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.metadata import Deadline, encode_grpc_message
+from grpclib.protocol import Stream as ProtocolStream
+from grpclib.server import Handler as GrpclibHandler
+from grpclib.server import Stream
+from h2.exceptions import H2Error
+
+from ..errors import ProglogError
+from .status import grpc_error
+from .transport import TunedStream
+
+_logger = structlog.get_logger(__name__)
+
+Method = Callable[[Stream[Any, Any]], Awaitable[None]]
+_UNFINISHED_PER_STREAM = 4
+
+
+class Service(Protocol):
+    """A service as grpclib knows it: its methods by their paths."""
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Return the methods."""
+
+
+@define
+class ServerCounters:
+    """What a server has accepted and refused since it began.
+
+    Attributes:
+        connections: accepted connections.
+        connections_refused: connections above the limit.
+        requests: requests that were passed on to a service.
+        requests_turned_away: requests that came while the server was stopping, with a deadline that had passed, or
+            for a method that is not known.
+        requests_failed: requests that ended with a status other than OK.
+        messages_refused: messages that were too long, compressed or cut off.
+    """
+
+    connections: int = 0
+    connections_refused: int = 0
+    requests: int = 0
+    requests_turned_away: int = 0
+    requests_failed: int = 0
+    messages_refused: int = 0
+
+    def message_refused(self) -> None:
+        """Count one refused message."""
+        self.messages_refused += 1
+
+
+@define
+class ServerState:
+    """What the connections of one server share.
+
+    Attributes:
+        counters: see ServerCounters.
+        stopping: the server takes no more requests.
+    """
+
+    counters: ServerCounters
+    stopping: bool = False
+
+
+def guarded(method: Method, state: ServerState) -> Method:
+    """Return a service's method with every error turned into the gRPC status that a client understands."""
+
+    async def call(stream: Stream[Any, Any]) -> None:
+        state.counters.requests += 1
+        try:
+            await method(stream)
+        except asyncio.CancelledError:
+            if not state.stopping or not stream._stream.closable:  # noqa: SLF001 - whether anybody can still be told
+                raise
+            state.counters.requests_failed += 1
+            raise stopping_error() from None
+        except Exception as error:
+            state.counters.requests_failed += 1
+            if isinstance(error, StreamTerminatedError | H2Error | TimeoutError):
+                raise  # grpclib's own business: the client has gone, or its deadline has passed
+            raise _status_error(error) from error
+
+    return call
+
+
+def stopping_error() -> GRPCError:
+    """Return what a call that cannot go on is answered with while the server stops."""
+    return GRPCError(Status.UNAVAILABLE, "the node is stopping")
+
+
+def _status_error(error: Exception) -> GRPCError:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]  # the first is the cause, the rest was cancelled by it
+    if isinstance(error, GRPCError):
+        return error
+    if isinstance(error, ProglogError):
+        return grpc_error(error)
+    _logger.error("a request failed unexpectedly", exc_info=error)
+    return GRPCError(Status.INTERNAL, f"internal error: {type(error).__name__}")
+
+
+class ServerHandler(GrpclibHandler):
+    """Takes the requests of one connection.
+
+    Args:
+        mapping: the guarded methods by their paths.
+        codec, status_details_codec, dispatch: grpclib's.
+        state: the server's.
+        concurrent_streams: how many streams the connection may have open.
+    """
+
+    def __init__(
+        self,
+        mapping: dict[str, Handler],
+        codec: CodecBase,
+        status_details_codec: StatusDetailsCodecBase,
+        dispatch: _DispatchServerEvents,
+        state: ServerState,
+        concurrent_streams: int,
+    ) -> None:
+        super().__init__(mapping, codec, status_details_codec, dispatch)
+        self._state = state
+        self._most_unfinished = concurrent_streams * _UNFINISHED_PER_STREAM
+
+    def accept(self, stream: ProtocolStream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]) -> None:
+        """Begin to handle a request, or turn it away."""
+        if self._state.stopping:
+            self._turn_away(stream, release_stream, stopping_error())
+            return
+        path = dict(headers).get(":path")
+        if path not in self.mapping:
+            # grpclib's own answer has no content type, which its clients do not understand.
+            error = GRPCError(Status.UNIMPLEMENTED, f"the method {path} is not known")
+            self._turn_away(stream, release_stream, error)
+            return
+        try:
+            deadline = Deadline.from_headers(headers)
+        except ValueError:
+            deadline = None  # grpclib answers it
+        if deadline is not None and not deadline.time_remaining():
+            error = GRPCError(Status.DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
+            self._turn_away(stream, release_stream, error)
+            return
+        released = False
+
+        def release_once() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                release_stream()
+
+        super().accept(stream, headers, release_once)
+        # grpclib's handler releases the stream itself, unless it is cancelled before its first step.
+        self._tasks[stream].add_done_callback(lambda _: release_once())
+
+    def cancel(self, stream: ProtocolStream) -> None:
+        """Cancel the handler of a stream that the client has reset."""
+        if stream not in self._tasks:
+            return
+        super().cancel(stream)
+        if len(self._cancelled) > self._most_unfinished:
+            self.__gc_collect__()
+            if len(self._cancelled) > self._most_unfinished and isinstance(stream, TunedStream):
+                # Streams are reset faster than their handlers can end (CVE-2023-44487).
+                stream.connection.abort("too many streams were reset")
+
+    def _turn_away(self, stream: ProtocolStream, release_stream: Callable[[], Any], error: GRPCError) -> None:
+        self._state.counters.requests_turned_away += 1
+        if not isinstance(stream, TunedStream):
+            raise TypeError(f"a stream of type {type(stream).__name__} came from another transport")
+        stream.answer_with_trailers(
+            [
+                (":status", "200"),
+                ("content-type", "application/grpc"),
+                ("grpc-status", str(error.status.value)),
+                ("grpc-message", encode_grpc_message(error.message or "")),
+            ]
+        )
+        release_stream()

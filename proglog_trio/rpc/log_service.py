@@ -1,0 +1,113 @@
+"""The Log service, log.v1.Log: the methods of proto/log/v1/log.proto over one log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import trio
+from attrs import field, frozen
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Stream
+
+from .._proto.log import v1 as log_v1
+from ..log.log import Log
+from . import record_messages
+from .calls import receive_only
+from .consume import ConsumeCalls
+from .produce import ProduceCalls
+from .service_state import LogServiceConfig, LogServiceCounters, ServerInfo, ServiceState
+
+SERVICE_NAME = "log.v1.Log"
+
+
+@frozen(eq=False)
+class LogService:
+    """The service; see open_log_service.
+
+    Attributes:
+        state: what its calls share.
+    """
+
+    state: ServiceState
+    _produce: ProduceCalls = field(init=False)
+    _consume: ConsumeCalls = field(init=False)
+
+    @_produce.default
+    def _make_produce(self) -> ProduceCalls:
+        return ProduceCalls(self.state)
+
+    @_consume.default
+    def _make_consume(self) -> ConsumeCalls:
+        return ConsumeCalls(self.state)
+
+    @property
+    def counters(self) -> LogServiceCounters:
+        """What the service has done."""
+        return self.state.counters
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Return the methods by their paths, for grpclib."""
+        produce, consume = self._produce, self._consume
+        unary, answers, both = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM
+        methods = {
+            "Produce": Handler(produce.produce, unary, log_v1.ProduceRequest, log_v1.ProduceResponse),
+            "Consume": Handler(consume.consume, unary, log_v1.ConsumeRequest, log_v1.ConsumeResponse),
+            "ConsumeStream": Handler(
+                consume.consume_stream, answers, log_v1.ConsumeRequest, record_messages.ConsumeResponse
+            ),
+            "ProduceStream": Handler(
+                produce.produce_stream, both, record_messages.ProduceRequest, record_messages.ProduceResponse
+            ),
+            "GetServers": Handler(self._get_servers, unary, log_v1.GetServersRequest, log_v1.GetServersResponse),
+            "ProduceBatches": Handler(
+                produce.produce_batches, both, log_v1.ProduceBatchRequest, log_v1.ProduceBatchResponse
+            ),
+            "ConsumeBatches": Handler(
+                consume.consume_batches, answers, log_v1.ConsumeBatchesRequest, log_v1.ConsumeBatchesResponse
+            ),
+        }
+        return {f"/{SERVICE_NAME}/{name}": handler for name, handler in methods.items()}
+
+    async def drain(self) -> None:
+        """Take in nothing more, and return when what has been taken in is stored and answered (asyncio flavour)."""
+        state = self.state
+        state.draining = True
+        state.changed.wake_all()
+        for reading in list(state.reading):
+            reading.cancel()
+        if state.producing:
+            await asyncio.wait(list(state.producing))
+
+    async def _get_servers(self, stream: Stream[log_v1.GetServersRequest, log_v1.GetServersResponse]) -> None:
+        await receive_only(stream)
+        servers = [
+            log_v1.Server(id=each.id, rpc_addr=each.rpc_addr, is_leader=each.is_leader) for each in self.state.servers()
+        ]
+        await stream.send_message(log_v1.GetServersResponse(servers=servers))
+
+
+@contextlib.asynccontextmanager
+async def open_log_service(
+    log: Log, servers: Callable[[], Sequence[ServerInfo]], config: LogServiceConfig | None = None
+) -> AsyncIterator[LogService]:
+    """Make the service of a log, for the length of an ``async with`` block in Trio, in which it may be served.
+
+    Args:
+        log: an open log.
+        servers: gives the nodes that clients can dial, this one included.
+        config: see LogServiceConfig.
+    """
+    config = config or LogServiceConfig()
+    executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
+    state = ServiceState(log, config, LogServiceCounters(), executor, servers)
+    forget = log.notify_durable(state.changed.wake_all)
+    try:
+        yield LogService(state)
+    finally:
+        forget()
+        with trio.CancelScope(shield=True):
+            # Reads that are under way are short; nothing new begins, since no call is left.
+            await trio.to_thread.run_sync(executor.shutdown)

@@ -1,0 +1,102 @@
+"""Noticing that a peer has gone: one that never greets, and one that falls silent and does not answer a PING.
+
+TCP alone does not tell for minutes that the other machine is off, and never that the other process is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from attrs import define, frozen
+
+
+@frozen
+class PeerPatience:
+    """How long a peer is waited for, in seconds.
+
+    Attributes:
+        handshake: until its greeting is here.
+        silence: until it is asked for a sign of life.
+        answer: until that sign is here.
+    """
+
+    handshake: float
+    silence: float
+    answer: float
+
+
+@define
+class PeerWatch:
+    """Watches over one peer, by one timer of the asyncio loop at a time.
+
+    Attributes:
+        loop: whose timers are used.
+        patience: see PeerPatience.
+        ask: asks the peer for a sign of life.
+        give_up: is called once, with the reason, when it has gone.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    patience: PeerPatience
+    ask: Callable[[], None]
+    give_up: Callable[[str], None]
+    _last_received: float = 0.0
+    _greeted: bool = False
+    _stopped: bool = False
+    _timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Begin to wait for the peer's greeting."""
+        self._last_received = self.loop.time()
+        self._after(self.patience.handshake, self._greeting_is_late)
+
+    def received(self) -> None:
+        """Take note that something came from the peer, which shows that it is alive."""
+        self._last_received = self.loop.time()
+
+    def greeted(self) -> None:
+        """Take note that the peer has greeted."""
+        if not self._greeted:
+            self._greeted = True
+            self._after(self.patience.silence, self._check_silence)
+
+    def answered(self) -> None:
+        """Take note that the peer has given the sign of life that it was asked for."""
+        self._after(self.patience.silence, self._check_silence)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _after(self, seconds: float, then: Callable[[], None]) -> None:
+        if self._stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(max(0.0, seconds), then)
+
+    def _greeting_is_late(self) -> None:
+        self._give_up(f"no HTTP/2 handshake within {self.patience.handshake:g} s")
+
+    def _check_silence(self) -> None:
+        remaining = self._last_received + self.patience.silence - self.loop.time()
+        if remaining > 0:
+            self._after(remaining, self._check_silence)
+            return
+        asked = self.loop.time()
+        self._after(self.patience.answer, lambda: self._check_answer(asked))
+        self.ask()
+
+    def _check_answer(self, asked: float) -> None:
+        if self._last_received <= asked:
+            self._give_up(f"the peer did not answer a PING within {self.patience.answer:g} s")
+        else:
+            self._check_silence()
+
+    def _give_up(self, reason: str) -> None:
+        self.stop()
+        self.give_up(reason)

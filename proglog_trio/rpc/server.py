@@ -1,0 +1,242 @@
+"""The gRPC server: one Trio task from the first connection to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import structlog
+import trio
+import trio_asyncio
+from attrs import field, frozen, validators
+from grpclib.config import Configuration
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
+from grpclib.events import _DispatchServerEvents
+from grpclib.health.check import ServiceStatus
+from grpclib.health.service import Health
+from grpclib.reflection.service import ServerReflection
+from h2.config import H2Configuration
+from h2.errors import ErrorCodes
+
+from .asyncio_loop import asyncio_loop
+from .codec import MessageCodec
+from .descriptors import descriptor_pool
+from .handlers import ServerCounters, ServerHandler, ServerState, Service, guarded
+from .listening import open_listening_sockets
+from .transport import TransportConfig, TunedProtocol, grpclib_configuration
+
+_logger = structlog.get_logger(__name__)
+
+_GOODBYE_SECONDS = 0.2
+_ABORT_SECONDS = 1.0
+_MOST_FIELDS = 16_384  # in one request: it keeps the event loop from everything else for some tens of milliseconds
+
+
+@runtime_checkable
+class Draining(Protocol):
+    """A service whose calls can come to a good end when the server stops."""
+
+    async def drain(self) -> None:
+        """Take in nothing more, finish what has been taken in, end calls that wait; cancelled if late (asyncio)."""
+
+
+@frozen(kw_only=True)
+class ServerConfig:
+    """A server's limits.
+
+    Attributes:
+        transport: limits and keepalive of each connection.
+        most_connections: connections above it are sent away with GOAWAY (ENHANCE_YOUR_CALM).
+        backlog: how many connections may wait to be accepted.
+        drain_seconds: how long calls may take to finish what they have taken in when the server stops.
+        stop_seconds: how long the calls that are then cancelled may take to tell their clients.
+    """
+
+    transport: TransportConfig = field(
+        factory=lambda: TransportConfig(keepalive_seconds=60.0, keepalive_timeout_seconds=30.0)
+    )
+    most_connections: int = field(default=1000, validator=validators.ge(1))
+    backlog: int = field(default=256, validator=validators.ge(1))
+    drain_seconds: float = field(default=0.8, validator=validators.ge(0))
+    stop_seconds: float = field(default=0.8, validator=validators.ge(0))
+
+
+class ServerProtocol(TunedProtocol):
+    """One client's connection."""
+
+    def __init__(self, server: _Server) -> None:
+        super().__init__(
+            server.new_handler(),
+            server.grpclib_config,
+            server.h2_config,
+            transport_config=server.config.transport,
+            refused_message=server.state.counters.message_refused,
+        )
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take in a client, or send it away when there are too many."""
+        super().connection_made(transport)
+        if self._server.admit(self):
+            return
+        self.say_goodbye(ErrorCodes.ENHANCE_YOUR_CALM, b"too many connections")
+
+    def say_goodbye(self, code: ErrorCodes, reason: bytes) -> None:
+        """Send GOAWAY and close."""
+        if not self.connection.is_closing():
+            self.connection.h2_connection.close_connection(code, reason)
+            self.connection.flush()
+        self.processor.close("the node is stopping" if self._server.state.stopping else reason.decode())
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End what still runs for this client."""
+        super().connection_lost(exc)
+        self._server.forget(self)
+
+
+class _Server:
+    """The connections of one server and what they have in common."""
+
+    def __init__(self, services: Sequence[Service], config: ServerConfig, counters: ServerCounters) -> None:
+        self.config = config
+        self.state = ServerState(counters)
+        self.services = services
+        self.grpclib_config: Configuration = grpclib_configuration().__for_server__()
+        # Header names and values are checked by h2 on the way in; nobody checks ours on the way out.
+        self.h2_config = H2Configuration(
+            client_side=False,
+            header_encoding="ascii",
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        self._health = ServiceStatus()
+        self._health.set(True)
+        health = Health({service: [self._health] for service in services})
+        everything = ServerReflection.extend([*services, health], pool=descriptor_pool())
+        self._mapping = {
+            path: handler._replace(func=guarded(handler.func, self.state))
+            for service in everything
+            for path, handler in service.__mapping__().items()
+        }
+        self._codec = MessageCodec(_MOST_FIELDS)
+        self._status_details_codec = ProtoStatusDetailsCodec()
+        # All requests pass it: grpclib.events.listen(server, RecvRequest, f) sees each before its method is called.
+        self.__dispatch__ = _DispatchServerEvents()
+        self._protocols: set[ServerProtocol] = set()
+        self._all_gone = trio.Event()
+        self._all_gone.set()
+
+    def new_handler(self) -> ServerHandler:
+        return ServerHandler(
+            self._mapping,
+            self._codec,
+            self._status_details_codec,
+            self.__dispatch__,
+            self.state,
+            self.config.transport.concurrent_streams,
+        )
+
+    def admit(self, protocol: ServerProtocol) -> bool:
+        admitted = len(self._protocols) < self.config.most_connections and not self.state.stopping
+        if admitted:
+            self.state.counters.connections += 1
+        else:
+            self.state.counters.connections_refused += 1
+            _logger.warning("connection refused: too many are open", open=len(self._protocols))
+        # Those sent away are waited for as well.
+        self._protocols.add(protocol)
+        if self._all_gone.is_set():
+            self._all_gone = trio.Event()
+        return admitted
+
+    def forget(self, protocol: ServerProtocol) -> None:
+        self._protocols.discard(protocol)
+        if not self._protocols:
+            self._all_gone.set()
+
+    async def stop(self) -> None:
+        """End all calls, then all connections: each step has its own bound, together well under 5 s."""
+        self.state.stopping = True
+        self._health.set(False)
+        with trio.move_on_after(self.config.drain_seconds):
+            async with trio.open_nursery() as nursery:
+                for service in self.services:
+                    if isinstance(service, Draining):
+                        nursery.start_soon(trio_asyncio.aio_as_trio(service.drain))
+        handlers = [protocol.handler for protocol in self._protocols]
+        for handler in handlers:
+            handler.close()
+        with trio.move_on_after(self.config.stop_seconds):
+            async with trio.open_nursery() as nursery:
+                for handler in handlers:
+                    if isinstance(handler, ServerHandler):
+                        nursery.start_soon(trio_asyncio.aio_as_trio(handler.wait_closed))
+        for protocol in list(self._protocols):
+            protocol.say_goodbye(ErrorCodes.NO_ERROR, b"the node is stopping")
+        with trio.move_on_after(_GOODBYE_SECONDS):
+            await self._all_gone.wait()
+        for protocol in list(self._protocols):
+            protocol.connection.abort("the node is stopping")
+        with trio.move_on_after(_ABORT_SECONDS):
+            await self._all_gone.wait()
+        if self._protocols:
+            _logger.error("connections could not be closed", count=len(self._protocols))
+
+
+async def serve(
+    services: Sequence[Service],
+    host: str,
+    port: int,
+    *,
+    config: ServerConfig | None = None,
+    counters: ServerCounters | None = None,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled, then stop cleanly: nothing is left of it when this returns.
+
+    Health (grpc.health.v1) and reflection (v1 and v1alpha) are served besides the services. Opens an asyncio loop
+    (trio-asyncio) if none is running in this task. To stop, services that can (see Draining) finish what they have
+    taken in; what is left is cancelled and answered with UNAVAILABLE; then every connection is sent GOAWAY and closed.
+
+    Args:
+        services: what to serve.
+        host: where to listen; every address that the name stands for.
+        port: where to listen; 0: one that the operating system chooses.
+        config: see ServerConfig.
+        counters: where to count; see ServerCounters.
+        task_status: is given the bound host and port once connections are accepted.
+
+    Raises:
+        AddressUnavailable: nobody can listen there; AddressInUse if that is because another process does.
+    """
+    config = config or ServerConfig()
+    async with asyncio_loop() as loop:
+        server = _Server(services, config, counters or ServerCounters())
+        sockets = await open_listening_sockets(host, port, config.backlog)
+        listeners: list[asyncio.Server] = []
+        try:
+            for listening in sockets:
+                listener = await _accept(loop, server, listening, config.backlog)
+                listeners.append(listener)
+            bound_host, bound_port = sockets[0].getsockname()[:2]
+            _logger.info("listening", host=bound_host, port=bound_port)
+            task_status.started((bound_host, bound_port))
+            await trio.sleep_forever()
+        finally:
+            for listener in listeners:
+                listener.close()
+            for listening in sockets:
+                listening.close()
+            with trio.CancelScope(shield=True):
+                await server.stop()
+
+
+async def _accept(
+    loop: asyncio.AbstractEventLoop, server: _Server, listening: socket.socket, backlog: int
+) -> asyncio.Server:
+    async def create() -> asyncio.Server:
+        return await loop.create_server(lambda: ServerProtocol(server), sock=listening, backlog=backlog)
+
+    return await trio_asyncio.aio_as_trio(create)()  # type: ignore[no-any-return]  # trio-asyncio has no types

@@ -1,0 +1,110 @@
+"""A node in the test's own process, and a TCP proxy in front of it whose connections can be cut."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from proglog_trio.log import Log, LogConfig, open_log
+from proglog_trio.rpc.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.log_service import open_log_service
+from proglog_trio.rpc.server import serve
+
+
+class RunningNode:
+    """A node that is listening."""
+
+    def __init__(self, log: Log, port: int) -> None:
+        self.log = log
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def running_node(directory: Path, port: int = 0) -> AsyncIterator[RunningNode]:
+    """Run a node for the length of a block; stops it as SIGTERM would."""
+    async with (
+        asyncio_loop(),
+        open_log(LogConfig(directory=directory)) as log,
+        open_log_service(log, list) as service,
+        trio.open_nursery() as nursery,
+    ):
+        _, bound = await nursery.start(partial(serve, [service], "127.0.0.1", port))
+        yield RunningNode(log, bound)
+        nursery.cancel_scope.cancel()
+
+
+class CuttingProxy:
+    """Passes bytes on between clients and a node, and cuts connections when it is told to."""
+
+    def __init__(self, target_port: int) -> None:
+        self.target_port = target_port
+        self.port = 0
+        self.connections = 0
+        self.cut_after_bytes: int | None = None
+        self.stalled = False
+        self._scopes: set[trio.CancelScope] = set()
+        self._flow = trio.Event()
+        self._flow.set()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Cut every connection at once, with whatever is on its way."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    def stall(self) -> None:
+        """Pass nothing on until ``resume``."""
+        self._flow = trio.Event()
+
+    def resume(self) -> None:
+        self._flow.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, self._serve, 0, host="127.0.0.1"))
+            self.port = listeners[0].socket.getsockname()[1]
+            task_status.started()
+
+    async def _serve(self, client: trio.SocketStream) -> None:
+        self.connections += 1
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                async with (
+                    client,
+                    await trio.open_tcp_stream("127.0.0.1", self.target_port) as node,
+                    trio.open_nursery() as nursery,
+                ):
+                    nursery.start_soon(self._pass_on, client, node, scope)
+                    nursery.start_soon(self._pass_on, node, client, scope)
+            except* (OSError, trio.BrokenResourceError):
+                pass
+            finally:
+                self._scopes.discard(scope)
+
+    async def _pass_on(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+        async for data in source:
+            await self._flow.wait()
+            if self.cut_after_bytes is not None:
+                self.cut_after_bytes -= len(data)
+                if self.cut_after_bytes <= 0:
+                    self.cut_after_bytes = None
+                    scope.cancel()
+            await sink.send_all(data)
+        scope.cancel()
+
+
+@asynccontextmanager
+async def cutting_proxy(target_port: int) -> AsyncIterator[CuttingProxy]:
+    """Run a proxy for the length of a block."""
+    proxy = CuttingProxy(target_port)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.run)
+        yield proxy
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,117 @@
+"""A client made of grpcio and of stubs of the book's contract; a process of its own, told what to do by its arguments.
+
+Usage: foreign_client.py STUBS ADDRESS COMMAND [COUNT]; prints what it found as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+TIMEOUT = 60
+
+
+class BookClient:
+    def __init__(self, stubs: str, address: str) -> None:
+        sys.path.insert(0, stubs)
+        self.messages = importlib.import_module("book_pb2")
+        self.channel = grpc.insecure_channel(address)
+        self.stub = importlib.import_module("book_pb2_grpc").LogStub(self.channel)
+
+    def _record(self, number: int) -> Any:
+        return self.messages.ProduceRequest(record=self.messages.Record(value=b"record %d" % number, term=3, type=4))
+
+    def produce(self, count: int) -> list[int]:
+        return [self.stub.Produce(self._record(number), timeout=TIMEOUT).offset for number in range(count)]
+
+    def consume(self, count: int) -> list[str]:
+        values = []
+        for offset in range(count):
+            record = self.stub.Consume(self.messages.ConsumeRequest(offset=offset), timeout=TIMEOUT).record
+            assert (record.offset, record.term, record.type) == (offset, 0, 0), record
+            values.append(record.value.decode())
+        return values
+
+    def produce_stream(self, count: int) -> list[int]:
+        def requests() -> Iterator[Any]:
+            for number in range(count):
+                yield self._record(number)
+
+        return [answer.offset for answer in self.stub.ProduceStream(requests(), timeout=TIMEOUT)]
+
+    def consume_stream(self, count: int) -> list[str]:
+        values: list[str] = []
+        stream = self.stub.ConsumeStream(self.messages.ConsumeRequest(offset=0), timeout=TIMEOUT)
+        for answer in stream:
+            assert answer.record.offset == len(values), answer
+            values.append(answer.record.value.decode())
+            if len(values) == count:
+                stream.cancel()
+                break
+        return values
+
+    def conversation(self, count: int) -> list[int]:
+        """Send each record of a stream only when the one before is answered."""
+        answered: list[int] = []
+        may_send = threading.Semaphore(1)
+
+        def requests() -> Iterator[Any]:
+            for number in range(count):
+                assert may_send.acquire(timeout=TIMEOUT)
+                yield self._record(number)
+
+        for answer in self.stub.ProduceStream(requests(), timeout=TIMEOUT):
+            answered.append(answer.offset)
+            may_send.release()
+        return answered
+
+    def past_the_end(self, count: int) -> dict[str, Any]:
+        try:
+            self.stub.Consume(self.messages.ConsumeRequest(offset=count), timeout=TIMEOUT)
+        except grpc.RpcError as error:
+            details: dict[Any, Any] = dict(error.trailing_metadata())  # type: ignore[arg-type]  # its pairs are tuples
+            return {
+                "code": error.code().name,
+                "details": error.details(),
+                "status": details["grpc-status-details-bin"].decode("latin-1"),
+            }
+        raise AssertionError("there was a record")
+
+    def empty(self, count: int) -> list[str]:
+        found = []
+        for request in (self.messages.ProduceRequest(), self.messages.ProduceRequest(record=self.messages.Record())):
+            try:
+                self.stub.Produce(request, timeout=TIMEOUT)
+            except grpc.RpcError as error:
+                found.append(f"{error.code().name}: {error.details()}")
+        return found
+
+    def deadline(self, count: int) -> str:
+        try:
+            for _ in self.stub.ConsumeStream(self.messages.ConsumeRequest(offset=count), timeout=0.3):
+                pass
+        except grpc.RpcError as error:
+            return str(error.code().name)
+        raise AssertionError("the stream ended")
+
+    def servers(self, count: int) -> list[tuple[str, str, bool]]:
+        found = self.stub.GetServers(self.messages.GetServersRequest(), timeout=TIMEOUT).servers
+        return [(server.id, server.rpc_addr, server.is_leader) for server in found]
+
+
+def main() -> None:
+    stubs, address, command, count = sys.argv[1:]
+    client = BookClient(stubs, address)
+    result = getattr(client, command)(int(count))
+    client.channel.close()
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import trio
+import trio.testing
+import trio_asyncio
+
+from proglog_trio.rpc.peer_watch import PeerPatience, PeerWatch
+
+PATIENCE = PeerPatience(handshake=5, silence=10, answer=3)
+
+
+class Peer:
+    def __init__(self, loop: trio_asyncio.TrioEventLoop) -> None:
+        self.asked: list[float] = []
+        self.given_up: list[tuple[float, str]] = []
+        self.watch = PeerWatch(loop, PATIENCE, self._ask, self._give_up)
+        self.watch.begin()
+
+    def _ask(self) -> None:
+        self.asked.append(trio.current_time())
+
+    def _give_up(self, reason: str) -> None:
+        self.given_up.append((trio.current_time(), reason))
+
+
+async def test_one_that_never_greets(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio_asyncio.open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.received()  # bytes that are no greeting
+        await trio.sleep(100)
+        assert peer.given_up == [(5, "no HTTP/2 handshake within 5 s")]
+
+
+async def test_one_that_falls_silent(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio_asyncio.open_loop() as loop:
+        peer = Peer(loop)
+        await trio.sleep(1)
+        peer.watch.greeted()
+        await trio.sleep(6)
+        peer.watch.received()
+        await trio.sleep(100)
+        assert peer.asked == [17]
+        assert peer.given_up == [(20, "the peer did not answer a PING within 3 s")]
+
+
+async def test_one_that_answers(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio_asyncio.open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.received()
+        peer.watch.greeted()
+        for _ in range(10):
+            asked = len(peer.asked)
+            await trio.sleep(11)
+            assert len(peer.asked) == asked + 1
+            peer.watch.received()
+            peer.watch.answered()
+        assert not peer.given_up
+
+
+async def test_one_that_sends_something_else_instead_of_an_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio_asyncio.open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.greeted()
+        for _ in range(20):
+            await trio.sleep(2.5)
+            peer.watch.received()
+        assert not peer.given_up
+
+
+async def test_nothing_after_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio_asyncio.open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.greeted()
+        peer.watch.stop()
+        peer.watch.answered()
+        await trio.sleep(100)
+        assert (peer.asked, peer.given_up) == ([], [])
