@@ -1,0 +1,428 @@
+"""Gossip: the Trio side of membership. One task owns the UDP socket, the TCP listeners and the timers.
+
+```
+Gossip.run
+├── receiver     UDP packets into the core, as many as have arrived at a time
+├── timekeeper   wakes the core when it wants to be woken
+├── listeners    one task a stream, bounded in number and time
+└── exchanges    push/pulls and pings by stream that the core asks for
+```
+
+Nothing in the core waits, and nothing here decides: what the core wants is done, what happens is told to it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+
+import structlog
+import trio
+from attrs import define, field, frozen
+
+from ..errors import AddressUnavailable
+from .profile import GossipProfile
+from .serf.serf import CoreEvent, Serf
+from .streams import ExchangeFailed, StreamCodec
+from .swim.effects import Effect, ExchangeState, PingByStream, SendPacket
+from .swim.node import Endpoint
+from .wire import (
+    Ack,
+    DecodingError,
+    Keyring,
+    Ping,
+    PushPull,
+    UserMessage,
+    decode_packet,
+    encode_packets,
+    packet_overhead,
+)
+
+MOST_STREAMS = 128
+"""Streams of others that are served at once."""
+MOST_EXCHANGES = 32
+"""Exchanges of our own that are under way at once; what the core asks for beyond that is not done and counts."""
+PACKETS_PER_WAKEUP = 64
+"""After so many packets other tasks have a turn."""
+LARGEST_DATAGRAM_BYTES = 65_535
+BIND_ATTEMPTS = 16
+
+_logger = structlog.get_logger(__name__)
+
+
+@frozen(kw_only=True)
+class GossipConfig:
+    """How a node gossips.
+
+    Attributes:
+        name: of the node, unique in the cluster.
+        bind_host, bind_port: where it listens, UDP and TCP; port 0: one that is free for both.
+        advertise_host, advertise_port: what the others are told; None: what it listens on.
+        profile: the timing.
+        keyring: encrypts everything, and refuses what is not encrypted; None: all is plain.
+        label: of the cluster; packets with another are refused.
+    """
+
+    name: str
+    bind_host: str = "127.0.0.1"
+    bind_port: int = 0
+    advertise_host: str | None = None
+    advertise_port: int | None = None
+    profile: GossipProfile = field(factory=GossipProfile)
+    keyring: Keyring | None = None
+    label: bytes = b""
+
+
+@define
+class GossipCounters:
+    """What happened since the node gossips."""
+
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_received: int = 0
+    packets_refused: int = 0
+    packets_dropped: int = 0
+    streams_served: int = 0
+    streams_refused: int = 0
+    exchanges: int = 0
+    exchanges_failed: int = 0
+
+
+@define(eq=False)
+class Gossip:
+    """A member's sockets, and the core behind them.
+
+    Attributes:
+        config: how it gossips.
+        endpoint: what the others are told.
+        core: who is there, and what to do about it.
+        counters: see GossipCounters.
+    """
+
+    config: GossipConfig
+    endpoint: Endpoint
+    core: Serf
+    counters: GossipCounters
+    codec: StreamCodec
+    _udp: socket.socket
+    _listener: trio.SocketListener
+    _rescheduled: trio.Event = field(factory=trio.Event)
+    _armed: float = math.inf
+    _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
+    _nursery: trio.Nursery | None = None
+
+    @classmethod
+    async def bind(
+        cls,
+        config: GossipConfig,
+        tags: Mapping[str, str],
+        emit: Callable[[CoreEvent], None],
+        rng: random.Random,
+    ) -> Gossip:
+        """Take the sockets; nothing is sent or answered before run.
+
+        Args:
+            config: how to gossip.
+            tags: what to tell of this node.
+            emit: called with each event of the core.
+            rng: the core's randomness.
+
+        Raises:
+            AddressUnavailable: nobody can listen there, or another process does.
+            ValueError: the tags are too large, or nobody could reach the address that would be advertised.
+        """
+        udp, listener, bound = await _bind_both(config)
+        async with AsyncExitStack() as on_failure:
+            on_failure.callback(udp.close)
+            on_failure.push_async_callback(listener.aclose)
+            endpoint = await _advertised(config, bound, udp.family)
+            core = Serf.make(
+                config.name,
+                endpoint,
+                tags,
+                config.profile,
+                rng,
+                emit,
+                now=trio.current_time(),
+                overhead_bytes=packet_overhead(keyring=config.keyring, label=config.label),
+            )
+            codec = StreamCodec(config.keyring, config.label)
+            gossip = cls(config, endpoint, core, GossipCounters(), codec, udp, listener)
+            on_failure.pop_all()
+            return gossip
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Gossip until cancelled; the sockets are closed then."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._receive_packets)
+                nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._accept)
+                self.core.swim.advance(trio.current_time())
+                self.core.start()
+                self.flush()
+                task_status.started()
+        finally:
+            self._nursery = None
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the sockets; for a Gossip that does not run."""
+        self._udp.close()
+        with trio.CancelScope(shield=True):
+            await self._listener.aclose()
+
+    # -- the core ------------------------------------------------------------------------------------------------------
+
+    def act(self, action: Callable[[], None]) -> None:
+        """Do something to the core, now, and what it wants done for it."""
+        self.core.swim.advance(trio.current_time())
+        try:
+            action()
+        finally:
+            self.flush()
+
+    def flush(self) -> None:
+        """Do what the core wants done."""
+        effects = self.core.swim.effects
+        wanted, effects[:] = list(effects), []
+        for effect in wanted:
+            self._do(effect)
+        deadline = self.core.swim.next_deadline
+        if deadline is not None and deadline < self._armed:
+            self._rescheduled.set()
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case SendPacket(target, messages, checksum):
+                for packet in encode_packets(
+                    messages,
+                    max_bytes=self.config.profile.packet_bytes,
+                    keyring=self.config.keyring,
+                    label=self.config.label,
+                    checksum=checksum,
+                ):
+                    self._send_packet(target, packet)
+            case ExchangeState(target, _, join):
+                self._start_exchange(target, "push/pull", self._exchange, target, join)
+            case PingByStream(target, name, sequence_number, timeout):
+                self._start_exchange(target, "ping", self._ping, target, name, sequence_number, timeout)
+
+    def _start_exchange(self, target: Endpoint, kind: str, exchange: Callable[..., object], *arguments: object) -> None:
+        key = (target, kind)
+        if self._nursery is None or key in self._exchanges or len(self._exchanges) >= MOST_EXCHANGES:
+            self.counters.exchanges_failed += 1
+            return
+        self._exchanges.add(key)
+        self._nursery.start_soon(self._run_exchange, key, exchange, *arguments)
+
+    async def _run_exchange(
+        self, key: tuple[Endpoint, str], exchange: Callable[..., object], *arguments: object
+    ) -> None:
+        self.counters.exchanges += 1
+        try:
+            await exchange(*arguments)  # type: ignore[misc]  # both exchanges are coroutine functions
+        except ExchangeFailed as error:
+            self.counters.exchanges_failed += 1
+            _logger.debug("an exchange failed", reason=str(error))
+        finally:
+            self._exchanges.discard(key)
+
+    async def _exchange(self, target: Endpoint, join: bool) -> None:
+        await self.exchange(target, join=join)
+
+    async def exchange(self, target: Endpoint, *, join: bool) -> None:
+        """Exchange states with a member.
+
+        Raises:
+            ExchangeFailed: it did not happen.
+        """
+        answer = await self.codec.ask(target, self.core.local_state(join=join), self.config.profile.stream_timeout)
+        self._merge(answer, target, joining=join)
+
+    def _merge(self, answer: object, target: Endpoint, *, joining: bool) -> None:
+        if not isinstance(answer, PushPull):
+            raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
+        state = answer
+
+        def merge() -> None:
+            self.core.merge(state, joining=joining)
+
+        try:
+            self.act(merge)
+        except DecodingError as error:
+            raise ExchangeFailed(f"{target}: {error}") from None
+
+    async def look(self, target: Endpoint) -> PushPull:
+        """Return what a member knows, without telling it anything.
+
+        Raises:
+            ExchangeFailed: it did not happen.
+        """
+        answer = await self.codec.ask(target, PushPull(), self.config.profile.stream_timeout)
+        if not isinstance(answer, PushPull):
+            raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
+        return answer
+
+    async def _ping(self, target: Endpoint, name: str, sequence_number: int, timeout: float) -> None:
+        answered = False
+        try:
+            answer = await self.codec.ask(target, Ping(seq_no=sequence_number, node=name), timeout)
+            answered = isinstance(answer, Ack) and answer.seq_no == sequence_number
+        finally:
+            prober = self.core.swim.prober
+            self.act(lambda: prober.stream_ping_ended(sequence_number, answered=answered))
+
+    # -- time and packets ----------------------------------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        while True:
+            deadline = self.core.swim.next_deadline
+            self._armed = math.inf if deadline is None else deadline
+            self._rescheduled = trio.Event()
+            with trio.CancelScope(deadline=self._armed):
+                await self._rescheduled.wait()
+            self.core.swim.advance(trio.current_time())
+            self.flush()
+
+    def _send_packet(self, target: Endpoint, packet: bytes) -> None:
+        try:
+            self._udp.sendto(packet, (target.host, target.port))
+        except OSError as error:
+            # As if the network had lost it: the buffer is full, nobody is there, it is too large for the interface.
+            self.counters.packets_dropped += 1
+            _logger.debug("a packet could not be sent", target=str(target), reason=str(error))
+        else:
+            self.counters.packets_sent += 1
+            self.counters.bytes_sent += len(packet)
+
+    async def _receive_packets(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._udp)
+            self.core.swim.advance(trio.current_time())
+            for _ in range(PACKETS_PER_WAKEUP):
+                try:
+                    data, source = self._udp.recvfrom(LARGEST_DATAGRAM_BYTES)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    # What earlier packets met on their way (ICMP); the socket itself is fine.
+                    _logger.debug("the network refused a packet", reason=str(error))
+                    continue
+                self._take_packet(data, source)
+            self.flush()
+
+    def _take_packet(self, data: bytes, source: tuple[str, int]) -> None:
+        self.counters.packets_received += 1
+        try:
+            decoded = decode_packet(data, keyring=self.config.keyring, label=self.config.label)
+        except DecodingError as error:
+            self.counters.packets_refused += 1
+            _logger.debug("a packet was refused", source=source[0], reason=str(error))
+            return
+        if decoded.errors:
+            self.counters.packets_refused += 1
+            _logger.debug("a part of a packet was refused", source=source[0], reason=str(decoded.errors[0]))
+        self.core.swim.receive(decoded.messages, Endpoint.of(source[0].partition("%")[0], source[1]))
+
+    # -- streams of others ---------------------------------------------------------------------------------------------
+
+    async def _accept(self) -> None:
+        limiter = trio.CapacityLimiter(MOST_STREAMS)
+
+        async def serve(stream: trio.SocketStream) -> None:
+            try:
+                limiter.acquire_on_behalf_of_nowait(stream)
+            except trio.WouldBlock:
+                self.counters.streams_refused += 1
+                await stream.aclose()
+                return
+            try:
+                with trio.move_on_after(self.config.profile.stream_timeout) as scope:
+                    async with stream:
+                        await self._serve(stream)
+                if scope.cancelled_caught:
+                    self.counters.streams_refused += 1
+                    _logger.debug("a stream was refused", reason="it took too long")
+            except (DecodingError, OSError, trio.BrokenResourceError) as error:
+                self.counters.streams_refused += 1
+                _logger.debug("a stream was refused", reason=str(error))
+            finally:
+                limiter.release_on_behalf_of(stream)
+
+        await trio.serve_listeners(serve, [self._listener])
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        message = await self.codec.receive(stream, from_dialler=True)
+        self.counters.streams_served += 1
+        match message:
+            case PushPull():
+                await self._answer_state(stream, message)
+            case Ping():
+                answer = self.core.swim.prober.ping(message, None)
+                if answer is not None:
+                    await self.codec.send(stream, answer, from_dialler=False)
+            case UserMessage(payload):
+                self.act(lambda: self.core.receive(payload))
+
+    async def _answer_state(self, stream: trio.SocketStream, state: PushPull) -> None:
+        answer = self.core.local_state(join=False)
+        problem: DecodingError | None = None
+        if state.nodes or state.user_state:
+            # Before anything is waited for: of those that join at one moment, each is then told of the ones before it.
+            try:
+                self.act(lambda: self.core.merge(state))
+            except DecodingError as error:
+                problem = error
+        await self.codec.send(stream, answer, from_dialler=False)
+        if problem is not None:
+            raise problem
+
+
+async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketListener, tuple[str, int]]:
+    """Listen for streams and packets on one port; return both sockets and the address."""
+    problem: OSError | None = None
+    for _ in range(BIND_ATTEMPTS if config.bind_port == 0 else 1):
+        try:
+            listeners = await trio.open_tcp_listeners(config.bind_port, host=config.bind_host)
+        except OSError as error:
+            raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port}: {error}") from None
+        for listener in listeners[1:]:
+            # A name may stand for several addresses; the first is what this node is known by.
+            await listener.aclose()
+        tcp = listeners[0].socket
+        udp = socket.socket(tcp.family, socket.SOCK_DGRAM)
+        try:
+            udp.setblocking(False)
+            udp.bind(tcp.getsockname())
+        except OSError as error:
+            # With any port allowed, the one that is free for streams may be taken for packets.
+            udp.close()
+            await listeners[0].aclose()
+            problem = error
+            continue
+        bound = tcp.getsockname()
+        return udp, listeners[0], (bound[0], bound[1])
+    raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port} (UDP): {problem}")
+
+
+async def _advertised(config: GossipConfig, bound: tuple[str, int], family: int) -> Endpoint:
+    """Return what the others are told: an address of the family that this node listens on."""
+    host, port = bound
+    if config.advertise_host is not None:
+        try:
+            found = await trio.socket.getaddrinfo(config.advertise_host, None, family=family, type=socket.SOCK_STREAM)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(
+                f"the address to advertise, {config.advertise_host}, cannot be looked up: {reason}"
+            ) from None
+        host = str(found[0][4][0])
+    endpoint = Endpoint.of(host.partition("%")[0], config.advertise_port or port)
+    if not any(endpoint.address):
+        raise ValueError(f"others cannot dial {host}: say with --advertise-addr what they can")
+    return endpoint

@@ -1,0 +1,432 @@
+"""Membership: who is in the cluster, and news of it, for the rest of a program.
+
+```
+Membership.run
+├── gossip       see gossip.py
+├── handler      tells the handler of peers that come and go
+└── joining      tries the start addresses until one answers
+```
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Protocol
+
+import structlog
+import trio
+from attrs import define, field
+
+from ..address import Address
+from ..errors import NameTaken, ProglogError
+from .gossip import Gossip, GossipConfig
+from .serf.member import Member, MemberEvent, MemberEventKind
+from .serf.members import together
+from .serf.serf import Conflict, CoreEvent, HasLeft
+from .streams import ExchangeFailed
+from .swim.effects import StatusChange
+from .swim.node import Endpoint
+from .wire import NodeStateType, PushPull
+
+RPC_ADDRESS_TAG = "rpc_addr"
+MOST_WAITING_EVENTS = 1024
+FIRST_RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 15.0
+HANDLER_CLOSE_SECONDS = 5.0
+MOST_LOOKS = 16
+"""Start addresses that are looked at, at the same time."""
+
+_logger = structlog.get_logger(__name__)
+
+
+class JoinFailed(ProglogError):
+    """None of the addresses answered."""
+
+
+class EventsMissed(ProglogError):
+    """A subscriber did not take its events fast enough; it should look at all members anew."""
+
+
+class Handler(Protocol):
+    """Told of peers: members other than this node that say where they take RPCs."""
+
+    async def join(self, name: str, addr: str) -> None:
+        """A peer is there. Not called again for this name before leave was."""
+
+    async def leave(self, name: str) -> None:
+        """A peer has left, has failed, or is now at another address (then join follows)."""
+
+
+@define
+class _Told:
+    """What the handler knows of one peer, and what it should."""
+
+    address: str | None = None
+    went: bool = False
+
+
+@define(eq=False)
+class _Subscription:
+    send: trio.MemorySendChannel[MemberEvent]
+    missed: bool = False
+
+
+@define(eq=False)
+class _Events:
+    """The iterator of one subscription; no generator, since one that is left early wants to be closed by hand."""
+
+    _subscription: _Subscription
+    _receive: trio.MemoryReceiveChannel[MemberEvent]
+
+    def __aiter__(self) -> _Events:
+        return self
+
+    async def __anext__(self) -> MemberEvent:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            if self._subscription.missed:
+                raise EventsMissed(f"more than {MOST_WAITING_EVENTS} events waited") from None
+            raise StopAsyncIteration from None
+
+
+@define(eq=False)
+class Membership:
+    """A node's place in the cluster.
+
+    Attributes:
+        gossip: the sockets and the core.
+        conflicts: how often somebody claimed a name that is taken.
+        handler_failures: how often the handler raised.
+    """
+
+    gossip: Gossip
+    _handler: Handler | None
+    _rng: random.Random
+    _subscriptions: set[_Subscription] = field(factory=set)
+    _waiting: list[MemberEvent] = field(factory=list)
+    _dirty: dict[str, _Told] = field(factory=dict)
+    _told: dict[str, str] = field(factory=dict)
+    _news: trio.Event = field(factory=trio.Event)
+    _peer_news: trio.Event = field(factory=trio.Event)
+    _left: trio.Event = field(factory=trio.Event)
+    conflicts: int = 0
+    handler_failures: int = 0
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """This node's name."""
+        return self.gossip.config.name
+
+    def members(self) -> list[Member]:
+        """Return all members that are or were there, this node among them, by name."""
+        return sorted(self.gossip.core.snapshot(), key=lambda member: member.name)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tell everybody other tags of this node; raises ValueError if they take more than 512 bytes."""
+        self.gossip.act(lambda: self.gossip.core.set_tags(tags))
+
+    def force_leave(self, name: str, *, prune: bool = False) -> bool:
+        """Let a failed member count as left; prune: forget it at once. Tell whether it is known."""
+        known = False
+
+        def force() -> None:
+            nonlocal known
+            known = self.gossip.core.force_leave(name, prune=prune)
+
+        self.gossip.act(force)
+        return known
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[MemberEvent]]:
+        """Subscribe to what happens from now on.
+
+        The iterator raises EventsMissed if more than 1,024 events wait for it.
+        """
+        send, receive = trio.open_memory_channel[MemberEvent](MOST_WAITING_EVENTS)
+        subscription = _Subscription(send)
+        self._subscriptions.add(subscription)
+        try:
+            async with receive:
+                yield _Events(subscription, receive)
+        finally:
+            self._subscriptions.discard(subscription)
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def emit(self, event: CoreEvent) -> None:
+        """Take an event of the core; called while it works."""
+        match event:
+            case MemberEvent():
+                self._waiting.append(event)
+                for member in event.members:
+                    self._note(member, event.kind)
+                self._news.set()
+                self._peer_news.set()
+            case HasLeft():
+                self._left.set()
+            case Conflict(name, endpoint):
+                self.conflicts += 1
+                _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
+            case StatusChange():
+                _logger.debug(
+                    "gossip",
+                    member=event.name,
+                    before=None if event.before is None else event.before.name.lower(),
+                    after=event.after.name.lower(),
+                    incarnation=event.incarnation,
+                    reason=event.reason,
+                )
+
+    def _note(self, member: Member, kind: MemberEventKind) -> None:
+        """Note what the handler must be told; what it was not told of yet is replaced by what is true now."""
+        if member.name == self.name:
+            return
+        pending = self._dirty.setdefault(member.name, _Told())
+        if kind in (MemberEventKind.JOIN, MemberEventKind.UPDATE):
+            pending.address = member.tags.get(RPC_ADDRESS_TAG) or None
+        elif kind is not MemberEventKind.REAP:
+            pending.address, pending.went = None, True
+
+    async def _tell_all_subscribers(self) -> None:
+        """Tell subscribers what is new; what came since they were last told comes together."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            waiting, self._waiting = self._waiting, []
+            self._tell_subscribers(waiting)
+
+    async def _tell_of_peers(self) -> None:
+        """Tell the handler of peers; in a task of its own, since it may take its time."""
+        try:
+            while True:
+                await self._peer_news.wait()
+                self._peer_news = trio.Event()
+                while self._dirty:
+                    name = next(iter(self._dirty))
+                    await self._tell_handler(name, self._dirty.pop(name))
+        finally:
+            with trio.move_on_after(HANDLER_CLOSE_SECONDS, shield=True):
+                for name in list(self._told):
+                    await self._tell_handler(name, _Told())
+
+    def _tell_subscribers(self, events: Sequence[MemberEvent]) -> None:
+        for event in together(events):
+            _logger.info("members", happened=event.kind.value, names=[member.name for member in event.members])
+            for subscription in list(self._subscriptions):
+                try:
+                    subscription.send.send_nowait(event)
+                except trio.WouldBlock:
+                    subscription.missed = True
+                    subscription.send.close()
+                    self._subscriptions.discard(subscription)
+                except trio.BrokenResourceError:
+                    self._subscriptions.discard(subscription)
+
+    async def _tell_handler(self, name: str, pending: _Told) -> None:
+        if self._handler is None:
+            return
+        known = self._told.get(name)
+        if known is not None and (pending.went or pending.address != known):
+            del self._told[name]
+            await self._call("leave", name, known, partial(self._handler.leave, name))
+            known = None
+        if known is None and pending.address is not None:
+            self._told[name] = pending.address
+            await self._call("join", name, pending.address, partial(self._handler.join, name, pending.address))
+
+    async def _call(self, what: str, name: str, address: str, call: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await call()
+        except Exception as error:
+            self.handler_failures += 1
+            _logger.exception(f"the handler's {what} failed", name=name, rpc_addr=address, reason=str(error))
+
+    # -- joining and leaving -------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        start_addresses: Sequence[Address] = (),
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Be a member until cancelled; leave first, to leave in order.
+
+        Args:
+            start_addresses: members to join through; tried until one answers.
+            task_status: started once this node takes packets, or has joined through a start address that answered at
+                once.
+
+        Raises:
+            NameTaken: a member that is alive, or may be, has this node's name. Nobody has seen this node then.
+        """
+        taken: NameTaken | None = None
+        try:
+            joinable = await self._first_look(start_addresses)
+            async with trio.open_nursery() as nursery:
+
+                async def keep_joining() -> None:
+                    nonlocal taken
+                    try:
+                        await self._keep_joining(start_addresses)
+                    except NameTaken as error:
+                        # Raised below, by itself and not in a group.
+                        taken = error
+                        nursery.cancel_scope.cancel()
+
+                nursery.start_soon(self._tell_all_subscribers)
+                nursery.start_soon(self._tell_of_peers)
+                await nursery.start(self.gossip.run)
+                if start_addresses and not await self._try_to_join(joinable):
+                    nursery.start_soon(keep_joining)
+                task_status.started()
+        finally:
+            await self.gossip.close()
+        if taken is not None:
+            raise taken
+
+    async def join(self, addresses: Sequence[Address]) -> int:
+        """Join through all of these members; return how many answered.
+
+        Every address that a name stands for is tried.
+
+        Raises:
+            JoinFailed: none answered.
+        """
+        endpoints, problems = await _resolve(addresses)
+        joined = 0
+        for endpoint in endpoints:
+            if endpoint == self.gossip.endpoint:
+                continue  # One name may stand for all members, this node among them.
+            try:
+                await self.gossip.exchange(endpoint, join=True)
+            except ExchangeFailed as error:
+                problems.append(str(error))
+            else:
+                joined += 1
+        if not joined:
+            raise JoinFailed(f"no member answered: {'; '.join(problems) or 'there is no address to try'}")
+        self.gossip.act(self.gossip.core.announce_join)
+        return joined
+
+    async def leave(self) -> None:
+        """Leave the cluster in order; returns when the others were told, or the profile's timeouts are over."""
+        self.gossip.act(self.gossip.core.leave)
+        await self._left.wait()
+
+    async def _first_look(self, addresses: Sequence[Address]) -> list[Address]:
+        """Return the start addresses if one answers and this node's name is free there; wait while it is not.
+
+        Raises:
+            NameTaken: it is, by a member that is alive or may be.
+        """
+        while True:
+            free = await self._name_is_free(addresses)
+            if free is None:
+                return []
+            if free:
+                return list(addresses)
+            _logger.warning("a failed member has this node's name at another address; waiting until it is forgotten")
+            await trio.sleep(self.gossip.config.profile.probe_interval)
+
+    async def _name_is_free(self, addresses: Sequence[Address]) -> bool | None:
+        """Look at the cluster without being seen; None: nobody answers."""
+        endpoints, problems = await _resolve(addresses)
+        answers: list[PushPull] = []
+        limiter = trio.CapacityLimiter(MOST_LOOKS)
+
+        async def look(endpoint: Endpoint) -> None:
+            async with limiter:
+                try:
+                    answers.append(await self.gossip.look(endpoint))
+                except ExchangeFailed as error:
+                    problems.append(str(error))
+
+        # All of them: members forget a failed one at different times; those that have not yet would refuse this one.
+        async with trio.open_nursery() as nursery:
+            for endpoint in endpoints:
+                if endpoint != self.gossip.endpoint:
+                    nursery.start_soon(look, endpoint)
+        for problem in problems:
+            _logger.info("a start address does not answer", reason=problem)
+        if not answers:
+            return None
+        holders = [
+            node
+            for answer in answers
+            for node in answer.nodes
+            if node.name == self.name and Endpoint(node.addr, node.port) != self.gossip.endpoint
+        ]
+        for node in holders:
+            if node.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT):
+                raise NameTaken(
+                    f"the cluster has a member named {self.name!r} already, at {Endpoint(node.addr, node.port)}: "
+                    "give this node another name"
+                )
+        return all(node.state is not NodeStateType.DEAD for node in holders)
+
+    async def _try_to_join(self, addresses: Sequence[Address]) -> bool:
+        if not addresses:
+            return False
+        try:
+            count = await self.join(addresses)
+        except JoinFailed as error:
+            _logger.warning("cannot join yet", reason=str(error))
+            return False
+        _logger.info("joined the cluster", through=count)
+        return True
+
+    async def _keep_joining(self, addresses: Sequence[Address]) -> None:
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            await trio.sleep(wait * self._rng.uniform(0.5, 1.0))
+            joinable = await self._first_look(addresses)
+            if await self._try_to_join(joinable):
+                return
+            wait = min(wait * 2, LONGEST_RETRY_SECONDS)
+
+
+async def _resolve(addresses: Sequence[Address]) -> tuple[list[Endpoint], list[str]]:
+    """Return every endpoint that the addresses stand for, each once, and what is wrong with the others."""
+    endpoints: dict[Endpoint, None] = {}
+    problems = []
+    for address in addresses:
+        try:
+            found = await trio.socket.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
+        except OSError as error:
+            problems.append(f"{address}: {error.strerror or error}")
+            continue
+        for *_, socket_address in found:
+            endpoints[Endpoint.of(str(socket_address[0]).partition("%")[0], int(socket_address[1]))] = None
+    return list(endpoints), problems
+
+
+async def bind_membership(
+    config: GossipConfig,
+    tags: Mapping[str, str],
+    *,
+    handler: Handler | None = None,
+    rng: random.Random | None = None,
+) -> Membership:
+    """Take a member's sockets and return it; it does nothing before `run`.
+
+    Args:
+        config: how it gossips.
+        tags: what is told of this node; `rpc_addr` makes it a peer to others.
+        handler: told of peers.
+        rng: decides whom to probe and gossip to; None: the system's own randomness.
+
+    Raises:
+        AddressUnavailable, ValueError: see Gossip.bind.
+    """
+    rng = rng if rng is not None else random.SystemRandom()
+    waiting: list[CoreEvent] = []
+    gossip = await Gossip.bind(config, tags, waiting.append, rng)
+    membership = Membership(gossip, handler, rng)
+    gossip.core.emit = gossip.core.members.emit = membership.emit
+    return membership

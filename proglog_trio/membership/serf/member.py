@@ -1,0 +1,102 @@
+"""What Serf knows of a member."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from attrs import define, frozen
+
+from ..swim.effects import Cause
+from ..swim.node import Endpoint
+
+
+class MemberStatus(enum.Enum):
+    """A member's status, with the words that `serf members` uses."""
+
+    ALIVE = "alive"
+    LEAVING = "leaving"
+    LEFT = "left"
+    FAILED = "failed"
+
+
+@frozen
+class Member:
+    """A member, as it is told to those who ask.
+
+    Attributes:
+        name: unique in the cluster.
+        address, port: where it takes gossip.
+        tags: what it says of itself.
+        status: see MemberStatus.
+        round_trip_seconds: of the last direct probe of it; None before the first, and for this node itself.
+    """
+
+    name: str
+    address: str
+    port: int
+    tags: Mapping[str, str]
+    status: MemberStatus
+    round_trip_seconds: float | None = None
+
+
+@define(eq=False)
+class KnownMember:
+    """A member as the core keeps it.
+
+    Attributes:
+        status_time: the Lamport time of the newest intent about it.
+        gone_since: when it failed or left, in seconds; None while it is there.
+        version: protocol and delegate versions, six bytes.
+    """
+
+    name: str
+    endpoint: Endpoint
+    tags: Mapping[str, str]
+    status: MemberStatus
+    version: bytes
+    status_time: int = 0
+    gone_since: float | None = None
+    round_trip_seconds: float | None = None
+
+    def snapshot(self) -> Member:
+        """Return what is told of it."""
+        return Member(
+            self.name, self.endpoint.host, self.endpoint.port, self.tags, self.status, self.round_trip_seconds
+        )
+
+
+class MemberEventKind(enum.Enum):
+    """What happened to members."""
+
+    JOIN = "join"
+    UPDATE = "update"
+    LEAVE = "leave"
+    FAILED = "failed"
+    REAP = "reap"
+
+
+@frozen
+class MemberStatusChange:
+    """A member's status as Serf sees it, and why; for those who want to understand a cluster.
+
+    Attributes:
+        name: of the member.
+        before, after: its status; None for a member that was not known, and for one that is forgotten.
+        lamport_time: of the newest intent about it, which is the one that made the change if an intent did.
+        cause: the kind of reason.
+    """
+
+    name: str
+    before: MemberStatus | None
+    after: MemberStatus | None
+    lamport_time: int
+    cause: Cause
+
+
+@frozen
+class MemberEvent:
+    """Something happened to members; those to whom it happened together are in one event."""
+
+    kind: MemberEventKind
+    members: tuple[Member, ...]

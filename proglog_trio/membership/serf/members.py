@@ -1,0 +1,190 @@
+"""The members as Serf sees them: SWIM's news and the intents of members together make a status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import define, field
+
+from ..profile import GossipProfile
+from ..swim.effects import Cause
+from ..swim.node import Node
+from .member import KnownMember, MemberEvent, MemberEventKind, MemberStatus, MemberStatusChange
+
+MOST_GONE = 16_384
+"""Members that failed or left; beyond this the one that has been gone for longest is forgotten before its time."""
+
+MOST_RECENT_INTENTS = 8192
+"""Intents about members that are not known yet; beyond this the oldest is forgotten."""
+
+
+@define
+class _RecentIntent:
+    """An intent about a member that is not known yet."""
+
+    leaves: bool
+    time: int
+    taken: float
+
+
+@define(eq=False)
+class Members:
+    """All members that are or were there.
+
+    Attributes:
+        me: this node's name.
+        emit: called with each event, and with each change of a status before it.
+        by_name: those that are known.
+    """
+
+    me: str
+    profile: GossipProfile
+    emit: Callable[[MemberEvent | MemberStatusChange], None]
+    decode_tags: Callable[[bytes], dict[str, str]]
+    by_name: dict[str, KnownMember] = field(factory=dict)
+    _recent: dict[str, _RecentIntent] = field(factory=dict)
+    # In the order in which they went.
+    _gone: dict[str, None] = field(factory=dict)
+
+    def with_status(self, *wanted: MemberStatus) -> list[KnownMember]:
+        """Return the members that have one of these statuses."""
+        return [member for member in self.by_name.values() if member.status in wanted]
+
+    # -- SWIM's news ---------------------------------------------------------------------------------------------------
+
+    def seen(self, node: Node) -> None:
+        """A member is alive that was not known, or was gone."""
+        tags = self.decode_tags(node.meta)
+        member = self.by_name.get(node.name)
+        if member is None:
+            member = KnownMember(node.name, node.endpoint, tags, MemberStatus.ALIVE, node.version)
+            self.by_name[node.name] = member
+            recent = self._recent.pop(node.name, None)
+            if recent is not None:
+                member.status_time = recent.time
+            self.emit(MemberStatusChange(node.name, None, MemberStatus.ALIVE, member.status_time, Cause.SWIM))
+            if recent is not None and recent.leaves:
+                self._set_status(member, MemberStatus.LEAVING, Cause.LAMPORT_TIME)
+        else:
+            member.endpoint, member.tags, member.version = node.endpoint, tags, node.version
+            self._set_status(member, MemberStatus.ALIVE, Cause.SWIM)
+            member.gone_since = None
+            self._gone.pop(node.name, None)
+            member.round_trip_seconds = None
+        self._tell(MemberEventKind.JOIN, member)
+
+    def changed(self, node: Node) -> None:
+        """A member has other tags."""
+        member = self.by_name.get(node.name)
+        if member is not None:
+            member.tags = self.decode_tags(node.meta)
+            member.version = node.version
+            self._tell(MemberEventKind.UPDATE, member)
+
+    def gone(self, name: str, now: float, *, left: bool) -> None:
+        """A member is gone, as SWIM sees it: it left if it says so itself, or meant to; otherwise it failed.
+
+        What it says itself may be heard before its intent is.
+        """
+        member = self.by_name.get(name)
+        if member is None:
+            return
+        if member.status is MemberStatus.LEAVING or (left and member.status is MemberStatus.ALIVE):
+            self._became(member, MemberStatus.LEFT, MemberEventKind.LEAVE, now, Cause.SWIM)
+        elif member.status is MemberStatus.ALIVE:
+            self._became(member, MemberStatus.FAILED, MemberEventKind.FAILED, now, Cause.SWIM)
+
+    # -- intents -------------------------------------------------------------------------------------------------------
+
+    def join_intent(self, name: str, time: int, now: float) -> bool:
+        """Take note that a member joined; tell whether that is news to pass on."""
+        member = self.by_name.get(name)
+        if member is None:
+            return self._remember(name, leaves=False, time=time, now=now)
+        if time <= member.status_time:
+            return False
+        member.status_time = time
+        if member.status is MemberStatus.LEAVING:
+            self._set_status(member, MemberStatus.ALIVE, Cause.LAMPORT_TIME)
+        return True
+
+    def leave_intent(self, name: str, time: int, now: float, *, prune: bool) -> bool:
+        """Take note that a member leaves, or that a failed one shall count as left; tell whether it is news.
+
+        An intent about this node itself is the caller's to refute first, if it is not leaving.
+        """
+        member = self.by_name.get(name)
+        if member is None:
+            return self._remember(name, leaves=True, time=time, now=now)
+        if time <= member.status_time:
+            return False
+        member.status_time = time
+        if member.status is MemberStatus.ALIVE:
+            self._set_status(member, MemberStatus.LEAVING, Cause.LAMPORT_TIME)
+        elif member.status is MemberStatus.FAILED:
+            self._became(member, MemberStatus.LEFT, MemberEventKind.LEAVE, now, Cause.LAMPORT_TIME)
+        elif not prune:
+            return False
+        if prune and member.status is MemberStatus.LEFT:
+            self._forget(member, Cause.LAMPORT_TIME)
+        return True
+
+    def _remember(self, name: str, *, leaves: bool, time: int, now: float) -> bool:
+        known = self._recent.get(name)
+        if known is not None and time <= known.time:
+            return False
+        self._recent.pop(name, None)
+        if len(self._recent) >= MOST_RECENT_INTENTS:
+            del self._recent[next(iter(self._recent))]
+        self._recent[name] = _RecentIntent(leaves, time, now)
+        return True
+
+    # -- the passing of time -------------------------------------------------------------------------------------------
+
+    def reap(self, now: float) -> None:
+        """Forget members that have been gone for long, and intents about members that never came."""
+        for status, timeout in (
+            (MemberStatus.FAILED, self.profile.reconnect_timeout),
+            (MemberStatus.LEFT, self.profile.tombstone_timeout),
+        ):
+            for member in self.with_status(status):
+                if member.gone_since is not None and now - member.gone_since > timeout:
+                    self._forget(member, Cause.TIMER)
+        limit = now - self.profile.recent_intent_timeout
+        for name in [name for name, recent in self._recent.items() if recent.taken < limit]:
+            del self._recent[name]
+
+    def _set_status(self, member: KnownMember, status: MemberStatus, cause: Cause) -> None:
+        self.emit(MemberStatusChange(member.name, member.status, status, member.status_time, cause))
+        member.status = status
+
+    def _became(
+        self, member: KnownMember, status: MemberStatus, kind: MemberEventKind, now: float, cause: Cause
+    ) -> None:
+        self._set_status(member, status, cause)
+        member.gone_since = now
+        self._gone.pop(member.name, None)
+        self._gone[member.name] = None
+        self._tell(kind, member)
+        if len(self._gone) > MOST_GONE:
+            self._forget(self.by_name[next(iter(self._gone))], Cause.ROOM)
+
+    def _forget(self, member: KnownMember, cause: Cause) -> None:
+        self.emit(MemberStatusChange(member.name, member.status, None, member.status_time, cause))
+        del self.by_name[member.name]
+        self._gone.pop(member.name, None)
+        self._tell(MemberEventKind.REAP, member)
+
+    def _tell(self, kind: MemberEventKind, member: KnownMember) -> None:
+        self.emit(MemberEvent(kind, (member.snapshot(),)))
+
+
+def together(events: Iterable[MemberEvent]) -> list[MemberEvent]:
+    """Return the events with neighbours of one kind made one."""
+    joined: list[MemberEvent] = []
+    for event in events:
+        if joined and joined[-1].kind is event.kind:
+            joined[-1] = MemberEvent(event.kind, joined[-1].members + event.members)
+        else:
+            joined.append(event)
+    return joined

@@ -1,0 +1,122 @@
+"""Queries of others: whether this node is asked, and what it answers.
+
+A query reaches every member by gossip; whoever passes its filters sends an acknowledgement and an answer straight to
+the one who asked, and through a few others as well if the query says so (its relay factor). Serf's own queries are
+answered here; those of users have nobody here to answer them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import re2
+
+from ..wire import (
+    QUERY_FLAG_ACK,
+    RESPONSE_FLAG_ACK,
+    ConflictResponse,
+    Filter,
+    KeyResponse,
+    Member,
+    MemberStatus,
+    NodeFilter,
+    Query,
+    QueryResponse,
+    TagFilter,
+    encode_serf,
+)
+from .member import KnownMember
+from .member import MemberStatus as Status
+
+INTERNAL_PREFIX = "_serf_"
+CONFLICT_QUERY = "_serf_conflict"
+KEY_QUERIES = frozenset({"_serf_install-key", "_serf_use-key", "_serf_remove-key", "_serf_list-keys"})
+LONGEST_EXPRESSION = 256
+"""A tag filter's regular expression that is longer passes nobody: it comes from the network."""
+_WIRE_STATUS = {
+    Status.ALIVE: MemberStatus.ALIVE,
+    Status.LEAVING: MemberStatus.LEAVING,
+    Status.LEFT: MemberStatus.LEFT,
+    Status.FAILED: MemberStatus.FAILED,
+}
+EXPRESSION_BYTES = 256 * 1024
+"""The memory that matching one expression may take; RE2 keeps the last 128 of them."""
+
+
+def _re2_options() -> re2.Options:
+    options = re2.Options()
+    options.max_mem = EXPRESSION_BYTES
+    options.log_errors = False
+    return options
+
+
+_OPTIONS = _re2_options()
+
+
+def passes(filters: Iterable[Filter], me: KnownMember) -> bool:
+    """Tell whether a query with these filters is for this node."""
+    return all(_passes(one, me) for one in filters)
+
+
+def _passes(one: Filter, me: KnownMember) -> bool:
+    if isinstance(one, NodeFilter):
+        return me.name in one.nodes
+    if not isinstance(one, TagFilter) or len(one.expr) > LONGEST_EXPRESSION:
+        return False
+    try:
+        # The agents' own dialect, and linear in time: Python's matcher would let one packet stop this node.
+        return re2.search(_utf8(one.expr), _utf8(me.tags.get(one.tag, "")), _OPTIONS) is not None
+    except re2.error:
+        return False
+
+
+def _utf8(text: str) -> str:
+    """Return text with what was no UTF-8 on the wire replaced."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def answers(query: Query, me: KnownMember, asked_about: KnownMember | None) -> list[bytes]:
+    """Return the responses to a query that is for this node, encoded.
+
+    Args:
+        query: what is asked.
+        me: this node.
+        asked_about: for a conflict query, whom this node knows under the contested name.
+    """
+    responses = []
+    if query.flags & QUERY_FLAG_ACK:
+        responses.append(_response(query, me, RESPONSE_FLAG_ACK, b""))
+    if query.name == CONFLICT_QUERY:
+        # The holder of a contested name does not judge in its own case.
+        if query.payload.decode("utf-8", "surrogateescape") != me.name:
+            responses.append(_response(query, me, 0, encode_serf(_conflict_response(asked_about))))
+    elif query.name in KEY_QUERIES:
+        refusal = KeyResponse(result=False, message="this node has no keyring", keys=(), primary_key="")
+        responses.append(_response(query, me, 0, encode_serf(refusal)))
+    return responses
+
+
+def _response(query: Query, me: KnownMember, flags: int, payload: bytes) -> bytes:
+    response = QueryResponse(ltime=query.ltime, id=query.id, from_node=me.name, flags=flags, payload=payload)
+    return encode_serf(response)
+
+
+def _conflict_response(member: KnownMember | None) -> ConflictResponse:
+    if member is None:
+        return ConflictResponse(None)
+    version = member.version
+    return ConflictResponse(
+        Member(
+            name=member.name,
+            addr=member.endpoint.address,
+            port=member.endpoint.port,
+            tags=member.tags,
+            status=_WIRE_STATUS[member.status],
+            protocol_min=version[0],
+            protocol_max=version[1],
+            protocol_cur=version[2],
+            delegate_min=version[3],
+            delegate_max=version[4],
+            delegate_cur=version[5],
+        )
+    )

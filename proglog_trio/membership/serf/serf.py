@@ -1,0 +1,478 @@
+"""The Serf core: SWIM below, and on it who joined, left or failed, and what members broadcast to each other.
+
+Time, messages and a seeded RNG go in, through SWIM's core; what is to be sent stands in that core's effects, and what
+has happened is told to `emit`.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable, Mapping
+
+from attrs import define, field, frozen
+
+from ..profile import GossipProfile
+from ..swim.broadcasts import BroadcastQueue
+from ..swim.effects import (
+    Changed,
+    ExchangeState,
+    Gone,
+    NameConflict,
+    Notification,
+    RoundTrip,
+    Seen,
+    StatusChange,
+    UserMessageReceived,
+)
+from ..swim.node import Endpoint, NodeStatus
+from ..swim.swim import Swim
+from ..wire import (
+    QUERY_FLAG_NO_BROADCAST,
+    DecodingError,
+    Event,
+    EventsAtTime,
+    Join,
+    Leave,
+    PushPull,
+    Query,
+    Relay,
+    RelayAddress,
+    RelayHeader,
+    SerfMessage,
+    SerfPushPull,
+    UserEvent,
+    UserMessage,
+    decode_ack_payload,
+    decode_serf,
+    decode_tags,
+    encode_ack_payload,
+    encode_message,
+    encode_serf,
+    encode_tags,
+)
+from ..wire.serf import SerfMessageType
+from . import queries
+from .lamport import HIGHEST_LAMPORT_TIME, LamportClock
+from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
+from .members import Members
+from .recent import RecentRing
+from .vivaldi import Vivaldi
+
+MOST_RELAYED_BYTES = 16 * 1024
+"""Agents may be configured to send responses of up to 9 KiB."""
+EVENT_OVERHEAD_BYTES = 64
+"""What remembering an event takes besides its name and payload, at the least."""
+
+
+_PUSH_PULL = bytes((SerfMessageType.PUSH_PULL,))
+
+
+class Stage(enum.Enum):
+    """Where this node is in its own life."""
+
+    ALIVE = "alive"
+    LEAVING = "leaving"
+    LEFT = "left"
+
+
+@frozen
+class HasLeft:
+    """Leaving is over: everybody was told, as far as gossip tells, and the node may stop."""
+
+
+@frozen
+class Conflict:
+    """Somebody at another address claims a member's name."""
+
+    name: str
+    endpoint: Endpoint
+
+
+CoreEvent = MemberEvent | MemberStatusChange | HasLeft | Conflict | StatusChange
+
+
+@define
+class Refused:
+    """What arrived and was not taken, by reason."""
+
+    malformed: int = 0
+    too_large: int = 0
+
+
+@define(eq=False)
+class Serf:
+    """One member of a Serf cluster.
+
+    Attributes:
+        swim: the core below.
+        members: who is and was there.
+        clock, event_clock, query_clock: the three Lamport clocks.
+        intents, queries, events: what is broadcast, in the order in which it goes out.
+        stage: see Stage.
+        vivaldi: where this node is in the network, for those who estimate round-trip times.
+        refused: counts of what was not taken.
+    """
+
+    swim: Swim
+    members: Members
+    emit: Callable[[CoreEvent], None]
+    clock: LamportClock = field(factory=LamportClock)
+    event_clock: LamportClock = field(factory=LamportClock)
+    query_clock: LamportClock = field(factory=LamportClock)
+    stage: Stage = Stage.ALIVE
+    refused: Refused = field(factory=Refused)
+    vivaldi: Vivaldi = field(init=False)
+    _intents: BroadcastQueue = field(init=False)
+    _queries: BroadcastQueue = field(init=False)
+    _events: BroadcastQueue = field(init=False)
+    _recent_events: RecentRing[tuple[str, bytes]] = field(factory=lambda: RecentRing(_event_bytes))
+    _recent_queries: RecentRing[int] = field(factory=RecentRing)
+
+    def __attrs_post_init__(self) -> None:
+        multiplier = self.swim.rules.profile.retransmit_multiplier
+        self._intents, self._queries, self._events = (BroadcastQueue(multiplier) for _ in range(3))
+        self.swim.queues += [self._intents, self._queries, self._events]
+        self.vivaldi = Vivaldi(self.swim.rules.rng)
+        self.swim.prober.ack_payload = lambda: encode_ack_payload(self.vivaldi.coordinate)
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        endpoint: Endpoint,
+        tags: Mapping[str, str],
+        profile: GossipProfile,
+        rng: random.Random,
+        emit: Callable[[CoreEvent], None],
+        *,
+        now: float,
+        overhead_bytes: int = 0,
+    ) -> Serf:
+        """Return a core that does nothing before start; the arguments are those of Swim.make.
+
+        Raises:
+            ValueError: the tags take more than 512 bytes.
+        """
+        holder: list[Serf] = []
+        swim = Swim.make(
+            name,
+            endpoint,
+            profile,
+            rng,
+            lambda notification: holder[0].notified(notification),
+            now=now,
+            meta=encode_tags(tags),
+            overhead_bytes=overhead_bytes,
+        )
+        serf = cls(swim, Members(name, profile, emit, _tags_of), emit)
+        holder.append(serf)
+        return serf
+
+    # -- this node -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Be a member, alone so far."""
+        profile, timers = self.swim.rules.profile, self.swim.rules.timers
+        self.swim.start()
+        timers.after(profile.reap_interval, self._reap)
+        timers.after(profile.reconnect_interval, self._reconnect)
+
+    @property
+    def name(self) -> str:
+        """This node's name."""
+        return self.swim.rules.me.name
+
+    @property
+    def now(self) -> float:
+        """The time, as the core knows it."""
+        return self.swim.rules.timers.now
+
+    def snapshot(self) -> list[Member]:
+        """Return all members, this node among them."""
+        return [member.snapshot() for member in self.members.by_name.values()]
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tell everybody other tags of this node; raises ValueError if they take more than 512 bytes."""
+        self.swim.rules.update_me(encode_tags(tags))
+
+    def announce_join(self) -> None:
+        """Tell everybody that this node has joined: that it is not leaving, should anybody think so."""
+        time = self.clock.tick()
+        self.members.join_intent(self.name, time, self.now)
+        self._broadcast_intent(Join(ltime=time, node=self.name))
+
+    def leave(self) -> None:
+        """Leave the cluster: HasLeft is emitted when that is over, at the latest after the profile's timeouts."""
+        if self.stage is not Stage.ALIVE:
+            return
+        self.stage = Stage.LEAVING
+        profile = self.swim.rules.profile
+        time = self.clock.tick()
+        self.members.leave_intent(self.name, time, self.now, prune=False)
+        leave_swim = self._once(self._leave_swim)
+        if not self._others_there():
+            leave_swim()
+            return
+        self._broadcast_intent(Leave(ltime=time, node=self.name, prune=False), leave_swim)
+        self.swim.rules.timers.after(profile.broadcast_timeout, leave_swim)
+
+    def _leave_swim(self) -> None:
+        profile, timers = self.swim.rules.profile, self.swim.rules.timers
+
+        def stay_a_while() -> None:
+            timers.after(profile.leave_propagation, self._has_left)
+
+        told = self._once(stay_a_while)
+        alone = not self._others_there()
+        self.swim.rules.leave(told)
+        if alone:
+            self._has_left()
+        else:
+            timers.after(profile.broadcast_timeout, told)
+
+    def _has_left(self) -> None:
+        if self.stage is not Stage.LEFT:
+            self.stage = Stage.LEFT
+            self.emit(HasLeft())
+
+    def _once(self, action: Callable[[], None]) -> Callable[[], None]:
+        """Return what runs an action in a timer of its own, when first called."""
+        called = False
+
+        def run() -> None:
+            nonlocal called
+            if not called:
+                called = True
+                self.swim.rules.timers.after(0, action)
+
+        return run
+
+    def _others_there(self) -> bool:
+        rules = self.swim.rules
+        # The suspected among them: they may live, and have to be told.
+        return any(node is not rules.me and not node.is_gone for node in rules.nodes.values())
+
+    def force_leave(self, name: str, *, prune: bool = False) -> bool:
+        """Let a failed member count as left, or forget it at once; tell whether the member is known."""
+        known = name in self.members.by_name
+        time = self.clock.tick()
+        if name == self.name:
+            return known
+        if self.members.leave_intent(name, time, self.now, prune=prune):
+            self._broadcast_intent(Leave(ltime=time, node=name, prune=prune))
+        return known
+
+    # -- what arrives --------------------------------------------------------------------------------------------------
+
+    def notified(self, notification: Notification) -> None:
+        """Take SWIM's news."""
+        nodes = self.swim.rules.nodes
+        match notification:
+            case Seen(name):
+                self.members.seen(nodes[name])
+            case Changed(name):
+                self.members.changed(nodes[name])
+            case Gone(name, left):
+                self.vivaldi.forget(name)
+                self.members.gone(name, self.now, left=left)
+            case RoundTrip(name, seconds, payload):
+                self._measured(name, seconds, payload)
+            case UserMessageReceived(payload, _):
+                self.receive(payload)
+            case NameConflict(name, endpoint):
+                self.emit(Conflict(name, endpoint))
+            case StatusChange():
+                self.emit(notification)
+
+    def _measured(self, name: str, seconds: float, payload: bytes) -> None:
+        member = self.members.by_name.get(name)
+        if member is None:
+            return
+        member.round_trip_seconds = seconds
+        try:
+            coordinate = decode_ack_payload(payload)
+        except DecodingError:
+            self.refused.malformed += 1
+            return
+        if coordinate is not None:
+            self.vivaldi.measured(name, coordinate, seconds)
+
+    def receive(self, payload: bytes) -> None:
+        """Take a Serf message that came in a packet or on a stream."""
+        if payload[:1] == _PUSH_PULL:
+            # A state comes in a push/pull alone, and only there may it be large.
+            self.refused.malformed += 1
+            return
+        try:
+            message = decode_serf(payload)
+        except DecodingError:
+            self.refused.malformed += 1
+            return
+        self._receive(message, payload)
+
+    def _receive(self, message: SerfMessage, payload: bytes) -> None:
+        match message:
+            case Leave():
+                if self._take_leave(message):
+                    self._pass_on(self._intents, payload)
+            case Join():
+                self.clock.witness(message.ltime)
+                if self.members.join_intent(message.node, message.ltime, self.now):
+                    self._pass_on(self._intents, payload)
+            case UserEvent():
+                if self._take_event(message.ltime, message.name, message.payload):
+                    self._pass_on(self._events, payload)
+            case Query():
+                self._take_query(message, payload)
+            case Relay() if len(message.payload) > MOST_RELAYED_BYTES:
+                self.refused.too_large += 1
+            case Relay():
+                header = message.header
+                target = Endpoint(header.dest_addr.ip, header.dest_addr.port)
+                self.swim.send(target, encode_message(UserMessage(message.payload)))
+            case _:
+                # Responses to queries of our own, of which there are none, and push/pulls outside a stream.
+                self.refused.malformed += 1
+
+    def _take_leave(self, message: Leave) -> bool:
+        """Take a leave intent; tell whether it is to be passed on."""
+        self.clock.witness(message.ltime)
+        if message.node == self.name and self.stage is Stage.ALIVE:
+            me = self.members.by_name.get(self.name)
+            if me is not None and message.ltime > me.status_time:
+                # An old intent of an earlier life, or somebody's force-leave: this node is here and stays.
+                self.announce_join()
+            return False
+        return self.members.leave_intent(message.node, message.ltime, self.now, prune=message.prune)
+
+    def _take_event(self, ltime: int, name: str, payload: bytes) -> bool:
+        self.event_clock.witness(ltime)
+        return self._recent_events.take(ltime, (name, payload), self.event_clock.time)
+
+    def _take_query(self, query: Query, payload: bytes) -> None:
+        self.query_clock.witness(query.ltime)
+        if not self._recent_queries.take(query.ltime, query.id, self.query_clock.time):
+            return
+        if not query.flags & QUERY_FLAG_NO_BROADCAST:
+            self._pass_on(self._queries, payload)
+        me = self.members.by_name.get(self.name)
+        if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
+            return
+        asked_about = self.members.by_name.get(query.payload.decode("utf-8", "surrogateescape"))
+        asker = Endpoint(query.addr, query.port)
+        for response in queries.answers(query, me, asked_about):
+            self.swim.send(asker, encode_message(UserMessage(response)))
+            self._relay(response, asker, query)
+
+    def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
+        """Send a response through other members as well, as often as the query wants."""
+        rules = self.swim.rules
+        header = RelayHeader(
+            dest_addr=RelayAddress(ip=asker.address, port=asker.port, zone=""), dest_name=query.source_node
+        )
+        message = encode_message(UserMessage(encode_serf(Relay(header, response))))
+        helpers = rules.choose(
+            query.relay_factor,
+            lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
+        )
+        for helper in helpers:
+            self.swim.send(helper.endpoint, message)
+
+    def _pass_on(self, queue: BroadcastQueue, payload: bytes) -> None:
+        if len(payload) > self.swim.largest_broadcast:
+            self.refused.too_large += 1  # It came by a stream, and fits into no packet.
+        else:
+            queue.add(encode_message(UserMessage(payload)))
+
+    def _broadcast_intent(self, intent: Join | Leave, finished: Callable[[], None] | None = None) -> None:
+        self._intents.add(encode_message(UserMessage(encode_serf(intent))), None, finished)
+
+    # -- push/pull -----------------------------------------------------------------------------------------------------
+
+    def local_state(self, *, join: bool) -> PushPull:
+        """Return all that this node knows, for a push/pull."""
+        members = self.members
+        state = SerfPushPull(
+            ltime=self.clock.time,
+            status_ltimes={name: member.status_time for name, member in members.by_name.items()},
+            left_members=tuple(member.name for member in members.with_status(MemberStatus.LEFT)),
+            event_ltime=self.event_clock.time,
+            events=tuple(
+                EventsAtTime(ltime=time, events=tuple(Event(name=name, payload=payload) for name, payload in events))
+                for time, events in self._recent_events.items()
+            ),
+            query_ltime=self.query_clock.time,
+        )
+        return PushPull(tuple(self.swim.local_state()), encode_serf(state), join)
+
+    def merge(self, remote: PushPull, *, joining: bool = False) -> None:
+        """Take what another member knows.
+
+        Args:
+            remote: what it sent.
+            joining: this node asked in order to join: events from before are history and are not delivered.
+
+        Raises:
+            DecodingError: the Serf part is malformed; SWIM's part has been taken then.
+        """
+        self.swim.merge(remote.nodes)
+        if not remote.user_state:
+            return
+        state = decode_serf(remote.user_state)
+        if not isinstance(state, SerfPushPull):
+            self.refused.malformed += 1
+            return
+        for clock, time in (
+            (self.clock, state.ltime),
+            (self.event_clock, state.event_ltime),
+            (self.query_clock, state.query_ltime),
+        ):
+            if time > 0:
+                clock.witness(time - 1)
+        left = set(state.left_members)
+        for name in state.left_members:
+            ltime = min(state.status_ltimes.get(name, 0) + 1, HIGHEST_LAMPORT_TIME)
+            self._take_leave(Leave(ltime=ltime, node=name, prune=False))
+        for name, time in state.status_ltimes.items():
+            if name not in left:
+                self.clock.witness(time)
+                if self.members.join_intent(name, time, self.now) and name == self.name and self.stage is Stage.ALIVE:
+                    # Newer than what this node said of itself: somebody has learned of an earlier life's leave, and
+                    # thinks that this one is leaving.
+                    self.announce_join()
+        if joining:
+            self._recent_events.lowest = max(self._recent_events.lowest, state.event_ltime)
+        for events in state.events:
+            if events is not None:
+                for event in events.events:
+                    self._take_event(events.ltime, event.name, event.payload)
+
+    # -- the passing of time -------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        self.swim.rules.timers.after(self.swim.rules.profile.reap_interval, self._reap)
+        self.members.reap(self.now)
+
+    def _reconnect(self) -> None:
+        """Try one failed member again, the more likely the more have failed."""
+        rules = self.swim.rules
+        rules.timers.after(rules.profile.reconnect_interval, self._reconnect)
+        failed = self.members.with_status(MemberStatus.FAILED)
+        alive = len(self.members.by_name) - len(failed) - len(self.members.with_status(MemberStatus.LEFT))
+        if failed and self.stage is Stage.ALIVE and rules.rng.random() <= len(failed) / max(1, alive):
+            member = rules.rng.choice(failed)
+            self.swim.effects.append(ExchangeState(member.endpoint, member.name, join=True))
+
+
+def _event_bytes(event: tuple[str, bytes]) -> int:
+    name, payload = event
+    return len(name) + len(payload) + EVENT_OVERHEAD_BYTES
+
+
+def _tags_of(meta: bytes) -> dict[str, str]:
+    try:
+        return decode_tags(meta)
+    except DecodingError:
+        # Whatever is not Serf's shall still be a member, without tags.
+        return {}

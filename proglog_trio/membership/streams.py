@@ -1,0 +1,94 @@
+"""Gossip's streams: one message each way on a TCP connection, under Trio."""
+
+from __future__ import annotations
+
+import trio
+from attrs import frozen
+
+from .swim.node import Endpoint
+from .wire import DecodingError, ErrorMessage, Keyring, PushPull, StreamDecoder, encode_stream
+from .wire.stream import StreamMessage
+
+_RECEIVE_BYTES = 64 * 1024
+MOST_NODES_AT_ONCE = 16
+"""A push/pull of more is packed in a thread; below, it takes a few milliseconds at the most."""
+
+
+class ExchangeFailed(Exception):
+    """An exchange by stream did not happen: no connection, no answer in time, or one that cannot be read."""
+
+
+@frozen
+class StreamCodec:
+    """How messages stand on streams.
+
+    Attributes:
+        keyring: encrypts, and refuses what is not encrypted; None: everything is plain.
+        label: of the cluster.
+    """
+
+    keyring: Keyring | None = None
+    label: bytes = b""
+
+    async def send(self, stream: trio.abc.SendStream, message: StreamMessage, *, from_dialler: bool) -> None:
+        """Send a message; raises trio's errors of a broken stream."""
+        if isinstance(message, PushPull) and len(message.nodes) > MOST_NODES_AT_ONCE:
+            # Large states take a while to pack, and the loop has probes to answer meanwhile.
+            data = await trio.to_thread.run_sync(self._encode, message, from_dialler)
+        else:
+            data = self._encode(message, from_dialler)
+        await stream.send_all(data)
+
+    def _encode(self, message: StreamMessage, from_dialler: bool) -> bytes:
+        return encode_stream(message, keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+
+    async def receive(self, stream: trio.abc.ReceiveStream, *, from_dialler: bool) -> StreamMessage:
+        """Receive a message; raises DecodingError if it is malformed or cut off."""
+        decoder = StreamDecoder(keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        while True:
+            data = await stream.receive_some(_RECEIVE_BYTES)
+            if not data:
+                decoder.end()
+                raise DecodingError("ended", "stream")  # end has raised, unless the message was whole before
+            # In this thread: it is quick but for the last piece of a large state.
+            message = (
+                await trio.to_thread.run_sync(decoder.feed, bytes(data))
+                if len(data) > 4096
+                else decoder.feed(bytes(data))
+            )
+            if message is not None:
+                return message
+
+    async def ask(self, target: Endpoint, question: StreamMessage, timeout: float) -> StreamMessage:
+        """Open a stream, send a message and return the answer.
+
+        Args:
+            target: whom.
+            question: what to send.
+            timeout: for all of it, in seconds.
+
+        Raises:
+            ExchangeFailed: saying why there is no answer.
+        """
+        try:
+            with trio.fail_after(timeout):
+                stream = await trio.open_tcp_stream(target.host, target.port)
+                async with stream:
+                    await self.send(stream, question, from_dialler=True)
+                    answer = await self.receive(stream, from_dialler=False)
+        except trio.TooSlowError:
+            raise ExchangeFailed(f"{target} did not answer within {timeout:g} s") from None
+        except (OSError, trio.BrokenResourceError) as error:
+            raise ExchangeFailed(f"{target}: {_reason(error)}") from None
+        except DecodingError as error:
+            raise ExchangeFailed(f"{target}: {error}") from None
+        if isinstance(answer, ErrorMessage):
+            raise ExchangeFailed(f"{target} answers: {answer.error[:200]}")
+        return answer
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        error = cause
+    return str(error) or type(error).__name__

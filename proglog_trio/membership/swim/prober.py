@@ -1,0 +1,246 @@
+"""Probing: is each member still there?
+
+Each probe interval one member is pinged. If it does not answer within the probe timeout, others are asked to ping it,
+and it is pinged through a stream, for networks that lose packets only. If by the end of the interval no answer came by
+any of these ways it is suspected. The interval is longer while this node's own health is bad (SWIM, section 4.1;
+Lifeguard, section IV.A).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from ..wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
+from .effects import Effect, PingByStream, RoundTrip, SendPacket
+from .node import Endpoint, Node, NodeStatus
+from .rules import Rules
+from .timers import Timer
+
+HIGHEST_SEQUENCE_NUMBER = 2**32 - 1
+MOST_RELAYED_PINGS = 4096
+"""Indirect pings for others that may be under way at once; more are ignored, and those who asked see no nack."""
+NACK_SINCE_PROTOCOL = 4
+
+
+@define(eq=False)
+class _Probe:
+    """The probe that is under way.
+
+    Attributes:
+        node: whom.
+        sequence_number: of the ping.
+        began: when, in seconds.
+        nacks_wanted, nacks: how many of those that were asked should say that they got no answer, and how many did.
+    """
+
+    node: Node
+    sequence_number: int
+    began: float
+    timers: list[Timer] = field(factory=list)
+    nacks_wanted: int = 0
+    nacks: int = 0
+
+
+@define(eq=False)
+class _Relayed:
+    """A ping on behalf of another member."""
+
+    asker: Endpoint
+    asker_sequence_number: int
+    timer: Timer
+
+
+@define(eq=False)
+class Prober:
+    """Probes members, and pings on behalf of others.
+
+    Attributes:
+        rules: knows the members.
+        emit: takes what is to be done.
+        send: sends a message to an endpoint, with what broadcasts fit beside it.
+        ack_payload: what this node puts into its acks.
+    """
+
+    rules: Rules
+    emit: Callable[[Effect], None]
+    send: Callable[[Endpoint, bytes], None]
+    ack_payload: Callable[[], bytes] = bytes
+    _probe: _Probe | None = None
+    _relayed: dict[int, _Relayed] = field(factory=dict)
+    _next_index: int = 0
+    _sequence_number: int = 0
+
+    def start(self) -> None:
+        """Probe from now on, beginning at a random time within the interval."""
+        timers = self.rules.timers
+        timers.after(self.rules.rng.random() * self.rules.profile.probe_interval, self._tick)
+
+    def _tick(self) -> None:
+        node = self._next_node()
+        began = self.rules.timers.now
+        if node is None:
+            self._schedule(began)
+            return
+        self._begin(node)
+
+    def _schedule(self, began: float) -> None:
+        self.rules.timers.set(began + self.rules.profile.probe_interval, self._tick)
+
+    def _next_node(self) -> Node | None:
+        """Return the next member in the round that is to be probed; a new round is in a new order."""
+        rules = self.rules
+        for _ in range(len(rules.order) + 1):
+            if self._next_index >= len(rules.order):
+                rules.forget_dead()
+                rules.rng.shuffle(rules.order)
+                self._next_index = 0
+                if not rules.order:
+                    return None
+            node = rules.nodes[rules.order[self._next_index]]
+            self._next_index += 1
+            if node is not rules.me and not node.is_gone:
+                return node
+        return None
+
+    def _next_sequence_number(self) -> int:
+        self._sequence_number = self._sequence_number % HIGHEST_SEQUENCE_NUMBER + 1
+        return self._sequence_number
+
+    def _ping(self, sequence_number: int, name: str) -> Ping:
+        me = self.rules.me
+        return Ping(
+            seq_no=sequence_number,
+            node=name,
+            source_addr=me.endpoint.address,
+            source_port=me.endpoint.port,
+            source_node=me.name,
+        )
+
+    # -- a probe of our own --------------------------------------------------------------------------------------------
+
+    def _begin(self, node: Node) -> None:
+        rules, timers = self.rules, self.rules.timers
+        rules.counters.probes += 1
+        probe = self._probe = _Probe(node, self._next_sequence_number(), timers.now)
+        ping = encode_message(self._ping(probe.sequence_number, node.name))
+        if node.status is NodeStatus.ALIVE:
+            self.send(node.endpoint, ping)
+        else:
+            # So that it hears of the suspicion with the ping, and can refute at once.
+            suspect = Suspect(incarnation=node.incarnation, node=node.name, from_node=rules.me.name)
+            self.emit(SendPacket(node.endpoint, (ping, encode_message(suspect)), node.highest_protocol >= 5))
+        interval = rules.awareness.scale(rules.profile.probe_interval)
+        probe.timers = [
+            timers.after(rules.profile.probe_timeout, self._ask_others),
+            timers.after(interval, self._fail),
+        ]
+
+    def _ask_others(self) -> None:
+        probe, rules = self._probe, self.rules
+        if probe is None:
+            return
+        node, me = probe.node, rules.me
+        helpers = rules.choose(
+            rules.profile.indirect_checks,
+            lambda other: other is not me and other is not node and other.status is NodeStatus.ALIVE,
+        )
+        for helper in helpers:
+            wants_nack = helper.highest_protocol >= NACK_SINCE_PROTOCOL
+            probe.nacks_wanted += wants_nack
+            request = IndirectPing(
+                seq_no=probe.sequence_number,
+                target=node.endpoint.address,
+                port=node.endpoint.port,
+                node=node.name,
+                nack=wants_nack,
+                source_addr=me.endpoint.address,
+                source_port=me.endpoint.port,
+                source_node=me.name,
+            )
+            self.send(helper.endpoint, encode_message(request))
+        rest = probe.timers[1].deadline - rules.timers.now
+        self.emit(PingByStream(node.endpoint, node.name, probe.sequence_number, rest))
+
+    def _fail(self) -> None:
+        probe, rules = self._probe, self.rules
+        if probe is None:
+            return
+        self._end(probe)
+        rules.counters.probes_failed += 1
+        # Nacks that are missing say that this node hears badly; without any to expect, the failure itself does.
+        rules.awareness.change(max(probe.nacks_wanted - probe.nacks, 0) if probe.nacks_wanted else 1)
+        node = probe.node
+        if rules.nodes.get(node.name) is node and not node.is_gone:
+            rules.suspect(Suspect(incarnation=node.incarnation, node=node.name, from_node=rules.me.name))
+
+    def _succeed(self, probe: _Probe) -> None:
+        self._end(probe)
+        self.rules.awareness.change(-1)
+
+    def _end(self, probe: _Probe) -> None:
+        for timer in probe.timers:
+            timer.cancel()
+        self._probe = None
+        # The next probe begins an interval after this one did, or at once if this one took longer.
+        self._schedule(probe.began)
+
+    # -- what arrives --------------------------------------------------------------------------------------------------
+
+    def ack(self, message: Ack) -> None:
+        """Take an answer, to a probe of our own or to one that we relay."""
+        probe = self._probe
+        if probe is not None and message.seq_no == probe.sequence_number:
+            took = self.rules.timers.now - probe.began
+            if took < self.rules.profile.probe_timeout:
+                self.rules.notify(RoundTrip(probe.node.name, took, message.payload))
+            self._succeed(probe)
+            return
+        relayed = self._relayed.pop(message.seq_no, None)
+        if relayed is not None:
+            relayed.timer.cancel()
+            answer = Ack(seq_no=relayed.asker_sequence_number, payload=b"")
+            self.send(relayed.asker, encode_message(answer))
+
+    def nack(self, message: Nack) -> None:
+        """Take the news that one who was asked got no answer."""
+        probe = self._probe
+        if probe is not None and message.seq_no == probe.sequence_number:
+            probe.nacks += 1
+
+    def stream_ping_ended(self, sequence_number: int, *, answered: bool) -> None:
+        """Take what became of a ping by stream."""
+        probe = self._probe
+        if answered and probe is not None and sequence_number == probe.sequence_number:
+            self._succeed(probe)
+
+    def ping(self, message: Ping, source: Endpoint | None) -> Ack | None:
+        """Return the answer to a ping, or None if it is not for this node; by packet it is sent as well."""
+        if message.node and message.node != self.rules.me.name:
+            return None
+        answer = Ack(seq_no=message.seq_no, payload=self.ack_payload())
+        if source is not None:
+            target = source
+            if message.source_addr and message.source_port:
+                target = Endpoint(message.source_addr, message.source_port)
+            self.send(target, encode_message(answer))
+        return answer
+
+    def indirect_ping(self, message: IndirectPing, source: Endpoint) -> None:
+        """Ping on behalf of another."""
+        if len(self._relayed) >= MOST_RELAYED_PINGS:
+            return
+        asker = source
+        if message.source_addr and message.source_port:
+            asker = Endpoint(message.source_addr, message.source_port)
+        sequence_number = self._next_sequence_number()
+
+        def expired() -> None:
+            self._relayed.pop(sequence_number, None)
+            if message.nack:
+                self.send(asker, encode_message(Nack(seq_no=message.seq_no)))
+
+        timer = self.rules.timers.after(self.rules.profile.probe_timeout, expired)
+        self._relayed[sequence_number] = _Relayed(asker, message.seq_no, timer)
+        self.send(Endpoint(message.target, message.port), encode_message(self._ping(sequence_number, message.node)))

@@ -1,0 +1,298 @@
+"""The rules of SWIM: what news of a member changes, and what is passed on.
+
+Incarnations decide which of two pieces of news is newer. Only a member itself raises its incarnation, and it does so to
+refute: a member that can still speak is never dead for long. At equal incarnations suspect overrides alive, and dead
+overrides both (SWIM, section 4.2; memberlist differs in that addresses are part of a member and a conflict keeps the
+older one).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from attrs import define, field
+
+from ..profile import GossipProfile
+from ..wire import Alive, Dead, Suspect, encode_message
+from .awareness import Awareness
+from .broadcasts import BroadcastQueue
+from .effects import Cause, Changed, Gone, NameConflict, Notification, Seen, StatusChange
+from .node import Endpoint, Node, NodeStatus
+from .suspicion import Suspicion, shortest_suspicion
+from .timers import Timer, Timers
+
+HIGHEST_INCARNATION = 2**32 - 1
+MOST_NODES = 16_384
+"""Members beyond this are not taken in: with names and metas of full length, a push/pull of so many is still within
+the 20 MiB that receivers take."""
+
+TRIES_PER_CHOICE = 4
+
+
+@define
+class Counters:
+    """What happened since the core was made."""
+
+    suspected: int = 0
+    refuted: int = 0
+    declared_dead: int = 0
+    conflicts: int = 0
+    beyond_limit: int = 0
+    probes: int = 0
+    probes_failed: int = 0
+    packets_sent: int = 0
+    bytes_sent: int = 0
+
+
+@define(eq=False)
+class _Running:
+    """A suspicion and its timer."""
+
+    suspicion: Suspicion
+    timer: Timer
+
+
+@define(eq=False)
+class Rules:
+    """Who is known, and what news of them does.
+
+    Attributes:
+        me: this node itself; it is among nodes.
+        nodes: by name, in the order in which they are probed.
+        leaving: this node is leaving: it does not refute its own death.
+        notify: called with each piece of news.
+    """
+
+    me: Node
+    profile: GossipProfile
+    rng: random.Random
+    timers: Timers
+    broadcasts: BroadcastQueue
+    awareness: Awareness
+    notify: Callable[[Notification], None]
+    nodes: dict[str, Node] = field(factory=dict)
+    order: list[str] = field(factory=list)
+    leaving: bool = False
+    counters: Counters = field(factory=Counters)
+    _suspicions: dict[str, _Running] = field(factory=dict)
+    _incarnation: int = 0
+
+    def start(self) -> None:
+        """Say that this node is alive."""
+        self._incarnation = max(self._incarnation, self.me.incarnation)
+        self.me.incarnation = self._raise_incarnation()
+        self._add(self.me)
+        self.broadcast_me()
+        self._change(self.me, NodeStatus.ALIVE, Cause.OWN, "it is this node", is_new=True)
+        self.notify(Seen(self.me.name))
+
+    @property
+    def known(self) -> int:
+        """How many members are known, the dead among them: what memberlist takes for the cluster's size."""
+        return max(1, len(self.nodes))
+
+    def broadcast_me(self, finished: Callable[[], None] | None = None) -> None:
+        """Tell everybody this node's own state."""
+        me = self.me
+        message = Alive(
+            incarnation=me.incarnation,
+            node=me.name,
+            addr=me.endpoint.address,
+            port=me.endpoint.port,
+            meta=me.meta,
+            vsn=me.version,
+        )
+        self.broadcasts.add(encode_message(message), me.name, finished)
+
+    def update_me(self, meta: bytes, finished: Callable[[], None] | None = None) -> None:
+        """Tell everybody this node's new meta; before start nobody is told of the node at all."""
+        self.me.meta = meta
+        if self.me.name not in self.nodes:
+            return
+        self.me.incarnation = self._raise_incarnation()
+        self.broadcast_me(finished)
+        self.notify(Changed(self.me.name))
+
+    # -- alive ---------------------------------------------------------------------------------------------------------
+
+    def alive(self, news: Alive) -> None:
+        """Take news that a member is alive."""
+        endpoint = Endpoint(news.addr, news.port)
+        mine = news.node == self.me.name
+        if mine and self.leaving:
+            return
+        node = self.nodes.get(news.node)
+        moved = False
+        if node is not None and node.endpoint != endpoint:
+            if mine or node.status is not NodeStatus.LEFT:
+                self.counters.conflicts += 1
+                self.notify(NameConflict(news.node, endpoint, news.meta))
+                return
+            moved = True
+        if mine:
+            self._alive_me(news)
+            return
+        if node is None:
+            if len(self.nodes) >= MOST_NODES:
+                self.counters.beyond_limit += 1
+                return
+            node = Node(news.node, endpoint, b"", news.vsn, 0, NodeStatus.DEAD, self.timers.now)
+            self._add(node)
+            is_new = True
+        elif news.incarnation <= node.incarnation and not moved:
+            return
+        else:
+            is_new = False
+        self._end_suspicion(news.node)
+        self.broadcasts.add(encode_message(news), news.node)
+        changed = node.meta != news.meta
+        node.endpoint, node.meta, node.version = endpoint, news.meta, news.vsn
+        node.incarnation = news.incarnation
+        reappeared = node.is_gone
+        if node.status is not NodeStatus.ALIVE:
+            cause = Cause.ADDRESS if moved else Cause.INCARNATION
+            reason = f"alive with incarnation {news.incarnation} at {endpoint}"
+            self._change(node, NodeStatus.ALIVE, cause, reason, is_new=is_new)
+        if reappeared:
+            self.notify(Seen(news.node))
+        elif changed:
+            self.notify(Changed(news.node))
+
+    def _alive_me(self, news: Alive) -> None:
+        me = self.me
+        if news.incarnation < me.incarnation:
+            return
+        if news.incarnation == me.incarnation and news.meta == me.meta and news.vsn == me.version:
+            return
+        self._refute(news.incarnation)
+
+    # -- suspect -------------------------------------------------------------------------------------------------------
+
+    def suspect(self, news: Suspect) -> None:
+        """Take news that a member does not answer."""
+        node = self.nodes.get(news.node)
+        if node is None or news.incarnation < node.incarnation:
+            return
+        running = self._suspicions.get(news.node)
+        if running is not None:
+            if running.suspicion.confirm(news.from_node):
+                self.broadcasts.add(encode_message(news), news.node)
+                self._set_suspicion_timer(node, running.suspicion)
+            return
+        if node.status is not NodeStatus.ALIVE:
+            return
+        if node is self.me:
+            self._refute(news.incarnation)
+            return
+        self.counters.suspected += 1
+        self.broadcasts.add(encode_message(news), news.node)
+        node.incarnation = news.incarnation
+        reason = f"{news.from_node} suspects incarnation {news.incarnation}"
+        self._change(node, NodeStatus.SUSPECT, Cause.INCARNATION, reason)
+        self._set_suspicion_timer(node, self._begin_suspicion(news.from_node))
+
+    def _begin_suspicion(self, accuser: str) -> Suspicion:
+        profile = self.profile
+        wanted = profile.suspicion_multiplier - 2
+        if self.known - 2 < wanted:
+            wanted = 0
+        shortest = shortest_suspicion(profile.suspicion_multiplier, self.known, profile.probe_interval)
+        longest = profile.suspicion_maximum_multiplier * shortest
+        return Suspicion(self.timers.now, shortest, longest, wanted, {accuser})
+
+    def _set_suspicion_timer(self, node: Node, suspicion: Suspicion) -> None:
+        self._end_suspicion(node.name)
+
+        def expired() -> None:
+            self.counters.declared_dead += 1
+            self._end_suspicion(node.name)
+            self._declare(
+                Dead(incarnation=node.incarnation, node=node.name, from_node=self.me.name),
+                node,
+                Cause.TIMER,
+                "its suspicion expired",
+            )
+
+        self._suspicions[node.name] = _Running(suspicion, self.timers.set(suspicion.deadline, expired))
+
+    def _end_suspicion(self, name: str) -> None:
+        running = self._suspicions.pop(name, None)
+        if running is not None:
+            running.timer.cancel()
+
+    # -- dead and left -------------------------------------------------------------------------------------------------
+
+    def dead(self, news: Dead, finished: Callable[[], None] | None = None) -> None:
+        """Take news that a member is dead, or, if it says so itself, has left."""
+        node = self.nodes.get(news.node)
+        if node is None or news.incarnation < node.incarnation or node.is_gone:
+            return
+        self._end_suspicion(news.node)
+        if node is self.me and not self.leaving:
+            self._refute(news.incarnation)
+            return
+        reason = "it left" if news.from_node == news.node else f"{news.from_node} says so"
+        self._declare(news, node, Cause.INCARNATION, reason, finished)
+
+    def _declare(
+        self, news: Dead, node: Node, cause: Cause, reason: str, finished: Callable[[], None] | None = None
+    ) -> None:
+        self.broadcasts.add(encode_message(news), news.node, finished)
+        left = news.from_node == news.node
+        node.incarnation = news.incarnation
+        self._change(node, NodeStatus.LEFT if left else NodeStatus.DEAD, cause, reason)
+        self.notify(Gone(news.node, left))
+
+    def leave(self, finished: Callable[[], None]) -> None:
+        """Say that this node leaves; finished is called when everybody was told, as far as gossip tells."""
+        self.leaving = True
+        self.dead(Dead(incarnation=self.me.incarnation, node=self.me.name, from_node=self.me.name), finished)
+
+    # -- this node itself ----------------------------------------------------------------------------------------------
+
+    def _raise_incarnation(self, above: int = 0) -> int:
+        # It stays at the highest: a larger one is none on the wire, and only a hostile member gets it there.
+        self._incarnation = min(max(self._incarnation, above) + 1, HIGHEST_INCARNATION)
+        return self._incarnation
+
+    def _refute(self, accused: int) -> None:
+        """Say, louder than the accusation, that this node is alive."""
+        self.counters.refuted += 1
+        self.me.incarnation = self._raise_incarnation(accused)
+        self.awareness.change(+1)
+        self.broadcast_me()
+
+    # -- the table -----------------------------------------------------------------------------------------------------
+
+    def _add(self, node: Node) -> None:
+        self.nodes[node.name] = node
+        # At a random place, so that a new member is probed neither first nor last by everybody.
+        self.order.insert(self.rng.randint(0, len(self.order)), node.name)
+
+    def forget_dead(self) -> None:
+        """Forget members that have been gone for long: their names are free again."""
+        limit = self.timers.now - self.profile.gossip_to_the_dead
+        for name in [name for name, node in self.nodes.items() if node.is_gone and node.changed <= limit]:
+            if name != self.me.name:
+                del self.nodes[name]
+                self.order.remove(name)
+
+    def _change(self, node: Node, status: NodeStatus, cause: Cause, reason: str, *, is_new: bool = False) -> None:
+        before = None if is_new else node.status
+        self.notify(StatusChange(node.name, before, status, node.incarnation, cause, reason))
+        node.status = status
+        node.changed = self.timers.now
+
+    def choose(self, count: int, wanted: Callable[[Node], bool]) -> list[Node]:
+        """Return up to count random members for which wanted is true."""
+        chosen: dict[str, Node] = {}
+        # A few of many are found sooner by looking at random ones than by looking at all.
+        for _ in range(TRIES_PER_CHOICE * count if len(self.order) > TRIES_PER_CHOICE * count else 0):
+            node = self.nodes[self.order[int(self.rng.random() * len(self.order))]]
+            if node.name not in chosen and wanted(node):
+                chosen[node.name] = node
+                if len(chosen) == count:
+                    return list(chosen.values())
+        candidates = [node for node in self.nodes.values() if node.name not in chosen and wanted(node)]
+        return [*chosen.values(), *self.rng.sample(candidates, min(count - len(chosen), len(candidates)))]

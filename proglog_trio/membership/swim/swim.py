@@ -1,0 +1,255 @@
+"""The SWIM core: packets, streams and time go in; packets, streams and news come out. It does none of it itself.
+
+```
+Swim         gossip, push/pull, and who gets what arrives
+├── Rules    what news of a member changes (rules.py)
+└── Prober   is each member still there (prober.py)
+```
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import define
+
+from ..profile import GossipProfile
+from ..wire import (
+    Ack,
+    Alive,
+    Dead,
+    IndirectPing,
+    Message,
+    Nack,
+    NodeState,
+    NodeStateType,
+    Ping,
+    Suspect,
+    UserMessage,
+)
+from .awareness import Awareness
+from .broadcasts import BroadcastQueue
+from .effects import Effect, ExchangeState, Notification, SendPacket, UserMessageReceived
+from .node import Endpoint, Node, NodeStatus
+from .prober import Prober
+from .rules import Rules
+from .timers import Timers
+
+COMPOUND_OVERHEAD_BYTES = 2
+"""What a compound packet takes, and again each message in it."""
+PUSH_PULL_SCALE_THRESHOLD = 32
+CHECKSUM_SINCE_PROTOCOL = 5
+CHECKSUM_BYTES = 5
+VERSION = bytes((1, 5, 2, 2, 5, 4))
+"""Protocol and delegate versions: lowest, highest, current."""
+
+
+def push_pull_scale(members: int) -> int:
+    """Return how much longer the push/pull interval is in a cluster of so many members."""
+    if members <= PUSH_PULL_SCALE_THRESHOLD:
+        return 1
+    return math.ceil(math.log2(members) - math.log2(PUSH_PULL_SCALE_THRESHOLD)) + 1
+
+
+@define(eq=False)
+class Swim:
+    """One member of a gossip cluster.
+
+    Attributes:
+        rules: who is known.
+        prober: see prober.py.
+        queues: the layer above has broadcasts of its own here, sent after SWIM's, in this order.
+        overhead_bytes: what encryption and label take of each packet.
+        effects: what is to be done; whoever does it empties it.
+    """
+
+    rules: Rules
+    prober: Prober
+    queues: list[BroadcastQueue]
+    effects: list[Effect]
+    overhead_bytes: int = 0
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        endpoint: Endpoint,
+        profile: GossipProfile,
+        rng: random.Random,
+        notify: Callable[[Notification], None],
+        *,
+        now: float,
+        meta: bytes = b"",
+        version: bytes = VERSION,
+        overhead_bytes: int = 0,
+    ) -> Swim:
+        """Return a core that does nothing before start.
+
+        Args:
+            name: this node's, unique in the cluster.
+            endpoint: what the others send to.
+            profile: the timing.
+            rng: decides whom to probe and to gossip to.
+            notify: called with each piece of news.
+            now: the time in seconds; any clock that never goes back.
+            meta: what is told of this node besides, 512 bytes at most.
+            version: see VERSION.
+            overhead_bytes: what encryption and label take of each packet.
+        """
+        me = Node(name, endpoint, meta, version, 0, NodeStatus.ALIVE, now)
+        broadcasts = BroadcastQueue(profile.retransmit_multiplier)
+        rules = Rules(me, profile, rng, Timers(now), broadcasts, Awareness(profile.awareness_maximum), notify)
+        effects: list[Effect] = []
+        # The two need each other: the prober sends through the core, which adds broadcasts to what it sends.
+        prober = Prober(rules, effects.append, _unset)
+        swim = cls(rules, prober, [broadcasts], effects, overhead_bytes)
+        prober.send = swim.send
+        return swim
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to probe, to gossip and to exchange states."""
+        rules, profile = self.rules, self.rules.profile
+        rules.start()
+        self.prober.start()
+        rules.timers.after(rules.rng.random() * profile.gossip_interval, self._gossip)
+        if profile.push_pull_interval:
+            rules.timers.after(rules.rng.random() * self._push_pull_interval(), self._push_pull)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When advance should be called next."""
+        return self.rules.timers.next_deadline
+
+    def advance(self, now: float) -> None:
+        """Say what time it is; do this before anything else that has happened then."""
+        self.rules.timers.advance(now)
+
+    def _gossip(self) -> None:
+        rules, profile = self.rules, self.rules.profile
+        rules.timers.after(profile.gossip_interval, self._gossip)
+        if not any(self.queues):
+            return
+        dead_since = rules.timers.now - profile.gossip_to_the_dead
+
+        def wanted(node: Node) -> bool:
+            if node is rules.me or node.status is NodeStatus.LEFT:
+                return False
+            return node.status is not NodeStatus.DEAD or node.changed > dead_since
+
+        for node in rules.choose(profile.gossip_nodes, wanted):
+            room = profile.packet_bytes - self.overhead_bytes - COMPOUND_OVERHEAD_BYTES - CHECKSUM_BYTES
+            messages = self._broadcasts(room)
+            if not messages:
+                return
+            self._emit(node.endpoint, messages, node)
+
+    def _push_pull_interval(self) -> float:
+        return self.rules.profile.push_pull_interval * push_pull_scale(self.rules.known)
+
+    def _push_pull(self) -> None:
+        rules = self.rules
+        rules.timers.after(self._push_pull_interval(), self._push_pull)
+        for node in rules.choose(1, lambda node: node is not rules.me and node.status is NodeStatus.ALIVE):
+            self.effects.append(ExchangeState(node.endpoint, node.name))
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    @property
+    def largest_broadcast(self) -> int:
+        """How many bytes a broadcast may have to fit into a packet of its own."""
+        return self.rules.profile.packet_bytes - self.overhead_bytes - 2 * COMPOUND_OVERHEAD_BYTES - CHECKSUM_BYTES
+
+    def _broadcasts(self, limit: int) -> list[bytes]:
+        """Return broadcasts for one packet with room for so many bytes."""
+        messages: list[bytes] = []
+        for queue in self.queues:
+            taken = queue.take(self.rules.known, COMPOUND_OVERHEAD_BYTES, limit)
+            limit -= sum(COMPOUND_OVERHEAD_BYTES + len(message) for message in taken)
+            messages += taken
+        return messages
+
+    def send(self, target: Endpoint, message: bytes) -> None:
+        """Send a message, with the broadcasts that fit beside it."""
+        size = 2 * COMPOUND_OVERHEAD_BYTES + len(message) + CHECKSUM_BYTES
+        beside = self._broadcasts(self.rules.profile.packet_bytes - self.overhead_bytes - size)
+        self._emit(target, [message, *beside], None)
+
+    def _emit(self, target: Endpoint, messages: Sequence[bytes], node: Node | None) -> None:
+        counters = self.rules.counters
+        counters.packets_sent += 1
+        counters.bytes_sent += sum(map(len, messages))
+        checksum = node is not None and node.highest_protocol >= CHECKSUM_SINCE_PROTOCOL
+        self.effects.append(SendPacket(target, tuple(messages), checksum))
+
+    # -- what arrives --------------------------------------------------------------------------------------------------
+
+    def receive(self, messages: Iterable[Message], source: Endpoint) -> None:
+        """Take the messages of a packet."""
+        rules, prober = self.rules, self.prober
+        for message in messages:
+            match message:
+                case Ping():
+                    prober.ping(message, source)
+                case IndirectPing():
+                    prober.indirect_ping(message, source)
+                case Ack():
+                    prober.ack(message)
+                case Nack():
+                    prober.nack(message)
+                case Suspect():
+                    rules.suspect(message)
+                case Alive():
+                    rules.alive(message)
+                case Dead():
+                    rules.dead(message)
+                case UserMessage():
+                    rules.notify(UserMessageReceived(message.payload, source))
+
+    def local_state(self) -> list[NodeState]:
+        """Return what is known of every member, for a push/pull."""
+        return [
+            NodeState(
+                name=node.name,
+                addr=node.endpoint.address,
+                port=node.endpoint.port,
+                meta=node.meta,
+                incarnation=node.incarnation,
+                state=NodeStateType(node.status),
+                vsn=node.version,
+            )
+            for node in self.rules.nodes.values()
+        ]
+
+    def merge(self, states: Iterable[NodeState]) -> None:
+        """Take what another member knows.
+
+        Of the dead as of the suspect it is only taken that they are suspected, so that one who lives can refute.
+        """
+        rules = self.rules
+        for state in states:
+            if not state.addr or not state.name:
+                continue  # It cannot be reached, so it cannot be a member.
+            match state.state:
+                case NodeStateType.ALIVE:
+                    rules.alive(
+                        Alive(
+                            incarnation=state.incarnation,
+                            node=state.name,
+                            addr=state.addr,
+                            port=state.port,
+                            meta=state.meta,
+                            vsn=state.vsn,
+                        )
+                    )
+                case NodeStateType.LEFT:
+                    rules.dead(Dead(incarnation=state.incarnation, node=state.name, from_node=state.name))
+                case _:
+                    rules.suspect(Suspect(incarnation=state.incarnation, node=state.name, from_node=rules.me.name))
+
+
+def _unset(target: Endpoint, message: bytes) -> None:
+    raise RuntimeError(f"{len(message)} bytes for {target} before the core was made")

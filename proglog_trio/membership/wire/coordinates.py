@@ -1,0 +1,42 @@
+"""Serf's network coordinates, as the payload of an ack carries them.
+
+How they are computed (Vivaldi; Dabek et al., 2004) is no matter of the codec.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from .errors import DecodingError
+from .msgpack_structs import Floating, Sequence, decode_struct, encode_struct, wire
+
+_PING_VERSION = 1
+
+
+@frozen
+class Coordinate:
+    """A place whose distance to another estimates the round-trip time between them, in seconds."""
+
+    vec: tuple[float, ...] = wire("Vec", Sequence(Floating()))
+    error: float = wire("Error", Floating())
+    adjustment: float = wire("Adjustment", Floating())
+    height: float = wire("Height", Floating())
+
+
+def encode_ack_payload(coordinate: Coordinate) -> bytes:
+    """Return the payload of an ack from a node at coordinate."""
+    return bytes((_PING_VERSION,)) + encode_struct(coordinate)
+
+
+def decode_ack_payload(payload: bytes) -> Coordinate | None:
+    """Return the coordinate in the payload of an ack; None if it has none, or one in a form of another version.
+
+    Raises:
+        DecodingError: it is malformed.
+    """
+    if not payload or payload[0] != _PING_VERSION:
+        return None
+    try:
+        return decode_struct(Coordinate, payload, 1)[0]
+    except DecodingError as error:
+        raise error.within("coordinate") from None

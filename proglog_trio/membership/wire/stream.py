@@ -1,0 +1,355 @@
+"""Streams: the one message that each side of a TCP connection sends.
+
+From the outside in: label (from the side that opened the connection), encryption, compression, message; every layer but
+the message may be missing. A decoder is fed what arrives, and every length and count is held against its limit when it
+is read, before anything of that size is waited for.
+
+An encrypted or compressed message is decoded when its last byte has arrived, all at once: from some 64 KiB on that is
+worth a worker thread, which may run `feed` as well as any other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from attrs import AttrsInstance, frozen
+
+from .errors import DecodingError
+from .extent import Extent, unpack
+from .keyring import Keyring
+from .layers import (
+    ENCRYPTION_OVERHEAD_BYTES,
+    NONCE_BYTES,
+    Compressed,
+    compressed_layer,
+    decrypt,
+    encrypt,
+    label_header,
+    wrong_label,
+)
+from .lzw import MAX_DECOMPRESSED_BYTES
+from .memberlist import (
+    Ack,
+    ErrorMessage,
+    MessageType,
+    NodeState,
+    Ping,
+    PushPull,
+    PushPullHeader,
+    UserMessage,
+    UserMessageHeader,
+    encode_message,
+    type_name,
+)
+from .msgpack_structs import encode_struct, from_map
+
+StreamMessage = PushPull | UserMessage | Ping | Ack | ErrorMessage
+"""What a stream carries."""
+
+_ENCRYPTED_HEADER_BYTES = 5
+_SMALL_STRUCT_BYTES = 64 * 1024
+"""Room for a header, a ping, an ack or an error, and for keys of newer versions."""
+_NODE_STATE_BYTES = 16 * 1024
+"""Room for one node state, likewise."""
+
+_Struct = TypeVar("_Struct", bound=AttrsInstance)
+_Result = TypeVar("_Result")
+_Parser = Generator[None, None, _Result]
+"""Yields whenever it needs more bytes."""
+
+
+@frozen
+class StreamLimits:
+    """The most that is taken from a stream.
+
+    Attributes:
+        state_bytes: of user state, of a user message, and of an encrypted message.
+        nodes: node states of a push/pull.
+        message_bytes: of a whole message without its layers, and of what a compressed one has on the wire.
+    """
+
+    state_bytes: int = 20 * 1024 * 1024
+    nodes: int = 1_048_576
+    message_bytes: int = MAX_DECOMPRESSED_BYTES
+
+
+class _Source:
+    """Bytes that are taken from the front, as they arrive or all there.
+
+    Attributes:
+        room: how many bytes may still be taken.
+    """
+
+    def __init__(self, data: bytes = b"", *, room: int) -> None:
+        self._buffer = bytearray(data)
+        self._start = 0
+        self.room = room
+        self.taken = 0
+
+    @property
+    def held(self) -> int:
+        return len(self._buffer) - self._start
+
+    def add(self, data: bytes) -> None:
+        del self._buffer[: self._start]
+        self._start = 0
+        self._buffer += data
+
+    def clear(self) -> None:
+        self._buffer.clear()
+        self._start = 0
+
+    def take(self, count: int) -> _Parser[bytes]:
+        """Take count bytes."""
+        if count > self.room:
+            raise DecodingError(f"needs {count} bytes, there can be {self.room}")
+        while self.held < count:
+            yield
+        data = bytes(self._buffer[self._start : self._start + count])
+        self._drop(count)
+        return data
+
+    def struct(self, struct: type[_Struct], max_bytes: int) -> _Parser[_Struct]:
+        """Take a struct that may have max_bytes."""
+        extent = Extent(min(max_bytes, self.room))
+        while not extent.advance(self._buffer, self._start):
+            yield
+        value = unpack(self._buffer, self._start, extent.length)
+        self._drop(extent.length)
+        return from_map(struct, value)
+
+    def _drop(self, count: int) -> None:
+        self._start += count
+        self.taken += count
+        self.room -= count
+
+
+class StreamDecoder:
+    """Takes the bytes of one direction of a connection and gives the message in them."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring | None = None,
+        label: bytes = b"",
+        from_dialler: bool = True,
+        limits: StreamLimits | None = None,
+    ) -> None:
+        """Begin with a new connection.
+
+        Args:
+            keyring: with one, a message that is not encrypted is refused.
+            label: of the cluster; a stream with another, or none, is refused.
+            from_dialler: whether the bytes come from the side that opened the connection, which sends the label.
+            limits: the protocol's, if there are none.
+        """
+        self._keyring = keyring
+        self._label = label
+        self._from_dialler = from_dialler
+        self._limits = limits or StreamLimits()
+        # one byte for the type is no part of what a limit counts
+        room = 1 + max(self._limits.message_bytes, self._limits.state_bytes)
+        self._source = _Source(room=room + len(label_header(label)) + _ENCRYPTED_HEADER_BYTES)
+        self._parser = self._outermost()
+        self._message: StreamMessage | None = None
+        self._error: DecodingError | None = None
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes are held. At most what the part being waited for needs, and what was fed last."""
+        return self._source.held
+
+    def feed(self, data: bytes) -> StreamMessage | None:
+        """Take bytes that have arrived; return the message once it is whole, and None before.
+
+        A stream holds one message: what comes after it is dropped.
+
+        Raises:
+            DecodingError: it is malformed or above a limit. Feeding more raises the same.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._message is None:
+            self._source.add(data)
+            try:
+                next(self._parser)
+            except StopIteration as result:
+                self._message = result.value
+                self._source.clear()
+            except DecodingError as error:
+                self._error = error.within("stream")
+                self._source.clear()
+                raise self._error from None
+        return self._message
+
+    def end(self) -> None:
+        """Take notice that no more bytes come.
+
+        Raises:
+            DecodingError: the message is not whole.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._message is None:
+            received = self._source.taken + self._source.held
+            self._error = DecodingError(f"ended after {received} bytes, before its message was whole", "stream")
+            self._source.clear()
+            raise self._error
+
+    def _outermost(self) -> _Parser[StreamMessage]:
+        source = self._source
+        number = (yield from source.take(1))[0]
+        if self._from_dialler:
+            if number == MessageType.HAS_LABEL:
+                length = (yield from source.take(1))[0]
+                if length != len(self._label) or not length:
+                    raise wrong_label(b"other")
+                label = yield from source.take(length)
+                if label != self._label:
+                    raise wrong_label(label)
+                number = (yield from source.take(1))[0]
+            elif self._label:
+                raise wrong_label(None)
+        if number == MessageType.ENCRYPT:
+            if self._keyring is None:
+                raise DecodingError("is encrypted, and there is no keyring")
+            length_bytes = yield from source.take(_ENCRYPTED_HEADER_BYTES - 1)
+            length = int.from_bytes(length_bytes, "big")
+            if length > self._limits.state_bytes:
+                raise DecodingError(f"has {length} bytes, more than {self._limits.state_bytes}", "encrypted part")
+            sealed = yield from source.take(length)
+            associated = bytes((MessageType.ENCRYPT,)) + length_bytes + self._label
+            return self._whole(decrypt(sealed, keyring=self._keyring, associated=associated), "encrypted part")
+        if self._keyring is not None:
+            raise DecodingError(f"is not encrypted: it begins with a {type_name(number)}")
+        return (yield from self._after_encryption(source, number))
+
+    def _after_encryption(self, source: _Source, number: int) -> _Parser[StreamMessage]:
+        if number != MessageType.COMPRESS:
+            return (yield from self._message_of_type(source, number))
+        limit = self._limits.message_bytes
+        try:
+            compressed = yield from source.struct(Compressed, limit)
+            plain = compressed.decompressed(limit)
+        except DecodingError as error:
+            raise error.within("compressed part") from None
+        return self._whole(plain, "compressed part", compressible=False)
+
+    def _whole(self, plain: bytes, where: str, *, compressible: bool = True) -> StreamMessage:
+        """Return the message in plain, in which nothing can be missing."""
+        if not plain:
+            raise DecodingError("holds no bytes", where)
+        source = _Source(plain[1:], room=len(plain) - 1)
+        parse = self._after_encryption if compressible else self._message_of_type
+        try:
+            next(parse(source, plain[0]))
+        except StopIteration as result:
+            message: StreamMessage = result.value
+            return message
+        except DecodingError as error:
+            raise error.within(where) from None
+        raise DecodingError(f"is cut off after {len(plain)} bytes", where)
+
+    def _message_of_type(self, source: _Source, number: int) -> _Parser[StreamMessage]:
+        try:
+            if number == MessageType.PUSH_PULL:
+                return (yield from self._push_pull(source))
+            if number == MessageType.USER:
+                header = yield from source.struct(UserMessageHeader, _SMALL_STRUCT_BYTES)
+                self._check_limit("UserMsgLen", header.user_msg_len, self._limits.state_bytes)
+                return UserMessage((yield from source.take(header.user_msg_len)))
+            if number == MessageType.PING:
+                return (yield from source.struct(Ping, _SMALL_STRUCT_BYTES))
+            if number == MessageType.ACK_RESP:
+                return (yield from source.struct(Ack, _SMALL_STRUCT_BYTES))
+            if number == MessageType.ERR:
+                return (yield from source.struct(ErrorMessage, _SMALL_STRUCT_BYTES))
+            raise DecodingError("is none that a stream can carry here")
+        except DecodingError as error:
+            raise error.within(type_name(number)) from None
+
+    def _push_pull(self, source: _Source) -> _Parser[PushPull]:
+        header = yield from source.struct(PushPullHeader, _SMALL_STRUCT_BYTES)
+        self._check_limit("Nodes", header.nodes, self._limits.nodes)
+        self._check_limit("UserStateLen", header.user_state_len, self._limits.state_bytes)
+        if header.nodes + header.user_state_len > source.room:
+            raise DecodingError(
+                f"announces {header.nodes} nodes and {header.user_state_len} bytes, there can be {source.room} bytes"
+            )
+        nodes = []
+        for number in range(1, header.nodes + 1):
+            try:
+                nodes.append((yield from source.struct(NodeState, _NODE_STATE_BYTES)))
+            except DecodingError as error:
+                raise error.within(f"node state {number} of {header.nodes}") from None
+        try:
+            user_state = yield from source.take(header.user_state_len)
+        except DecodingError as error:
+            raise error.within("user state") from None
+        return PushPull(tuple(nodes), user_state, header.join)
+
+    @staticmethod
+    def _check_limit(name: str, value: int, limit: int) -> None:
+        if value > limit:
+            raise DecodingError(f"is {value}, more than {limit}", name)
+
+
+def encode_stream(
+    message: StreamMessage,
+    *,
+    keyring: Keyring | None = None,
+    label: bytes = b"",
+    from_dialler: bool = True,
+    compress: bool = True,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> bytes:
+    """Return all that is sent on a connection to carry message.
+
+    Args:
+        message: what to send.
+        keyring: encrypt with its primary key.
+        label: of the cluster.
+        from_dialler: whether this side opened the connection.
+        compress: compress, whatever comes of it, as other members do. 64 KiB take about 6 ms.
+        random_bytes: gives as many random bytes as it is asked for. A nonce must never come twice.
+
+    Raises:
+        ValueError: the message cannot be encoded, or no receiver would take it.
+    """
+    limits = StreamLimits()
+    data = _encode_plain(message)
+    if len(data) - 1 > limits.message_bytes:
+        raise ValueError(f"the message has {len(data)} bytes, more than {limits.message_bytes}")
+    if compress:
+        data = compressed_layer(data)
+    if keyring is not None:
+        length = len(data) + ENCRYPTION_OVERHEAD_BYTES
+        if length > limits.state_bytes:
+            raise ValueError(f"the encrypted message has {length} bytes, more than {limits.state_bytes}")
+        header = bytes((MessageType.ENCRYPT,)) + length.to_bytes(_ENCRYPTED_HEADER_BYTES - 1, "big")
+        sealed = encrypt(data, keyring=keyring, associated=header + label, nonce=random_bytes(NONCE_BYTES))
+        data = header + sealed
+    return label_header(label) + data if from_dialler else data
+
+
+def _encode_plain(message: StreamMessage) -> bytes:
+    limits = StreamLimits()
+    if isinstance(message, PushPull):
+        if len(message.user_state) > limits.state_bytes or len(message.nodes) > limits.nodes:
+            raise ValueError(
+                f"{len(message.nodes)} nodes and {len(message.user_state)} bytes of user state are more than "
+                f"{limits.nodes} and {limits.state_bytes}"
+            )
+        header = PushPullHeader(len(message.nodes), len(message.user_state), message.join)
+        states = map(encode_struct, message.nodes)
+        return b"".join((bytes((MessageType.PUSH_PULL,)), encode_struct(header), *states, message.user_state))
+    if isinstance(message, UserMessage):
+        if len(message.payload) > limits.state_bytes:
+            raise ValueError(f"the user message has {len(message.payload)} bytes, more than {limits.state_bytes}")
+        user_header = encode_struct(UserMessageHeader(len(message.payload)))
+        return bytes((MessageType.USER,)) + user_header + message.payload
+    if isinstance(message, ErrorMessage):
+        return bytes((MessageType.ERR,)) + encode_struct(message)
+    return encode_message(message)

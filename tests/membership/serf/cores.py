@@ -1,0 +1,100 @@
+"""Cores for tests, and what to do to them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, evolve, field
+
+from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.serf import CoreEvent, Serf
+from proglog_trio.membership.swim.effects import Effect
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.swim.swim import VERSION
+from proglog_trio.membership.wire import Alive, Dead, Message, PushPull, encode_tags
+
+HERE = Endpoint.of("10.0.0.1", 7946)
+THERE = Endpoint.of("10.0.0.2", 7946)
+
+
+def endpoint_of(number: int) -> Endpoint:
+    return Endpoint(bytes((10, 1, number >> 8, number & 255)), 7946)
+
+
+def alive(name: str, incarnation: int = 1, endpoint: Endpoint = THERE, tags: Mapping[str, str] | None = None) -> Alive:
+    meta = encode_tags(tags) if tags is not None else b""
+    return Alive(incarnation=incarnation, node=name, addr=endpoint.address, port=endpoint.port, meta=meta, vsn=VERSION)
+
+
+def dead(name: str, incarnation: int = 1, by: str = "somebody") -> Dead:
+    return Dead(incarnation=incarnation, node=name, from_node=by)
+
+
+@define
+class TestedCore:
+    """A core with what it said.
+
+    Attributes:
+        core: what is tested.
+        said: everything that it emitted.
+    """
+
+    __test__ = False
+    core: Serf
+    said: list[CoreEvent] = field(factory=list)
+
+    @classmethod
+    def make(
+        cls,
+        name: str = "me",
+        endpoint: Endpoint = HERE,
+        tags: Mapping[str, str] | None = None,
+        profile: GossipProfile | None = None,
+        **changes: Any,
+    ) -> TestedCore:
+        profile = evolve(profile if profile is not None else GossipProfile(), **changes)
+        said: list[CoreEvent] = []
+        core = Serf.make(name, endpoint, tags or {}, profile, random.Random(0), said.append, now=0.0)
+        core.start()
+        return cls(core, said)
+
+    def receive(self, *messages: Message, source: Endpoint = THERE) -> None:
+        self.core.swim.receive(messages, source)
+
+    def advance(self, seconds: float) -> list[Effect]:
+        """Let time pass as a shell does, and return what was to be done meanwhile."""
+        target = self.core.now + seconds
+        effects: list[Effect] = []
+        while (deadline := self.core.swim.next_deadline) is not None and deadline <= target:
+            self.core.swim.advance(deadline)
+            effects += self.take()
+        self.core.swim.advance(target)
+        return effects + self.take()
+
+    def take(self) -> list[Effect]:
+        effects = self.core.swim.effects
+        taken, effects[:] = list(effects), []
+        return taken
+
+    def status(self, name: str) -> MemberStatus | None:
+        member = self.core.members.by_name.get(name)
+        return None if member is None else member.status
+
+    def events(self, *kinds: MemberEventKind) -> list[tuple[str, str]]:
+        """Return kind and name of each event."""
+        return [
+            (event.kind.value, member.name)
+            for event in self.said
+            if isinstance(event, MemberEvent) and (not kinds or event.kind in kinds)
+            for member in event.members
+        ]
+
+    def exchange(self, other: TestedCore, *, join: bool = False) -> None:
+        """Exchange states with another, as a stream would."""
+        mine: PushPull = self.core.local_state(join=join)
+        theirs = other.core.local_state(join=False)
+        other.core.merge(mine)
+        self.core.merge(theirs, joining=join)

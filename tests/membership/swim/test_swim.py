@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from attrs import evolve
+
+from proglog_trio.membership.swim.effects import ExchangeState, SendPacket, UserMessageReceived
+from proglog_trio.membership.swim.node import Endpoint, NodeStatus
+from proglog_trio.membership.swim.swim import push_pull_scale
+from proglog_trio.membership.wire import (
+    Alive,
+    Dead,
+    NodeState,
+    NodeStateType,
+    Ping,
+    Suspect,
+    UserMessage,
+    encode_message,
+    encode_packets,
+)
+
+from .cores import TestedSwim, alive, endpoint_of, messages
+
+
+@pytest.mark.parametrize(
+    ("members", "scale"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3), (128, 3), (129, 4), (1000, 6)]
+)
+def test_push_pulls_are_rarer_in_large_clusters(members: int, scale: int) -> None:
+    assert push_pull_scale(members) == scale
+
+
+def test_endpoints_are_shown_as_addresses() -> None:
+    assert str(Endpoint.of("10.0.0.1", 7946)) == "10.0.0.1:7946"
+    assert str(Endpoint.of("::1", 7946)) == "[::1]:7946"
+    with pytest.raises(ValueError, match="localhost"):
+        Endpoint.of("localhost", 1)
+
+
+def test_gossip_goes_to_those_who_live_are_suspected_or_have_just_died() -> None:
+    core = TestedSwim.make(probe_interval=1000.0, probe_timeout=900.0, push_pull_interval=0.0, gossip_nodes=10)
+    core.receive(*(alive(name, at=number) for number, name in enumerate(("a", "b", "c", "d"))))
+    core.receive(Suspect(incarnation=1, node="b", from_node="a"), Dead(incarnation=1, node="c", from_node="a"))
+    core.receive(Dead(incarnation=1, node="d", from_node="d"))
+    targets = {effect.target for effect in core.advance(0.25) if isinstance(effect, SendPacket)}
+    assert targets == {endpoint_of(0), endpoint_of(1), endpoint_of(2)}
+    core.advance(40.0)
+    core.swim.rules.update_me(b"news")
+    targets = {effect.target for effect in core.advance(0.25) if isinstance(effect, SendPacket)}
+    assert targets == {endpoint_of(0), endpoint_of(1)}
+
+
+def test_nothing_is_gossiped_when_there_is_nothing_to_say() -> None:
+    core = TestedSwim.make(probe_interval=1000.0, probe_timeout=900.0, push_pull_interval=0.0)
+    core.receive(alive())
+    core.advance(10.0)
+    assert core.advance(100.0) == []
+
+
+def test_packets_are_as_large_as_they_may_be_and_no_larger() -> None:
+    for overhead in (0, 45):
+        core = TestedSwim.make()
+        core.swim.overhead_bytes = overhead
+        for number in range(100):
+            core.receive(alive(f"node-{number}", at=number, meta=b"m" * 50))
+        core.receive(Ping(seq_no=1, node="me"))
+        effects = [effect for effect in core.advance(3.0) if isinstance(effect, SendPacket)]
+        assert len(effects) > 10
+        sizes = []
+        for effect in effects:
+            (packet,) = encode_packets(effect.messages, max_bytes=1400, checksum=effect.checksum, compress=False)
+            sizes.append(len(packet) + overhead)
+        assert max(sizes) <= 1400
+        assert max(sizes) > 1250
+
+
+def test_broadcasts_ride_on_acks() -> None:
+    core = TestedSwim.make()
+    core.receive(alive(), Ping(seq_no=4, node="me"))
+    sent = messages(core.take())
+    assert [type(message).__name__ for message in sent] == ["Ack", "Alive", "Alive"]
+
+
+def test_checksums_go_to_those_who_understand_them() -> None:
+    core = TestedSwim.make(probe_interval=1000.0, probe_timeout=900.0, push_pull_interval=0.0)
+    core.receive(alive("new", at=1), alive("old", at=2, version=bytes((1, 4, 2, 2, 5, 4))))
+    checksums = {effect.target: effect.checksum for effect in core.advance(1.0) if isinstance(effect, SendPacket)}
+    assert checksums == {endpoint_of(1): True, endpoint_of(2): False}
+
+
+def test_state_is_exchanged_with_a_living_member_now_and_then() -> None:
+    core = TestedSwim.make(probe_interval=10_000.0, probe_timeout=9000.0)
+    core.receive(alive("a", at=1), alive("b", at=2), Dead(incarnation=1, node="b", from_node="x"))
+    exchanges = [effect for effect in core.advance(300.0) if isinstance(effect, ExchangeState)]
+    assert 9 <= len(exchanges) <= 11
+    assert Counter(exchange.name for exchange in exchanges).keys() == {"a"}
+    assert not any(exchange.join for exchange in exchanges)
+
+
+def test_no_state_is_exchanged_if_that_is_off() -> None:
+    core = TestedSwim.make(push_pull_interval=0.0)
+    core.receive(alive("a", at=1))
+    assert not any(isinstance(effect, ExchangeState) for effect in core.advance(100.0))
+
+
+def state(name: str, status: NodeStateType, incarnation: int = 1, at: int = 1) -> NodeState:
+    endpoint = endpoint_of(at)
+    return NodeState(
+        name=name, addr=endpoint.address, port=endpoint.port, meta=b"", incarnation=incarnation, state=status,
+        vsn=bytes((1, 5, 2, 2, 5, 4)),
+    )  # fmt: skip
+
+
+def test_a_state_is_merged_so_that_the_living_can_refute() -> None:
+    core = TestedSwim.make()
+    core.receive(*(alive(name, at=number) for number, name in enumerate("abcd")))
+    core.swim.merge(
+        [
+            state("a", NodeStateType.ALIVE, 4, at=0),
+            state("b", NodeStateType.SUSPECT, at=1),
+            state("c", NodeStateType.DEAD, at=2),
+            state("d", NodeStateType.LEFT, at=3),
+            state("e", NodeStateType.ALIVE, at=4),
+            state("f", NodeStateType.DEAD, at=5),
+            state("g", NodeStateType.LEFT, at=6),
+            state("me", NodeStateType.DEAD, 6),
+            evolve(state("h", NodeStateType.ALIVE), addr=b""),
+            state("", NodeStateType.ALIVE),
+        ]
+    )
+    statuses = {name: node.status for name, node in core.swim.rules.nodes.items()}
+    assert statuses == {
+        "me": NodeStatus.ALIVE, "a": NodeStatus.ALIVE, "b": NodeStatus.SUSPECT, "c": NodeStatus.SUSPECT,
+        "d": NodeStatus.LEFT, "e": NodeStatus.ALIVE,
+    }  # fmt: skip
+    assert core.incarnation("a") == 4
+    assert core.incarnation("me") == 7
+
+
+def test_the_state_that_is_sent_is_what_is_known() -> None:
+    core = TestedSwim.make(meta=b"mine")
+    core.receive(alive("a", 3, at=7, meta=b"x"), Suspect(incarnation=3, node="a", from_node="b"))
+    me, a = core.swim.local_state()
+    assert (me.name, me.meta, me.state, me.incarnation) == ("me", b"mine", NodeStateType.ALIVE, 1)
+    assert (a.name, a.addr, a.meta, a.state, a.incarnation) == (
+        "a", endpoint_of(7).address, b"x", NodeStateType.SUSPECT, 3,
+    )  # fmt: skip
+
+
+def test_user_messages_go_to_the_layer_above() -> None:
+    core = TestedSwim.make()
+    core.receive(UserMessage(b"x"), source=endpoint_of(8))
+    assert core.news() == [UserMessageReceived(b"x", endpoint_of(8))]
+
+
+def test_nothing_is_sent_before_there_is_a_core() -> None:
+    core = TestedSwim.make(start=False)
+    assert core.take() == []
+    assert core.swim.next_deadline is None
+    core.swim.start()
+    assert core.swim.next_deadline is not None
+    assert isinstance(core.broadcasts()[0], Alive)
+    assert encode_message(Ping(seq_no=1, node="a"))
