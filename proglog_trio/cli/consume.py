@@ -1,0 +1,235 @@
+"""``proglog-trio consume``."""
+
+import base64
+import binascii
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from attrs import frozen
+from cyclopts import App, Parameter, Token
+
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.record_format import record_line
+from proglog_trio.cli.running import (
+    DEFAULT_NODE_ADDRESS,
+    NodeAddress,
+    Timeout,
+    dialled,
+    failed_at,
+    report,
+    run_interruptible,
+)
+from proglog_trio.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
+
+if TYPE_CHECKING:
+    from proglog_trio.client import ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
+
+app = App(name="consume")
+
+
+def _decode_position(_type: type, tokens: Sequence[Token]) -> bytes:
+    try:
+        return base64.b64decode(tokens[0].value, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"{tokens[0].value!r} is no position that --show-position wrote") from None
+
+
+def _in_range(lowest: int) -> Parameter:
+    def check(_type: type, value: int | None) -> None:
+        if value is not None and not lowest <= value < 2**64:
+            raise ValueError(f"Must be from {lowest} to 2**64 - 1.")
+
+    return Parameter(validator=check, metavar="N", allow_leading_hyphen=True)
+
+
+@app.default
+def consume(
+    *,
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    from_offset: Annotated[
+        int | None,
+        _in_range(0),
+        Parameter(help="Begin with the record at this offset; without it and --position, with the lowest there is."),
+    ] = None,
+    position: Annotated[
+        bytes | None,
+        Parameter(
+            converter=_decode_position,
+            n_tokens=1,
+            metavar="TEXT",
+            allow_leading_hyphen=True,
+            help="Begin where another consume, on this node or any other, ended: what its --show-position wrote.",
+        ),
+    ] = None,
+    count: Annotated[int | None, _in_range(1), Parameter(help="End after so many records.")] = None,
+    follow: Annotated[bool, flag("At the log's end wait for new records; Ctrl-C ends it then, with code 0.")] = False,
+    skip_missing: Annotated[
+        bool,
+        flag(
+            "Go on where records are missing, because retention dropped them or because they are damaged, and "
+            "name them, instead of ending there with an error.",
+        ),
+    ] = False,
+    show_position: Annotated[
+        bool,
+        flag("At the end, write the position after the last record to standard error."),
+    ] = False,
+    timeout: Timeout = 10.0,
+    json: Annotated[
+        bool,
+        flag(
+            "Write a JSON object a record, with its offset, origin, sequence, log_time and, where it has them, "
+            "timestamp, key and headers. Bytes that are no UTF-8 are in value_base64, key_base64, headers_base64.",
+        ),
+    ] = False,
+) -> int:
+    """Read records from a node and write their values, one a line.
+
+    It ends at what is the log's end when it begins, unless told to --follow. After a lost connection it goes on where
+    it was, without gap or repeat.
+    """
+    if from_offset is not None and position is not None:
+        raise CommandError("--from-offset and --position are two places to begin: give one.", ExitCode.USAGE)
+    options = Options(dialled(addr), from_offset, position, count, follow, skip_missing, show_position, timeout, json)
+    return run_interruptible(partial(_consume, options), after_signal=ExitCode.DONE if follow else ExitCode.INTERRUPTED)
+
+
+@frozen
+class Options:
+    """What the command was told."""
+
+    address: str
+    from_offset: int | None
+    position: bytes | None
+    count: int | None
+    follow: bool
+    skip_missing: bool
+    show_position: bool
+    timeout: float
+    json: bool
+
+
+async def _consume(options: Options) -> int:
+    from proglog_trio.cli.output import StandardOutput
+    from proglog_trio.cli.progress import progress
+    from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, open_consumer
+    from proglog_trio.errors import PositionError
+    from proglog_trio.log import Position
+    from proglog_trio.log_output import configure_log_output
+
+    configure_log_output("console", "warning")
+
+    if options.position is not None:
+        try:
+            Position.decode(options.position)
+        except PositionError as error:
+            raise CommandError(f"--position: {error}", ExitCode.USAGE) from error
+    output = StandardOutput()
+    writer = JsonWriter() if options.json else ValueWriter()
+    config = ConsumerConfig(
+        offset=options.from_offset,
+        position=options.position,
+        follow=options.follow,
+        skip_missing=options.skip_missing,
+        connect_timeout=options.timeout,
+        reconnect_timeout=options.timeout,
+    )
+    left = options.count
+    position = options.position
+    try:
+        with progress("consuming", wanted=not sys.stdout.isatty()) as counted:
+            async with open_consumer(options.address, config, connection=reading_connection()) as consumer:
+                position = consumer.position
+                async for whole in consumer.batches():
+                    batch = whole if left is None or len(whole) <= left else whole.part(0, left)
+                    _name_skipped(batch.skipped)
+                    data = writer.lines(batch)
+                    await output.write(data)
+                    position = batch.position
+                    counted(records=len(batch), size=len(data))
+                    if left is not None:
+                        left -= len(batch)
+                        if left == 0:
+                            break
+    except NodeUnreachable as error:
+        raise failed_at(options.address, error, ExitCode.UNREACHABLE) from error
+    except ClientError as error:
+        raise failed_at(options.address, error, ExitCode.FAILED) from error
+    finally:
+        if options.show_position and position is not None:
+            report(f"position: {base64.urlsafe_b64encode(position).decode()}")
+    return ExitCode.FAILED if writer.malformed else ExitCode.DONE
+
+
+def reading_connection() -> "ConnectionConfig":
+    """Return a connection that takes whatever a node may be configured to send."""
+    from proglog_trio.client import ConnectionConfig
+    from proglog_trio.rpc.transport import TransportConfig
+
+    return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE))
+
+
+def _name_skipped(skipped: "Sequence[SkippedRange]") -> None:
+    for each in skipped:
+        report(f"offsets {each.from_offset} to {each.to_offset - 1} are missing: {each.reason}")
+
+
+class ValueWriter:
+    """Makes lines of values. ``malformed`` counts what cannot be read, each of which is named on standard error."""
+
+    def __init__(self) -> None:
+        self.malformed = 0
+
+    def lines(self, batch: "ConsumedBatch") -> bytes:
+        """Return the lines of a batch."""
+        from proglog_trio.client import MalformedRecord
+
+        try:
+            return self._join(batch)
+        except MalformedRecord:
+            return self._join_one_by_one(batch)
+
+    def _join(self, batch: "ConsumedBatch") -> bytes:
+        return b"\n".join([*batch.values(), b""])
+
+    def _join_one_by_one(self, batch: "ConsumedBatch") -> bytes:
+        from proglog_trio.client import MalformedRecord
+
+        lines = []
+        try:
+            batch.rows()
+        except MalformedRecord as error:
+            self._count(error)
+            return b""
+        for index in range(len(batch)):
+            try:
+                lines.append(self._join(batch.part(index, 1)))
+            except MalformedRecord as error:
+                self._count(error)
+        return b"".join(lines)
+
+    def _count(self, error: "MalformedRecord") -> None:
+        report(str(error))
+        self.malformed += error.count
+
+
+class JsonWriter(ValueWriter):
+    """Makes lines of JSON objects."""
+
+    def _join(self, batch: "ConsumedBatch") -> bytes:
+        return b"".join(
+            [
+                record_line(
+                    {
+                        "offset": record.offset,
+                        "origin": str(record.origin),
+                        "sequence": record.sequence,
+                        "log_time": record.log_time,
+                    },
+                    record,
+                )
+                for record in batch
+            ]
+        )

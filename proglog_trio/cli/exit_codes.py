@@ -1,0 +1,41 @@
+"""The exit codes of the commands, which scripts may rely on."""
+
+from enum import IntEnum
+from typing import Self
+
+
+class ExitCode(IntEnum):
+    """How a command ended. The meaning of each is also the text of the reference documentation."""
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        """Make a member of its number and what the number means."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    meaning: str
+
+    DONE = 0, "Everything that was asked for is done."
+    FAILED = 1, "The work failed, or a part of it: a record was refused, a log is damaged, a node stopped on an error."
+    USAGE = (
+        2,
+        (
+            "Nothing was done, because it was asked for wrongly: an unknown option or key of the configuration file, a "
+            "bad value, an address that cannot be listened on, a data directory that cannot be used, a file that "
+            "cannot be read."
+        ),
+    )
+    UNREACHABLE = 3, "The node could not be reached, or the connection to it was lost for good."
+    INTERRUPTED = 130, "Ended by Ctrl-C before the work was done. A node that is told to stop that way ends with 0."
+
+
+class CommandError(Exception):
+    """A command that cannot go on. The message is one line, shown to the user as it is.
+
+    ``code`` is what the process exits with.
+    """
+
+    def __init__(self, message: str, code: ExitCode) -> None:
+        super().__init__(message)
+        self.code = code

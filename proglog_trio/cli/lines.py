@@ -1,0 +1,66 @@
+"""Reading lines from a file descriptor without holding up the event loop, and without an unbounded line."""
+
+import os
+from collections.abc import AsyncIterator
+
+import trio
+from attrs import frozen
+
+_READ_BYTES = 1024 * 1024
+
+
+@frozen
+class Line:
+    """A line without its end, and its number from 1. ``length`` is that of the line when it was too long to keep."""
+
+    number: int
+    text: bytes
+    length: int | None = None
+
+
+class LineSplitter:
+    """Cuts what is read into lines. A line of more than ``longest`` bytes is counted and not kept.
+
+    A last line without an end counts as a line.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._number = 0
+        self._kept = b""
+        self._length = 0
+
+    def feed(self, data: bytes) -> list[Line]:
+        """Take what was read next and return the lines that it ends."""
+        *ended, rest = data.split(b"\n")
+        lines = [self._end(piece) for piece in ended]
+        self._begin(rest)
+        return lines
+
+    def finish(self) -> list[Line]:
+        """Return the last line if the input did not end with a line's end."""
+        return [self._end(b"")] if self._length else []
+
+    def _begin(self, piece: bytes) -> None:
+        self._length += len(piece)
+        self._kept = b"" if self._length > self._longest else self._kept + piece
+
+    def _end(self, piece: bytes) -> Line:
+        self._begin(piece)
+        self._number += 1
+        too_long = self._length > self._longest
+        line = Line(self._number, self._kept, self._length if too_long else None)
+        self._kept, self._length = b"", 0
+        return line
+
+
+async def read_lines(descriptor: int, longest: int) -> AsyncIterator[tuple[list[Line], int]]:
+    """Yield the lines of each read, with the number of bytes read; a read returns as soon as there is something.
+
+    Reads happen in a thread that is abandoned on cancellation: a terminal or a pipe may have nothing for ever. Raises
+    OSError.
+    """
+    splitter = LineSplitter(longest)
+    while data := await trio.to_thread.run_sync(os.read, descriptor, _READ_BYTES, abandon_on_cancel=True):
+        yield splitter.feed(data), len(data)
+    yield splitter.finish(), 0

@@ -1,0 +1,88 @@
+"""``proglog-trio node``."""
+
+import json as json_format
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
+from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
+
+if TYPE_CHECKING:
+    from proglog_trio.node import RunningNode
+
+app = App(name="node", config=[environment(), config_file_source])
+
+_JSON_VARIABLE = "PROGLOG_JSON"
+
+
+@app.default
+def node(
+    *,
+    config: Annotated[NodeConfig | None, Parameter(name="*")] = None,
+    json: Annotated[bool, flag("Say that the node is ready with one JSON object on standard output.")] = False,
+) -> int:
+    """Run a node until it is told to stop, by Ctrl-C or SIGTERM.
+
+    Without options it runs a single node on loopback and keeps its log in ./proglog-data. Once it is ready it says so
+    in one line on standard output. A second Ctrl-C or SIGTERM ends it at once.
+    """
+    config = config or NodeConfig()
+    # imported late: `node --help` needs none of it
+    import structlog
+
+    from proglog_trio.errors import AddressUnavailable, DataDirectoryError, NameTaken
+    from proglog_trio.log_output import configure_log_output
+
+    configure_log_output(config.log_format, config.log_level)
+    logger = structlog.get_logger("proglog_trio.cli.node")
+    for variable in unknown_variables(os.environ, also_known=[ADDRESS_VARIABLE, _JSON_VARIABLE]):
+        logger.warning("a variable of the environment is no option and is ignored", variable=variable)
+    try:
+        return run_interruptible(
+            partial(_run, config, json=json),
+            after_signal=ExitCode.DONE,
+            on_signal=lambda number: logger.info("told to stop", signal=number.name),
+        )
+    except (DataDirectoryError, AddressUnavailable, NameTaken) as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
+    except Exception:
+        logger.exception("the node stopped on an error")
+        return ExitCode.FAILED
+
+
+async def _run(config: NodeConfig, *, json: bool) -> int:
+    import trio
+
+    from proglog_trio.node import run_node
+
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(run_node, config)
+        print(_described(running) if json else _readable(running), flush=True)
+    # It was told to leave, and has.
+    return ExitCode.DONE
+
+
+def _described(running: "RunningNode") -> str:
+    return json_format.dumps(
+        {
+            "node_name": running.name,
+            "rpc_addr": str(running.rpc_address),
+            "gossip_addr": str(running.gossip_address),
+            "data_dir": str(running.data_dir),
+            "lowest_offset": running.lowest_offset,
+            "next_offset": running.next_offset,
+            "pid": os.getpid(),
+        }
+    )
+
+
+def _readable(running: "RunningNode") -> str:
+    held = running.next_offset - running.lowest_offset
+    return (
+        f"node {running.name} is ready: it takes RPCs at {running.rpc_address}, gossips at {running.gossip_address} "
+        f"and keeps its log in {running.data_dir} ({held} records)"
+    )

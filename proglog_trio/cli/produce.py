@@ -1,0 +1,253 @@
+"""``proglog-trio produce``."""
+
+import json as json_format
+import os
+import stat
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from attrs import define, frozen
+from cyclopts import App, Parameter
+
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.running import (
+    DEFAULT_NODE_ADDRESS,
+    NodeAddress,
+    Timeout,
+    dialled,
+    failed_at,
+    report,
+    run_interruptible,
+)
+from proglog_trio.config import flag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import trio
+
+    from proglog_trio.cli.lines import Line
+    from proglog_trio.cli.output import StandardOutput
+    from proglog_trio.cli.progress import Progress
+    from proglog_trio.client import BatchDelivery, DeliveredBatch, DeliveryError, Producer
+
+app = App(name="produce")
+
+# deliveries that nobody has waited for; with what the producer itself buffers this bounds the memory
+_DELIVERIES = 64
+_PROBLEMS_SHOWN = 10
+# what packing adds to a line at most: the array of records, the record's own, the lengths of value and key
+_PACKING_BYTES = 64
+
+
+@app.default
+def produce(
+    file: Annotated[
+        Path | None, Parameter(help="Where the records are read from; standard input without it, or with -.")
+    ] = None,
+    /,
+    *,
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    key_separator: Annotated[
+        str | None,
+        Parameter(
+            metavar="TEXT",
+            allow_leading_hyphen=True,
+            help="What comes before the first TEXT in a line is the record's key, what comes after it the value.",
+        ),
+    ] = None,
+    timeout: Timeout = 10.0,
+    json: Annotated[bool, flag("Write one JSON object for each batch that is stored, with its offsets.")] = False,
+) -> int:
+    """Write records to a node, one a line.
+
+    A record is acknowledged when it is on the node's disk. An empty line or one that is too large is named, with its
+    number, and left out; the exit code is 1 then. At the end, a line on standard error says how many records are
+    stored, and where.
+    """
+    if key_separator == "":
+        raise CommandError("--key-separator must not be empty.", ExitCode.USAGE)
+    options = Options(dialled(addr), key_separator.encode() if key_separator else None, timeout, json)
+    try:
+        descriptor = sys.stdin.fileno() if file in (None, Path("-")) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}", ExitCode.USAGE) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise CommandError(f"{file}: it is a directory", ExitCode.USAGE)
+    size = status.st_size if stat.S_ISREG(status.st_mode) else None
+    return run_interruptible(partial(_produce, descriptor, size, options))
+
+
+@frozen
+class Options:
+    """What the command was told."""
+
+    address: str
+    key_separator: bytes | None
+    timeout: float
+    json: bool
+
+
+@define
+class Tally:
+    """What became of the records. Their offsets are one range unless others write meanwhile."""
+
+    sent: int = 0
+    stored: int = 0
+    left_out: int = 0
+    lowest: int | None = None
+    highest: int = 0
+
+    def add(self, delivered: "DeliveredBatch") -> None:
+        """Count a batch that is stored."""
+        self.stored += delivered.count
+        self.lowest = delivered.base_offset if self.lowest is None else min(self.lowest, delivered.base_offset)
+        self.highest = max(self.highest, delivered.base_offset + delivered.count - 1)
+
+    def leave_out(self, line: "Line", problem: str) -> None:
+        """Count a line that is not sent, and say why for the first few."""
+        self.left_out += 1
+        if self.left_out <= _PROBLEMS_SHOWN:
+            report(f"line {line.number}: {problem}")
+
+    def summary(self) -> str:
+        """Say in one line what became of all."""
+        if self.lowest is None:
+            stored = "no record stored"
+        elif self.stored == 1:
+            stored = f"1 record stored at offset {self.lowest}"
+        else:
+            where = "at offsets" if self.highest - self.lowest + 1 == self.stored else "between offsets"
+            stored = f"{self.stored} records stored {where} {self.lowest} to {self.highest}"
+        left_out = f", {self.left_out} lines left out" if self.left_out else ""
+        open_ = self.sent - self.stored
+        return f"{stored}{left_out}" + (f", {open_} records sent and not acknowledged" if open_ else "")
+
+
+@define
+class Settler:
+    """Waits for deliveries in the order of their sending, and takes note of them.
+
+    ``failure`` is the first delivery's that failed, with the lines it was about; ``reading`` is cancelled then.
+    """
+
+    tally: Tally
+    output: "StandardOutput | None"
+    reading: "trio.CancelScope"
+    failure: "tuple[range, DeliveryError] | None" = None
+
+    async def run(self, deliveries: "trio.MemoryReceiveChannel[Sent]") -> None:
+        """Take note of deliveries until no more come."""
+        from proglog_trio.client import DeliveryError
+
+        async for sent in deliveries:
+            for outcome in await sent.delivery.outcomes():
+                if isinstance(outcome, DeliveryError):
+                    if self.failure is None:
+                        self.failure = (sent.lines, outcome)
+                        self.reading.cancel()
+                else:
+                    self.tally.add(outcome)
+                    if self.output is not None:
+                        await self.output.write(_described(outcome))
+
+
+def _described(batch: "DeliveredBatch") -> bytes:
+    described = {
+        "base_offset": batch.base_offset,
+        "count": batch.count,
+        "origin": str(batch.origin),
+        "base_sequence": batch.base_sequence,
+        "log_time": batch.log_time,
+        "duplicate": batch.duplicate,
+    }
+    return json_format.dumps(described).encode() + b"\n"
+
+
+@frozen
+class Sent:
+    """Records that were handed to the producer, and the lines between which they stood."""
+
+    lines: range
+    delivery: "BatchDelivery"
+
+
+async def _produce(descriptor: int, size: int | None, options: Options) -> int:
+    import trio
+
+    from proglog_trio.cli.output import StandardOutput
+    from proglog_trio.cli.progress import progress
+    from proglog_trio.client import DeliveryTimeout, NodeUnreachable, ProducerConfig, open_producer
+    from proglog_trio.log_output import configure_log_output
+
+    configure_log_output("console", "warning")
+
+    tally = Tally()
+    config = ProducerConfig(connect_timeout=options.timeout, delivery_timeout=options.timeout)
+    settler = Settler(tally, StandardOutput() if options.json else None, trio.CancelScope())
+    sending, settling = trio.open_memory_channel[Sent](_DELIVERIES)
+    try:
+        with progress("producing", total_bytes=size, wanted=not os.isatty(descriptor)) as count:
+            async with open_producer(options.address, config) as producer, trio.open_nursery() as nursery:
+                nursery.start_soon(settler.run, settling)
+                async with sending:
+                    with settler.reading:
+                        await _send_lines(descriptor, options, producer, sending, tally, count)
+    except NodeUnreachable as error:
+        raise failed_at(options.address, error, ExitCode.UNREACHABLE) from error
+    finally:
+        if tally.sent or tally.left_out:
+            report(tally.summary())
+    if settler.failure is not None:
+        lines, failure = settler.failure
+        code = ExitCode.UNREACHABLE if isinstance(failure, DeliveryTimeout) else ExitCode.FAILED
+        raise CommandError(f"lines {lines.start} to {lines.stop - 1}: {failure}", code) from failure
+    return ExitCode.FAILED if tally.left_out else ExitCode.DONE
+
+
+async def _send_lines(
+    descriptor: int,
+    options: Options,
+    producer: "Producer",
+    sending: "trio.MemorySendChannel[Sent]",
+    tally: Tally,
+    count: "Progress",
+) -> None:
+    from proglog_trio.cli.lines import read_lines
+    from proglog_trio.log.record import Record
+
+    longest = producer.config.max_batch_bytes - _PACKING_BYTES
+    try:
+        async for lines, size in read_lines(descriptor, longest):
+            kept = [line for line in lines if _is_sound(line, longest, tally)]
+            count(records=len(kept), size=size)
+            if not kept:
+                continue
+            if options.key_separator is None:
+                delivery = await producer.send_batch([line.text for line in kept])
+            else:
+                records = (Record(value, key) for key, value in _keyed(kept, options.key_separator))
+                delivery = await producer.send_many(records)
+            tally.sent += len(kept)
+            await sending.send(Sent(range(kept[0].number, kept[-1].number + 1), delivery))
+    except OSError as error:
+        raise CommandError(f"reading failed: {error.strerror}", ExitCode.FAILED) from error
+
+
+def _is_sound(line: "Line", longest: int, tally: Tally) -> bool:
+    if line.length is not None:
+        tally.leave_out(line, f"its {line.length} bytes are more than the {longest} that a record can have")
+        return False
+    if not line.text:
+        tally.leave_out(line, "it is empty")
+        return False
+    return True
+
+
+def _keyed(lines: "list[Line]", separator: bytes) -> "Iterator[tuple[bytes | None, bytes]]":
+    for line in lines:
+        key, found, value = line.text.partition(separator)
+        yield (key, value) if found else (None, line.text)

@@ -1,0 +1,138 @@
+"""How commands that talk to a node run: under Trio, ended cleanly by Ctrl-C and SIGTERM."""
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+
+from cyclopts import Parameter, Token
+
+from proglog_trio.address import Address
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, parse_seconds
+
+ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
+DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
+
+# a producer cannot be sure for longer that a retry is recognised
+_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 0.1, 300.0
+
+
+def _check_address(_type: type, value: str) -> None:
+    if Address.parse(value, default_port=DEFAULT_RPC_PORT).port == 0:
+        raise ValueError("Nothing can be reached at port 0.")
+
+
+NodeAddress = Annotated[
+    str,
+    Parameter(
+        name="--addr",
+        env_var=ADDRESS_VARIABLE,
+        validator=_check_address,
+        metavar="HOST:PORT",
+        help="The node to talk to.",
+    ),
+]
+"""The option of every command that talks to a node."""
+
+
+def _seconds(_type: type, tokens: Sequence[Token]) -> float:
+    return parse_seconds(tokens[0].value)
+
+
+def _check_timeout(_type: type, value: float) -> None:
+    if not _SHORTEST_TIMEOUT <= value <= _LONGEST_TIMEOUT:
+        raise ValueError(f"Must be from {_SHORTEST_TIMEOUT} to {_LONGEST_TIMEOUT} seconds.")
+
+
+Timeout = Annotated[
+    float,
+    Parameter(
+        name="--timeout",
+        converter=_seconds,
+        validator=_check_timeout,
+        metavar="TIME",
+        help="How long to go on trying when the node cannot be reached or does not answer: seconds, or 1m.",
+    ),
+]
+"""The option that bounds every wait for a node."""
+
+
+def dialled(address: str) -> str:
+    """Return the address with its port, which may be left out when it is the default."""
+    return str(Address.parse(address, default_port=DEFAULT_RPC_PORT))
+
+
+def run_interruptible(
+    main: Callable[[], Awaitable[int]],
+    *,
+    after_signal: ExitCode = ExitCode.INTERRUPTED,
+    on_signal: Callable[[signal.Signals], None] | None = None,
+) -> int:
+    """Run ``main`` under Trio and return its exit code.
+
+    A SIGINT or SIGTERM is handed to ``on_signal`` and cancels ``main``, and ``after_signal`` is returned once that has
+    unwound. A second signal ends the process at once, whatever it hangs on. An exception of ``main`` is raised as it
+    is.
+    """
+    import trio  # late: no command needs it to explain itself
+
+    return trio.run(_run, main, after_signal, on_signal or _say_nothing)
+
+
+async def _run(
+    main: Callable[[], Awaitable[int]], after_signal: ExitCode, on_signal: Callable[[signal.Signals], None]
+) -> int:
+    import trio
+
+    code: int = after_signal
+    failure: BaseException | None = None
+    # around the nursery: until all has unwound, a second signal must meet the kernel's handler and not Python's
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+
+        async def cancel_on_signal() -> None:
+            async for number in signals:
+                _end_on_next_signal()
+                on_signal(signal.Signals(number))
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_on_signal)
+            try:
+                code = await main()
+            except BaseExceptionGroup as group:
+                failure = group.split(trio.Cancelled)[1]
+            except Exception as error:  # noqa: BLE001 (carried out of the nursery, which would wrap it in a group)
+                failure = error
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise only_leaf(failure)
+    return code
+
+
+def _say_nothing(_signal: signal.Signals) -> None:
+    """Unwind in silence."""
+
+
+def _end_on_next_signal() -> None:
+    """Give SIGINT and SIGTERM back to the kernel, so that another one ends the process even when the loop is stuck."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def only_leaf(error: BaseException) -> BaseException:
+    """Return the exception inside groups that hold nothing else; the error itself otherwise."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def failed_at(address: str, error: Exception, code: ExitCode) -> CommandError:
+    """Return the error of a command whose node, at ``address``, did not do what was asked."""
+    message = str(error)
+    return CommandError(message if address in message else f"{address}: {message}", code)
+
+
+def report(message: str) -> None:
+    """Write one line for people to standard error."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,200 @@
+"""A node: its parts, wired together. Nothing else does that.
+
+```
+run_node
+├── log            its committer thread, retention and scrub; outermost, so that it closes last
+└── parts          one nursery, shielded from being cancelled out of order
+    ├── server     gRPC; given the log and the membership
+    └── membership gossip; tells the others where the server is
+```
+
+Cancelling `run_node`, or telling the node to leave over gRPC, stops it in order: it leaves the cluster, the server
+takes nothing more, ends what is under way and closes every connection (each step with its own bound), then the log
+commits what it accepted and closes.
+"""
+
+import random
+from functools import partial
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+from attrs import define, field, frozen
+
+from proglog_trio import __version__
+from proglog_trio.address import Address
+from proglog_trio.config import KIBIBYTE, NodeConfig
+from proglog_trio.log import Log, LogConfig, open_log
+from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
+from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership.wire import Keyring
+from proglog_trio.rpc.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.cluster_service import ClusterService
+from proglog_trio.rpc.log_service import LogService, open_log_service
+from proglog_trio.rpc.server import ServerConfig, serve
+from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
+
+# what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
+_MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
+
+_logger = structlog.get_logger(__name__)
+
+
+@frozen
+class RunningNode:
+    """A node that is ready.
+
+    Attributes:
+        name: what it is called.
+        rpc_address: what clients dial.
+        gossip_address: what other members send gossip to.
+        data_dir: where its log is, absolute.
+        lowest_offset, next_offset: what the log held when it was opened: [lowest, next).
+    """
+
+    name: str
+    rpc_address: Address
+    gossip_address: Address
+    data_dir: Path
+    lowest_offset: int
+    next_offset: int
+
+
+async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNode] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run a node until it is cancelled or told to leave; see above for how it stops.
+
+    Args:
+        config: what it is told.
+        task_status: is given the node once it takes requests and gossips.
+
+    Raises:
+        DataDirectoryError: the data directory cannot be used.
+        AddressUnavailable: nobody can listen at an address, or another process does.
+        NameTaken: a member of the cluster that is alive has the node's name.
+    """
+    async with asyncio_loop(), open_log(log_config(config)) as log:
+        membership = await bind_membership(gossip_config(config), _tags(config, log, None), rng=random.SystemRandom())
+        parts = _Parts(config, log, membership)
+        try:
+            async with open_log_service(
+                log, parts.servers, LogServiceConfig(cluster_size=config.cluster_size)
+            ) as service:
+                await parts.run(service, task_status)
+        finally:
+            await membership.gossip.close()
+            _logger.info("server stopped; closing the log")
+
+
+@define(eq=False)
+class _Parts:
+    """The server and the membership, which are started and stopped in order."""
+
+    config: NodeConfig
+    log: Log
+    membership: Membership
+    _stop: trio.Event = field(factory=trio.Event)
+    _starting: trio.CancelScope = field(factory=trio.CancelScope)
+
+    async def run(self, service: LogService, task_status: trio.TaskStatus[RunningNode]) -> None:
+        async with trio.open_nursery() as watch:
+            # The shield keeps a cancellation from ending the parts all at once; this task sees it for them.
+            watch.start_soon(self._watch_for_cancellation)
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as parts:
+                    node = None
+                    with self._starting:
+                        node = await self._start(parts, service)
+                    if node is not None:
+                        task_status.started(node)
+                        await self._stop.wait()
+                        await self._leave()
+                    parts.cancel_scope.cancel()
+            watch.cancel_scope.cancel()
+
+    async def _watch_for_cancellation(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stop.set()
+        self._starting.cancel()
+
+    async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
+        config, membership = self.config, self.membership
+        cluster = ClusterService(membership, config.bind_addr.port, self.stop)
+        serving = partial(serve, [service, cluster], config=server_config(config))
+        _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
+        rpc_address = config.rpc_address(port)
+        membership.gossip.core.set_tags(_tags(config, self.log, rpc_address))
+        await parts.start(membership.run, config.start_join_addrs)
+        endpoint = membership.gossip.endpoint
+        _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
+        return RunningNode(
+            config.node_name,
+            rpc_address,
+            Address(endpoint.host, endpoint.port),
+            config.data_dir.absolute(),
+            self.log.lowest_offset,
+            self.log.next_offset,
+        )
+
+    async def _leave(self) -> None:
+        if self.config.no_leave_on_terminate:
+            return
+        with trio.move_on_after(self.config.leave_timeout) as scope:
+            await self.membership.leave()
+        if scope.cancelled_caught:
+            _logger.warning("not everybody could be told that this node leaves", after=self.config.leave_timeout)
+
+    def servers(self) -> list[ServerInfo]:
+        """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
+        return [
+            ServerInfo(member.name, member.tags[RPC_ADDRESS_TAG])
+            for member in self.membership.members()
+            if member.status is MemberStatus.ALIVE and member.tags.get(RPC_ADDRESS_TAG)
+        ]
+
+
+def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str, str]:
+    """Return what a node tells its cluster of itself."""
+    tags = {
+        "cluster_name": config.cluster_name,
+        "directory_id": log.directory_id.hex(),
+        "version": __version__,
+    }
+    return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
+
+
+def gossip_config(config: NodeConfig) -> GossipConfig:
+    """Return what a node's configuration says about gossip."""
+    return GossipConfig(
+        name=config.node_name,
+        bind_host=config.bind_addr.host,
+        bind_port=config.bind_addr.port,
+        advertise_host=config.advertise_addr,
+        profile=config.profile(),
+        keyring=None if config.encrypt is None else Keyring.from_base64([config.encrypt]),
+    )
+
+
+def log_config(config: NodeConfig) -> LogConfig:
+    """Return what a node's configuration says about its log."""
+    return LogConfig(
+        directory=config.data_dir,
+        cluster_name=config.cluster_name,
+        segment_bytes=config.segment_bytes,
+        retention_bytes=config.retention_bytes,
+        retention_seconds=config.retention_age,
+        max_batch_bytes=config.max_message_bytes - _MESSAGE_OVERHEAD_BYTES,
+    )
+
+
+def server_config(config: NodeConfig) -> ServerConfig:
+    """Return what a node's configuration says about its server."""
+    limits = ServerConfig()
+    return attrs.evolve(limits, transport=attrs.evolve(limits.transport, message_bytes=config.max_message_bytes))

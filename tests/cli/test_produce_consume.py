@@ -1,0 +1,359 @@
+import base64
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from proglog_trio.cli.consume import JsonWriter, ValueWriter
+from proglog_trio.cli.exit_codes import ExitCode
+from proglog_trio.client import ConsumedBatch, open_producer
+from proglog_trio.config import NodeConfig
+from proglog_trio.log import Batch, LogConfig, open_log
+from proglog_trio.log.frame import FrameHeader
+from proglog_trio.log.origin import Origin
+from proglog_trio.log.position import Position
+from proglog_trio.log.record import Record, pack_records
+from proglog_trio.node import RunningNode, run_node
+from tests.node_process import (
+    READY_SECONDS,
+    STOP_SECONDS,
+    allow_small_files_only,
+    clean_environment,
+    node_process,
+    read_line,
+    run_command,
+)
+
+
+@pytest.fixture
+async def address(tmp_path: Path, nursery: trio.Nursery) -> str:
+    """A node that runs in this process."""
+    node: RunningNode = await nursery.start(run_node, NodeConfig(data_dir=tmp_path / "data", rpc_port=0))
+    return str(node.rpc_address)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens, and nobody can begin to."""
+    with closing(socket.socket()) as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "proglog_trio", *arguments]
+
+
+def objects(output: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+async def test_lines_go_in_and_out(address: str) -> None:
+    lines = b"hello, log\nsecond \xff line\nno end"
+    assert await run_command("produce", "--addr", address, stdin=lines) == (
+        ExitCode.DONE,
+        b"",
+        "3 records stored at offsets 0 to 2\n",
+    )
+    assert await run_command("consume", "--addr", address) == (ExitCode.DONE, lines + b"\n", "")
+    code, output, _ = await run_command("consume", "--addr", address, "--from-offset", "1", "--count", "1")
+    assert (code, output) == (ExitCode.DONE, b"second \xff line\n")
+    # at the end there is nothing, and that is no error
+    assert await run_command("consume", "--from-offset", "3", PROGLOG_ADDR=address) == (ExitCode.DONE, b"", "")
+
+
+async def test_large_file(address: str, tmp_path: Path) -> None:
+    lines = b"".join(b"%d %s\n" % (number, b"x" * (number % 300)) for number in range(50_000))
+    file = tmp_path / "lines"
+    file.write_bytes(lines)
+    code, output, errors = await run_command("produce", str(file), "--addr", address, "--json")
+    assert (code, errors) == (ExitCode.DONE, "50000 records stored at offsets 0 to 49999\n")
+    batches = objects(output)
+    assert [batch["base_offset"] for batch in batches] == [0] + [
+        batch["base_offset"] + batch["count"] for batch in batches[:-1]
+    ]
+    assert sum(batch["count"] for batch in batches) == 50_000
+    assert await run_command("consume", "--addr", address) == (ExitCode.DONE, lines, "")
+
+
+async def test_keys_and_json(address: str) -> None:
+    lines = b"k=v=w\nno key\n=only value\nonly key=\n" + b"\xff=\xfe\n"
+    assert (await run_command("produce", "--addr", address, "--key-separator", "=", stdin=lines))[0] == ExitCode.DONE
+    code, output, _ = await run_command("consume", "--addr", address, "--json")
+    assert code == ExitCode.DONE
+    found = objects(output)
+    assert [(record["offset"], record["sequence"]) for record in found] == [(n, n) for n in range(5)]
+    assert len({record["origin"] for record in found}) == 1
+    keys_and_values = [
+        {name: field for name, field in record.items() if name not in {"offset", "sequence", "origin", "log_time"}}
+        for record in found
+    ]
+    assert keys_and_values == [
+        {"key": "k", "value": "v=w"},
+        {"value": "no key"},
+        {"key": "", "value": "only value"},
+        {"key": "only key", "value": ""},
+        {"key_base64": base64.b64encode(b"\xff").decode(), "value_base64": base64.b64encode(b"\xfe").decode()},
+    ]
+
+
+async def test_headers_and_timestamp_as_json(address: str) -> None:
+    async with open_producer(address) as producer:
+        headers = {"text": "ä".encode(), "bytes": b"\xff"}
+        await (await producer.send(b"v", headers=headers, timestamp=1_700_000_000_000)).wait()
+    (record,) = objects((await run_command("consume", "--addr", address, "--json"))[1])
+    assert record["timestamp"] == 1_700_000_000_000
+    assert record["headers"] == {"text": "ä"}
+    assert record["headers_base64"] == {"bytes": "/w=="}
+
+
+async def test_lines_that_are_no_records_are_named_and_the_rest_is_stored(address: str) -> None:
+    lines = b"one\n\n" + b"x" * (5 << 20) + b"\ntwo\n"
+    code, _, errors = await run_command("produce", "--addr", address, stdin=lines)
+    assert code == ExitCode.FAILED
+    empty, long, summary = errors.splitlines()
+    assert empty == "line 2: it is empty"
+    assert long.startswith("line 3: its 5242880 bytes are more than the ")
+    assert summary == "2 records stored at offsets 0 to 1, 2 lines left out"
+    assert (await run_command("consume", "--addr", address))[1] == b"one\ntwo\n"
+
+
+async def test_many_bad_lines_are_counted(address: str) -> None:
+    code, _, errors = await run_command("produce", "--addr", address, stdin=b"\n" * 1000)
+    assert code == ExitCode.FAILED
+    assert errors.splitlines()[-1] == "no record stored, 1000 lines left out"
+    assert len(errors.splitlines()) == 11
+
+
+async def test_nothing_to_produce(address: str) -> None:
+    assert await run_command("produce", "--addr", address) == (ExitCode.DONE, b"", "")
+
+
+async def test_position_goes_on_where_another_ended(address: str) -> None:
+    await run_command("produce", "--addr", address, stdin=b"a\nb\nc\n")
+    code, output, errors = await run_command("consume", "--addr", address, "--count", "2", "--show-position")
+    assert (code, output) == (ExitCode.DONE, b"a\nb\n")
+    position = errors.removeprefix("position: ").strip()
+    code, output, errors = await run_command("consume", "--addr", address, "--position", position, "--show-position")
+    assert (code, output) == (ExitCode.DONE, b"c\n")
+    end = errors.removeprefix("position: ").strip()
+    assert (await run_command("consume", "--addr", address, "--position", end))[:2] == (ExitCode.DONE, b"")
+
+
+async def test_position_that_is_none(address: str) -> None:
+    code, output, errors = await run_command("consume", "--addr", address, "--position", "AAAA")
+    assert (code, output) == (ExitCode.USAGE, b"")
+    assert errors.startswith("proglog-trio: --position: ")
+
+
+async def test_offset_past_the_end(address: str) -> None:
+    await run_command("produce", "--addr", address, stdin=b"a\n")
+    code, output, errors = await run_command("consume", "--addr", address, "--from-offset", "2")
+    assert (code, output) == (ExitCode.FAILED, b"")
+    assert "offset 2 is out of range: the log holds offsets 0 to 0" in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["produce", "consume"])
+async def test_nobody_there(name: str, nobody: str) -> None:
+    code, output, errors = await run_command(name, "--addr", nobody, "--timeout", "0.5", stdin=b"a\n")
+    assert (code, output) == (ExitCode.UNREACHABLE, b"")
+    assert errors.startswith("proglog-trio: ")
+    assert nobody in errors
+    assert len(errors.splitlines()) == 1
+
+
+async def test_produce_to_a_node_that_takes_no_more(tmp_path: Path) -> None:
+    lines = b"".join(b"%d " % number + b"x" * 1000 + b"\n" for number in range(5000))
+    async with node_process(tmp_path / "data", preexec=allow_small_files_only) as node:
+        code, _, errors = await run_command("produce", "--addr", node.address, stdin=lines)
+        assert code == ExitCode.FAILED
+        summary, message = errors.splitlines()
+        assert "records sent and not acknowledged" in summary
+        assert "FAILED_PRECONDITION: the log takes no more records since a write failed" in message
+        stored = 0 if summary.startswith("no record") else int(summary.split()[0])
+        assert message.startswith(f"proglog-trio: lines {stored + 1} to ")
+        _, output, _ = await run_command("consume", "--addr", node.address)
+        assert output == b"".join(lines.splitlines(keepends=True)[:stored])
+
+
+async def test_produce_when_the_node_is_gone(tmp_path: Path) -> None:
+    async with node_process(tmp_path / "data") as node:
+        process = await trio.lowlevel.open_process(
+            command("produce", "--addr", node.address, "--json", "--timeout", "1"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdin, process.stdout, process.stderr:
+            with trio.fail_after(READY_SECONDS):
+                await process.stdin.send_all(b"one\n")
+                await read_line(process.stdout)
+                node.kill()
+                await node.process.wait()
+                await process.stdin.send_all(b"two\n")
+                assert await process.wait() == ExitCode.UNREACHABLE
+                summary = await read_line(process.stderr)
+                assert summary == b"1 record stored at offset 0, 1 records sent and not acknowledged\n"
+                assert (await read_line(process.stderr)).startswith(b"proglog-trio: lines 2 to 2: ")
+
+
+async def test_follow_when_the_node_is_gone(tmp_path: Path) -> None:
+    async with node_process(tmp_path / "data") as node:
+        await run_command("produce", "--addr", node.address, stdin=b"one\n")
+        process = await trio.lowlevel.open_process(
+            command("consume", "--addr", node.address, "--follow", "--timeout", "0.5"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdout, process.stderr:
+            with trio.fail_after(READY_SECONDS):
+                assert await read_line(process.stdout) == b"one\n"
+                node.kill()
+                assert await process.wait() == ExitCode.UNREACHABLE
+                assert await process.stdout.receive_some() == b""
+                assert (await read_line(process.stderr)).startswith(b"proglog-trio: ")
+                assert await process.stderr.receive_some() == b""
+
+
+async def test_damage_ends_reading_unless_it_is_skipped(tmp_path: Path, nursery: trio.Nursery) -> None:
+    data_dir = tmp_path / "data"
+    async with open_log(LogConfig(data_dir)) as log:
+        for value in (b"first", b"second", b"third"):
+            await log.append(Batch.of([Record(value)]))
+    (store,) = (data_dir / "log").glob("*.store")
+    store.write_bytes(store.read_bytes().replace(b"second", b"sEcond"))
+    node: RunningNode = await nursery.start(run_node, NodeConfig(data_dir=data_dir, rpc_port=0))
+    address = str(node.rpc_address)
+    code, output, errors = await run_command("consume", "--addr", address)
+    assert (code, output) == (ExitCode.FAILED, b"first\n")
+    assert "DATA_LOSS" in errors
+    assert len(errors.splitlines()) == 1
+    code, output, errors = await run_command("consume", "--addr", address, "--skip-missing")
+    assert (code, output) == (ExitCode.DONE, b"first\nthird\n")
+    assert errors.startswith("offsets 1 to 1 are missing: ")
+
+
+async def test_follow_waits_until_it_is_told_to_stop(address: str) -> None:
+    process = await trio.lowlevel.open_process(
+        command("consume", "--addr", address, "--follow", "--show-position"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stdout, process.stderr:
+        with trio.fail_after(READY_SECONDS):
+            async with open_producer(address) as producer:
+                for value in (b"one", b"two"):
+                    await producer.send(value)
+                    assert await read_line(process.stdout) == value + b"\n"
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == ExitCode.DONE
+            assert (await read_line(process.stderr)).startswith(b"position: ")
+            assert await process.stderr.receive_some() == b""
+
+
+async def test_produce_acknowledges_each_line_and_can_be_interrupted(address: str) -> None:
+    process = await trio.lowlevel.open_process(
+        command("produce", "--addr", address, "--json"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stdin, process.stdout, process.stderr:
+        with trio.fail_after(READY_SECONDS):
+            for number in range(3):
+                await process.stdin.send_all(b"line %d\n" % number)
+                assert json.loads(await read_line(process.stdout))["base_offset"] == number
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == ExitCode.INTERRUPTED
+            assert await read_line(process.stderr) == b"3 records stored at offsets 0 to 2\n"
+            assert await process.stderr.receive_some() == b""
+
+
+async def test_reader_that_has_had_enough(address: str) -> None:
+    async with open_producer(address) as producer:
+        await (await producer.send_batch([b"x" * 1000] * 2000)).wait()
+    process = await trio.lowlevel.open_process(
+        command("consume", "--addr", address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stderr:
+        async with process.stdout:
+            assert len(await read_line(process.stdout)) == 1001
+        with trio.fail_after(STOP_SECONDS):
+            assert await process.wait() == ExitCode.DONE
+            assert await process.stderr.receive_some() == b""
+
+
+async def test_progress_on_a_terminal(address: str, tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.write_bytes(b"a\nb\n")
+    ours, theirs = pty.openpty()
+    try:
+        process = await trio.lowlevel.open_process(
+            command("produce", str(file), "--addr", address),
+            stderr=theirs,
+            env=clean_environment(TERM="xterm", COLUMNS="100"),
+        )
+        with trio.fail_after(READY_SECONDS):
+            assert await process.wait() == ExitCode.DONE
+        shown = os.read(ours, 100_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "producing" in shown
+    assert "2 records stored at offsets 0 to 1" in shown
+
+
+# -- records that are none ---------------------------------------------------------------------------------------------
+
+
+def consumed(payload: bytes, count: int) -> ConsumedBatch:
+    header = FrameHeader(Origin(bytes(16)), 0, count, 1, len(payload), 0)
+    return ConsumedBatch(header, payload, 10, 0, count, Position.empty())
+
+
+def test_malformed_records_are_named_and_the_rest_is_written(capfd: pytest.CaptureFixture[str]) -> None:
+    # an array of 3: a record, the number 5, a record
+    payload = b"\x93" + pack_records([Record(b"a")])[1:] + b"\x05" + pack_records([Record(b"b")])[1:]
+    for writer, expected in ((ValueWriter(), [b"a", b"b"]), (JsonWriter(), [10, 12])):
+        lines = writer.lines(consumed(payload, 3)).splitlines()
+        read = [json.loads(line)["offset"] if isinstance(writer, JsonWriter) else line for line in lines]
+        assert read == expected
+        assert writer.malformed == 1
+        assert "offset 11" in capfd.readouterr().err
+
+
+def test_batch_that_cannot_be_read_at_all(capfd: pytest.CaptureFixture[str]) -> None:
+    writer = ValueWriter()
+    assert writer.lines(consumed(b"\xc1", 3)) == b""
+    assert writer.malformed == 3
+    assert len(capfd.readouterr().err.splitlines()) == 1
