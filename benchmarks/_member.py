@@ -1,0 +1,52 @@
+"""A process that is a member of a gossip cluster and nothing else; for benchmarks/membership.py.
+
+    python -m benchmarks._member NAME PROFILE
+
+Prints its address, then each change of its members, as JSON objects, one a line. Each line on its standard input is an
+address to join through; at the end of the input it ends without leaving.
+"""
+
+import json
+import sys
+
+import trio
+
+from proglog_trio.address import Address
+from proglog_trio.log_output import configure_log_output
+from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.membership import Membership, bind_membership
+from proglog_trio.membership.profile import GossipProfile, ProfileName
+
+
+def say(**what: object) -> None:
+    """Print one line, at once."""
+    print(json.dumps(what), flush=True)
+
+
+async def say_what_happens(membership: Membership, *, task_status: trio.TaskStatus[None]) -> None:
+    """Print each event."""
+    async with membership.events() as events:
+        task_status.started()
+        async for event in events:
+            say(event=event.kind.value, names=[member.name for member in event.members])
+
+
+async def main(name: str, profile: ProfileName) -> None:
+    """Be a member until standard input ends."""
+    membership = await bind_membership(GossipConfig(name=name, profile=GossipProfile.named(profile)), {})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(say_what_happens, membership)
+        await nursery.start(membership.run)
+        say(address=str(membership.gossip.endpoint))
+        lines = trio.lowlevel.FdStream(0)
+        waiting = b""
+        while data := await lines.receive_some():
+            *whole, waiting = (waiting + data).split(b"\n")
+            for line in whole:
+                nursery.start_soon(membership.join, [Address.parse(line.decode())])
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    configure_log_output("auto", "error")
+    trio.run(main, sys.argv[1], ProfileName(sys.argv[2]))
