@@ -27,6 +27,7 @@ class PullSession:
         peer: the peer's name in the membership.
         on_ready: called when there may be something to send.
         on_room: called when frames that waited for room in the log may be applied.
+        on_greeted: called when the peer has said who it is, and may be pulled from.
     """
 
     replica: Replica
@@ -35,6 +36,7 @@ class PullSession:
     applier: Applier
     on_ready: Callable[[], None] = lambda: None
     on_room: Callable[[], None] = lambda: None
+    on_greeted: Callable[[], None] = lambda: None
     hello: Hello | None = None
     _said_hello: bool = False
     _wants: dict[Origin, Want] = Factory(dict)
@@ -112,6 +114,7 @@ class PullSession:
         self.hello = hello
         self.teller.listener = hello.directory_id
         self.replica.greeted(self, hello)
+        self.on_greeted()
 
     def apply(self) -> bool:
         """Apply the frames that wait; tell whether none is left: else on_room is called when it can go on.

@@ -13,7 +13,7 @@ from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.origin import Origin
-from proglog_trio.log.retention import remove_files, removable
+from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.walk import StoredFrame
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
@@ -206,7 +206,7 @@ class Cluster:
 
     seed: int
     config: ReplicationConfig = Factory(ReplicationConfig)
-    log_config: LogConfig = LogConfig(DIRECTORY, segment_bytes=8192, index_interval_bytes=512)
+    log_config: LogConfig = field(factory=lambda: LogConfig(DIRECTORY, segment_bytes=8192, index_interval_bytes=512))
     rng: random.Random = field(init=False)
     network: Network = field(init=False)
     nodes: dict[str, Node] = Factory(dict)

@@ -1,4 +1,4 @@
-"""Whatever happens to a cluster, when it is over its logs agree, and nothing that a surviving disk acknowledged is lost."""
+"""Whatever happens to a cluster, when it is over its logs agree; what a surviving disk acknowledged is not lost."""
 
 from __future__ import annotations
 
@@ -281,9 +281,9 @@ class Faults(RuleBasedStateMachine):
             return
         for node, held in zip(self.cluster.live, everywhere, strict=True):
             assert held == everywhere[0], f"{node.name} holds other records than {self.cluster.live[0].name}"
-        for (origin, sequence, _), record in self.copies.items():
-            if record.lost < record.copies:
-                assert (origin, sequence) in everywhere[0], f"sequence {sequence} of {origin} is lost: {record}"
+        for (origin, sequence, _), known in self.copies.items():
+            if known.lost < known.copies:
+                assert (origin, sequence) in everywhere[0], f"sequence {sequence} of {origin} is lost: {known}"
 
 
 TestFaults = Faults.TestCase
