@@ -94,7 +94,8 @@ class _Progress:
         next: the log's next when this was last looked at.
         advanced_at: when it last grew.
         behind_since: since when a peer has shown more; None: none does.
-        unavailable_since: since when no peer has what comes next; None: one does.
+        unavailable_since: since when no peer has had what comes next, asking again what could not be read included;
+            None: one has.
     """
 
     next: int
@@ -176,8 +177,8 @@ class PullPlan:
         mine = self.state_of(origin)
         if mine is None:
             return False
-        if origin == self.own:
-            return held.next > mine.next
+        if origin == self.own and held.next > mine.next:
+            return True
         return mine.next == held.next > 0 and mine.last_header_crc != held.last_header_crc
 
     def advanced(self, origin: Origin, now: float) -> None:
@@ -290,13 +291,11 @@ class PullPlan:
         if current is not None and showing:
             self._avoid_if_stalled(origin, current, progress, able, now)
         if writer is not None and self._can_follow(writer, origin, following, now):
-            progress.unavailable_since = None
             return self._assignment(current, writer, following, None, now)
         if not showing:
             return self._keep_if_busy(origin, current, progress, now)
         if not able:
             return self._give_up(origin, following, showing, current, progress, now)
-        progress.unavailable_since = None
         return self._choose_among(origin, following, able, writer, current, progress, now)
 
     def _look_at(self, origin: Origin, following: int, is_behind: bool, now: float) -> _Progress:
@@ -307,7 +306,7 @@ class PullPlan:
             progress.next = following
             progress.unavailable_since = None
         if not is_behind:
-            progress.behind_since = None
+            progress.behind_since = progress.unavailable_since = None
         elif progress.behind_since is None:
             progress.behind_since = now
         return progress
