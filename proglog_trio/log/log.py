@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 import trio
@@ -397,6 +397,22 @@ class Log:
                         origins[origin] = raise_low(origins[origin], before.next)
         self.counters.segments_removed += len(forgotten)
         self._call_durable_watchers()
+        return forgotten
+
+    def forget_origins(self, origins: Iterable[Origin]) -> list[Origin]:
+        """Drop what is known of origins of which the log has nothing left; return those that are dropped.
+
+        The origin that is written stays, and so does one that something waits to be committed of.
+        """
+        forgotten = []
+        with self._bounds_lock:
+            for origin in origins:
+                state = self._durable_origins.get(origin)
+                if state is None or state.low < state.next or origin == self.own_origin:
+                    continue
+                if self._state.origins.get(origin) == state:
+                    del self._durable_origins[origin], self._state.origins[origin]
+                    forgotten.append(origin)
         return forgotten
 
     def close(self, *, cleanly: bool = True) -> None:

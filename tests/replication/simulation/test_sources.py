@@ -141,6 +141,73 @@ def test_what_retention_took_everywhere_becomes_a_marked_gap() -> None:
     assert b.running.opened.log.origins[origin].gaps == ((0, low),)
 
 
+def test_an_origin_of_which_nothing_is_left_is_nothing_to_a_new_node_until_it_is_written_again() -> None:
+    cluster, (a, b) = cluster_of(16, 2, retention_bytes=0)
+    origin = fill(cluster, a, 30)
+    cluster.run(1.0)
+    for node in (a, b):
+        node.running.opened.log.roll()
+    cluster.run(1.0)
+    for node in (a, b):
+        cluster.apply_retention(node)
+        assert node.running.opened.log.origins[origin].low == 30
+    c = cluster.add("c")
+    cluster.run(15.0)
+    assert origin not in c.running.opened.log.origins
+    fill(cluster, a, 5)
+    cluster.run(15.0)
+    assert cluster.disagreement() is None
+    assert c.running.opened.log.origins[origin].gaps == ((0, 30),)
+    assert [stored.envelope.base_sequence for stored in cluster.frames(c)[origin]] == list(range(30, 35))
+
+
+def test_a_log_that_has_a_part_of_what_is_gone_everywhere_ends_where_the_others_do() -> None:
+    cluster, (a, b, c) = cluster_of(17, 3, retention_bytes=0)
+    origin = fill(cluster, a, 10)
+    cluster.run(1.0)
+    cluster.stop(c, Loss.KEEP)
+    fill(cluster, a, 20)
+    cluster.run(1.0)
+    for node in (a, b):
+        node.running.opened.log.roll()
+    cluster.run(1.0)
+    for node in (a, b):
+        cluster.apply_retention(node)
+    cluster.start(c)
+    cluster.run(15.0)
+    assert c.running.opened.log.origins[origin].gaps == ((10, 30),)
+    assert cluster.disagreement() is None
+
+
+def test_an_origin_that_is_gone_everywhere_is_forgotten_in_time() -> None:
+    cluster, (a, b) = cluster_of(18, 2, retention_bytes=0)
+    cluster.config = evolve(cluster.config, origin_retention_seconds=3600.0)
+    for node in (a, b):
+        cluster.stop(node, Loss.KEEP)
+        cluster.start(node)
+    cluster.run(5.0)
+    origin = fill(cluster, a, 10)
+    cluster.run(1.0)
+    cluster.stop(a, Loss.KEEP)
+    cluster.start(a)
+    later = fill(cluster, a, 3)
+    for node in (a, b):
+        node.running.opened.log.roll()
+    cluster.run(5.0)
+    cluster.apply_retention(a)
+    cluster.run(4000.0)
+    assert a.running.replica.forget_old_origins() == 0  # b still has frames of it
+    cluster.apply_retention(b)
+    cluster.run(5.0)
+    for node in (a, b):
+        assert node.running.replica.forget_old_origins() == 1
+        cluster.run(30.0)
+    for node in (a, b):
+        assert list(node.running.opened.log.origins) == [later]
+        assert list(node.running.replica.plan.peers["n1" if node is a else "n0"].ranges) == [later]
+    assert origin != later
+
+
 def test_no_gap_is_marked_while_a_peer_has_what_the_writer_no_longer_has() -> None:
     cluster, (a, _) = cluster_of(7, 2)
     origin = fill(cluster, a, 60, size=300)
