@@ -22,6 +22,7 @@ from .batch import Appended, Batch
 from .catalog import SegmentCatalog
 from .clock import is_too_far_ahead
 from .config import LogConfig
+from .damage import DamageRegistry
 from .disk import File
 from .envelope import SALT_BYTES, Salt
 from .frame import Frame
@@ -32,6 +33,7 @@ from .reader import Bounds, LogReader, position_of
 from .recovery import RecoveryReport
 from .segment import SegmentFiles, Unplaced
 from .segment_header import OriginState, SegmentHeader
+from .serving import FoundFrames, find_frames
 from .state import LogState
 from .writer import LogWriter, Roll, Work
 
@@ -345,6 +347,11 @@ class Log:
         """What is durable, per origin."""
         return MappingProxyType(self._durable_origins)
 
+    @property
+    def damage(self) -> DamageRegistry:
+        """What the log holds and cannot read, as far as it is known."""
+        return self.catalog.damage
+
     def _bounds(self) -> Bounds:
         with self._bounds_lock:
             return Bounds(self.lowest_offset, self.next_offset, dict(self._durable_origins))
@@ -368,6 +375,10 @@ class Log:
                 return reader
             reader.close()
 
+    def frames(self, origin: Origin, from_sequence: int, to_sequence: int, max_bytes: int) -> FoundFrames:
+        """Return the sound, durable frames that hold some sequences of an origin; see find_frames. Blocks."""
+        return find_frames(self.catalog, origin, from_sequence, to_sequence, max_bytes)
+
     # -- retention and end ---------------------------------------------------------------------------------------------
 
     def forget_segments(self, count: int, oldest: SegmentHeader) -> tuple[SegmentFiles, ...]:
@@ -384,6 +395,7 @@ class Log:
                 for origins in (self._state.origins, self._durable_origins):
                     if origin in origins:
                         origins[origin] = raise_low(origins[origin], before.next)
+        self.catalog.damage.forget_below(oldest.base_offset)
         self.counters.segments_removed += len(forgotten)
         self._call_durable_watchers()
         return forgotten
