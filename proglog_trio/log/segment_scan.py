@@ -62,9 +62,9 @@ def file_faults(disk: Disk, files: SegmentFiles, store: File) -> list[DamagedPla
     header, header_bytes, fault = read_segment_header(disk, files, store)
     faults = []
     if fault is not None:
-        detail = f"{fault}; the copy in the index file is right"
-        faults.append(DamagedPlace(0, len(header_bytes), None, files.base_offset, files.base_offset, detail))
-    detail = None
+        said = f"{fault}; the copy in the index file is right"
+        faults.append(DamagedPlace(0, len(header_bytes), None, files.base_offset, files.base_offset, said))
+    detail: str | None = None
     try:
         index = disk.open(files.index)
     except OSError as error:

@@ -42,7 +42,8 @@ def find_frames(
     Args:
         catalog: the segments.
         origin: whose records.
-        from_sequence, to_sequence: which records; a frame is returned whole.
+        from_sequence: the first of the records.
+        to_sequence: the one after the last; a frame is returned whole.
         max_bytes: how many bytes of frames to return at most; one frame may be larger.
 
     Raises:
@@ -67,6 +68,7 @@ class _Search:
     def run(self) -> None:
         if self.cursor >= self.to_sequence:
             return
+        begun = self.cursor
         _, first = place_of_sequence(self.catalog, self.origin, self.cursor)
         files: SegmentFiles | None = first
         while files is not None:
@@ -80,7 +82,7 @@ class _Search:
                     pass  # Damaged as a whole, which whoever reads it will report, or removed by retention.
                 # What did not show up below this is damaged.
                 self.cursor = min(max(self.cursor, following or 0), self.to_sequence)
-            if self.cursor >= self.to_sequence or self.scanned > MOST_SCANNED_BYTES:
+            if self.cursor >= self.to_sequence or (self.scanned > MOST_SCANNED_BYTES and self.cursor > begun):
                 return
             files = after
         self.cursor = self.to_sequence
