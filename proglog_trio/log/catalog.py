@@ -29,6 +29,7 @@ class SegmentCatalog:
         damage: what is known not to be readable.
         files_lock: held while files of closed segments are replaced or removed, so that a repair cannot bring a
             segment back that retention removes at the same time.
+        repair_lock: held while a repair writes: one at a time.
     """
 
     disk: Disk
@@ -37,6 +38,7 @@ class SegmentCatalog:
     active: ActiveSegment
     damage: DamageRegistry = Factory(DamageRegistry)
     files_lock: threading.Lock = Factory(threading.Lock)
+    repair_lock: threading.Lock = Factory(threading.Lock)
     _loaded: OrderedDict[int, ReadSegment] = Factory(OrderedDict)
     # Per segment whose files were replaced how often; odd while it happens.
     _replaced: dict[int, int] = Factory(dict)

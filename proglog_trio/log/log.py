@@ -31,6 +31,7 @@ from .origin import Origin
 from .position import Position
 from .reader import Bounds, LogReader, position_of
 from .recovery import RecoveryReport
+from .repair import RepairPlan, plan_repair
 from .segment import SegmentFiles, Unplaced
 from .segment_header import OriginState, SegmentHeader
 from .serving import FoundFrames, find_frames
@@ -378,6 +379,10 @@ class Log:
     def frames(self, origin: Origin, from_sequence: int, to_sequence: int, max_bytes: int) -> FoundFrames:
         """Return the sound, durable frames that hold some sequences of an origin; see find_frames. Blocks."""
         return find_frames(self.catalog, origin, from_sequence, to_sequence, max_bytes)
+
+    def plan_repair(self, files: SegmentFiles) -> RepairPlan | None:
+        """Return what a closed segment lacks; see repair.plan_repair. Blocks."""
+        return plan_repair(self.catalog, self._bounds(), files)
 
     # -- retention and end ---------------------------------------------------------------------------------------------
 
