@@ -196,10 +196,14 @@ class Log:
         self._roll_if_full(self.wall_clock())
         self._plan(self._state.append_gap(marker), None, _only_error(done))
 
-    def roll(self) -> None:
-        """Go on in a new segment, unless the active one is empty."""
-        if self.read_only_reason is None and not self.closing and self._planned_frames:
+    def roll(self) -> bool:
+        """Go on in a new segment; False: the active one has used no offset yet, or the log takes nothing any more."""
+        if self.read_only_reason is not None or self.closing:
+            return False
+        if self._planned_frames:
             self._hand_over([self._plan_roll(self.wall_clock())])
+            return True
+        return any(isinstance(item.work, Roll) for item in self._pending)
 
     def _check_writable(self) -> None:
         if self.closing:

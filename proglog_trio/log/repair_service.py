@@ -18,7 +18,9 @@ Fetch = Callable[[Missing], Awaitable[Iterable[bytes]]]
 
 
 async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairOutcome | None:
-    """Repair a segment with what fetch brings, while the log goes on; None if retention removed it meanwhile.
+    """Repair a segment with what fetch brings, while the log goes on.
+
+    None if retention removed it meanwhile, or if the log cannot leave it yet, since no offset was used in it.
 
     Args:
         log: the log.
@@ -31,7 +33,8 @@ async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairO
         RepairError: see SegmentRebuild.run.
         OSError: as the disk gives it.
     """
-    await leave_segment(log, files)
+    if not await leave_segment(log, files):
+        return None
     plan = await trio.to_thread.run_sync(log.plan_repair, files)
     if plan is None:
         return None
@@ -41,15 +44,16 @@ async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairO
     return await trio.to_thread.run_sync(plan.rebuild, fetched)
 
 
-async def leave_segment(log: Log, files: SegmentFiles) -> None:
-    """Let the log go on in a new segment if this is its active one, and return when it does.
+async def leave_segment(log: Log, files: SegmentFiles) -> bool:
+    """Let the log go on in a new segment if this is its active one, and return when it does; False: it cannot yet.
 
     Raises:
-        LogReadOnly, LogClosed: it cannot.
+        LogReadOnly, LogClosed: it never will.
     """
     if log.catalog.active.files != files:
-        return
-    log.roll()
+        return True
+    if not log.roll() and log.read_only_reason is None and not log.closing:
+        return False
     changed = trio.Event()
 
     def note() -> None:
@@ -66,3 +70,4 @@ async def leave_segment(log: Log, files: SegmentFiles) -> None:
             changed = trio.Event()
     finally:
         stop()
+    return True
