@@ -120,9 +120,10 @@ class FetchedFrames:
     ) -> dict[int, Fetched]:
         chosen: dict[int, Fetched] = {}
         cursor, crc = stretch.from_sequence, stretch.left_crc
-        while crc is not None and cursor < until:
+        while cursor < until:
             candidates = self._by_base.get((stretch.origin, cursor), [])
-            found = next((each for each in candidates if each.header.previous_header_crc == crc), None)
+            # Behind a gap marker that is lost as well, nothing tells the CRC of the header before.
+            found = next((each for each in candidates if crc is None or each.header.previous_header_crc == crc), None)
             if found is None:
                 if candidates:
                     refused.append(

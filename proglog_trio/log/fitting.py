@@ -31,7 +31,12 @@ class Placed:
     @property
     def next_offset(self) -> int:
         """The offset after it."""
-        return self.base_offset + (self.content.header.count if isinstance(self.content, Fetched) else 0)
+        return self.base_offset + self.size
+
+    @property
+    def size(self) -> int:
+        """How many offsets it uses."""
+        return self.content.header.count if isinstance(self.content, Fetched) else 0
 
 
 @define
@@ -66,7 +71,7 @@ class Fit:
         placed = self.placed.get(number)
         if placed is None:
             return False
-        return sum(each.next_offset - each.base_offset for each in placed) == self.absent(number).size
+        return sum(each.size for each in placed) == self.absent(number).size
 
     def changes(self, number: int) -> bool:
         """Tell whether anything is written there."""

@@ -244,7 +244,10 @@ class _Follower:
             next_crc = end.last_header_crc
         elif rest and rest[0].base == mark.next:
             following = rest[0].element
-            if isinstance(following, Kept) and following.gap is None:
+            if _is_gap(following):
+                # No frame follows this marker, so none is checked against what it says.
+                next_crc = 0
+            elif isinstance(following, Kept):
                 next_crc = following.previous_header_crc
             elif isinstance(following, Absent) and following.header is not None:
                 next_crc = following.header.previous_header_crc
@@ -257,6 +260,15 @@ class _Follower:
         if self.pieces:
             self.found.stretches.append(Stretch(self.origin, self.left_crc, right_crc, tuple(self.pieces)))
             self.pieces = []
+
+
+def _is_gap(element: Element | None) -> bool:
+    """Tell whether a link of a chain is a gap; None is one that no envelope shows."""
+    if isinstance(element, Kept):
+        return element.gap is not None
+    if isinstance(element, Absent):
+        return element.envelope is not None and element.envelope.kind is EnvelopeKind.GAP
+    return element is None
 
 
 def holes_of(survey: Survey, piece: Piece | LostGap) -> list[int]:

@@ -24,7 +24,7 @@ from .reader import Bounds, position_of
 from .rebuild import Rebuilt, SegmentRebuild, index_entries, regenerated_header, write_whole_index
 from .segment import SegmentFiles
 from .segment_header import SegmentHeader
-from .survey import Kept, Survey, SurveyedSegment, absent_of, survey_run
+from .survey import Absent, Kept, Survey, SurveyedSegment, absent_of, survey_run
 from .walk import DamagedPlace
 
 NOT_FETCHED = "nobody who was asked has what stood there"
@@ -86,50 +86,58 @@ class RepairPlan:
         rewritten: list[SegmentFiles] = []
         remaining: list[tuple[SegmentFiles, DamagedPlace, str]] = []
         repaired = 0
+        # Before anything is written: what they are made from stands where it was surveyed.
+        headers = {
+            number: self._new_header(result, number)
+            for number, segment in enumerate(self.survey.segments)
+            if segment.header is None and any(result.changes(each) for each in self._absent(number))
+        }
         for number, segment in enumerate(self.survey.segments):
-            rebuilt, reason = self._rebuild_segment(result, number, segment)
-            absent = [(each, found) for each, found in absent_of(self.survey.elements) if found.segment == number]
-            if rebuilt is None:
-                left = [found.place() for _, found in absent] + list(segment.faults)
-                if segment.files not in self.catalog.segments:
-                    continue  # Retention removed it.
+            reason = NOT_FETCHED
+            new_header = headers.get(number)
+            if isinstance(new_header, str):
+                rebuilt, reason = None, new_header
             else:
+                rebuilt = self._rebuild_segment(result, number, segment, new_header)
+            absent = self._absent(number)
+            if rebuilt is not None:
                 rewritten.append(segment.files)
                 left = list(rebuilt.remaining)
-                repaired += sum(found.size for each, found in absent if each in result.retired)
-                repaired += sum(
-                    each.next_offset - each.base_offset
-                    for number_, _ in absent
-                    for each in result.placed.get(number_, [])
-                )
-            remaining += [(segment.files, place, reason or NOT_FETCHED) for place in left]
+                repaired += sum(found.size for each, found in absent.items() if each in result.retired)
+                repaired += sum(placed.size for each in absent for placed in result.placed.get(each, []))
+            elif segment.files in self.catalog.segments:
+                left = [*(found.place() for found in absent.values()), *segment.faults]
+            else:
+                left = []  # Retention removed it.
+            remaining += [(segment.files, place, reason) for place in left]
         segments = tuple(segment.files for segment in self.survey.segments)
         self.catalog.damage.settle(segments, remaining)
-        return RepairOutcome(
-            segments, tuple(rewritten), repaired, tuple(remaining), (*fetched.refused, *result.refused)
-        )
+        refused = (*fetched.refused, *result.refused)
+        return RepairOutcome(segments, tuple(rewritten), repaired, tuple(remaining), refused)
 
-    def _rebuild_segment(self, result: Fit, number: int, segment: SurveyedSegment) -> tuple[Rebuilt | None, str | None]:
-        """Write a segment's files anew if that repairs anything; return what it is then, or why it was not."""
-        elements = [each for each, found in absent_of(self.survey.elements) if found.segment == number]
-        changed = any(result.changes(each) for each in elements)
-        header: SegmentHeader | None
+    def _absent(self, number: int) -> dict[int, Absent]:
+        """Return what is absent from a segment, by its number among the elements."""
+        return {each: found for each, found in absent_of(self.survey.elements) if found.segment == number}
+
+    def _new_header(self, result: Fit, number: int) -> SegmentHeader | str:
+        """Return a new header for a segment without one, or why it gets none yet."""
+        if self.survey.segments[number].size and not all(result.fills(each) for each in self._absent(number)):
+            return "its header is lost, and what could be had does not fill it: the old file stays"
+        header = regenerated_header(result, number, self.catalog, Salt(self._rng.randbytes(SALT_BYTES)))
+        return "its header is lost, and the segments before it are not whole yet" if header is None else header
+
+    def _rebuild_segment(
+        self, result: Fit, number: int, segment: SurveyedSegment, new_header: SegmentHeader | None
+    ) -> Rebuilt | None:
+        """Write a segment's files anew if that repairs anything; None: they are as they were."""
+        if new_header is not None:
+            return SegmentRebuild(self.catalog, result, number, new_header, new_header.encode()).run()
         if segment.header is None or segment.header_bytes is None:
-            if not changed:
-                return None, None
-            if segment.size and not all(result.fills(each) for each in elements):
-                return None, "its header is lost, and what could be had does not fill it: the old file stays"
-            header = regenerated_header(result, number, self.catalog, Salt(self._rng.randbytes(SALT_BYTES)))
-            if header is None:
-                return None, "its header is lost, and the segments before it are not whole yet"
-            header_bytes = header.encode()
-        else:
-            header, header_bytes = segment.header, segment.header_bytes
-            if not changed and not any(fault.end for fault in segment.faults):
-                if not segment.faults:
-                    return None, None
-                return self._rewrite_index(number, segment, header, header_bytes), None
-        return SegmentRebuild(self.catalog, result, number, header, header_bytes).run(), None
+            return None
+        changed = any(result.changes(each) for each in self._absent(number))
+        if changed or any(fault.end for fault in segment.faults):
+            return SegmentRebuild(self.catalog, result, number, segment.header, segment.header_bytes).run()
+        return self._rewrite_index(number, segment, segment.header, segment.header_bytes) if segment.faults else None
 
     def _rewrite_index(
         self, number: int, segment: SurveyedSegment, header: SegmentHeader, header_bytes: bytes
@@ -142,8 +150,7 @@ class RepairPlan:
                 return None
             entries = index_entries(self.catalog, kept)
             write_whole_index(self.catalog, segment, header, header_bytes, segment.size, entries)
-        left = [found.place() for _, found in absent_of(self.survey.elements) if found.segment == number]
-        return Rebuilt(segment.files, tuple(left))
+        return Rebuilt(segment.files, tuple(found.place() for found in self._absent(number).values()))
 
 
 def plan_repair(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> RepairPlan | None:
