@@ -7,6 +7,7 @@ moment leaves the one or the other. What was sound is copied byte for byte, but 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from attrs import Factory, define, evolve, frozen
 
@@ -67,9 +68,8 @@ class SegmentRebuild:
         """
         files, disk = self.segment.files, self.catalog.disk
         temporary = files.store.with_suffix(NEW_SUFFIX)
-        new = disk.create(temporary)
-        renamed = False
         try:
+            new = disk.create(temporary)
             try:
                 self._write(new)
                 new.sync()
@@ -79,17 +79,26 @@ class SegmentRebuild:
                 new.close()
             with self.catalog.files_lock:
                 if files not in self.catalog.segments:
+                    disk.remove(temporary)
                     return None
                 with self.catalog.replacing(files):
                     self._unsettle_index()
                     disk.rename(temporary, files.store)
-                    renamed = True
                     disk.sync_directory(files.directory)
                 write_whole_index(self.catalog, self.segment, self.header, self.header_bytes, size, entries)
-        finally:
-            if not renamed:
-                disk.remove(temporary)
+        except (OSError, RepairError) as error:
+            self._discard(temporary, error)
+            raise
         return Rebuilt(files, tuple(remaining))
+
+    def _discard(self, temporary: Path, error: Exception) -> None:
+        """Remove what was not finished; if that fails as well, the next opening does it."""
+        try:
+            self.catalog.disk.remove(temporary)
+        except FileNotFoundError:
+            return  # It has its name already.
+        except OSError as another:
+            error.add_note(f"the unfinished file could not be removed: {another}")
 
     def _unsettle_index(self) -> None:
         """Take the entries out of the index, so that it fits the old store file and the new one.
