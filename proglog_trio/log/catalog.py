@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from attrs import Factory, define
 
 from ..errors import SegmentError
-from .damage import DamageRegistry
+from .damage_registry import DamageRegistry
 from .disk import Disk, File
 from .segment import ActiveSegment, ReadSegment, SegmentFiles, load_segment
 

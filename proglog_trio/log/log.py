@@ -22,7 +22,7 @@ from .batch import Appended, Batch
 from .catalog import SegmentCatalog
 from .clock import is_too_far_ahead
 from .config import LogConfig
-from .damage import DamageRegistry
+from .damage_registry import DamageRegistry
 from .disk import File
 from .envelope import SALT_BYTES, Salt
 from .frame import Frame
