@@ -7,6 +7,7 @@ frames stood in one place in an order that nothing tells any more, they are orde
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from attrs import Factory, define, field, frozen
@@ -90,9 +91,11 @@ def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Position) -> F
     result = Fit(survey, gaps)
     loose: list[_Loose] = []
     for stretch in gaps.stretches:
-        chosen = fetched.fitting(stretch, result.refused)
+        chosen = deque(frame for _, frame in sorted(fetched.fitting(stretch, result.refused).items()))
         for piece in stretch.pieces:
-            frames = [each for base, each in sorted(chosen.items()) if piece.from_sequence <= base < piece.to_sequence]
+            frames: list[Fetched] = []
+            while chosen and chosen[0].header.base_sequence < piece.to_sequence:
+                frames.append(chosen.popleft())
             if frames and frames[-1].header.next_sequence > piece.to_sequence:
                 result.refused.append(
                     f"sequence {piece.to_sequence} of {stretch.origin} begins a frame here, and is inside one at a peer"
@@ -105,7 +108,15 @@ def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Position) -> F
                 loose.append(_Loose(stretch, piece, frames, holes))
     for group in _groups(loose):
         _place_loosely(result, group)
-    unwritten = [gap for gap in gaps.lost_gaps if not _place_gap(result, gap)]
+    following = {
+        (each.content.header.origin, each.content.header.base_sequence): (number, each.content)
+        for number, placed in result.placed.items()
+        for each in placed
+        if isinstance(each.content, Fetched)
+    }
+    unwritten = [
+        gap for gap in gaps.lost_gaps if not _place_gap(result, gap, following.get((gap.origin, gap.to_sequence)))
+    ]
     kept_open = {number for gap in unwritten for number in holes_of(survey, gap)}
     for number, element in absent_of(survey.elements):
         if not element.size and number not in kept_open and number not in result.placed:
@@ -154,20 +165,20 @@ def _place_exactly(result: Fit, number: int, frames: list[Fetched]) -> None:
 
 def _groups(loose: Iterable[_Loose]) -> list[list[_Loose]]:
     """Return the pieces in groups that have no hole in common."""
-    groups: list[tuple[set[int], list[_Loose]]] = []
+    group_of: dict[int, list[_Loose]] = {}
     for each in loose:
-        if not each.holes:
-            continue
-        holes, members = set(each.holes), [each]
-        apart = []
-        for group in groups:
-            if group[0] & holes:
-                holes |= group[0]
-                members = [*group[1], *members]
-            else:
-                apart.append(group)
-        groups = [*apart, (holes, members)]
-    return [members for _, members in groups]
+        joined = {id(group_of[number]): group_of[number] for number in each.holes if number in group_of}
+        # The smaller into the largest, so that long runs of damage do not take the square of their number.
+        members = max(joined.values(), key=len, default=[])
+        for others in joined.values():
+            if others is not members:
+                members.extend(others)
+                for other in others:
+                    group_of.update(dict.fromkeys(other.holes, members))
+        members.append(each)
+        group_of.update(dict.fromkeys(each.holes, members))
+    groups = {id(members): members for members in group_of.values()}
+    return list(groups.values())
 
 
 def _place_loosely(result: Fit, group: list[_Loose]) -> None:
@@ -233,16 +244,15 @@ def _order(frame: Fetched, pinned: tuple[Origin, int] | None) -> tuple[bool, int
     return (header.origin, header.base_sequence) != pinned, header.log_time, header.origin, header.base_sequence
 
 
-def _place_gap(result: Fit, gap: LostGap) -> bool:
-    """Put a gap marker in its place again; False: what it must say is not known, or where it stood."""
-    following = None
-    for number, placed in result.placed.items():
-        for each in placed:
-            if isinstance(each.content, Fetched):
-                header = each.content.header
-                if header.origin == gap.origin and header.base_sequence == gap.to_sequence:
-                    following = number, header.previous_header_crc
-    next_crc = gap.next_crc if following is None else following[1]
+def _place_gap(result: Fit, gap: LostGap, following: tuple[int, Fetched] | None) -> bool:
+    """Put a gap marker in its place again; False: what it must say is not known, or where it stood.
+
+    Args:
+        result: the fit, with all records in their places.
+        gap: the marker.
+        following: the frame that is put behind it, and in which absent element, if one is.
+    """
+    next_crc = gap.next_crc if following is None else following[1].header.previous_header_crc
     holes = holes_of(result.survey, gap)
     if next_crc is None or not holes:
         return False

@@ -171,8 +171,9 @@ def _chain(marks: Sequence[_Mark], start: OriginState, end: OriginState) -> list
     chain.reverse()
     known = {(mark.base, mark.next) for mark in chain}
     for first, following in end.gaps:
-        taken = any(mark.base < following and first < mark.next for mark in chain)
-        if first >= start.next and (first, following) not in known and not taken:
+        if first < start.next or (first, following) in known:
+            continue
+        if not any(mark.base < following and first < mark.next for mark in chain):
             place = next((place for place, mark in enumerate(chain) if mark.base >= following), len(chain))
             chain.insert(place, _Mark(None, first, following, None))
     return chain
@@ -197,7 +198,7 @@ class _Follower:
                 numbers = (other.number for other in chain[place:] if other.number is not None)
                 before = next(numbers, len(self.survey.elements))
             self._skip_to(mark.base, before)
-            self._take(mark, before, chain[place + 1 :], end)
+            self._take(mark, before, chain[place + 1] if place + 1 < len(chain) else None, end)
             if mark.number is not None:
                 self.after = mark.number
         self._skip_to(end.next, len(self.survey.elements))
@@ -208,7 +209,7 @@ class _Follower:
             self.pieces.append(Piece(self.cursor, sequence, None, self.after, before))
             self.cursor = sequence
 
-    def _take(self, mark: _Mark, before: int, rest: Sequence[_Mark], end: OriginState) -> None:
+    def _take(self, mark: _Mark, before: int, following: _Mark | None, end: OriginState) -> None:
         element = mark.element
         if isinstance(element, Kept):
             is_gap = element.gap is not None
@@ -217,11 +218,11 @@ class _Follower:
         elif isinstance(element, Absent) and element.envelope is not None and mark.number is not None:
             self.found.counted.add(mark.number)
             if element.envelope.kind is EnvelopeKind.GAP:
-                self._lose_gap(mark, before, rest, end)
+                self._lose_gap(mark, before, following, end)
             else:
                 self._lose_frame(mark, mark.number, element.header)
         elif element is None:
-            self._lose_gap(mark, before, rest, end)
+            self._lose_gap(mark, before, following, end)
         self.cursor = mark.next
 
     def _lose_frame(self, mark: _Mark, number: int, header: FrameHeader | None) -> None:
@@ -236,21 +237,21 @@ class _Follower:
         self._close(header.header_crc)
         self.left_crc = header.header_crc
 
-    def _lose_gap(self, mark: _Mark, before: int, rest: Sequence[_Mark], end: OriginState) -> None:
+    def _lose_gap(self, mark: _Mark, before: int, following: _Mark | None, end: OriginState) -> None:
         self._close(None)
         self.left_crc = None
         next_crc = None
         if mark.next == end.next:
             next_crc = end.last_header_crc
-        elif rest and rest[0].base == mark.next:
-            following = rest[0].element
-            if _is_gap(following):
+        elif following is not None and following.base == mark.next:
+            element = following.element
+            if _is_gap(element):
                 # No frame follows this marker, so none is checked against what it says.
                 next_crc = 0
-            elif isinstance(following, Kept):
-                next_crc = following.previous_header_crc
-            elif isinstance(following, Absent) and following.header is not None:
-                next_crc = following.header.previous_header_crc
+            elif isinstance(element, Kept):
+                next_crc = element.previous_header_crc
+            elif isinstance(element, Absent) and element.header is not None:
+                next_crc = element.header.previous_header_crc
         self.left_crc = next_crc
         self.found.lost_gaps.append(
             LostGap(self.origin, mark.base, mark.next, next_crc, mark.number, self.after, before)
