@@ -87,18 +87,18 @@ def test_segment_that_is_repaired_while_it_is_opened(opening: str, monkeypatch: 
     disk.delete(files.index)
     log.catalog._loaded.clear()
     path = files.store if opening == "store" else files.index
-    real_open = disk.open
+    real_open = SimulatedDisk.open
     repaired: list[RepairOutcome] = []
 
-    def open_and_repair(opened: Path, *, writable: bool = False) -> SimulatedFile:
+    def open_and_repair(self: SimulatedDisk, opened: Path, *, writable: bool = False) -> SimulatedFile:
         if opened != path or repaired:
-            return real_open(opened, writable=writable)
-        monkeypatch.setattr(disk, "open", real_open)
-        file = real_open(opened) if opening == "store" else None
+            return real_open(self, opened, writable=writable)
+        monkeypatch.setattr(SimulatedDisk, "open", real_open)
+        file = real_open(self, opened) if opening == "store" else None
         repaired.append(repair(log, files, Peers()))
-        return file if file is not None else real_open(opened)
+        return file if file is not None else real_open(self, opened)
 
-    monkeypatch.setattr(disk, "open", open_and_repair)
+    monkeypatch.setattr(SimulatedDisk, "open", open_and_repair)
     reader = log.reader_at_offset(here[-1].base_offset)
     frames = reader.read(1, here[-1].next_offset).frames
     reader.close()
