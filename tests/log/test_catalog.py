@@ -10,7 +10,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.repair import RepairOutcome
 
 from .driving import DIRECTORY, OpenLog, read_all
-from .repairing import Peers, repair, write_log
+from .repairing import repair, write_log
 from .simulated_disk import SimulatedDisk, SimulatedFile
 
 CONFIG = LogConfig(DIRECTORY, segment_frames=1)
@@ -81,9 +81,9 @@ def test_segment_that_is_repaired_while_it_is_opened(opening: str, monkeypatch: 
     log, disk = written.log, written.disk
     files, following = written.closed[0], written.closed[1]
     here = [frame for frame in written.frames.values() if frame.base_offset < following.base_offset]
-    # Junk before the last frame but one, which costs no record; the repair moves what follows to where it was.
+    # The last frame but one is gone, so that the last stands nearer to the beginning than after the repair.
     content = written.contents[files.store]
-    disk.put(files.store, content[: here[-2].position] + bytes(33) + content[here[-2].position :])
+    disk.put(files.store, content[: here[-2].position] + content[here[-2].end :])
     disk.delete(files.index)
     log.catalog._loaded.clear()
     path = files.store if opening == "store" else files.index
@@ -95,7 +95,7 @@ def test_segment_that_is_repaired_while_it_is_opened(opening: str, monkeypatch: 
             return real_open(self, opened, writable=writable)
         monkeypatch.setattr(SimulatedDisk, "open", real_open)
         file = real_open(self, opened) if opening == "store" else None
-        repaired.append(repair(log, files, Peers()))
+        repaired.append(repair(log, files, written.peers))
         return file if file is not None else real_open(self, opened)
 
     monkeypatch.setattr(SimulatedDisk, "open", open_and_repair)
