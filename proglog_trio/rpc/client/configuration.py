@@ -57,7 +57,7 @@ class Acknowledgement:
 
     def __attrs_post_init__(self) -> None:
         if self.level is AcknowledgementLevel.NODES and not 1 <= self.nodes < 2**32:
-            raise ValueError(f"an acknowledgement by nodes needs at least 1 node, and less than 2**32, not {self.nodes}")
+            raise ValueError(f"an acknowledgement by nodes needs at least 1 node (and 32 bits), not {self.nodes}")
         if self.timeout is not None and not 0.001 <= self.timeout <= 4_000_000:
             raise ValueError(f"an acknowledgement timeout is 0.001 to 4,000,000 seconds, not {self.timeout}")
 

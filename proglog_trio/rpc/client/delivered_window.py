@@ -15,6 +15,7 @@ Nothing is ever taken for delivered that was not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Self
 
 import msgpack
@@ -153,6 +154,6 @@ def _number(item: Any) -> int:  # noqa: ANN401 - whatever msgpack has there
 
 def _runs_of(numbers: list[Any]) -> tuple[Run, ...]:
     bounds = [_number(number) for number in numbers]
-    if not bounds or len(bounds) % 2 or any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if not bounds or len(bounds) % 2 or any(low >= high for low, high in pairwise(bounds)):
         raise ValueError("a producer's runs do not ascend")
     return tuple(zip(bounds[::2], bounds[1::2], strict=True))[-RUNS_PER_PRODUCER:]
