@@ -31,7 +31,7 @@ MOST_PARTS = 64
 _HIGHEST = 2**64 - 1
 
 Run = tuple[int, int]
-"""The sequences [first, next) of a producer."""
+"""The first and the last of sequences that follow one another: the highest has no next in 64 bits."""
 
 
 @frozen
@@ -60,8 +60,8 @@ class DeliveredWindow:
             sequence: the batch's number there.
             count: how many records it has.
         """
-        for first, following in reversed(self._runs.get(producer_id, ())):
-            if first <= sequence < following:
+        for first, last in reversed(self._runs.get(producer_id, ())):
+            if first <= sequence <= last:
                 return count
         return min(self._parts.get((producer_id, sequence), 0), count)
 
@@ -133,17 +133,17 @@ class DeliveredWindow:
 
 def _with_sequence(runs: tuple[Run, ...], sequence: int) -> tuple[Run, ...]:
     """Return the runs, which ascend and do not touch, with one more sequence; the lowest goes if they are too many."""
-    if runs and runs[-1][1] == sequence:
+    if runs and runs[-1][1] + 1 == sequence:
         # Nearly always: the next of its producer.
-        return (*runs[:-1], (runs[-1][0], sequence + 1))
-    first, following = sequence, sequence + 1
+        return (*runs[:-1], (runs[-1][0], sequence))
+    first = last = sequence
     others = []
     for run in runs:
-        if run[1] < first or following < run[0]:
+        if run[1] + 1 < first or last + 1 < run[0]:
             others.append(run)
         else:
-            first, following = min(first, run[0]), max(following, run[1])
-    return tuple(sorted([*others, (first, following)])[-RUNS_PER_PRODUCER:])
+            first, last = min(first, run[0]), max(last, run[1])
+    return tuple(sorted([*others, (first, last)])[-RUNS_PER_PRODUCER:])
 
 
 def _number(item: Any) -> int:  # noqa: ANN401 - whatever msgpack has there
@@ -154,6 +154,7 @@ def _number(item: Any) -> int:  # noqa: ANN401 - whatever msgpack has there
 
 def _runs_of(numbers: list[Any]) -> tuple[Run, ...]:
     bounds = [_number(number) for number in numbers]
-    if not bounds or len(bounds) % 2 or any(low >= high for low, high in pairwise(bounds)):
+    runs = tuple(zip(bounds[::2], bounds[1::2], strict=True))
+    if not runs or any(first > last for first, last in runs) or any(low[1] >= high[0] for low, high in pairwise(runs)):
         raise ValueError("a producer's runs do not ascend")
-    return tuple(zip(bounds[::2], bounds[1::2], strict=True))[-RUNS_PER_PRODUCER:]
+    return runs[-RUNS_PER_PRODUCER:]
