@@ -267,6 +267,16 @@ class NodeConfig:
             "half of it; without it, such a produce is refused.",
         ),
     ] = None
+    acknowledgement_timeout: Annotated[
+        float,
+        Parameter(
+            converter=_converter(parse_seconds),
+            validator=_between(0.001, 300),
+            metavar="TIME",
+            help="How long a produce that asks for several nodes waits for the others, unless it says so itself; what "
+            "they have by then is its answer.",
+        ),
+    ] = 5.0
     segment_bytes: Annotated[
         int,
         Parameter(

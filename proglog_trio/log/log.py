@@ -345,14 +345,25 @@ class Log:
         """What is durable, per origin."""
         return MappingProxyType(self._durable_origins)
 
-    def _bounds(self) -> Bounds:
+    @property
+    def planned_origins(self) -> MappingProxyType[Origin, OriginState]:
+        """What will be durable when everything is that was appended, per origin."""
+        return MappingProxyType(self._state.origins)
+
+    @property
+    def own_origin(self) -> Origin | None:
+        """The origin under which this opening of the directory appends; None before its first append."""
+        return self._state.own
+
+    def bounds(self) -> Bounds:
+        """Return what is durable at this moment; from any thread."""
         with self._bounds_lock:
             return Bounds(self.lowest_offset, self.next_offset, dict(self._durable_origins))
 
     def reader_at_offset(self, offset: int, *, skip_missing: bool = False) -> LogReader:
         """Return a reader from an offset on; see LogReader.at_offset. Blocks."""
         while True:
-            bounds = self._bounds()
+            bounds = self.bounds()
             reader = LogReader.at_offset(self.catalog, bounds, offset, skip_missing=skip_missing)
             if bounds.lowest_offset == self.lowest_offset:
                 return reader
@@ -362,7 +373,7 @@ class Log:
     def reader_at_position(self, position: Position, *, skip_missing: bool = False) -> LogReader:
         """Return a reader of what does not lie before a position; see LogReader.at_position. Blocks."""
         while True:
-            bounds = self._bounds()
+            bounds = self.bounds()
             reader = LogReader.at_position(self.catalog, bounds, position, skip_missing=skip_missing)
             if bounds.lowest_offset == self.lowest_offset:
                 return reader

@@ -7,7 +7,7 @@ remove a segment that it is in the middle of.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from attrs import define, field, frozen
@@ -82,6 +82,7 @@ class LogReader:
         start_position: what lies before the reader's start.
         skip_missing: leave out what cannot be read instead of raising.
         covered: frames that lie before this position are left out.
+        wanted: tells of a frame by its envelope whether it is to be given; None: every frame is.
     """
 
     next_offset: int
@@ -93,6 +94,7 @@ class LogReader:
     _file: File | None = None
     _walk: SegmentWalk | None = None
     _start: Place | None = None
+    wanted: Callable[[Envelope], bool] | None = None
     _waiting: deque[StoredFrame | _Missing] = field(factory=deque)
     _skipped: list[Skipped] = field(factory=list)
 
@@ -182,6 +184,8 @@ class LogReader:
     def _is_wanted(self, item: StoredFrame) -> bool:
         envelope = item.envelope
         if envelope.kind is not EnvelopeKind.RECORDS or envelope.next_offset <= self.next_offset:
+            return False
+        if self.wanted is not None and not self.wanted(envelope):
             return False
         return not self._covers(envelope)
 

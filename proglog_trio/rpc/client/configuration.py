@@ -9,7 +9,7 @@ from typing import Any, Self
 from attrs import Attribute, field, frozen
 
 from ..._proto.log import v1 as log_v1
-from .backoff import BackoffConfig
+from ...backoff import BackoffConfig
 from .delivered_window import MOST_PRODUCERS
 
 KIBIBYTE = 1024

@@ -14,9 +14,9 @@ import attrs
 import trio
 
 from ..._proto.log.v1 import ConsumeBatchesResponse
+from ...backoff import Backoff
 from ...errors import PositionError
 from ...log.origin import Origin
-from .backoff import Backoff
 from .configuration import Anchor, ConsumerConfig
 from .connection import ConnectionConfig
 from .consumed import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple

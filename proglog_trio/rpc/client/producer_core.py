@@ -34,10 +34,10 @@ from collections.abc import Set as AbstractSet
 from grpclib.const import Status
 
 from ..._proto.log.v1 import ProduceBatchRequest, ProduceBatchResponse
+from ...backoff import Backoff
 from ...log.origin import Origin
 from ...log.record import payload_crc
 from ..wire import bytes_field_header
-from .backoff import Backoff
 from .configuration import ProducerConfig
 from .delivery import BatchOutcome, DeliveredBatch, FailureLedger
 from .errors import (

@@ -9,8 +9,7 @@ and their Trio tasks are in one thread, so nothing needs a lock, and what crosse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -29,6 +28,7 @@ from ..._proto.log.v1 import (
     ProduceBatchResponse,
 )
 from ...errors import CallFailed, NodeConnectionError
+from .beside import run_beside
 from .connection import ConnectionConfig, TunedChannel, call_error, open_connection
 from .errors import StreamBroken, status_of_code
 
@@ -100,7 +100,7 @@ async def _beside_search(
     if not session.searches:
         await function(channel, session)
         return
-    async with _beside(_search(channel, session)):
+    async with run_beside(_search(channel, session)):
         await function(channel, session)
 
 
@@ -133,7 +133,7 @@ async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
     ) as stream:
         await stream.send_request()
         session.opened()
-        async with _beside(_send(stream, session, ready, ended)):
+        async with run_beside(_send(stream, session, ready, ended)):
             while (answer := await stream.recv_message()) is not None:
                 session.answered(answer)
         if not ended.is_set():
@@ -160,35 +160,6 @@ async def _send(
     except (StreamTerminatedError, H2Error):
         # The receiving side sees the stream's end too, and the status that came with it.
         return
-
-
-@asynccontextmanager
-async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Run an asyncio task beside the body, which is cancelled if the task fails; the task's error comes out then.
-
-    asyncio.TaskGroup would do if it did not wrap the body's own errors, which decide what becomes of the stream.
-    """
-    body = asyncio.current_task()
-    if body is None:
-        raise RuntimeError("this runs in an asyncio task")
-    task = asyncio.ensure_future(work)
-
-    def ended(task: asyncio.Future[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            body.cancel()
-
-    task.add_done_callback(ended)
-    try:
-        yield
-    except asyncio.CancelledError:
-        error = task.exception() if task.done() and not task.cancelled() else None
-        if error is not None:
-            raise error from None
-        raise
-    finally:
-        task.remove_done_callback(ended)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:

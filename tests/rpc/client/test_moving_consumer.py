@@ -443,7 +443,7 @@ def test_the_error_comes_when_no_node_is_left(status: Status, error: type[Consum
     lose(core, ADDRESSES[2], None)
     assert core.error is None, "it may have them, once it can be reached"
     lose(core, ADDRESSES[2], status)
-    assert type(core.error) is error
+    assert isinstance(core.error, error)
     assert str(core.error) == "; ".join(f"{node}: why" for node in ADDRESSES)
 
 
