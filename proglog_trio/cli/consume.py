@@ -142,6 +142,7 @@ async def _consume(options: Options) -> int:
     )
     left = options.count
     position = options.position
+    last: ConsumedBatch | None = None
     try:
         with progress("consuming", wanted=not sys.stdout.isatty()) as counted:
             async with open_consumer(options.addresses, config, connection=reading_connection()) as consumer:
@@ -151,7 +152,7 @@ async def _consume(options: Options) -> int:
                     _name_skipped(batch.skipped)
                     data = writer.lines(batch)
                     await output.write(data)
-                    position = batch.position
+                    last = batch
                     counted(records=len(batch), size=len(data))
                     if left is not None:
                         left -= len(batch)
@@ -162,6 +163,9 @@ async def _consume(options: Options) -> int:
     except ClientError as error:
         raise failed_at(options.addresses, error, ExitCode.FAILED) from error
     finally:
+        if last is not None:
+            # Once and not after each batch: of a log with many producers it takes long to encode.
+            position = last.position
         if options.show_position and position is not None:
             report(f"position: {base64.urlsafe_b64encode(position).decode()}")
     return ExitCode.FAILED if writer.malformed else ExitCode.DONE

@@ -15,6 +15,7 @@ Nothing is ever taken for delivered that was not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from heapq import nsmallest
 from itertools import pairwise
 from typing import Any, Self
 
@@ -35,8 +36,24 @@ Run = tuple[int, int]
 
 
 @frozen
+class _Producer:
+    """What was delivered of one producer.
+
+    Attributes:
+        runs: in ascending order; they do not touch.
+        seen: when it was seen last, of the window's clock.
+    """
+
+    runs: tuple[Run, ...]
+    seen: int
+
+
+@frozen(eq=False)
 class DeliveredWindow:
     """What was delivered of which producers. A value: whatever changes it returns another one.
+
+    Each change copies the table of producers. When one was seen last is kept with it and not by its place there: Python
+    copies a dictionary of which nothing was removed several times as fast.
 
     With MOST_PRODUCERS producers of RUNS_PER_PRODUCER runs it is still encoded in less than a position may have.
 
@@ -45,12 +62,21 @@ class DeliveredWindow:
     """
 
     most_producers: int = MOST_PRODUCERS
-    _runs: Mapping[int, tuple[Run, ...]] = field(factory=dict)
+    _producers: Mapping[int, _Producer] = field(factory=dict)
     _parts: Mapping[tuple[int, int], int] = field(factory=dict)
+    _clock: int = 0
 
     def __len__(self) -> int:
         """How many producers it holds."""
-        return len(self._runs)
+        return len(self._producers)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another one knows the same, and forgets it in the same order."""
+        if not isinstance(other, DeliveredWindow):
+            return NotImplemented
+        return (self.most_producers, self.encode()) == (other.most_producers, other.encode())
+
+    __hash__ = None  # type: ignore[assignment]  # what is compared is a table
 
     def delivered_of(self, producer_id: int, sequence: int, count: int) -> int:
         """Return how many of the count records of a batch were delivered, from its first on.
@@ -60,20 +86,22 @@ class DeliveredWindow:
             sequence: the batch's number there.
             count: how many records it has.
         """
-        for first, last in reversed(self._runs.get(producer_id, ())):
-            if first <= sequence <= last:
-                return count
+        producer = self._producers.get(producer_id)
+        if producer is not None:
+            for first, last in reversed(producer.runs):
+                if first <= sequence <= last:
+                    return count
         return min(self._parts.get((producer_id, sequence), 0), count)
 
     def after(self, producer_id: int, sequence: int, records: int, count: int) -> Self:
         """Return the window after the first records of a batch of count; its producer is then the last seen."""
         if not producer_id or not self.most_producers or not records:
             return self
-        runs, parts = dict(self._runs), self._parts
-        held = runs.pop(producer_id, ())
+        held = self._producers.get(producer_id)
+        runs, parts = () if held is None else held.runs, self._parts
         place = (producer_id, sequence)
         if records >= count:
-            held = _with_sequence(held, sequence)
+            runs = _with_sequence(runs, sequence)
             if place in parts:
                 parts = {each: part for each, part in parts.items() if each != place}
         elif self.delivered_of(producer_id, sequence, count) < records:
@@ -81,25 +109,33 @@ class DeliveredWindow:
             parts[place] = records
             if len(parts) > MOST_PARTS:
                 del parts[next(iter(parts))]
-        if held:
-            runs[producer_id] = held
-        while len(runs) > self.most_producers:
-            del runs[next(iter(runs))]
-        return type(self)(self.most_producers, runs, parts)
+        if not runs:
+            return type(self)(self.most_producers, self._producers, parts, self._clock)
+        return self._with(producer_id, runs, parts)
 
     def seen(self, producer_id: int) -> Self:
         """Return the window in which this producer, if it is in it, is the last seen."""
-        if producer_id not in self._runs:
-            return self
-        runs = dict(self._runs)
-        runs[producer_id] = runs.pop(producer_id)
-        return type(self)(self.most_producers, runs, self._parts)
+        producer = self._producers.get(producer_id)
+        return self if producer is None else self._with(producer_id, producer.runs, self._parts)
+
+    def _with(self, producer_id: int, runs: tuple[Run, ...], parts: Mapping[tuple[int, int], int]) -> Self:
+        producers = dict(self._producers)
+        producers[producer_id] = _Producer(runs, self._clock)
+        if len(producers) > self.most_producers:
+            # Some at once, so that finding those seen longest ago is not done for each new producer.
+            least = set(nsmallest(1 + self.most_producers // 16, producers, key=lambda each: producers[each].seen))
+            producers = {each: kept for each, kept in producers.items() if each not in least}
+        return type(self)(self.most_producers, producers, parts, self._clock + 1)
 
     def encode(self) -> bytes:
         """Return it as a position's annex: nothing if it is empty, else one msgpack array."""
-        if not self._runs and not self._parts:
+        if not self._producers and not self._parts:
             return b""
-        runs = {producer: [number for run in held for number in run] for producer, held in self._runs.items()}
+        runs = {
+            # Nearly all have one run, which is packed as it is.
+            producer: held.runs[0] if len(held.runs) == 1 else [number for run in held.runs for number in run]
+            for producer, held in sorted(self._producers.items(), key=lambda item: item[1].seen)
+        }
         parts = [[producer, sequence, records] for (producer, sequence), records in self._parts.items()]
         encoded: bytes = msgpack.packb([WINDOW_VERSION, runs, parts])
         return encoded
@@ -127,8 +163,9 @@ class DeliveredWindow:
                 f"{WINDOW_VERSION}"
             )
         # The last seen are at the end.
-        kept = dict(list(runs.items())[-most_producers:])
-        return cls(most_producers, kept, dict(list(parts.items())[-MOST_PARTS:]))
+        last_seen = list(runs.items())[-most_producers:]
+        producers = {producer: _Producer(held, seen) for seen, (producer, held) in enumerate(last_seen)}
+        return cls(most_producers, producers, dict(list(parts.items())[-MOST_PARTS:]), len(producers))
 
 
 def _with_sequence(runs: tuple[Run, ...], sequence: int) -> tuple[Run, ...]:

@@ -34,6 +34,7 @@ def test_it_never_takes_for_delivered_what_was_not(deliveries: list[tuple[int, i
             for number in range(14):
                 assert window.delivered_of(known, number, COUNT) <= delivered.get((known, number), 0)
         assert len(window) <= most
+        assert window == DeliveredWindow.decode(window.encode(), most)
     assert DeliveredWindow.decode(window.encode(), most) == window
 
 
@@ -85,6 +86,10 @@ def test_the_producer_seen_longest_ago_is_forgotten_first() -> None:
     again = DeliveredWindow.decode(window.encode(), 1)
     assert [again.delivered_of(producer, 0, 1) for producer in (1, 3)] == [0, 1], "the order is in its bytes"
     assert window.seen(2) is window
+    for producer in range(100, 300):
+        window = DeliveredWindow.decode(window.after(producer, 0, 1, 1).encode(), 100)
+        assert 90 <= len(window) <= 100 or producer < 200
+        assert all(window.delivered_of(kept, 0, 1) for kept in range(max(producer - 90, 100), producer + 1))
 
 
 def test_a_part_becomes_the_whole() -> None:
@@ -108,14 +113,11 @@ def test_nothing_is_kept_of_no_producer_or_for_no_producers() -> None:
 
 def test_the_largest_fits_a_position() -> None:
     high = 2**64 - 2 * RUNS_PER_PRODUCER
-    window = DeliveredWindow(
-        MOST_PRODUCERS,
-        {
-            2**64 - 1 - producer: tuple((high + 2 * run, high + 2 * run) for run in range(RUNS_PER_PRODUCER))
-            for producer in range(MOST_PRODUCERS)
-        },
-        {(2**64 - 1, high - part): 2**32 - 1 for part in range(MOST_PARTS)},
-    )
+    runs = [number for run in range(RUNS_PER_PRODUCER) for number in (high + 2 * run, high + 2 * run)]
+    largest = {2**64 - 1 - producer: runs for producer in range(MOST_PRODUCERS)}
+    parts = [[2**64 - 1, high - part, 2**32 - 1] for part in range(MOST_PARTS)]
+    window = DeliveredWindow.decode(msgpack.packb([1, largest, parts]))
+    assert len(window) == MOST_PRODUCERS
     assert len(window.encode()) < LARGEST_POSITION_BYTES * 3 // 4
     assert DeliveredWindow.decode(window.encode()) == window
 
