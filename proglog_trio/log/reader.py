@@ -122,7 +122,7 @@ class LogReader:
         if offset >= bounds.next_offset:
             position = position_of(bounds.origins)
         else:
-            position = _position_before(catalog, bounds, files, offset)
+            position = _past_gaps(_position_before(catalog, bounds, files, offset), bounds.origins)
         return cls(offset, position, skip_missing, None, catalog, files, skipped=skipped)
 
     @classmethod
@@ -308,6 +308,19 @@ class LogReader:
 def position_of(origins: Mapping[Origin, OriginState]) -> Position:
     """Return the position after everything that a log has."""
     return Position({origin: Range(state.low, state.next) for origin, state in origins.items() if state.next})
+
+
+def _past_gaps(position: Position, origins: Mapping[Origin, OriginState]) -> Position:
+    """Return a position that lies behind the marked gaps that begin where it stands.
+
+    What a log will never have lies before every place in it: whoever begins here misses nothing that this log could
+    give, and when he asks another by this position, neither.
+    """
+    for origin, state in origins.items():
+        for first, following in state.gaps:
+            if first == position.next_sequence(origin):
+                position = position.advanced(origin, first, following)
+    return position
 
 
 def _position_before(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles, offset: int) -> Position:

@@ -24,8 +24,8 @@ from .errors import (
     RecordTooLarge,
     StartOutOfRange,
 )
+from .pending import ProducerStatistics
 from .producer import Producer, open_producer
-from .producer_core import ProducerStatistics
 
 __all__ = [
     "Acknowledgement",

@@ -1,5 +1,7 @@
 """The gRPC streams of producers and consumers: one connection and one asyncio coroutine each.
 
+Beside each stream, on its connection, the node is asked now and then which others there are.
+
 Everything asyncio of the client library is here and in connection.py. Sessions are called from the asyncio side; they
 and their Trio tasks are in one thread, so nothing needs a lock, and what crosses over is one wake-up for many records.
 """
@@ -10,27 +12,38 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
 import trio_asyncio
 from attrs import frozen
-from grpclib.client import Stream
+from grpclib.client import Stream, UnaryUnaryMethod
 from grpclib.const import Cardinality
-from grpclib.exceptions import StreamTerminatedError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import H2Error
 
-from ..._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse, ProduceBatchResponse
-from ...address import Address
+from ..._proto.log.v1 import (
+    ConsumeBatchesRequest,
+    ConsumeBatchesResponse,
+    GetServersRequest,
+    GetServersResponse,
+    ProduceBatchResponse,
+)
 from ...errors import CallFailed, NodeConnectionError
 from .beside import run_beside
-from .connection import ConnectionConfig, TunedChannel, open_connection
+from .connection import ConnectionConfig, TunedChannel, call_error, open_connection
 from .errors import StreamBroken, status_of_code
 
 if TYPE_CHECKING:
-    from .consumer import ConsumeLink, ConsumeSession
-    from .producer import ProduceLink, ProduceSession
+    from .session import ConsumeLink, ConsumeSession, NodeSession, ProduceLink, ProduceSession
 
 PRODUCE_BATCHES = "/log.v1.Log/ProduceBatches"
 CONSUME_BATCHES = "/log.v1.Log/ConsumeBatches"
-Session = TypeVar("Session")
+GET_SERVERS = "/log.v1.Log/GetServers"
+Session = TypeVar("Session", bound="NodeSession")
+SEARCH_SECONDS = 30.0
+"""How often a node is asked which others there are; they are forgotten much later, see nodes.py."""
+SEARCH_ANSWER_SECONDS = 5.0
+CONNECT_SECONDS_AMONG_SEVERAL = 3.0
+"""How long one node of several may take to accept a connection: a machine that is gone does not refuse it."""
 
 
 @frozen
@@ -44,41 +57,71 @@ class EncodedMessage:
         return self.data
 
 
-def produce_link(address: str, connection: ConnectionConfig | None = None) -> ProduceLink:
-    """Return what runs one ProduceBatches stream to the node at address; raises ValueError if that is none."""
-    Address.parse(address)
+def produce_link(connection: ConnectionConfig | None = None) -> ProduceLink:
+    """Return what runs one ProduceBatches stream to its session's node."""
 
     async def link(session: ProduceSession) -> None:
-        await _run(address, connection, _produce, session)
+        await _run(connection, _produce, session)
 
     return link
 
 
-def consume_link(address: str, connection: ConnectionConfig | None = None) -> ConsumeLink:
-    """Return what runs one ConsumeBatches stream from the node at address; raises ValueError if that is none."""
-    Address.parse(address)
+def consume_link(connection: ConnectionConfig | None = None) -> ConsumeLink:
+    """Return what runs one ConsumeBatches stream from its session's node."""
 
     async def link(session: ConsumeSession) -> None:
-        await _run(address, connection, _consume, session)
+        await _run(connection, _consume, session)
 
     return link
 
 
 async def _run(
-    address: str,
     connection: ConnectionConfig | None,
     function: Callable[[TunedChannel, Session], Awaitable[None]],
     session: Session,
 ) -> None:
     # A loop of its own: the one that this task inherited may be closed by whoever opened it before this task ends.
     trio_asyncio.current_loop.set(None)
+    config = connection or ConnectionConfig()
+    if session.others:
+        config = attrs.evolve(config, connect_timeout=min(config.connect_timeout, CONNECT_SECONDS_AMONG_SEVERAL))
     try:
-        async with open_connection(address, connection) as opened:
-            await opened.run(function, session)
+        async with open_connection(session.node, config) as opened:
+            await opened.run(_beside_search, function, session)
     except NodeConnectionError as error:
         raise StreamBroken(str(error)) from error
     except CallFailed as error:
         raise StreamBroken(str(error), status_of_code(error.code)) from error
+
+
+async def _beside_search(
+    channel: TunedChannel, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
+) -> None:
+    if not session.searches:
+        await function(channel, session)
+        return
+    async with run_beside(_search(channel, session)):
+        await function(channel, session)
+
+
+async def _search(channel: TunedChannel, session: NodeSession) -> None:
+    """Ask the node again and again which others there are."""
+    get_servers = UnaryUnaryMethod(channel, GET_SERVERS, GetServersRequest, GetServersResponse)
+    while True:
+        try:
+            answer = await get_servers(GetServersRequest(), timeout=SEARCH_ANSWER_SECONDS)
+        except TimeoutError:
+            session.search_failed(f"{session.node} did not tell of other nodes within {SEARCH_ANSWER_SECONDS:g} s")
+        except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
+            # Whoever may not ask, or asks another's node, has the addresses that were given; and if it is the
+            # connection, the stream beside this sees it too.
+            session.search_failed(str(call_error(error, session.node, channel)))
+        except NodeConnectionError as error:
+            session.search_failed(str(error))
+            return
+        else:
+            session.found([server.rpc_addr for server in answer.servers])
+        await asyncio.sleep(SEARCH_SECONDS)
 
 
 async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
