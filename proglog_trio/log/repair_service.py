@@ -50,10 +50,6 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
     Raises:
         LogReadOnly, LogClosed: it never will.
     """
-    if log.catalog.active.files != files:
-        return True
-    if not log.roll() and log.read_only_reason is None and not log.closing:
-        return False
     changed = trio.Event()
 
     def note() -> None:
@@ -66,6 +62,9 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
                 raise LogClosed("the log is closing")
             if log.read_only_reason is not None:
                 raise LogReadOnly(log.read_only_reason)
+            # Each time anew: what was under way may have been the beginning of this segment, not its end.
+            if not log.roll():
+                return False
             await changed.wait()
             changed = trio.Event()
     finally:
