@@ -39,7 +39,7 @@ from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.client.connection import ConnectionConfig
-from proglog_trio.rpc.client.pull_stream import pull_from
+from proglog_trio.rpc.client.pull_stream import fetch_frames, pull_from
 from proglog_trio.rpc.cluster_service import ClusterService
 from proglog_trio.rpc.cluster_status import status_of
 from proglog_trio.rpc.log_service import LogService, open_log_service
@@ -216,7 +216,9 @@ def _replicator(config: NodeConfig, log: Log) -> Replicator:
             keepalive_timeout_seconds=PEER_KEEPALIVE_SECONDS,
         )
     )
-    return Replicator(replica, partial(pull_from, connection), random.SystemRandom())
+    pull = partial(pull_from, connection)
+    fetch = partial(fetch_frames, connection, config.cluster_name)
+    return Replicator(replica, pull, fetch, random.SystemRandom())
 
 
 def log_service_config(config: NodeConfig) -> LogServiceConfig:

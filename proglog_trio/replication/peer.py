@@ -40,6 +40,7 @@ class Peer:
     _replica: Replica
     _run_pull: RunPull
     _rng: random.Random
+    _on_connected: Callable[[], None]
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
     problem: str | None = None
@@ -71,6 +72,7 @@ class Peer:
             backoff.succeeded()
             self.streams += 1
             self.problem = None
+            self._on_connected()
             _logger.info("pulling from a peer", peer=self.name, rpc_addr=self.address)
 
         session.on_greeted = greeted

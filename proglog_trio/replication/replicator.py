@@ -4,6 +4,7 @@
 Replicator.run
 ├── timekeeper   makes the replica's decisions when their time has come
 ├── lag watch    says when a peer falls behind or catches up; forgets old origins
+├── repairer     gets frames that are damaged here from peers
 └── peer "b"     see peer.py; cancelled when b leaves or fails
 ```
 """
@@ -19,9 +20,12 @@ import structlog
 import trio
 from attrs import define, field
 
+from ..log.missing import Missing
 from .events import Diverged, GapMarked, ReplicationEvent, SourceEnded
 from .lag import LagWatch
 from .peer import Peer, RunPull
+from .peers import PeerView
+from .repairer import FetchFrames, Repairer
 from .replica import Replica
 
 LAG_WATCH_SECONDS = 1.0
@@ -38,17 +42,23 @@ class Replicator:
     Attributes:
         replica: decides what is pulled from whom.
         peers: those that are there.
+        repairer: looks after what is damaged in this node's log.
         directory_of: tells which data directory a member says it has.
     """
 
     replica: Replica
     _run_pull: RunPull
+    _fetch_frames: FetchFrames
     _rng: random.Random
     directory_of: Callable[[str], bytes | None] = lambda _name: None
     peers: dict[str, Peer] = field(factory=dict)
+    repairer: Repairer = field(init=False)
     _nursery: trio.Nursery | None = None
     _rescheduled: trio.Event = field(factory=trio.Event)
     _armed: float = math.inf
+
+    def __attrs_post_init__(self) -> None:
+        self.repairer = Repairer(self.replica.log, self._peers_with, self._fetch_frames, self._rng)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Replicate until cancelled."""
@@ -58,6 +68,7 @@ class Replicator:
                 self._nursery = nursery
                 nursery.start_soon(self._keep_time)
                 nursery.start_soon(self._watch_lag)
+                nursery.start_soon(self.repairer.run)
                 task_status.started()
         finally:
             self._nursery = None
@@ -67,7 +78,7 @@ class Replicator:
         """Begin to pull from a peer."""
         if self._nursery is None or name in self.peers:
             raise RuntimeError(f"the peer {name} cannot join: it is there already, or nothing runs")
-        peer = Peer(name, addr, self.replica, self._run_pull, self._rng)
+        peer = Peer(name, addr, self.replica, self._run_pull, self._rng, self.repairer.look_again)
         self.replica.joined(name)
         directory_id = self.directory_of(name)
         if directory_id is not None:
@@ -89,6 +100,14 @@ class Replicator:
         finally:
             del self.peers[peer.name]
             self.replica.left(peer.name)
+
+    def _peers_with(self, missing: Missing) -> list[str]:
+        """Return the addresses of peers, in random order, those first that say that they have what is missing."""
+        views = self.replica.plan.peers
+        peers = list(self.peers.values())
+        self._rng.shuffle(peers)
+        peers.sort(key=lambda peer: not _says_it_has(views[peer.name], missing))
+        return [peer.address for peer in peers]
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -117,6 +136,11 @@ class Replicator:
                     _logger.warning("a peer is behind", peer=change.peer, records=change.records)
                 else:
                     _logger.info("a peer has caught up", peer=change.peer)
+
+
+def _says_it_has(peer: PeerView, missing: Missing) -> bool:
+    held = peer.ranges.get(missing.origin)
+    return peer.connected and held is not None and held.low <= missing.from_sequence < held.next
 
 
 def log_event(event: ReplicationEvent) -> None:

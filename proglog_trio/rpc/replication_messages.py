@@ -23,6 +23,8 @@ from .wire import bytes_field_header
 
 _FRAMES = 4
 """The field of PullResponse that is written by itself."""
+_FETCHED = 1
+"""And of FetchFramesResponse."""
 _REASONS = {
     EndReason.MISSING: log_v1.EndedReason.MISSING,
     EndReason.DAMAGED: log_v1.EndedReason.DAMAGED,
@@ -47,8 +49,8 @@ def request_of_message(message: log_v1.PullRequest) -> PullRequest:
         _hello_in(message.hello),
         _positions_in(message.positions),
         _news_in(message.others),
-        tuple(Want(_origin(want.origin), want.from_sequence) for want in message.wants),
-        tuple(_origin(data) for data in message.stops),
+        tuple(Want(origin_of(want.origin), want.from_sequence) for want in message.wants),
+        tuple(origin_of(data) for data in message.stops),
     )
 
 
@@ -86,9 +88,18 @@ def encode_response(response: PullResponse) -> bytes:
 
 def encode_frames(frames: tuple[bytes, ...]) -> bytes:
     """Return a response of frames as one length-prefixed message; the frames are copied once."""
-    size = sum(map(len, frames))
-    header = bytes_field_header(_FRAMES, size)
-    return b"".join((message_prefix(len(header) + size), header, *frames))
+    return _encode_bytes(_FRAMES, frames)
+
+
+def encode_fetched(frames: tuple[bytes, ...]) -> bytes:
+    """Return a FetchFramesResponse as one length-prefixed message."""
+    return _encode_bytes(_FETCHED, frames)
+
+
+def _encode_bytes(field: int, parts: tuple[bytes, ...]) -> bytes:
+    size = sum(map(len, parts))
+    header = bytes_field_header(field, size)
+    return b"".join((message_prefix(len(header) + size), header, *parts))
 
 
 def _hello_out(hello: Hello | None) -> log_v1.Hello | None:
@@ -134,9 +145,9 @@ def _positions_in(message: log_v1.Positions | None) -> Positions | None:
     if message is None:
         return None
     return Positions(
-        {_origin(each.origin): _range_in(each) for each in message.ranges},
-        tuple(_origin(data) for data in message.forgotten),
-        _origin(message.writing) if message.writing else None,
+        {origin_of(each.origin): _range_in(each) for each in message.ranges},
+        tuple(origin_of(data) for data in message.forgotten),
+        origin_of(message.writing) if message.writing else None,
     )
 
 
@@ -170,17 +181,18 @@ def _news_in(messages: Iterable[log_v1.HolderNews]) -> tuple[HolderNews, ...]:
     for message in messages:
         if len(message.origins) != len(message.nexts):
             raise PeerLied(f"a peer names {len(message.origins)} origins of a node and {len(message.nexts)} places")
-        nexts = dict(zip(map(_origin, message.origins), message.nexts, strict=True))
+        nexts = dict(zip(map(origin_of, message.origins), message.nexts, strict=True))
         found.append(HolderNews(_directory_id(message.directory_id), message.opened, nexts))
     return tuple(found)
 
 
 def _ended_in(message: log_v1.Ended) -> Ended:
     reason = _REASONS_READ.get(message.reason, EndReason.MISSING)
-    return Ended(_origin(message.origin), message.from_sequence, message.resumes_at or None, reason)
+    return Ended(origin_of(message.origin), message.from_sequence, message.resumes_at or None, reason)
 
 
-def _origin(data: bytes) -> Origin:
+def origin_of(data: bytes) -> Origin:
+    """Return the origin of a message; raises PeerLied if it is none."""
     try:
         return Origin.parse(data)
     except ValueError as error:

@@ -11,12 +11,13 @@ from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
+from ..replication.events import PullRefused
 from ..replication.replica import Replica
 from ..replication.source import SourceSession
 from ..replication.source_reader import FrameSource, SourceAnswer
-from .calls import receive_available, send_encoded, wait_writable
+from .calls import receive_available, receive_only, send_encoded, wait_writable
 from .disk_calls import DiskCalls
-from .replication_messages import encode_frames, encode_response, request_of_message
+from .replication_messages import encode_fetched, encode_frames, encode_response, origin_of, request_of_message
 from .wakeups import wait_until
 
 SERVICE_NAME = "log.v1.Replication"
@@ -56,6 +57,9 @@ class ReplicationService:
             f"/{SERVICE_NAME}/Pull": Handler(
                 self._pull, Cardinality.STREAM_STREAM, log_v1.PullRequest, log_v1.PullResponse
             ),
+            f"/{SERVICE_NAME}/FetchFrames": Handler(
+                self._fetch_frames, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
+            ),
         }
 
     async def _pull(self, stream: _PullStream) -> None:
@@ -68,6 +72,23 @@ class ReplicationService:
                 sending.cancel()
         finally:
             self.replica.close_source(session)
+
+    async def _fetch_frames(self, stream: Stream[log_v1.FetchFramesRequest, log_v1.FetchFramesResponse]) -> None:
+        request = await receive_only(stream)
+        cluster_name = self.replica.hello.cluster_name
+        if request.cluster_name != cluster_name:
+            raise PullRefused(f"this node is of the cluster {cluster_name!r}, not of {request.cluster_name!r}")
+        origin = origin_of(request.origin)
+        sequence = request.from_sequence
+        with DiskCalls[FrameSource](self.executor) as disk:
+            while sequence < request.to_sequence:
+                await wait_writable(stream)
+                found = await disk.begin(
+                    self.replica.log.frames, origin, sequence, request.to_sequence, self.config.answer_bytes
+                )
+                sequence = found.next_sequence
+                if found.frames:
+                    await send_encoded(stream, encode_fetched(tuple(found.frames)), 1)
 
     async def _receive(self, stream: _PullStream, session: SourceSession) -> None:
         while messages := await receive_available(stream, _RECEIVE_BYTES):

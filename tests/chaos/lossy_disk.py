@@ -1,7 +1,7 @@
 """A disk that keeps what was not synced in memory: killing the process is cutting the power.
 
-Files' contents only: names are durable at once here. What a crash may do to directory entries, and to the order in which
-pieces of a write arrive, is tested with the simulated disk of tests/log.
+Files' contents only: names are durable at once here. What a crash may do to directory entries, and to the order in
+which pieces of a write arrive, is tested with the simulated disk of tests/log.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import trio
 from attrs import Factory, define
 
 from proglog_trio.errors import ConnectionLost
+from proglog_trio.log.missing import Missing
 from proglog_trio.replication.messages import Hello, Positions, PullResponse
 from proglog_trio.replication.pull import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
@@ -50,11 +51,16 @@ async def running_replicator(
     opened = OpenLog.open(SimulatedDisk())
     hello = Hello("proglog", "me", opened.log.directory_id, 1)
     replica = Replica(opened.log, hello, trio.current_time, log_event, ReplicationConfig())
-    replicator = Replicator(replica, run_pull, random.Random(1))
+    replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
     async with trio.open_nursery() as nursery:
         await nursery.start(replicator.run)
         yield replicator, nursery
         nursery.cancel_scope.cancel()
+
+
+async def fetch_nothing(_address: str, _missing: Missing) -> list[bytes]:
+    await trio.lowlevel.checkpoint()
+    return []
 
 
 def tasks_below(nursery: trio.Nursery) -> list[str]:

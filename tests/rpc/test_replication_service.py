@@ -21,6 +21,8 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import CallFailed
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
+from proglog_trio.log.missing import Missing
+from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.service import open_log
 from proglog_trio.log.walk import StoredFrame
 from proglog_trio.replication.messages import Hello, PullRequest, Want
@@ -28,7 +30,7 @@ from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.client.connection import ConnectionConfig, TunedChannel, open_connection
-from proglog_trio.rpc.client.pull_stream import PULL, pull_from
+from proglog_trio.rpc.client.pull_stream import PULL, fetch_frames, pull_from
 from proglog_trio.rpc.log_service import open_log_service
 from proglog_trio.rpc.replication_messages import request_to_message
 from proglog_trio.rpc.replication_service import ReplicationService
@@ -59,7 +61,12 @@ async def running_node(directory: Path, name: str, cluster_name: str = "proglog"
     ):
         hello = Hello(cluster_name, name, log.directory_id, log.wall_clock())
         replica = Replica(log, hello, trio.current_time, log_event, ReplicationConfig())
-        replicator = Replicator(replica, partial(pull_from, ConnectionConfig()), random.Random(1))
+        replicator = Replicator(
+            replica,
+            partial(pull_from, ConnectionConfig()),
+            partial(fetch_frames, ConnectionConfig(), cluster_name),
+            random.Random(1),
+        )
         await nursery.start(replicator.run)
         replication = ReplicationService(replica, service.state.executor)
         host, port = await nursery.start(serve, [replication], "127.0.0.1", 0)
@@ -74,6 +81,12 @@ def frames_of(log: Log) -> list[StoredFrame]:
         frames += reader.read(1 << 20, log.next_offset).frames
     reader.close()
     return frames
+
+
+def scrub(log: Log) -> None:
+    passing = Scrub(log.catalog)
+    while not passing.finished:
+        passing.step(1 << 20)
 
 
 async def test_two_nodes_end_with_every_record_once(tmp_path: Path) -> None:
@@ -146,6 +159,54 @@ async def _send(channel: TunedChannel, *requests: Any) -> None:
         await stream.end()
         while await stream.recv_message() is not None:
             pass
+
+
+async def test_what_is_damaged_is_fetched_from_a_peer_while_the_node_goes_on(tmp_path: Path) -> None:
+    async with running_node(tmp_path, "a") as a, running_node(tmp_path, "b") as b:
+        await b.replicator.join("a", a.address)
+        for number in range(30):
+            await a.log.append(batch_of(b"%d" % number, b"x" * 200))
+        await eventually(lambda: b.log.next_offset == 60)
+        frames = await trio.to_thread.run_sync(frames_of, b.log)
+        files = b.log.catalog.active.files
+        data = bytearray(files.store.read_bytes())
+        data[frames[7].end - 1] ^= 1
+        data[frames[20].position + 3] ^= 1  # an envelope
+        with files.store.open("r+b") as file:
+            file.write(data)
+        await trio.to_thread.run_sync(scrub, b.log)
+        await eventually(lambda: b.log.damage.repaired == 2 and not len(b.log.damage))
+        assert await trio.to_thread.run_sync(frames_of, b.log) == frames
+        assert files != b.log.catalog.active.files
+
+
+async def test_what_no_peer_has_stays_named_until_one_has_it(tmp_path: Path) -> None:
+    async with running_node(tmp_path, "a") as a, running_node(tmp_path, "b") as b, running_node(tmp_path, "c") as c:
+        for number in range(10):
+            await a.log.append(batch_of(b"%d" % number))
+        await c.replicator.join("a", a.address)
+        await eventually(lambda: c.log.next_offset == 10)
+        frames = await trio.to_thread.run_sync(frames_of, a.log)
+        store = a.log.catalog.active.files.store
+        data = bytearray(store.read_bytes())
+        data[frames[3].end - 1] ^= 1
+        with store.open("r+b") as file:
+            file.write(data)
+        await trio.to_thread.run_sync(scrub, a.log)
+        await a.replicator.join("b", b.address)
+        await eventually(lambda: a.log.damage.unrepairable == 1)
+        await a.replicator.join("c", c.address)
+        await eventually(lambda: not len(a.log.damage))
+        assert await trio.to_thread.run_sync(frames_of, a.log) == frames
+
+
+async def test_frames_of_another_cluster_are_not_given(tmp_path: Path) -> None:
+    async with running_node(tmp_path, "a") as a:
+        stored = await a.log.append(batch_of(b"1"))
+        missing = Missing(stored.origin, 0, 1, 0, 1)
+        assert len(await fetch_frames(ConnectionConfig(), "proglog", a.address, missing)) == 1
+        with pytest.raises(CallFailed, match=r"FAILED_PRECONDITION: .* not of 'another'"):
+            await fetch_frames(ConnectionConfig(), "another", a.address, missing)
 
 
 HELLO = Hello("proglog", "stranger", b"12345678", 1)

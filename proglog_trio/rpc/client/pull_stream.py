@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import trio
 from grpclib.client import Stream
 from grpclib.const import Cardinality
 from grpclib.exceptions import StreamTerminatedError
 from h2.exceptions import H2Error
 
 from ..._proto.log import v1 as log_v1
+from ...errors import ConnectionLost
+from ...log.frame import iterate_frames
+from ...log.missing import Missing
 from ...replication.pull import PullSession
 from ..replication_messages import request_to_message, response_of_message
 from ..wakeups import wait_until
@@ -17,6 +21,9 @@ from .beside import run_beside
 from .connection import ConnectionConfig, TunedChannel, open_connection
 
 PULL = "/log.v1.Replication/Pull"
+FETCH_FRAMES = "/log.v1.Replication/FetchFrames"
+MOST_FETCHED_BYTES = 64 << 20
+FETCH_SECONDS = 60.0
 
 _PullStream = Stream[log_v1.PullRequest, log_v1.PullResponse]
 
@@ -55,6 +62,40 @@ async def run_pull(channel: TunedChannel, session: PullSession) -> None:
                     is_done = session.apply()
         # In this form grpclib puts the status that the peer gave in its place, if it gave one.
         raise StreamTerminatedError("the peer ended the stream")
+
+
+async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address: str, missing: Missing) -> list[bytes]:
+    """Return the frames that the node at an address has of what is missing here, from Trio; at most so many bytes.
+
+    Raises:
+        NodeConnectionError, CallFailed: the node cannot be asked.
+        FrameError: what it sends are no frames.
+    """
+    request = log_v1.FetchFramesRequest(
+        origin=missing.origin.data,
+        from_sequence=missing.from_sequence,
+        to_sequence=missing.to_sequence,
+        cluster_name=cluster_name,
+    )
+
+    async def fetch(channel: TunedChannel) -> list[bytes]:
+        frames: list[bytes] = []
+        size = 0
+        async with channel.request(
+            FETCH_FRAMES, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
+        ) as stream:
+            await stream.send_message(request, end=True)
+            while size < MOST_FETCHED_BYTES and (message := await stream.recv_message()) is not None:
+                frames += [frame.encode() for frame in iterate_frames(message.frames)]
+                size += len(message.frames)
+        return frames
+
+    try:
+        with trio.fail_after(FETCH_SECONDS):
+            async with open_connection(address, connection) as opened:
+                return await opened.run(fetch)
+    except trio.TooSlowError:
+        raise ConnectionLost(f"{address} did not send within {FETCH_SECONDS:g} s what is missing") from None
 
 
 async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event) -> None:

@@ -12,8 +12,10 @@ from attrs import Factory, define, field
 from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.fetched import FetchedFrames
 from proglog_trio.log.origin import Origin
 from proglog_trio.log.retention import removable, remove_files
+from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.walk import StoredFrame
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
@@ -214,6 +216,7 @@ class Cluster:
     problems: list[ProglogError] = Factory(list)
     events: list[tuple[str, ReplicationEvent]] = Factory(list)
     produced: int = 0
+    repaired_offsets: int = 0
     wall_offset: dict[str, int] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
@@ -327,6 +330,37 @@ class Cluster:
                 if link is not None:
                     link.close()
                 node.running.replica.left(other.name)
+
+    # -- repair --------------------------------------------------------------------------------------------------------
+
+    def keep_repairing(self, seconds: float = 10.0) -> None:
+        """Let every node scrub its log and repair it with what reachable members have, again and again."""
+        for node in self.live:
+            if not node.is_paused and node.running.opened.log.read_only_reason is None:
+                self.repair(node)
+        self.network.after(seconds, lambda: self.keep_repairing(seconds))
+
+    def repair(self, node: Node) -> None:
+        log = node.running.opened.log
+        scrub = Scrub(log.catalog)
+        while not scrub.finished:
+            scrub.step(1 << 20)
+        for files in log.damage.segments():
+            if files == log.catalog.active.files:
+                log.roll()
+                node.running.opened.commit()
+            if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
+                continue
+            fetched = FetchedFrames()
+            for missing in plan.missing:
+                for other in self.live:
+                    if other.name in node.members and not other.is_paused:
+                        found = other.running.opened.log.frames(
+                            missing.origin, missing.from_sequence, missing.to_sequence, 1 << 24
+                        )
+                        fetched.add_all(found.frames)
+            outcome = plan.rebuild(fetched)
+            self.repaired_offsets += outcome.repaired_offsets
 
     def dial_later(self, node: Node, name: str) -> None:
         wait = node.backoff * self.rng.uniform(0.5, 1.0)
