@@ -175,6 +175,11 @@ class Consumer:
         return self._nodes.known(trio.current_time())
 
     @property
+    def search_failure(self) -> str | None:
+        """Why the last question for other nodes was not answered; None if it was, or none was asked."""
+        return self._nodes.search_failure
+
+    @property
     def duplicate_records(self) -> int:
         """How many records were left out because they were copies of delivered ones, under another origin."""
         return self._core.duplicate_records

@@ -15,6 +15,7 @@ from proglog_trio._proto.log.v1 import Error, ProduceBatchRequest, ProduceBatchR
 from proglog_trio.client import (
     Acknowledgement,
     BackoffConfig,
+    ConnectionConfig,
     ConsumedRecord,
     Consumer,
     ConsumerConfig,
@@ -28,12 +29,14 @@ from proglog_trio.client import (
 )
 from proglog_trio.log import Batch, Log, Record
 from proglog_trio.log.gap import GapMarker
+from proglog_trio.rpc.client import streams
 from proglog_trio.rpc.client.consumer import run_consumer
 from proglog_trio.rpc.client.errors import StreamBroken
 from proglog_trio.rpc.client.nodes import FOUND_SECONDS
 from proglog_trio.rpc.client.producer import run_producer
 from proglog_trio.rpc.client.session import ConsumeLink, ConsumeSession, ProduceLink, ProduceSession
 from proglog_trio.rpc.service_state import ServerInfo
+from proglog_trio.rpc.transport import TransportConfig
 
 from .harness import RunningNode, cutting_proxy, pull_all, running_node
 from .test_consumer import fill, numbers, values_of
@@ -122,6 +125,7 @@ async def test_a_search_that_fails_is_no_failure(autojump_clock: trio.testing.Mo
     async with consuming(link, "first:1") as consumer:
         assert await values_of(consumer, 1) == [b"0.0"]
         assert consumer.nodes == ("first:1",)
+        assert consumer.search_failure == "PERMISSION_DENIED: no"
 
 
 async def test_an_offset_is_resolved_at_the_first_address(autojump_clock: trio.testing.MockClock) -> None:
@@ -457,6 +461,49 @@ async def test_records_that_one_node_lacks_come_from_another(tmp_path: Path) -> 
         # Who begins with what the second holds lacks nothing, there or elsewhere.
         async with open_consumer(second.address, follow=False) as consumer:
             assert await values_of(consumer, 9) == [b"4", b"5"]
+
+
+async def test_nodes_that_answer_no_ping_are_left(tmp_path: Path) -> None:
+    impatient = ConnectionConfig(transport=TransportConfig(keepalive_seconds=0.2, keepalive_timeout_seconds=0.2))
+    async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
+        await fill(first.address, 0, 10)
+        await pull_all(second.log, first.log)
+        addresses = [proxy.address, second.address]
+        producing = ProducerConfig(backoff=FAST, linger=0.0)
+        with trio.fail_after(20):
+            async with (
+                open_consumer(addresses, ConsumerConfig(backoff=FAST), connection=impatient) as consumer,
+                open_producer(addresses, producing, connection=impatient) as producer,
+            ):
+                assert await values_of(consumer, 10) == numbers(0, 10)
+                assert consumer.node == proxy.address
+                proxy.stall()
+                delivered = await (await producer.send(b"elsewhere")).wait()
+                assert (delivered.node, delivered.offset) == (second.address, 10)
+                record = await anext(consumer)
+                assert (record.value, record.node, record.offset) == (b"elsewhere", second.address, 10)
+                proxy.cut()
+
+
+async def test_a_first_node_that_is_stalled_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "CONNECT_SECONDS_AMONG_SEVERAL", 0.2)
+    async with running_node(tmp_path) as node, cutting_proxy(node.port) as proxy:
+        proxy.stall()
+        addresses = [proxy.address, node.address]
+        with trio.fail_after(9):
+            async with open_consumer(addresses) as consumer, open_producer(addresses) as producer:
+                assert (await (await producer.send(b"value")).wait()).node == node.address
+                assert await values_of(consumer, 1) == [b"value"]
+        proxy.cut()
+
+
+async def test_a_node_that_knows_of_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "GET_SERVERS", "/log.v1.Log/Nothing")
+    async with running_node(tmp_path) as node, open_consumer(node.address) as consumer:
+        await fill(node.address, 0, 3)
+        assert await values_of(consumer, 3) == numbers(0, 3)
+        assert consumer.search_failure is not None
+        assert "UNIMPLEMENTED" in consumer.search_failure
 
 
 async def test_what_an_acknowledgement_achieved(tmp_path: Path) -> None:
