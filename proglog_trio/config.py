@@ -306,6 +306,17 @@ class NodeConfig:
             "age drops nothing.",
         ),
     ] = None
+    origin_retention: Annotated[
+        float,
+        Parameter(
+            converter=_converter(parse_seconds),
+            validator=_between(60),
+            metavar="TIME",
+            show_default=lambda _value: "30d",
+            help="Forget an origin (a run of a node) of which retention has left nothing in any log so long after its "
+            "last record. A node that was away for longer than this may bring its records back.",
+        ),
+    ] = 30 * 86_400.0
     max_message_bytes: Annotated[
         int,
         Parameter(

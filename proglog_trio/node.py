@@ -206,7 +206,9 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
 
 def _replicator(config: NodeConfig, log: Log) -> Replicator:
     hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.wall_clock())
-    replica = Replica(log, hello, trio.current_time, log_event, ReplicationConfig())
+    replica = Replica(
+        log, hello, trio.current_time, log_event, ReplicationConfig(origin_retention_seconds=config.origin_retention)
+    )
     connection = ConnectionConfig(
         transport=TransportConfig(
             message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,

@@ -21,6 +21,8 @@ from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from .events import Diverged, GapMarked, PeerLied, ReplicationCounters, ReplicationEvent
 
+NO_PEER_HAS_THEM = "no live peer has them"
+
 
 class Outcome(enum.Enum):
     """What became of a frame."""
@@ -110,7 +112,7 @@ class Applier:
                         f"{self.peer} sends sequence {base} of origin {origin}, where {state.next} comes next"
                     )
                 return Outcome.AHEAD
-            self._mark_gap(frame, state)
+            self.mark_gap(origin, state.next, base, header.previous_header_crc)
         elif header.previous_header_crc != state.last_header_crc:
             return self._diverged(frame, state, f"it follows a header with CRC {header.previous_header_crc:#010x}")
         try:
@@ -119,14 +121,13 @@ class Applier:
             raise PeerLied(f"{self.peer} sends a frame that cannot follow: {error}") from None
         return Outcome.APPLIED
 
-    def _mark_gap(self, frame: Frame, state: OriginState) -> None:
-        header = frame.header
-        reason = "no live peer has them"
-        marker = GapMarker(header.origin, state.next, header.base_sequence, header.previous_header_crc, reason)
+    def mark_gap(self, origin: Origin, from_sequence: int, to_sequence: int, previous_header_crc: int) -> None:
+        """Append a gap marker: no live peer has these sequences. Raises LogReadOnly, LogClosed."""
+        marker = GapMarker(origin, from_sequence, to_sequence, previous_header_crc, NO_PEER_HAS_THEM)
         self.log.append_gap(marker, _ignore)
         self.counters.gaps_marked += 1
-        self.counters.records_missing += header.base_sequence - state.next
-        self.emit(GapMarked(header.origin, state.next, header.base_sequence, reason))
+        self.counters.records_missing += to_sequence - from_sequence
+        self.emit(GapMarked(origin, from_sequence, to_sequence, NO_PEER_HAS_THEM))
 
     def _diverged(self, frame: Frame, state: OriginState, what: str) -> Outcome:
         header = frame.header

@@ -16,74 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from attrs import Factory, define, field, frozen, validators
+from attrs import Factory, define
 
 from ..log.checksum import crc32c
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
+from .decisions import Assignment, Decision, GiveUp, PlanConfig, Start, Stop
 from .messages import Ended, EndReason, OriginRange, Positions, Want
 from .peers import PeerView
-
-
-@frozen(kw_only=True)
-class PlanConfig:
-    """Times, in seconds.
-
-    Attributes:
-        stall_seconds: without progress, although a peer shows more, until another source is asked.
-        avoid_seconds: how long a source that stalled is left alone for an origin; doubled each time, up to the next.
-        longest_avoid_seconds: see avoid_seconds.
-        idle_seconds: without anything new until a source that does not write an origin is told to stop.
-        settle_seconds: how long a peer may be without connection before gaps are marked without it.
-        gap_seconds: how long sequences must have been missing everywhere before they are given up.
-        damage_seconds: the same for damaged ones, which may be repaired.
-        retry_damage_seconds: until a source that could not read an origin is asked again.
-    """
-
-    stall_seconds: float = field(default=2.0, validator=validators.gt(0))
-    avoid_seconds: float = field(default=10.0, validator=validators.gt(0))
-    longest_avoid_seconds: float = field(default=60.0, validator=validators.gt(0))
-    idle_seconds: float = field(default=10.0, validator=validators.gt(0))
-    settle_seconds: float = field(default=10.0, validator=validators.ge(0))
-    gap_seconds: float = field(default=5.0, validator=validators.ge(0))
-    damage_seconds: float = field(default=60.0, validator=validators.ge(0))
-    retry_damage_seconds: float = field(default=15.0, validator=validators.gt(0))
-
-
-@frozen
-class Assignment:
-    """From whom an origin is pulled.
-
-    Attributes:
-        peer: the source's name.
-        from_sequence: where it was told to begin.
-        gap_to: if the sequences from the log's next up to this one are given up, else None.
-        began: when, in seconds.
-    """
-
-    peer: str
-    from_sequence: int
-    gap_to: int | None
-    began: float
-
-
-@frozen
-class Start:
-    """Tell a peer to send an origin."""
-
-    peer: str
-    want: Want
-
-
-@frozen
-class Stop:
-    """Tell a peer to send an origin no more."""
-
-    peer: str
-    origin: Origin
-
-
-Decision = Start | Stop
 
 
 @define
@@ -94,7 +34,8 @@ class _Progress:
         next: the log's next when this was last looked at.
         advanced_at: when it last grew.
         behind_since: since when a peer has shown more; None: none does.
-        unavailable_since: since when no peer has what comes next; None: one does.
+        unavailable_since: since when no peer has had what comes next, asking again what could not be read included;
+            None: one has.
     """
 
     next: int
@@ -176,8 +117,8 @@ class PullPlan:
         mine = self.state_of(origin)
         if mine is None:
             return False
-        if origin == self.own:
-            return held.next > mine.next
+        if origin == self.own and held.next > mine.next:
+            return True
         return mine.next == held.next > 0 and mine.last_header_crc != held.last_header_crc
 
     def advanced(self, origin: Origin, now: float) -> None:
@@ -235,6 +176,12 @@ class PullPlan:
             if peer.connected and held is not None and held.next > than and origin not in peer.diverged_origins:
                 yield peer
 
+    def _is_bygone(self, origin: Origin, showing: list[PeerView], now: float) -> bool:
+        """Tell whether this log knows nothing of an origin, and nobody who does has anything left of it."""
+        return self.state_of(origin) is None and all(
+            peer.available_from(origin, 0, now) is None and not peer.is_damaged_at(origin, 0, now) for peer in showing
+        )
+
     def touch_all(self) -> None:
         """Look at every origin again at the next decision."""
         for peer in self.peers.values():
@@ -268,6 +215,10 @@ class PullPlan:
     def _decide(self, origin: Origin, now: float) -> Iterator[Decision]:
         current = self.assigned.get(origin)
         chosen = None if origin == self.own or self.paused else self._choose(origin, current, now)
+        if isinstance(chosen, GiveUp):
+            self._dirty[origin] = None
+            yield chosen
+            chosen = None
         if chosen is current:
             return
         if current is not None:
@@ -278,11 +229,13 @@ class PullPlan:
         self.assigned[origin] = chosen
         yield Start(chosen.peer, Want(origin, chosen.from_sequence))
 
-    def _choose(self, origin: Origin, current: Assignment | None, now: float) -> Assignment | None:
+    def _choose(self, origin: Origin, current: Assignment | None, now: float) -> Assignment | GiveUp | None:
         """Return the source that is right now: the current assignment itself if it is."""
         state = self.state_of(origin)
         following = state.next if state is not None else 0
         showing = list(self.showing_more(origin, following))
+        if self._is_bygone(origin, showing, now):
+            showing = []
         progress = self._look_at(origin, following, bool(showing), now)
         able = [peer for peer in showing if peer.has(origin, following, now)]
         name = self.writer_of(origin)
@@ -290,13 +243,11 @@ class PullPlan:
         if current is not None and showing:
             self._avoid_if_stalled(origin, current, progress, able, now)
         if writer is not None and self._can_follow(writer, origin, following, now):
-            progress.unavailable_since = None
             return self._assignment(current, writer, following, None, now)
         if not showing:
             return self._keep_if_busy(origin, current, progress, now)
         if not able:
             return self._give_up(origin, following, showing, current, progress, now)
-        progress.unavailable_since = None
         return self._choose_among(origin, following, able, writer, current, progress, now)
 
     def _look_at(self, origin: Origin, following: int, is_behind: bool, now: float) -> _Progress:
@@ -307,7 +258,7 @@ class PullPlan:
             progress.next = following
             progress.unavailable_since = None
         if not is_behind:
-            progress.behind_since = None
+            progress.behind_since = progress.unavailable_since = None
         elif progress.behind_since is None:
             progress.behind_since = now
         return progress
@@ -376,7 +327,7 @@ class PullPlan:
         current: Assignment | None,
         progress: _Progress,
         now: float,
-    ) -> Assignment | None:
+    ) -> Assignment | GiveUp | None:
         """No peer that shows more has what comes next: go on after it, if that is certain."""
         if progress.unavailable_since is None:
             progress.unavailable_since = now
@@ -398,7 +349,11 @@ class PullPlan:
         ]
         if not resuming:
             self._look_again(origin, now + self.config.retry_damage_seconds)
-            return None
+            if damaged:
+                return None
+            # Everybody has lost everything of it, and knows it.
+            last = max((peer.ranges[origin] for peer in showing), key=lambda held: held.next)
+            return GiveUp(origin, last.next, last.last_header_crc)
         resumes_at, name = min(resuming)
         self._look_again(origin, now + self.config.stall_seconds)
         return self._assignment(current, self.peers[name], resumes_at, resumes_at, now)

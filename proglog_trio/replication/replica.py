@@ -6,20 +6,24 @@ streams, and hand over messages. The same code runs under gRPC and in simulated 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 
 from attrs import Factory, define, field, frozen, validators
 
+from ..errors import LogClosed, LogReadOnly
+from ..log.clock import to_milliseconds
 from ..log.log import Log
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from .acknowledgements import Achieved, Acknowledgements
 from .applying import Applier
+from .decisions import GiveUp, PlanConfig, Start
 from .events import Diverged, PeerLied, ReplicationCounters, ReplicationEvent
 from .holders import Holders
 from .messages import Hello, HolderNews, OriginRange, Positions
-from .plan import PlanConfig, PullPlan, Start
+from .plan import PullPlan
 from .pull import PullSession
 from .source import SourceSession
 from .teller import Teller
@@ -36,12 +40,15 @@ class ReplicationConfig:
         acknowledgement_seconds: how often a puller tells a source that its records have arrived, at most.
         position_seconds: how often everything else about positions is told, at most; with many peers, more rarely.
         position_seconds_per_peer: by so much for each peer.
+        origin_retention_seconds: an origin that nobody writes and of which no log has anything left is forgotten so
+            long after its last frame.
     """
 
     plan: PlanConfig = Factory(PlanConfig)
     acknowledgement_seconds: float = field(default=0.005, validator=validators.ge(0))
     position_seconds: float = field(default=0.1, validator=validators.ge(0))
     position_seconds_per_peer: float = field(default=0.02, validator=validators.ge(0))
+    origin_retention_seconds: float = field(default=30 * 86_400.0, validator=validators.ge(0))
 
 
 @define(eq=False, repr=False)
@@ -112,17 +119,33 @@ class Replica:
             source.teller.note(changed, urgent=False)
             source.on_ready()
 
-    def forget_origins(self, origins: Collection[Origin]) -> None:
-        """Drop origins that the log has dropped."""
-        for origin in origins:
+    def forget_old_origins(self) -> int:
+        """Drop origins that nobody writes and of which no log that is known has anything left; return how many."""
+        oldest = self.log.wall_clock() - int(self.config.origin_retention_seconds * 1000)
+        written = self._written()
+        old = [
+            origin
+            for origin, state in self.log.origins.items()
+            if state.low == state.next
+            and to_milliseconds(state.last_log_time) < oldest
+            and origin not in written
+            and not any(
+                (held := peer.ranges.get(origin)) is not None and held.low < held.next
+                for peer in self.plan.peers.values()
+            )
+        ]
+        forgotten = self.log.forget_origins(old)
+        for origin in forgotten:
             self._seen.pop(origin, None)
-        self.plan.forget(origins)
-        self.holders.forget_origins(origins)
-        for teller in self._tellers():
-            teller.note_forgotten(origins)
+        self.plan.forget(forgotten)
+        self.holders.forget_origins(forgotten)
+        for session in self._sessions():
+            session.teller.note_forgotten(forgotten)
+            session.on_ready()
+        return len(forgotten)
 
-    def _tellers(self) -> Iterable[Teller]:
-        return chain((pull.teller for pull in self.pulls.values()), (source.teller for source in self.sources))
+    def _sessions(self) -> Iterable[PullSession | SourceSession]:
+        return chain(self.pulls.values(), self.sources)
 
     # -- members -------------------------------------------------------------------------------------------------------
 
@@ -143,8 +166,8 @@ class Replica:
 
     def _peers_changed(self) -> None:
         slow = self.config.position_seconds + self.config.position_seconds_per_peer * len(self.plan.peers)
-        for teller in self._tellers():
-            teller.slow_seconds = slow
+        for session in self._sessions():
+            session.teller.slow_seconds = slow
         self.decide()
 
     # -- streams -------------------------------------------------------------------------------------------------------
@@ -231,12 +254,9 @@ class Replica:
     def _held_more(self, directory_id: bytes, origins: Collection[Origin]) -> None:
         written = self._written().intersection(origins)
         if written:
-            for pull in self.pulls.values():
-                pull.teller.note_other(directory_id, written)
-                pull.on_ready()
-            for source in self.sources:
-                source.teller.note_other(directory_id, written)
-                source.on_ready()
+            for session in self._sessions():
+                session.teller.note_other(directory_id, written)
+                session.on_ready()
         self.acknowledgements.held_more(origins)
 
     # -- acknowledgements ----------------------------------------------------------------------------------------------
@@ -275,6 +295,9 @@ class Replica:
     def decide(self) -> None:
         """Decide whom to pull from, and tell them."""
         for decision in self.plan.decide(self.clock()):
+            if isinstance(decision, GiveUp):
+                self._give_up(decision)
+                continue
             session = self.pulls.get(decision.peer)
             if session is None:
                 continue
@@ -283,6 +306,12 @@ class Replica:
             else:
                 session.stop(decision.origin)
         self.on_decide()
+
+    def _give_up(self, decision: GiveUp) -> None:
+        state = self.log.planned_origins.get(decision.origin, OriginState())
+        applier = Applier(self.log, self.hello.node_name, self.counters, self._emit)
+        with contextlib.suppress(LogReadOnly, LogClosed):  # then nothing is pulled, either
+            applier.mark_gap(decision.origin, state.next, decision.to_sequence, decision.previous_header_crc)
 
     def tell(self, teller: Teller) -> tuple[Positions | None, tuple[HolderNews, ...]]:
         """Return what the other side of a stream is to be told now."""

@@ -3,13 +3,14 @@
 ```
 Replicator.run
 ├── timekeeper   makes the replica's decisions when their time has come
-├── lag watch    says when a peer falls behind or catches up
+├── lag watch    says when a peer falls behind or catches up; forgets old origins
 └── peer "b"     see peer.py; cancelled when b leaves or fails
 ```
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -24,6 +25,9 @@ from .peer import Peer, RunPull
 from .replica import Replica
 
 LAG_WATCH_SECONDS = 1.0
+FORGET_LOOKS = 60
+"""Once in so many looks at the lag, old origins are forgotten."""
+
 _logger = structlog.get_logger(__name__)
 
 
@@ -104,8 +108,10 @@ class Replicator:
 
     async def _watch_lag(self) -> None:
         watch = LagWatch(self.replica)
-        while True:
+        for number in itertools.count(1):
             await trio.sleep(LAG_WATCH_SECONDS)
+            if number % FORGET_LOOKS == 0 and (forgotten := self.replica.forget_old_origins()):
+                _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)
             for change in watch.look():
                 if change.is_behind:
                     _logger.warning("a peer is behind", peer=change.peer, records=change.records)
