@@ -83,6 +83,8 @@ class CuttingProxy:
         self.port = 0
         self.connections = 0
         self.cut_after_bytes: int | None = None
+        self.was_cut = trio.Event()
+        self._answer_bytes: int | None = None
         self.stalled = False
         self._scopes: set[trio.CancelScope] = set()
         self._flow = trio.Event()
@@ -98,6 +100,11 @@ class CuttingProxy:
         """Cut every connection at once, with whatever is on its way."""
         for scope in self._scopes:
             scope.cancel()
+
+    def cut_answers_after(self, count: int) -> None:
+        """Cut the connection on which the next so many bytes of answers are complete, without the last of them."""
+        self.was_cut = trio.Event()
+        self._answer_bytes = count
 
     def stall(self) -> None:
         """Pass nothing on until ``resume``."""
@@ -141,6 +148,12 @@ class CuttingProxy:
             await self._flow.wait()
             if answers:
                 await self._answers.wait()
+                if self._answer_bytes is not None:
+                    self._answer_bytes -= len(data)
+                    if self._answer_bytes <= 0:
+                        self._answer_bytes = None
+                        self.was_cut.set()
+                        scope.cancel()
             if self.cut_after_bytes is not None:
                 self.cut_after_bytes -= len(data)
                 if self.cut_after_bytes <= 0:

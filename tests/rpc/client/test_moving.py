@@ -38,7 +38,7 @@ from proglog_trio.rpc.client.session import ConsumeLink, ConsumeSession, Produce
 from proglog_trio.rpc.service_state import ServerInfo
 from proglog_trio.rpc.transport import TransportConfig
 
-from .harness import RunningNode, cutting_proxy, pull_all, running_node
+from .harness import CuttingProxy, RunningNode, cutting_proxy, pull_all, running_node
 from .test_consumer import fill, numbers, values_of
 from .test_consumer_core import ORIGINS, answer_of, make_frame
 from .test_moving_consumer import batch
@@ -418,6 +418,66 @@ async def test_what_is_stored_twice_is_delivered_once(tmp_path: Path) -> None:
             await pull_all(third.log, first.log)
             # A node that has pulled the batch knows the retry, and does not store it again.
             assert third.log.next_offset == 50
+
+
+@asynccontextmanager
+async def proxies_of(nodes: list[RunningNode]) -> AsyncIterator[list[CuttingProxy]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(cutting_proxy(node.port)) for node in nodes]
+
+
+async def test_connections_that_break_under_load(tmp_path: Path) -> None:
+    """Producers and consumers go from node to node all the time; a last node pulls everything and shows it to all."""
+    rng = random.Random(11)
+    acknowledged: list[bytes] = []
+    moves = 0
+
+    async def break_again_and_again(proxy: CuttingProxy) -> None:
+        while True:
+            proxy.cut_answers_after(rng.randrange(200, 3000))
+            await proxy.was_cut.wait()
+
+    async def produce(addresses: list[str], name: int) -> None:
+        nonlocal moves
+        config = ProducerConfig(backoff=FAST, batch_records=5, linger=0.0)
+        async with open_producer(addresses, config, rng=random.Random(name)) as producer:
+            for number in range(100):
+                values = [b"%d.%d.%d" % (name, number, index) for index in range(rng.randrange(1, 20))]
+                delivery = await producer.send_batch(values)
+                if rng.random() < 0.3:
+                    await delivery.wait()
+                acknowledged.extend(values)
+            await producer.flush()
+            moves += producer.statistics.moves
+
+    with trio.fail_after(60):
+        async with several_nodes(tmp_path, 4) as nodes, proxies_of(nodes) as proxies:
+            addresses = [proxy.address for proxy in proxies]
+            async with trio.open_nursery() as breaking:
+                for proxy in proxies:
+                    breaking.start_soon(break_again_and_again, proxy)
+                async with trio.open_nursery() as producing:
+                    for name in range(3):
+                        producing.start_soon(produce, rng.sample(addresses[:3], 3), name)
+                logs = [node.log for node in nodes]
+                for log in (logs[3], *logs[:3]):
+                    await pull_all(log, *(other for other in logs if other is not log), reverse=log is logs[1])
+                copies = logs[3].next_offset - len(acknowledged)
+                seen: list[bytes] = []
+                position = None
+                config = ConsumerConfig(backoff=FAST, prefetch_bytes=2000, response_bytes=1000)
+                while len(seen) < len(acknowledged):
+                    async with open_consumer(addresses, config, position=position, rng=rng) as consumer:
+                        wanted = min(rng.randrange(1, 700), len(acknowledged) - len(seen))
+                        seen += await values_of(consumer, wanted)
+                        position = consumer.position
+                    rng.shuffle(addresses)
+                breaking.cancel_scope.cancel()
+            async with open_consumer(nodes[0].address, position=position, follow=False) as consumer:
+                assert await values_of(consumer, 1) == [], "nothing is left but copies"
+    assert sorted(seen) == sorted(acknowledged)
+    assert moves > 0
+    assert copies > 0
 
 
 async def test_a_node_whose_log_is_read_only_is_left(tmp_path: Path) -> None:
