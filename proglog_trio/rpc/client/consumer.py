@@ -220,11 +220,14 @@ class Consumer:
     # -- the task behind it --------------------------------------------------------------------------------------------
 
     def _received(self, answer: ConsumeBatchesResponse) -> None:
-        self._backoff.succeeded()
+        before = self._core.received
         self._nodes.worked(self._core.node)
         try:
             self._core.received_answer(answer)
         finally:
+            if self.config.follow or self._core.received is not before:
+                # Else the node may have answered that it has nothing more, again and again.
+                self._backoff.succeeded()
             self._arrived.unpark_all()
 
     async def run(self) -> None:

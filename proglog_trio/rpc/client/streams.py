@@ -174,7 +174,21 @@ async def _send(
         return
 
 
+async def _ask_end(channel: TunedChannel, session: ConsumeSession, request: ConsumeBatchesRequest) -> None:
+    async with channel.request(
+        CONSUME_BATCHES, Cardinality.UNARY_STREAM, ConsumeBatchesRequest, ConsumeBatchesResponse
+    ) as stream:
+        await stream.send_message(request, end=True)
+        answer = await stream.recv_message()
+        if answer is None:
+            raise StreamTerminatedError("the node did not say where its log ends")
+        session.received_end(answer)
+
+
 async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
+    end_request = session.end_request()
+    if end_request is not None:
+        await _ask_end(channel, session, end_request)
     room = asyncio.Event()
     session.on_room = room.set
     async with channel.request(

@@ -17,11 +17,12 @@ from proglog_trio.rpc.service_state import ServerInfo
 
 
 class RunningNode:
-    """A node that is listening; servers is what it tells of the cluster."""
+    """A node that is listening; servers is what it tells of the cluster, asked is set when somebody wants to know."""
 
-    def __init__(self, log: Log, port: int, servers: list[ServerInfo]) -> None:
+    def __init__(self, log: Log, port: int, servers: list[ServerInfo], asked: trio.Event) -> None:
         self.log = log
         self.servers = servers
+        self.asked = asked
         self.port = port
         self.address = f"127.0.0.1:{port}"
 
@@ -30,8 +31,10 @@ class RunningNode:
 async def running_node(directory: Path, port: int = 0) -> AsyncIterator[RunningNode]:
     """Run a node for the length of a block; stops it as SIGTERM would."""
     servers: list[ServerInfo] = []
+    asked = trio.Event()
 
     def tell_servers() -> Sequence[ServerInfo]:
+        asked.set()
         return servers
 
     async with (
@@ -41,7 +44,7 @@ async def running_node(directory: Path, port: int = 0) -> AsyncIterator[RunningN
         trio.open_nursery() as nursery,
     ):
         _, bound = await nursery.start(partial(serve, [service], "127.0.0.1", port))
-        yield RunningNode(log, bound, servers)
+        yield RunningNode(log, bound, servers, asked)
         nursery.cancel_scope.cancel()
 
 

@@ -330,6 +330,31 @@ async def until_found(*clients: Consumer | Producer) -> None:
         await trio.sleep(0.01)
 
 
+async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path) -> None:
+    config = ConsumerConfig(backoff=FAST, follow=False, prefetch_bytes=500, response_bytes=500)
+    async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
+        await fill(first.address, 0, 200)
+        await pull_all(second.log, first.log)
+        await fill(first.address, 200, 200)
+        with trio.fail_after(20):
+            async with open_consumer([proxy.address, second.address], config) as consumer:
+                seen = await values_of(consumer, 100)
+                await fill(first.address, 400, 10)
+                proxy.stall()
+                proxy.cut()
+                async with trio.open_nursery() as nursery:
+
+                    async def read_on() -> None:
+                        seen.extend([record.value async for record in consumer])
+
+                    nursery.start_soon(read_on)
+                    await second.asked.wait()
+                    await pull_all(second.log, first.log)
+                assert consumer.node == second.address
+    assert seen[:400] == numbers(0, 400), "at least what the first node had when the consumer opened"
+    assert seen == numbers(0, len(seen))
+
+
 async def serve_until_cancelled(
     directory: Path, scope: trio.CancelScope, *, task_status: trio.TaskStatus[RunningNode]
 ) -> None:
