@@ -91,7 +91,7 @@ def consume(
     """Read records from a node and write their values, one a line.
 
     It ends at what is the log's end when it begins, unless told to --follow. After a lost connection it goes on where
-    it was, without gap or repeat, at this node or another; there, the end is that node's.
+    it was, without gap or repeat, at this node or another.
     """
     if from_offset is not None and position is not None:
         raise CommandError("--from-offset and --position are two places to begin: give one.", ExitCode.USAGE)

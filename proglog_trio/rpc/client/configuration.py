@@ -169,14 +169,16 @@ class ConsumerConfig:
         offset, position, anchor: where to begin; at most one of them. Default: the lowest offset. A position (see
             ``Consumer.position``) may come from another consumer, on this node or any other. An offset belongs to one
             node's log: it is resolved at the first address that the consumer is given, and nowhere else.
-        follow: at the log's end wait for new records, instead of ending the iteration at what is the end on opening.
+        follow: at the log's end wait for new records, instead of ending the iteration at what is the end on opening, of
+            the log of the node at which the consumer opens. (After a move some more may be given.)
         skip_missing: go on where records were removed or are damaged, and count them, instead of asking other nodes
             for them and raising when none has them.
         prefetch_bytes: how many bytes of frames may wait for the iteration.
         response_bytes: how many the node should put into one answer.
         connect_timeout: seconds for the first connection, retries included.
         reconnect_timeout: seconds without a connection to any node after which the iteration raises NodeUnreachable;
-            may be math.inf.
+            also, without follow, those without anything new from other nodes than the first when that had more. May be
+            math.inf.
         find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails.
         remembered_producers: of how many producers, the last seen, the consumer knows which batches it has delivered,
             at most 4096. A batch that its producer had to send to two nodes is delivered once if its producer is among

@@ -175,6 +175,11 @@ class Consumer:
         return self._nodes.known(trio.current_time())
 
     @property
+    def search_failure(self) -> str | None:
+        """Why the last question for other nodes was not answered; None if it was, or none was asked."""
+        return self._nodes.search_failure
+
+    @property
     def duplicate_records(self) -> int:
         """How many records were left out because they were copies of delivered ones, under another origin."""
         return self._core.duplicate_records
@@ -215,11 +220,14 @@ class Consumer:
     # -- the task behind it --------------------------------------------------------------------------------------------
 
     def _received(self, answer: ConsumeBatchesResponse) -> None:
-        self._backoff.succeeded()
+        before = self._core.received
         self._nodes.worked(self._core.node)
         try:
             self._core.received_answer(answer)
         finally:
+            if self.config.follow or self._core.received is not before:
+                # Else the node may have answered that it has nothing more, again and again.
+                self._backoff.succeeded()
             self._arrived.unpark_all()
 
     async def run(self) -> None:

@@ -9,6 +9,8 @@ The rules it keeps, and why there is no gap and no repeat:
   frame.
 - Until there is a position (no answer yet) a new stream asks for the start that was configured.
 - A start that was given as an offset is resolved by one node: until it has answered, no other can be asked.
+- The end that is not to be followed is that of the node that the consumer opened at, known as a position. A stream that
+  ends at another node before that is no end: the consumer goes on until some node has given all of it.
 - A node that lacks the next records (retention took them, they are damaged there, or a frame of an origin does not
   follow what was received of it) is not asked again until another one has given some. When all known nodes lack them,
   that is an error.
@@ -55,6 +57,7 @@ class ConsumerCore:
         received: the position after all that was received; None before the first answer.
         end_offset: the log's end as of the last answer; None before the first.
         waiting_bytes: how many bytes of frames wait to be delivered.
+        end: where a consumer that does not follow is to end, by the node that it opened at; None before it has said so.
         ended: the node ended the stream because everything up to the end was delivered.
         error: why nothing more will come.
         dropped_records: records that came although they had been received before.
@@ -75,6 +78,7 @@ class ConsumerCore:
         self.lacking: dict[str, StreamBroken] = {}
         self.end_offset: int | None = None
         self.waiting_bytes = 0
+        self.end: Position | None = None
         self.ended = False
         self.error: ClientError | None = None
         self.dropped_records = 0
@@ -87,6 +91,9 @@ class ConsumerCore:
         self._first_answer = True
         self._trim_below = 0
         self._failing_since: float | None = None
+        self._end_node = ""
+        self._short_since: float | None = None
+        self._ended_short = False
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -101,6 +108,23 @@ class ConsumerCore:
             # Its offsets are not those of the node before.
             self.node = node
             self._skipped_to = 0
+
+    @property
+    def asks_end(self) -> bool:
+        """Whether the node is to be asked for the end of its log first, see end_request."""
+        return not self.config.follow and self.end is None
+
+    def end_request(self) -> ConsumeBatchesRequest:
+        """Return the ConsumeBatchesRequest whose first answer has the log's end as its position."""
+        return ConsumeBatchesRequest(anchor=Anchor.END.value, until_end=True, response_bytes=1)
+
+    def received_end(self, answer: ConsumeBatchesResponse) -> None:
+        """Take in the first answer to end_request; raises StreamBroken if it is damaged."""
+        try:
+            self.end = Position.decode(answer.position)
+        except PositionError as error:
+            raise StreamBroken(f"the node's answer is damaged: the position of its end: {error}") from None
+        self._end_node = self.node
 
     def request(self) -> ConsumeBatchesRequest:
         """Return the ConsumeBatchesRequest of a new stream that goes on from what was received."""
@@ -195,6 +219,7 @@ class ConsumerCore:
             self._gap(header.origin, received.next_sequence(header.origin), header.base_sequence, base_offset)
         self._damaged_in_row = 0
         self._begun = True
+        self._short_since = None
         self.lacking.clear()
         batch = ConsumedBatch(
             header, frame.payload, base_offset, first, header.count - first, received, tuple(self._skipped), self.node
@@ -221,11 +246,20 @@ class ConsumerCore:
         """Take note that the node ended the stream without an error.
 
         Raises:
-            StreamBroken: it has no reason to when the end is followed.
+            StreamBroken: it has no reason to when the end is followed, or was not reached.
         """
         if self.config.follow:
             raise StreamBroken("the node ended the stream")
+        if self.end is not None and self.node != self._end_node and not self._reached(self.end):
+            self._ended_short = True
+            raise StreamBroken(f"{self.node} does not have all that {self._end_node} had when the consumer opened")
         self.ended = True
+
+    def _reached(self, end: Position) -> bool:
+        received = self.received
+        return received is not None and all(
+            received.next_sequence(origin) >= held.next for origin, held in end.ranges.items()
+        )
 
     def stream_lost(self, failure: StreamBroken, now: float, known: Collection[str] = ()) -> None:
         """Take note that a stream broke; error is set when no other may be tried.
@@ -246,9 +280,16 @@ class ConsumerCore:
             if self.bound_to_first_node or all(node in self.lacking for node in known):
                 self.error = self._lack(failure, status)
                 return
+        seconds = self.config.reconnect_timeout
+        if self._ended_short:
+            self._ended_short = False
+            if self._short_since is None:
+                self._short_since = now
+            if now - self._short_since >= seconds:
+                self.error = NodeUnreachable(f"nothing new for {seconds:g} s: {failure}")
+            return
         if self._failing_since is None:
             self._failing_since = now
-        seconds = self.config.reconnect_timeout
         if now - self._failing_since < seconds:
             return
         for lack in self.lacking.values():

@@ -178,6 +178,11 @@ class Producer:
         """The addresses of all nodes that the producer may write to: those it was given, and those it was told of."""
         return self._nodes.known(trio.current_time())
 
+    @property
+    def search_failure(self) -> str | None:
+        """Why the last question for other nodes was not answered; None if it was, or none was asked."""
+        return self._nodes.search_failure
+
     def _has_others(self, nodes: AbstractSet[str]) -> bool:
         return any(node not in nodes for node in self.nodes)
 

@@ -91,6 +91,15 @@ class ConsumeSession(NodeSession):
         self.opened_at: float | None = None
         self.on_room: Callable[[], object] = lambda: None
 
+    def end_request(self) -> ConsumeBatchesRequest | None:
+        """Return the ConsumeBatchesRequest to ask for the log's end with, or None if that is not needed."""
+        core = self._consumer._core
+        return core.end_request() if core.asks_end else None
+
+    def received_end(self, answer: ConsumeBatchesResponse) -> None:
+        """Hand in the first answer to end_request; raises StreamBroken if it is damaged."""
+        self._consumer._core.received_end(answer)
+
     def request(self) -> ConsumeBatchesRequest:
         """Return the ConsumeBatchesRequest to open the stream with."""
         return self._consumer._core.request()

@@ -43,7 +43,8 @@ SEARCH_SECONDS = 30.0
 """How often a node is asked which others there are; they are forgotten much later, see nodes.py."""
 SEARCH_ANSWER_SECONDS = 5.0
 CONNECT_SECONDS_AMONG_SEVERAL = 3.0
-"""How long one node of several may take to accept a connection: a machine that is gone does not refuse it."""
+"""How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is gone
+does not refuse, and a process that is stopped does not answer."""
 
 
 @frozen
@@ -83,15 +84,20 @@ async def _run(
     # A loop of its own: the one that this task inherited may be closed by whoever opened it before this task ends.
     trio_asyncio.current_loop.set(None)
     config = connection or ConnectionConfig()
-    if session.others:
-        config = attrs.evolve(config, connect_timeout=min(config.connect_timeout, CONNECT_SECONDS_AMONG_SEVERAL))
     try:
-        async with open_connection(session.node, config) as opened:
+        async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:
             await opened.run(_beside_search, function, session)
     except NodeConnectionError as error:
         raise StreamBroken(str(error)) from error
     except CallFailed as error:
         raise StreamBroken(str(error), status_of_code(error.code)) from error
+
+
+def _less_patient(config: ConnectionConfig) -> ConnectionConfig:
+    """Return how to connect to one node of several: there are others to go to."""
+    seconds = CONNECT_SECONDS_AMONG_SEVERAL
+    transport = attrs.evolve(config.transport, handshake_seconds=min(config.transport.handshake_seconds, seconds))
+    return attrs.evolve(config, connect_timeout=min(config.connect_timeout, seconds), transport=transport)
 
 
 async def _beside_search(
@@ -109,13 +115,19 @@ async def _search(channel: TunedChannel, session: NodeSession) -> None:
     get_servers = UnaryUnaryMethod(channel, GET_SERVERS, GetServersRequest, GetServersResponse)
     while True:
         try:
-            answer = await get_servers(GetServersRequest(), timeout=SEARCH_ANSWER_SECONDS)
+            # Not grpclib's own timeout, which makes a TimeoutError of a cancellation that comes at the same moment.
+            async with asyncio.timeout(SEARCH_ANSWER_SECONDS):
+                answer = await get_servers(GetServersRequest())
         except TimeoutError:
             session.search_failed(f"{session.node} did not tell of other nodes within {SEARCH_ANSWER_SECONDS:g} s")
-        except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
-            # Whoever may not ask, or asks another's node, has the addresses that were given; and if it is the
-            # connection, the stream beside this sees it too.
+        except GRPCError as error:
+            # Who may not ask, or asks a node that cannot tell, has the addresses that were given.
             session.search_failed(str(call_error(error, session.node, channel)))
+        except (StreamTerminatedError, H2Error, OSError) as error:
+            # The stream beside this sees the connection's end too. This must not go on: grpclib raises this, too, in
+            # the place of a cancellation that comes at the same moment.
+            session.search_failed(str(call_error(error, session.node, channel)))
+            return
         except NodeConnectionError as error:
             session.search_failed(str(error))
             return
@@ -162,7 +174,21 @@ async def _send(
         return
 
 
+async def _ask_end(channel: TunedChannel, session: ConsumeSession, request: ConsumeBatchesRequest) -> None:
+    async with channel.request(
+        CONSUME_BATCHES, Cardinality.UNARY_STREAM, ConsumeBatchesRequest, ConsumeBatchesResponse
+    ) as stream:
+        await stream.send_message(request, end=True)
+        answer = await stream.recv_message()
+        if answer is None:
+            raise StreamTerminatedError("the node did not say where its log ends")
+        session.received_end(answer)
+
+
 async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
+    end_request = session.end_request()
+    if end_request is not None:
+        await _ask_end(channel, session, end_request)
     room = asyncio.Event()
     session.on_room = room.set
     async with channel.request(

@@ -17,11 +17,12 @@ from proglog_trio.rpc.service_state import ServerInfo
 
 
 class RunningNode:
-    """A node that is listening; servers is what it tells of the cluster."""
+    """A node that is listening; servers is what it tells of the cluster, asked is set when somebody wants to know."""
 
-    def __init__(self, log: Log, port: int, servers: list[ServerInfo]) -> None:
+    def __init__(self, log: Log, port: int, servers: list[ServerInfo], asked: trio.Event) -> None:
         self.log = log
         self.servers = servers
+        self.asked = asked
         self.port = port
         self.address = f"127.0.0.1:{port}"
 
@@ -30,8 +31,10 @@ class RunningNode:
 async def running_node(directory: Path, port: int = 0) -> AsyncIterator[RunningNode]:
     """Run a node for the length of a block; stops it as SIGTERM would."""
     servers: list[ServerInfo] = []
+    asked = trio.Event()
 
     def tell_servers() -> Sequence[ServerInfo]:
+        asked.set()
         return servers
 
     async with (
@@ -41,7 +44,7 @@ async def running_node(directory: Path, port: int = 0) -> AsyncIterator[RunningN
         trio.open_nursery() as nursery,
     ):
         _, bound = await nursery.start(partial(serve, [service], "127.0.0.1", port))
-        yield RunningNode(log, bound, servers)
+        yield RunningNode(log, bound, servers, asked)
         nursery.cancel_scope.cancel()
 
 
@@ -83,6 +86,8 @@ class CuttingProxy:
         self.port = 0
         self.connections = 0
         self.cut_after_bytes: int | None = None
+        self.was_cut = trio.Event()
+        self._answer_bytes: int | None = None
         self.stalled = False
         self._scopes: set[trio.CancelScope] = set()
         self._flow = trio.Event()
@@ -98,6 +103,11 @@ class CuttingProxy:
         """Cut every connection at once, with whatever is on its way."""
         for scope in self._scopes:
             scope.cancel()
+
+    def cut_answers_after(self, count: int) -> None:
+        """Cut the connection on which the next so many bytes of answers are complete, without the last of them."""
+        self.was_cut = trio.Event()
+        self._answer_bytes = count
 
     def stall(self) -> None:
         """Pass nothing on until ``resume``."""
@@ -141,6 +151,12 @@ class CuttingProxy:
             await self._flow.wait()
             if answers:
                 await self._answers.wait()
+                if self._answer_bytes is not None:
+                    self._answer_bytes -= len(data)
+                    if self._answer_bytes <= 0:
+                        self._answer_bytes = None
+                        self.was_cut.set()
+                        scope.cancel()
             if self.cut_after_bytes is not None:
                 self.cut_after_bytes -= len(data)
                 if self.cut_after_bytes <= 0:

@@ -15,6 +15,7 @@ from proglog_trio._proto.log.v1 import Error, ProduceBatchRequest, ProduceBatchR
 from proglog_trio.client import (
     Acknowledgement,
     BackoffConfig,
+    ConnectionConfig,
     ConsumedRecord,
     Consumer,
     ConsumerConfig,
@@ -28,14 +29,16 @@ from proglog_trio.client import (
 )
 from proglog_trio.log import Batch, Log, Record
 from proglog_trio.log.gap import GapMarker
+from proglog_trio.rpc.client import streams
 from proglog_trio.rpc.client.consumer import run_consumer
 from proglog_trio.rpc.client.errors import StreamBroken
 from proglog_trio.rpc.client.nodes import FOUND_SECONDS
 from proglog_trio.rpc.client.producer import run_producer
 from proglog_trio.rpc.client.session import ConsumeLink, ConsumeSession, ProduceLink, ProduceSession
 from proglog_trio.rpc.service_state import ServerInfo
+from proglog_trio.rpc.transport import TransportConfig
 
-from .harness import RunningNode, cutting_proxy, pull_all, running_node
+from .harness import CuttingProxy, RunningNode, cutting_proxy, pull_all, running_node
 from .test_consumer import fill, numbers, values_of
 from .test_consumer_core import ORIGINS, answer_of, make_frame
 from .test_moving_consumer import batch
@@ -122,6 +125,7 @@ async def test_a_search_that_fails_is_no_failure(autojump_clock: trio.testing.Mo
     async with consuming(link, "first:1") as consumer:
         assert await values_of(consumer, 1) == [b"0.0"]
         assert consumer.nodes == ("first:1",)
+        assert consumer.search_failure == "PERMISSION_DENIED: no"
 
 
 async def test_an_offset_is_resolved_at_the_first_address(autojump_clock: trio.testing.MockClock) -> None:
@@ -326,6 +330,31 @@ async def until_found(*clients: Consumer | Producer) -> None:
         await trio.sleep(0.01)
 
 
+async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path) -> None:
+    config = ConsumerConfig(backoff=FAST, follow=False, prefetch_bytes=500, response_bytes=500)
+    async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
+        await fill(first.address, 0, 200)
+        await pull_all(second.log, first.log)
+        await fill(first.address, 200, 200)
+        with trio.fail_after(20):
+            async with open_consumer([proxy.address, second.address], config) as consumer:
+                seen = await values_of(consumer, 100)
+                await fill(first.address, 400, 10)
+                proxy.stall()
+                proxy.cut()
+                async with trio.open_nursery() as nursery:
+
+                    async def read_on() -> None:
+                        seen.extend([record.value async for record in consumer])
+
+                    nursery.start_soon(read_on)
+                    await second.asked.wait()
+                    await pull_all(second.log, first.log)
+                assert consumer.node == second.address
+    assert seen[:400] == numbers(0, 400), "at least what the first node had when the consumer opened"
+    assert seen == numbers(0, len(seen))
+
+
 async def serve_until_cancelled(
     directory: Path, scope: trio.CancelScope, *, task_status: trio.TaskStatus[RunningNode]
 ) -> None:
@@ -416,6 +445,66 @@ async def test_what_is_stored_twice_is_delivered_once(tmp_path: Path) -> None:
             assert third.log.next_offset == 50
 
 
+@asynccontextmanager
+async def proxies_of(nodes: list[RunningNode]) -> AsyncIterator[list[CuttingProxy]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(cutting_proxy(node.port)) for node in nodes]
+
+
+async def test_connections_that_break_under_load(tmp_path: Path) -> None:
+    """Producers and consumers go from node to node all the time; a last node pulls everything and shows it to all."""
+    rng = random.Random(11)
+    acknowledged: list[bytes] = []
+    moves = 0
+
+    async def break_again_and_again(proxy: CuttingProxy) -> None:
+        while True:
+            proxy.cut_answers_after(rng.randrange(200, 3000))
+            await proxy.was_cut.wait()
+
+    async def produce(addresses: list[str], name: int) -> None:
+        nonlocal moves
+        config = ProducerConfig(backoff=FAST, batch_records=5, linger=0.0)
+        async with open_producer(addresses, config, rng=random.Random(name)) as producer:
+            for number in range(100):
+                values = [b"%d.%d.%d" % (name, number, index) for index in range(rng.randrange(1, 20))]
+                delivery = await producer.send_batch(values)
+                if rng.random() < 0.3:
+                    await delivery.wait()
+                acknowledged.extend(values)
+            await producer.flush()
+            moves += producer.statistics.moves
+
+    with trio.fail_after(60):
+        async with several_nodes(tmp_path, 4) as nodes, proxies_of(nodes) as proxies:
+            addresses = [proxy.address for proxy in proxies]
+            async with trio.open_nursery() as breaking:
+                for proxy in proxies:
+                    breaking.start_soon(break_again_and_again, proxy)
+                async with trio.open_nursery() as producing:
+                    for name in range(3):
+                        producing.start_soon(produce, rng.sample(addresses[:3], 3), name)
+                logs = [node.log for node in nodes]
+                for log in (logs[3], *logs[:3]):
+                    await pull_all(log, *(other for other in logs if other is not log), reverse=log is logs[1])
+                copies = logs[3].next_offset - len(acknowledged)
+                seen: list[bytes] = []
+                position = None
+                config = ConsumerConfig(backoff=FAST, prefetch_bytes=2000, response_bytes=1000)
+                while len(seen) < len(acknowledged):
+                    async with open_consumer(addresses, config, position=position, rng=rng) as consumer:
+                        wanted = min(rng.randrange(1, 700), len(acknowledged) - len(seen))
+                        seen += await values_of(consumer, wanted)
+                        position = consumer.position
+                    rng.shuffle(addresses)
+                breaking.cancel_scope.cancel()
+            async with open_consumer(nodes[0].address, position=position, follow=False) as consumer:
+                assert await values_of(consumer, 1) == [], "nothing is left but copies"
+    assert sorted(seen) == sorted(acknowledged)
+    assert moves > 0
+    assert copies > 0
+
+
 async def test_a_node_whose_log_is_read_only_is_left(tmp_path: Path) -> None:
     async with (
         several_nodes(tmp_path, 2) as (first, second),
@@ -457,6 +546,49 @@ async def test_records_that_one_node_lacks_come_from_another(tmp_path: Path) -> 
         # Who begins with what the second holds lacks nothing, there or elsewhere.
         async with open_consumer(second.address, follow=False) as consumer:
             assert await values_of(consumer, 9) == [b"4", b"5"]
+
+
+async def test_nodes_that_answer_no_ping_are_left(tmp_path: Path) -> None:
+    impatient = ConnectionConfig(transport=TransportConfig(keepalive_seconds=0.2, keepalive_timeout_seconds=0.2))
+    async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
+        await fill(first.address, 0, 10)
+        await pull_all(second.log, first.log)
+        addresses = [proxy.address, second.address]
+        producing = ProducerConfig(backoff=FAST, linger=0.0)
+        with trio.fail_after(20):
+            async with (
+                open_consumer(addresses, ConsumerConfig(backoff=FAST), connection=impatient) as consumer,
+                open_producer(addresses, producing, connection=impatient) as producer,
+            ):
+                assert await values_of(consumer, 10) == numbers(0, 10)
+                assert consumer.node == proxy.address
+                proxy.stall()
+                delivered = await (await producer.send(b"elsewhere")).wait()
+                assert (delivered.node, delivered.offset) == (second.address, 10)
+                record = await anext(consumer)
+                assert (record.value, record.node, record.offset) == (b"elsewhere", second.address, 10)
+                proxy.cut()
+
+
+async def test_a_first_node_that_is_stalled_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "CONNECT_SECONDS_AMONG_SEVERAL", 0.2)
+    async with running_node(tmp_path) as node, cutting_proxy(node.port) as proxy:
+        proxy.stall()
+        addresses = [proxy.address, node.address]
+        with trio.fail_after(9):
+            async with open_consumer(addresses) as consumer, open_producer(addresses) as producer:
+                assert (await (await producer.send(b"value")).wait()).node == node.address
+                assert await values_of(consumer, 1) == [b"value"]
+        proxy.cut()
+
+
+async def test_a_node_that_knows_of_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "GET_SERVERS", "/log.v1.Log/Nothing")
+    async with running_node(tmp_path) as node, open_consumer(node.address) as consumer:
+        await fill(node.address, 0, 3)
+        assert await values_of(consumer, 3) == numbers(0, 3)
+        assert consumer.search_failure is not None
+        assert "UNIMPLEMENTED" in consumer.search_failure
 
 
 async def test_what_an_acknowledgement_achieved(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from proglog_trio.log.position import Position
 from proglog_trio.log.record import pack_values, payload_crc
 from proglog_trio.rpc.client.configuration import Anchor, ConsumerConfig
 from proglog_trio.rpc.client.consumer_core import ConsumerCore
-from proglog_trio.rpc.client.errors import ConsumerError, RecordsLost, StartOutOfRange, StreamBroken
+from proglog_trio.rpc.client.errors import ConsumerError, NodeUnreachable, RecordsLost, StartOutOfRange, StreamBroken
 from proglog_trio.rpc.client.nodes import NodeList
 
 from .test_consumer_core import ORIGINS, answer_of, make_frame, take
@@ -468,6 +468,61 @@ def test_the_error_says_what_was_lacking_when_the_others_stay_away() -> None:
     assert core.error is None
     lose(core, ADDRESSES[1], None, 10.0)
     assert isinstance(core.error, StartOutOfRange)
+
+
+def ending_at(position: Position, **options: float) -> ConsumerCore:
+    """A consumer that opened at the first address, whose log then ended at a position."""
+    core = ConsumerCore(ConsumerConfig(follow=False, **options))  # type: ignore[arg-type]  # all of them are floats
+    core.stream_to(ADDRESSES[0])
+    assert core.asks_end
+    assert core.end_request().anchor == ConsumeBatchesRequestAnchor.END
+    core.received_end(ConsumeBatchesResponse(position=position.encode()))
+    assert not core.asks_end
+    core.request()
+    return core
+
+
+def test_the_end_is_that_of_the_node_that_was_opened() -> None:
+    core = ending_at(Position.empty().advanced(A, 0, 2).advanced(B, 0, 1))
+    core.received_answer(answer_of((0, batch(A, 0, 1))))
+    core.stream_to(ADDRESSES[1])
+    core.request()
+    core.received_answer(answer_of((0, batch(B, 0, 5))))
+    with pytest.raises(StreamBroken, match="second:1 does not have all that keeper:1 had") as caught:
+        core.stream_ended()
+    core.stream_lost(caught.value, 0.0, ADDRESSES)
+    assert core.error is None
+    assert not core.finished
+    core.request()
+    core.received_answer(answer_of((1, batch(A, 1, 2))))
+    core.stream_ended()
+    assert core.ended
+
+
+def test_a_node_ends_its_own_stream() -> None:
+    core = ending_at(Position.empty().advanced(A, 0, 2))
+    core.stream_ended()
+    assert core.ended, "what it does not give, though it had it, it has marked as a gap"
+
+
+def test_the_end_of_a_node_that_is_gone_is_not_waited_for_for_ever() -> None:
+    core = ending_at(Position.empty().advanced(A, 0, 2), reconnect_timeout=10.0)
+    for now in (0.0, 5.0, 9.9, 10.0):
+        assert core.error is None
+        core.stream_to(ADDRESSES[1])
+        core.request()
+        core.received_answer(answer_of())
+        with pytest.raises(StreamBroken) as caught:
+            core.stream_ended()
+        core.stream_lost(caught.value, now, ADDRESSES)
+    assert isinstance(core.error, NodeUnreachable)
+    assert str(core.error).startswith("nothing new for 10 s: second:1 does not have all that keeper:1 had")
+
+
+def test_an_end_that_is_none() -> None:
+    core = ConsumerCore(ConsumerConfig(follow=False))
+    with pytest.raises(StreamBroken, match="the position of its end"):
+        core.received_end(ConsumeBatchesResponse(position=b"nonsense"))
 
 
 def test_an_offset_is_resolved_by_one_node() -> None:
