@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from proglog_trio.errors import SegmentError
 from proglog_trio.log.catalog import LOADED_SEGMENTS, SegmentCatalog
@@ -78,7 +79,10 @@ def test_segment_that_cannot_be_opened() -> None:
 def test_segment_that_is_repaired_while_it_is_opened(opening: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store file is of before the repair, the index of after it: the reader must get one of both."""
     written = write_log()
-    log, disk = written.log, written.disk
+    disk = written.disk
+    written.opened.close()
+    # So close an index that it leads to the very frame.
+    log = OpenLog.open(disk, 9, config=evolve(CONFIG, index_interval_bytes=1)).log
     files, following = written.closed[0], written.closed[1]
     here = [frame for frame in written.frames.values() if frame.base_offset < following.base_offset]
     # The last frame but one is gone, so that the last stands nearer to the beginning than after the repair.

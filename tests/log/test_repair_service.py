@@ -170,11 +170,13 @@ async def test_readers_never_take_an_index_for_another_file(log: Log) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(trio.to_thread.run_sync, read_on)
-        number = 0
-        while number < 12 or reads < 12:
-            await trio.to_thread.run_sync(shift, log, files, here[number % len(here)], number % 100)
-            assert await repair_segment(log, files, Peer([]).fetch) is not None
-            number += 1
-        stop.set()
+        try:
+            number = 0
+            while number < 12 or reads < 12:
+                await trio.to_thread.run_sync(shift, log, files, here[number % len(here)], number % 100)
+                assert await repair_segment(log, files, Peer([]).fetch) is not None
+                number += 1
+        finally:
+            stop.set()
     assert wrong == []
     assert read_all(log) == frames
