@@ -9,6 +9,7 @@ from proglog_trio.errors import SegmentError
 from proglog_trio.log.catalog import LOADED_SEGMENTS, SegmentCatalog
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.repair import RepairOutcome
+from proglog_trio.log.walk import SegmentWalk, StoredFrame
 
 from .driving import DIRECTORY, OpenLog, read_all
 from .repairing import repair, write_log
@@ -103,10 +104,14 @@ def test_segment_that_is_repaired_while_it_is_opened(opening: str, monkeypatch: 
         return file if file is not None else real_open(self, opened)
 
     monkeypatch.setattr(SimulatedDisk, "open", open_and_repair)
-    reader = log.reader_at_offset(here[-1].base_offset)
-    frames = reader.read(1, here[-1].next_offset).frames
-    reader.close()
-    assert [frame.data for frame in frames] == [here[-1].data]
+    store, read = log.catalog.open(files)
+    place = read.index.before_offset(here[-1].base_offset)
+    assert place is not None
+    walk = SegmentWalk(store, read.header.salt, place.position, place.offset)
+    found = walk.step()
+    store.close()
+    assert isinstance(found, StoredFrame)
+    assert found.data == here[-1].data
     assert [outcome.rewritten for outcome in repaired] == [(files,)]
     # Nor may what was loaded for the old file be kept for the new one.
     assert [frame.data for frame in read_all(log)] == [frame.data for frame in written.frames.values()]
