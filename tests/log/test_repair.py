@@ -349,3 +349,44 @@ def test_damage_that_opening_finds(cleanly: bool) -> None:
         assert not left & set(counted), "what the log counts as its own is repaired"
         assert read_everything(log).lost <= lost
         opened.close()
+
+
+@given(steps=STEPS, harms=HARMS, cleanly=st.booleans(), spare_newest=st.booleans())
+def test_any_damage_to_any_file_of_a_log_that_is_closed(
+    steps: list[Step], harms: list[Harm], cleanly: bool, spare_newest: bool
+) -> None:
+    written = write_log([*steps, ("own", 0, 1), ("roll", 0, 0), ("own", 0, 1)])
+    files = closed_files(written)
+    if not spare_newest:
+        newest = written.log.catalog.active.files
+        files += [newest.store, newest.index]
+    written.opened.close(cleanly=cleanly)
+    for harm in harms:
+        harm.apply(written.disk, files)
+    opened = OpenLog.open(written.disk, 77, config=CONFIG)
+    log = opened.log
+    scrub(log)
+    before = read_everything(log)
+    readable = {frame.base_offset for frame in before.frames}
+    next_offset = log.next_offset
+    opened.append_values(b"after")
+    if log.roll():
+        opened.commit()
+    for _ in range(3):
+        repair_all(log, written.peers)
+    found = read_everything(log)
+    frames = {frame.base_offset: frame for frame in found.frames if frame.base_offset < next_offset}
+    for base, frame in frames.items():
+        assert written.frames[base].data == frame.data
+    assert readable <= set(frames)
+    assert found.lost <= before.lost
+    if spare_newest:
+        # What is below the first segment that is left may have gone by retention, as far as anybody can tell.
+        assert set(frames) == {base for base in written.frames if base >= log.lowest_offset}
+        scrub(log)
+        assert not log.damage.places()
+    opened.close()
+    opened = OpenLog.open(written.disk, 78, config=CONFIG)
+    assert [frame.data for frame in read_everything(opened.log).frames] == [frame.data for frame in found.frames]
+    opened.close()
+    assert not written.disk.open_files
