@@ -52,8 +52,7 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
     """
     if log.catalog.active.files != files:
         return True
-    if not log.roll() and log.read_only_reason is None and not log.closing:
-        return False
+    is_rolling = log.roll()
     changed = trio.Event()
 
     def note() -> None:
@@ -66,8 +65,12 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
                 raise LogClosed("the log is closing")
             if log.read_only_reason is not None:
                 raise LogReadOnly(log.read_only_reason)
+            if not is_rolling:
+                return False
             await changed.wait()
             changed = trio.Event()
+            # What was under way may have been what led to this very segment.
+            is_rolling = log.is_rolling or log.roll()
     finally:
         stop()
     return True
