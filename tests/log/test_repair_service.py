@@ -21,7 +21,8 @@ from proglog_trio.log.segment import SegmentFiles
 from proglog_trio.log.service import open_log
 from proglog_trio.log.walk import StoredFrame
 
-from .driving import batch_of, read_all, read_everything
+from .driving import OpenLog, batch_of, read_all, read_everything
+from .simulated_disk import SimulatedDisk
 
 
 @pytest.fixture
@@ -180,3 +181,30 @@ async def test_readers_never_take_an_index_for_another_file(log: Log) -> None:
             stop.set()
     assert wrong == []
     assert read_all(log) == frames
+
+
+async def test_segment_that_a_roll_under_way_has_just_begun_is_not_waited_for() -> None:
+    """The file is there before the host thread hears of it; nothing else is going to follow an empty segment."""
+    opened = OpenLog.open(SimulatedDisk())
+    log = opened.log
+    opened.append_values(b"one")
+    before = log.catalog.active.files
+    assert log.roll()
+    (work,) = opened.work
+    opened.work.clear()
+    log.writer.commit([work])
+    begun = log.catalog.active.files
+    assert begun != before
+    assert log.is_rolling
+    outcomes: list[bool] = []
+
+    async def leave() -> None:
+        outcomes.append(await leave_segment(log, begun))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == []
+        log.committed(1, None)
+    assert outcomes == [False]
+    assert await leave_segment(log, before)
