@@ -90,7 +90,7 @@ class SegmentCatalog:
             try:
                 store = self.disk.open(files.store)
                 try:
-                    read = self._read(files, store)
+                    read = self._read(files, store, before)
                 except BaseException:
                     store.close()
                     raise
@@ -126,7 +126,8 @@ class SegmentCatalog:
         store.close()
         return read
 
-    def _read(self, files: SegmentFiles, store: File) -> ReadSegment:
+    def _read(self, files: SegmentFiles, store: File, before: int) -> ReadSegment:
+        """Return a segment's header and index; before is how often it had been replaced when the file was opened."""
         with self._lock:
             if self.active.files == files:
                 return self.active.read
@@ -134,7 +135,6 @@ class SegmentCatalog:
             if read is not None:
                 self._loaded.move_to_end(files.base_offset)
                 return read
-            before = self._replaced.get(files.base_offset, 0)
         read = load_segment(self.disk, files, store, self.index_interval_bytes)
         with self._lock:
             if before % 2 or self._replaced.get(files.base_offset, 0) != before:

@@ -19,6 +19,9 @@ from .origin import Origin
 from .position import Position
 from .survey import Absent, Pin, Survey, absent_of
 
+NOT_FETCHED = "nobody who was asked has what stood there"
+UNCERTAIN = "what stood there can be had, but nothing tells at which of the offsets"
+UNKNOWN = "nothing tells what stood there, and no sequence is missing that could have"
 REWRITTEN_GAP = "written again by a repair: the first marker was damaged"
 
 
@@ -49,6 +52,8 @@ class Fit:
         dropped: no record stood there, and nothing is lost with the bytes.
         retired: the records that stood there are in the log at other offsets; these are passed over from now on.
         refused: in words, which fetched frames contradict the log.
+        loose: in which something stood that no envelope names.
+        uncertain: of those, where all was fetched, and did not fit.
     """
 
     survey: Survey
@@ -57,6 +62,14 @@ class Fit:
     dropped: set[int] = Factory(set)
     retired: set[int] = Factory(set)
     refused: list[str] = field(factory=list)
+    uncertain: set[int] = Factory(set)
+    loose: set[int] = Factory(set)
+
+    def why(self, number: int) -> str:
+        """Return why an absent element stays, or a part of it."""
+        if number in self.uncertain:
+            return UNCERTAIN
+        return NOT_FETCHED if number in self.gaps.counted or number in self.loose else UNKNOWN
 
     def absent(self, number: int) -> Absent:
         """Return an absent element by its number."""
@@ -107,7 +120,11 @@ def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Position) -> F
                 holes = [number for number in holes_of(survey, piece) if result.absent(number).size]
                 loose.append(_Loose(stretch, piece, frames, holes))
     for group in _groups(loose):
+        numbers = {number for each in group for number in each.holes}
+        result.loose |= numbers
         _place_loosely(result, group)
+        if all(each.is_whole for each in group):
+            result.uncertain |= {number for number in numbers if not result.fills(number)}
     following = {
         (each.content.header.origin, each.content.header.base_sequence): (number, each.content)
         for number, placed in result.placed.items()

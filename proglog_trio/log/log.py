@@ -203,6 +203,11 @@ class Log:
         if self._planned_frames:
             self._hand_over([self._plan_roll(self.wall_clock())])
             return True
+        return self.is_rolling
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether another segment is going to follow the active one."""
         return any(isinstance(item.work, Roll) for item in self._pending)
 
     def _check_writable(self) -> None:

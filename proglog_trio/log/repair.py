@@ -27,7 +27,7 @@ from .segment_header import SegmentHeader
 from .survey import Absent, Kept, Survey, SurveyedSegment, absent_of, survey_run
 from .walk import DamagedPlace
 
-NOT_FETCHED = "nobody who was asked has what stood there"
+NOT_WRITTEN = "the segment's files could not be written anew yet"
 
 
 @frozen
@@ -93,7 +93,7 @@ class RepairPlan:
             if segment.header is None and any(result.changes(each) for each in self._absent(number))
         }
         for number, segment in enumerate(self.survey.segments):
-            reason = NOT_FETCHED
+            reason: str | None = None
             new_header = headers.get(number)
             if isinstance(new_header, str):
                 rebuilt, reason = None, new_header
@@ -109,7 +109,12 @@ class RepairPlan:
                 left = [*(found.place() for found in absent.values()), *segment.faults]
             else:
                 left = []  # Retention removed it.
-            remaining += [(segment.files, place, reason) for place in left]
+            for place in left:
+                offset = place.expected_offset
+                held_by = (each for each, found in absent.items() if found.from_offset <= offset <= found.to_offset)
+                each = next(held_by, None)
+                why = NOT_WRITTEN if each is None else result.why(each)
+                remaining.append((segment.files, place, reason or why))
         segments = tuple(segment.files for segment in self.survey.segments)
         self.catalog.damage.settle(segments, remaining)
         refused = (*fetched.refused, *result.refused)

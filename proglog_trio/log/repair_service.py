@@ -50,6 +50,9 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
     Raises:
         LogReadOnly, LogClosed: it never will.
     """
+    if log.catalog.active.files != files:
+        return True
+    is_rolling = log.roll()
     changed = trio.Event()
 
     def note() -> None:
@@ -62,11 +65,12 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
                 raise LogClosed("the log is closing")
             if log.read_only_reason is not None:
                 raise LogReadOnly(log.read_only_reason)
-            # Each time anew: what was under way may have been the beginning of this segment, not its end.
-            if not log.roll():
+            if not is_rolling:
                 return False
             await changed.wait()
             changed = trio.Event()
+            # What was under way may have been what led to this very segment.
+            is_rolling = log.is_rolling or log.roll()
     finally:
         stop()
     return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from proglog_trio.log.fitting import UNKNOWN
+
 from .driving import OpenLog, batch_of, read_all, read_everything
 from .repairing import CONFIG, Peers, Step, check_served, repair, repair_all, scrub, write_log
 
@@ -106,3 +108,20 @@ def test_records_that_came_again_at_other_offsets_leave_their_old_ones() -> None
     assert not read_everything(opened.log).losses
     scrub(opened.log)
     assert not opened.log.damage.places()
+
+
+def test_why_something_stays_is_said() -> None:
+    """Two frames without envelopes at the end, which opening has never counted: no sequence is missing."""
+    written = write_log([("own", 0, 1), ("foreign", 0, 1), ("own", 0, 1), ("own", 0, 1), ("foreign", 0, 1)])
+    frames = list(written.frames.values())
+    files = written.log.catalog.active.files
+    written.opened.close()
+    # The last foreign frame with its envelope, and the own one before it.
+    for victim in frames[3:]:
+        written.disk.flip(files.store, victim.position + 3, 0x10)
+    opened = OpenLog.open(written.disk, 9, config=CONFIG)
+    assert opened.log.roll()
+    opened.commit()
+    (outcome,) = repair_all(opened.log, written.peers)
+    assert [why for _, _, why in outcome.remaining] == [UNKNOWN]
+    assert read_everything(opened.log).lost == {3, 4}

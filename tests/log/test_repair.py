@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from proglog_trio.log.fetched import FetchedFrames
 from proglog_trio.log.retention import remove_files
 from proglog_trio.log.segment_header import OriginState
+from proglog_trio.log.survey import read_header
+from proglog_trio.log.verify import Verifier
 
-from .driving import OpenLog, read_everything
+from .driving import DIRECTORY, OpenLog, read_everything
 from .repairing import CONFIG, Peers, Step, Written, check_served, repair_all, scrub, write_log
 from .simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -138,6 +140,7 @@ def test_any_damage_to_closed_segments_with_peers_that_have_all(steps: list[Step
     assert opened.log.report.is_clean
     opened.close()
     assert not written.disk.open_files
+    assert not list(Verifier(DIRECTORY, written.disk).run())
 
 
 @given(steps=STEPS, harms=HARMS, has=st.lists(st.booleans(), min_size=40, max_size=40), in_order=st.booleans())
@@ -324,12 +327,12 @@ def test_active_segment_is_left_before_it_is_repaired() -> None:
 
 @pytest.mark.parametrize("cleanly", [False, True])
 def test_damage_that_opening_finds(cleanly: bool) -> None:
-    """Every byte of the newest segment; what opening counts comes back, the rest is as it would be without repair."""
+    """What opening counts comes back, the rest is as it would be without repair."""
     steps = [("own", 0, 2), ("foreign", 0, 1), ("own", 0, 1), ("gap", 0, 1), ("foreign", 0, 2), ("own", 0, 1)]
     original = write_log(steps)
     original.opened.close(cleanly=cleanly)
     (path,) = (path for path in original.disk.files() if path.suffix == ".store")
-    for position in range(0, len(original.disk.content(path)), 3):
+    for position in range(0, len(original.disk.content(path)), 11):
         disk = original.disk.copy()
         disk.flip(path, position, 0x22)
         opened = OpenLog.open(disk, 50, config=CONFIG)
@@ -349,3 +352,46 @@ def test_damage_that_opening_finds(cleanly: bool) -> None:
         assert not left & set(counted), "what the log counts as its own is repaired"
         assert read_everything(log).lost <= lost
         opened.close()
+
+
+@given(steps=STEPS, harms=HARMS, cleanly=st.booleans(), spare_newest=st.booleans())
+def test_any_damage_to_any_file_of_a_log_that_is_closed(
+    steps: list[Step], harms: list[Harm], cleanly: bool, spare_newest: bool
+) -> None:
+    written = write_log([*steps, ("own", 0, 1), ("roll", 0, 0), ("own", 0, 1)])
+    files = closed_files(written)
+    if not spare_newest:
+        newest = written.log.catalog.active.files
+        files += [newest.store, newest.index]
+    written.opened.close(cleanly=cleanly)
+    for harm in harms:
+        harm.apply(written.disk, files)
+    opened = OpenLog.open(written.disk, 77, config=CONFIG)
+    log = opened.log
+    scrub(log)
+    before = read_everything(log)
+    readable = {frame.base_offset for frame in before.frames}
+    next_offset = log.next_offset
+    begins_at_zero = log.lowest_offset == 0
+    opened.append_values(b"after")
+    if log.roll():
+        opened.commit()
+    for _ in range(3):
+        repair_all(log, written.peers)
+    found = read_everything(log)
+    frames = {frame.base_offset: frame for frame in found.frames if frame.base_offset < next_offset}
+    for base, frame in frames.items():
+        assert written.frames[base].data == frame.data
+    assert readable <= set(frames)
+    assert found.lost <= before.lost
+    # If the oldest segment is gone and the next has no header, nothing tells what that began with.
+    if spare_newest and (begins_at_zero or read_header(log.catalog, log.catalog.segments[0]) is not None):
+        # What is below the first segment that is left may have gone by retention, as far as anybody can tell.
+        assert set(frames) == {base for base in written.frames if base >= log.lowest_offset}
+        scrub(log)
+        assert not log.damage.places()
+    opened.close()
+    opened = OpenLog.open(written.disk, 78, config=CONFIG)
+    assert [frame.data for frame in read_everything(opened.log).frames] == [frame.data for frame in found.frames]
+    opened.close()
+    assert not written.disk.open_files

@@ -21,7 +21,8 @@ from proglog_trio.log.segment import SegmentFiles
 from proglog_trio.log.service import open_log
 from proglog_trio.log.walk import StoredFrame
 
-from .driving import batch_of, read_all, read_everything
+from .driving import OpenLog, batch_of, read_all, read_everything
+from .simulated_disk import SimulatedDisk
 
 
 @pytest.fixture
@@ -170,11 +171,40 @@ async def test_readers_never_take_an_index_for_another_file(log: Log) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(trio.to_thread.run_sync, read_on)
-        number = 0
-        while number < 12 or reads < 12:
-            await trio.to_thread.run_sync(shift, log, files, here[number % len(here)], number % 100)
-            assert await repair_segment(log, files, Peer([]).fetch) is not None
-            number += 1
-        stop.set()
+        try:
+            number = 0
+            while number < 12 or reads < 12:
+                await trio.to_thread.run_sync(shift, log, files, here[number % len(here)], number % 100)
+                assert await repair_segment(log, files, Peer([]).fetch) is not None
+                number += 1
+        finally:
+            stop.set()
     assert wrong == []
     assert read_all(log) == frames
+
+
+async def test_segment_that_a_roll_under_way_has_just_begun_is_not_waited_for() -> None:
+    """The file is there before the host thread hears of it; nothing else is going to follow an empty segment."""
+    opened = OpenLog.open(SimulatedDisk())
+    log = opened.log
+    opened.append_values(b"one")
+    before = log.catalog.active.files
+    assert log.roll()
+    (work,) = opened.work
+    opened.work.clear()
+    log.writer.commit([work])
+    begun = log.catalog.active.files
+    assert begun != before
+    assert log.is_rolling
+    outcomes: list[bool] = []
+
+    async def leave() -> None:
+        outcomes.append(await leave_segment(log, begun))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == []
+        log.committed(1, None)
+    assert outcomes == [False]
+    assert await leave_segment(log, before)

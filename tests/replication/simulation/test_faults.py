@@ -48,14 +48,16 @@ class Faults(RuleBasedStateMachine):
         self.known = 0
         self.contents: dict[tuple[Origin, int], bytes] = {}
         self.loses_by_retention = False
+        self.has_damage = False
 
     @initialize(
         seed=st.integers(0, 2**32 - 1),
         size=st.integers(2, 5),
         pending=st.sampled_from([300, 64 << 20]),
         retention=st.sampled_from([None, None, 6_000]),
+        damage=st.booleans(),
     )
-    def form(self, seed: int, size: int, pending: int, retention: int | None) -> None:
+    def form(self, seed: int, size: int, pending: int, retention: int | None, damage: bool) -> None:
         config = LogConfig(
             DIRECTORY,
             segment_bytes=4096,
@@ -64,9 +66,12 @@ class Faults(RuleBasedStateMachine):
             retention_bytes=retention,
         )
         self.loses_by_retention = retention is not None
+        self.has_damage = damage
         self.cluster = Cluster(seed, log_config=config)
         for number in range(size):
             self.cluster.add(f"n{number}")
+        if damage:
+            self.cluster.keep_repairing()
         self.cluster.run(2.0)
 
     def some(self, place: int, wanted: Callable[[Node], bool]) -> Node | None:
@@ -222,6 +227,32 @@ class Faults(RuleBasedStateMachine):
         node = self.a_live_one(place)
         if node is not None:
             node.disk.fail(kind, 5)
+
+    @precondition(lambda self: self.has_damage)
+    @rule(place=PLACES, where=st.integers(0, 2**32), bits=st.integers(1, 255))
+    def flip_bits(self, place: int, where: int, bits: int) -> None:
+        """Damage one byte of a node's files, while it runs or is down."""
+        node = self.some(place, lambda _node: True)
+        assert node is not None
+        files = [path for path in node.disk.files() if path.suffix == ".store" and node.disk.content(path)]
+        if files:
+            path = files[where % len(files)]
+            self.lose_disk(node.name)
+            node.disk.flip(path, where % len(node.disk.content(path)), bits)
+
+    @precondition(lambda self: self.has_damage)
+    @rule(place=PLACES, where=st.integers(0, 2**32))
+    def cut_file(self, place: int, where: int) -> None:
+        """Cut one of the files of a node that is down."""
+        node = self.some(place, lambda node: node.life is None)
+        if node is None:
+            return
+        files = [path for path in node.disk.files() if path.suffix == ".store" and node.disk.content(path)]
+        if files:
+            path = files[where % len(files)]
+            content = node.disk.content(path)
+            self.lose_disk(node.name)
+            node.disk.put(path, content[: where % len(content)])
 
     @precondition(lambda self: self.loses_by_retention)
     @rule(place=PLACES)
