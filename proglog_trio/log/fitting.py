@@ -136,6 +136,8 @@ def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Position) -> F
     ]
     kept_open = {number for gap in unwritten for number in holes_of(survey, gap)}
     for number, element in absent_of(survey.elements):
+        if element.is_nothing:
+            continue
         if not element.size and number not in kept_open and number not in result.placed:
             result.dropped.add(number)
         elif number not in gaps.counted and number not in result.placed and element.envelope is not None:

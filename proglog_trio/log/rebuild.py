@@ -294,7 +294,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
         elif isinstance(element, Absent):
             if place in fit.gaps.counted and not fit.fills(place):
                 return None
-            if element.envelope is None and not fit.fills(place):
+            if element.envelope is None and not fit.fills(place) and not element.is_nothing:
                 return None
             for placed in fit.placed.get(place, []):
                 content = placed.content

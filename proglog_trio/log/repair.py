@@ -106,7 +106,7 @@ class RepairPlan:
                 repaired += sum(found.size for each, found in absent.items() if each in result.retired)
                 repaired += sum(placed.size for each in absent for placed in result.placed.get(each, []))
             elif segment.files in self.catalog.segments:
-                left = [*(found.place() for found in absent.values()), *segment.faults]
+                left = [*self._places(number), *segment.faults]
             else:
                 left = []  # Retention removed it.
             for place in left:
@@ -123,6 +123,10 @@ class RepairPlan:
     def _absent(self, number: int) -> dict[int, Absent]:
         """Return what is absent from a segment, by its number among the elements."""
         return {each: found for each, found in absent_of(self.survey.elements) if found.segment == number}
+
+    def _places(self, number: int) -> list[DamagedPlace]:
+        """Return what is absent from a segment as damaged places."""
+        return [found.place() for found in self._absent(number).values() if not found.is_nothing]
 
     def _new_header(self, result: Fit, number: int) -> SegmentHeader | str:
         """Return a new header for a segment without one, or why it gets none yet."""
@@ -155,7 +159,7 @@ class RepairPlan:
                 return None
             entries = index_entries(self.catalog, kept)
             write_whole_index(self.catalog, segment, header, header_bytes, segment.size, entries)
-        return Rebuilt(segment.files, tuple(found.place() for found in self._absent(number).values()))
+        return Rebuilt(segment.files, tuple(self._places(number)))
 
 
 def plan_repair(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> RepairPlan | None:

@@ -69,6 +69,11 @@ class Absent:
         """How many offsets."""
         return self.to_offset - self.from_offset
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether neither offsets nor bytes are absent: a gap marker may have stood there, and nothing says so."""
+        return not self.size and self.end == self.position
+
     def place(self) -> DamagedPlace:
         """Return this as the registry of damage has it."""
         return DamagedPlace(self.position, self.end, self.envelope, self.from_offset, self.to_offset, self.detail)
@@ -291,6 +296,10 @@ class _SegmentSurvey:
             edges = [element.from_offset, *(offset for offset in offsets if offset > element.from_offset)]
             for edge, following in zip(edges, [*edges[1:], element.to_offset], strict=True):
                 if edge in entries:
+                    if edge == element.from_offset:
+                        # What uses no offset may have stood before the frame that the index names.
+                        begin = element.position
+                        cut.append(Absent(element.segment, begin, begin, edge, edge, None, None, element.detail))
                     cut.append(Pin(entries[edge].origin, entries[edge].base_sequence))
                 # The bytes are counted once, with the first piece.
                 position = element.position if edge == element.from_offset else element.end

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from proglog_trio.log.fitting import UNKNOWN
+from proglog_trio.log.verify import Verifier
 
-from .driving import OpenLog, batch_of, read_all, read_everything
+from .driving import DIRECTORY, OpenLog, batch_of, read_all, read_everything
 from .repairing import CONFIG, Peers, Step, check_served, repair, repair_all, scrub, write_log
 
 OF_THREE: tuple[Step, ...] = (
@@ -125,3 +126,17 @@ def test_why_something_stays_is_said() -> None:
     (outcome,) = repair_all(opened.log, written.peers)
     assert [why for _, _, why in outcome.remaining] == [UNKNOWN]
     assert read_everything(opened.log).lost == {3, 4}
+
+
+def test_a_gap_marker_before_the_first_frame_that_the_index_names_comes_back() -> None:
+    written = write_log([("gap", 1, 1), ("foreign", 1, 1), ("roll", 0, 0), ("own", 0, 1)])
+    (files,) = written.closed
+    header = written.log.catalog.load(files).header_bytes
+    written.disk.put(files.store, header)
+    scrub(written.log)
+    (outcome,) = repair_all(written.log, Peers())
+    assert outcome.rewritten == (), "nothing is written anew for nothing"
+    repair_all(written.log, written.peers)
+    check_served(written.log, written.frames)
+    assert not written.log.damage.places()
+    assert not list(Verifier(DIRECTORY, written.disk).run())
