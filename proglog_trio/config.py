@@ -267,6 +267,16 @@ class NodeConfig:
             "half of it; without it, such a produce is refused.",
         ),
     ] = None
+    acknowledgement_timeout: Annotated[
+        float,
+        Parameter(
+            converter=_converter(parse_seconds),
+            validator=_between(0.001, 300),
+            metavar="TIME",
+            help="How long a produce that asks for several nodes waits for the others, unless it says so itself; what "
+            "they have by then is its answer.",
+        ),
+    ] = 5.0
     segment_bytes: Annotated[
         int,
         Parameter(
@@ -296,6 +306,17 @@ class NodeConfig:
             "age drops nothing.",
         ),
     ] = None
+    origin_retention: Annotated[
+        float,
+        Parameter(
+            converter=_converter(parse_seconds),
+            validator=_between(60),
+            metavar="TIME",
+            show_default=lambda _value: "30d",
+            help="Forget an origin (a run of a node) of which retention has left nothing in any log so long after its "
+            "last record. A node that was away for longer than this may bring its records back.",
+        ),
+    ] = 30 * 86_400.0
     max_message_bytes: Annotated[
         int,
         Parameter(

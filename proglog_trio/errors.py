@@ -110,6 +110,10 @@ class DataLoss(ProglogError):
         self.detail = detail
 
 
+class RepairError(ProglogError):
+    """A segment that changed while it was repaired, or whose repaired file is not right; the old file stays."""
+
+
 # -- the log as a whole cannot go on -----------------------------------------------------------------------------------
 
 

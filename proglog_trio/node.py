@@ -2,10 +2,11 @@
 
 ```
 run_node
-├── log            its committer thread, retention and scrub; outermost, so that it closes last
-└── parts          one nursery, shielded from being cancelled out of order
-    ├── server     gRPC; given the log and the membership
-    └── membership gossip; tells the others where the server is
+├── log              its committer thread, retention and scrub; outermost, so that it closes last
+└── parts            one nursery, shielded from being cancelled out of order
+    ├── replicator   a nursery of peers, from which this node pulls what they have
+    ├── server       gRPC; given the log, the replicator and the membership
+    └── membership   gossip; tells the others where the server is, and the replicator of them
 ```
 
 Cancelling `run_node`, or telling the node to leave over gRPC, stops it in order: it leaves the cluster, the server
@@ -13,6 +14,7 @@ takes nothing more, ends what is under way and closes every connection (each ste
 commits what it accepted and closes.
 """
 
+import contextlib
 import random
 from functools import partial
 from pathlib import Path
@@ -23,21 +25,34 @@ import trio
 from attrs import define, field, frozen
 
 from proglog_trio import __version__
+from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
-from proglog_trio.config import KIBIBYTE, NodeConfig
+from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.log import Log, LogConfig, open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
+from proglog_trio.replication.messages import Hello
+from proglog_trio.replication.replica import Replica, ReplicationConfig
+from proglog_trio.replication.replicator import Replicator, log_event
+from proglog_trio.rpc.acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.client.connection import ConnectionConfig
+from proglog_trio.rpc.client.pull_stream import fetch_frames, pull_from
 from proglog_trio.rpc.cluster_service import ClusterService
+from proglog_trio.rpc.cluster_status import status_of
 from proglog_trio.rpc.log_service import LogService, open_log_service
+from proglog_trio.rpc.replication_service import ReplicationService
 from proglog_trio.rpc.server import ServerConfig, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
+from proglog_trio.rpc.transport import TransportConfig
 
 # what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
 _MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
+
+PEER_KEEPALIVE_SECONDS = 5.0
+"""A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -75,12 +90,14 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
         NameTaken: a member of the cluster that is alive has the node's name.
     """
     async with asyncio_loop(), open_log(log_config(config)) as log:
-        membership = await bind_membership(gossip_config(config), _tags(config, log, None), rng=random.SystemRandom())
-        parts = _Parts(config, log, membership)
+        replicator = _replicator(config, log)
+        membership = await bind_membership(
+            gossip_config(config), _tags(config, log, None), handler=replicator, rng=random.SystemRandom()
+        )
+        replicator.directory_of = partial(_directory_of, membership)
+        parts = _Parts(config, log, membership, replicator)
         try:
-            async with open_log_service(
-                log, parts.servers, LogServiceConfig(cluster_size=config.cluster_size)
-            ) as service:
+            async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
         finally:
             await membership.gossip.close()
@@ -94,6 +111,8 @@ class _Parts:
     config: NodeConfig
     log: Log
     membership: Membership
+    replicator: Replicator
+    rpc_address: Address | None = None
     _stop: trio.Event = field(factory=trio.Event)
     _starting: trio.CancelScope = field(factory=trio.CancelScope)
 
@@ -126,10 +145,12 @@ class _Parts:
 
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
-        cluster = ClusterService(membership, config.bind_addr.port, self.stop)
-        serving = partial(serve, [service, cluster], config=server_config(config))
+        await parts.start(self.replicator.run)
+        cluster = ClusterService(membership, config.bind_addr.port, self.stop, self.status)
+        replication = ReplicationService(self.replicator.replica, service.state.executor)
+        serving = partial(serve, [service, cluster, replication], config=server_config(config))
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
-        rpc_address = config.rpc_address(port)
+        rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, rpc_address))
         await parts.start(membership.run, config.start_join_addrs)
         endpoint = membership.gossip.endpoint
@@ -151,6 +172,10 @@ class _Parts:
         if scope.cancelled_caught:
             _logger.warning("not everybody could be told that this node leaves", after=self.config.leave_timeout)
 
+    def status(self) -> GetStatusResponse:
+        """Return what this node has, and what the others are known to have."""
+        return status_of(self.replicator, str(self.rpc_address), self.config.cluster_size)
+
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
         return [
@@ -168,6 +193,39 @@ def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str
         "version": __version__,
     }
     return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
+
+
+def _directory_of(membership: Membership, name: str) -> bytes | None:
+    """Return which data directory a member says it has."""
+    for member in membership.members():
+        if member.name == name:
+            with contextlib.suppress(ValueError):
+                return bytes.fromhex(member.tags.get("directory_id", "")) or None
+    return None
+
+
+def _replicator(config: NodeConfig, log: Log) -> Replicator:
+    hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.wall_clock())
+    replica = Replica(
+        log, hello, trio.current_time, log_event, ReplicationConfig(origin_retention_seconds=config.origin_retention)
+    )
+    connection = ConnectionConfig(
+        transport=TransportConfig(
+            message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
+            keepalive_seconds=PEER_KEEPALIVE_SECONDS,
+            keepalive_timeout_seconds=PEER_KEEPALIVE_SECONDS,
+        )
+    )
+    pull = partial(pull_from, connection)
+    fetch = partial(fetch_frames, connection, config.cluster_name)
+    return Replicator(replica, pull, fetch, random.SystemRandom())
+
+
+def log_service_config(config: NodeConfig) -> LogServiceConfig:
+    """Return what a node's configuration says about its Log service."""
+    return LogServiceConfig(
+        acknowledgement=AcknowledgementConfig(cluster_size=config.cluster_size, seconds=config.acknowledgement_timeout)
+    )
 
 
 def gossip_config(config: NodeConfig) -> GossipConfig:

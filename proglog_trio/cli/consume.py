@@ -14,9 +14,8 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.record_format import record_line
 from proglog_trio.cli.running import (
     DEFAULT_NODE_ADDRESS,
-    NodeAddress,
+    NodeAddresses,
     Timeout,
-    dialled,
     failed_at,
     report,
     run_interruptible,
@@ -47,11 +46,14 @@ def _in_range(lowest: int) -> Parameter:
 @app.default
 def consume(
     *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    addr: NodeAddresses = (DEFAULT_NODE_ADDRESS,),
     from_offset: Annotated[
         int | None,
         _in_range(0),
-        Parameter(help="Begin with the record at this offset; without it and --position, with the lowest there is."),
+        Parameter(
+            help="Begin with the record at this offset in the log of the first node; without it and --position, with "
+            "the lowest there is."
+        ),
     ] = None,
     position: Annotated[
         bytes | None,
@@ -80,19 +82,20 @@ def consume(
     json: Annotated[
         bool,
         flag(
-            "Write a JSON object a record, with its offset, origin, sequence, log_time and, where it has them, "
-            "timestamp, key and headers. Bytes that are no UTF-8 are in value_base64, key_base64, headers_base64.",
+            "Write a JSON object a record, with its offset, the node whose offset that is, origin, sequence, log_time "
+            "and, where it has them, timestamp, key and headers. Bytes that are no UTF-8 are in value_base64, "
+            "key_base64, headers_base64.",
         ),
     ] = False,
 ) -> int:
     """Read records from a node and write their values, one a line.
 
     It ends at what is the log's end when it begins, unless told to --follow. After a lost connection it goes on where
-    it was, without gap or repeat.
+    it was, without gap or repeat, at this node or another.
     """
     if from_offset is not None and position is not None:
         raise CommandError("--from-offset and --position are two places to begin: give one.", ExitCode.USAGE)
-    options = Options(dialled(addr), from_offset, position, count, follow, skip_missing, show_position, timeout, json)
+    options = Options(addr, from_offset, position, count, follow, skip_missing, show_position, timeout, json)
     return run_interruptible(partial(_consume, options), after_signal=ExitCode.DONE if follow else ExitCode.INTERRUPTED)
 
 
@@ -100,7 +103,7 @@ def consume(
 class Options:
     """What the command was told."""
 
-    address: str
+    addresses: tuple[str, ...]
     from_offset: int | None
     position: bytes | None
     count: int | None
@@ -118,12 +121,13 @@ async def _consume(options: Options) -> int:
     from proglog_trio.errors import PositionError
     from proglog_trio.log import Position
     from proglog_trio.log_output import configure_log_output
+    from proglog_trio.rpc.client.delivered_window import DeliveredWindow
 
     configure_log_output("console", "warning")
 
     if options.position is not None:
         try:
-            Position.decode(options.position)
+            DeliveredWindow.decode(Position.decode_with_annex(options.position)[1])
         except PositionError as error:
             raise CommandError(f"--position: {error}", ExitCode.USAGE) from error
     output = StandardOutput()
@@ -138,26 +142,30 @@ async def _consume(options: Options) -> int:
     )
     left = options.count
     position = options.position
+    last: ConsumedBatch | None = None
     try:
         with progress("consuming", wanted=not sys.stdout.isatty()) as counted:
-            async with open_consumer(options.address, config, connection=reading_connection()) as consumer:
+            async with open_consumer(options.addresses, config, connection=reading_connection()) as consumer:
                 position = consumer.position
                 async for whole in consumer.batches():
                     batch = whole if left is None or len(whole) <= left else whole.part(0, left)
                     _name_skipped(batch.skipped)
                     data = writer.lines(batch)
                     await output.write(data)
-                    position = batch.position
+                    last = batch
                     counted(records=len(batch), size=len(data))
                     if left is not None:
                         left -= len(batch)
                         if left == 0:
                             break
     except NodeUnreachable as error:
-        raise failed_at(options.address, error, ExitCode.UNREACHABLE) from error
+        raise failed_at(options.addresses, error, ExitCode.UNREACHABLE) from error
     except ClientError as error:
-        raise failed_at(options.address, error, ExitCode.FAILED) from error
+        raise failed_at(options.addresses, error, ExitCode.FAILED) from error
     finally:
+        if last is not None:
+            # Once and not after each batch: of a log with many producers it takes long to encode.
+            position = last.position
         if options.show_position and position is not None:
             report(f"position: {base64.urlsafe_b64encode(position).decode()}")
     return ExitCode.FAILED if writer.malformed else ExitCode.DONE
@@ -173,7 +181,10 @@ def reading_connection() -> "ConnectionConfig":
 
 def _name_skipped(skipped: "Sequence[SkippedRange]") -> None:
     for each in skipped:
-        report(f"offsets {each.from_offset} to {each.to_offset - 1} are missing: {each.reason}")
+        if each.count:
+            report(f"offsets {each.from_offset} to {each.to_offset - 1} are missing: {each.reason}")
+        else:
+            report(f"before offset {each.from_offset}: {each.reason}")
 
 
 class ValueWriter:
@@ -224,6 +235,7 @@ class JsonWriter(ValueWriter):
                 record_line(
                     {
                         "offset": record.offset,
+                        "node": record.node,
                         "origin": str(record.origin),
                         "sequence": record.sequence,
                         "log_time": record.log_time,

@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.running import (
     DEFAULT_NODE_ADDRESS,
-    NodeAddress,
+    NodeAddresses,
     Timeout,
-    dialled,
     failed_at,
+    parse_time,
     report,
     run_interruptible,
 )
@@ -49,7 +49,7 @@ def produce(
     ] = None,
     /,
     *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    addr: NodeAddresses = (DEFAULT_NODE_ADDRESS,),
     key_separator: Annotated[
         str | None,
         Parameter(
@@ -58,18 +58,43 @@ def produce(
             help="What comes before the first TEXT in a line is the record's key, what comes after it the value.",
         ),
     ] = None,
+    acknowledgement: Annotated[
+        str,
+        Parameter(
+            metavar="LEVEL",
+            help="After how many nodes have a record on disk it is acknowledged: local (the node that it is sent to), "
+            "a number (that node counts), or majority (of the cluster size that the nodes are configured with).",
+        ),
+    ] = "local",
+    acknowledgement_timeout: Annotated[
+        float | None,
+        Parameter(
+            converter=parse_time,
+            metavar="TIME",
+            help="How long to wait for the other nodes, less than --timeout; without it, as long as the node is "
+            "configured to. What they do not have by then is stored all the same, and counted at the end.",
+        ),
+    ] = None,
     timeout: Timeout = 10.0,
-    json: Annotated[bool, flag("Write one JSON object for each batch that is stored, with its offsets.")] = False,
+    json: Annotated[
+        bool,
+        flag(
+            "Write one JSON object for each batch that is stored, with its offsets, the node whose offsets they are, "
+            "and how many nodes have it."
+        ),
+    ] = False,
 ) -> int:
     """Write records to a node, one a line.
 
-    A record is acknowledged when it is on the node's disk. An empty line or one that is too large is named, with its
-    number, and left out; the exit code is 1 then. At the end, a line on standard error says how many records are
-    stored, and where.
+    A record is acknowledged when it is on the node's disk, and on other nodes' if --acknowledgement says so. When the
+    node fails, what it has not acknowledged is sent to another, in the same order. An empty line or one that is too
+    large is named, with its number, and left out; the exit code is 1 then. At the end, a line on standard error says
+    how many records are stored, and where.
     """
     if key_separator == "":
         raise CommandError("--key-separator must not be empty.", ExitCode.USAGE)
-    options = Options(dialled(addr), key_separator.encode() if key_separator else None, timeout, json)
+    separator = key_separator.encode() if key_separator else None
+    options = Options(addr, separator, acknowledgement, acknowledgement_timeout, timeout, json)
     try:
         descriptor = sys.stdin.fileno() if file in (None, Path("-")) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
@@ -85,27 +110,52 @@ def produce(
 class Options:
     """What the command was told."""
 
-    address: str
+    addresses: tuple[str, ...]
     key_separator: bytes | None
+    acknowledgement: str
+    acknowledgement_timeout: float | None
     timeout: float
     json: bool
 
 
 @define
+class Place:
+    """Where records are stored in the log of one node."""
+
+    lowest: int
+    highest: int = 0
+    count: int = 0
+
+    def add(self, delivered: "DeliveredBatch") -> None:
+        """Count a batch that is stored there."""
+        self.lowest = min(self.lowest, delivered.base_offset)
+        self.highest = max(self.highest, delivered.base_offset + delivered.count - 1)
+        self.count += delivered.count
+
+    def offsets(self) -> str:
+        """Say where they are."""
+        if self.count == 1:
+            return f"at offset {self.lowest}"
+        where = "at offsets" if self.highest - self.lowest + 1 == self.count else "between offsets"
+        return f"{where} {self.lowest} to {self.highest}"
+
+
+@define
 class Tally:
-    """What became of the records. Their offsets are one range unless others write meanwhile."""
+    """What became of the records. Their offsets are one range a node, unless others write meanwhile."""
 
     sent: int = 0
     stored: int = 0
     left_out: int = 0
-    lowest: int | None = None
-    highest: int = 0
+    on_fewer_nodes: int = 0
+    places: "dict[str, Place]" = field(factory=dict)
 
     def add(self, delivered: "DeliveredBatch") -> None:
         """Count a batch that is stored."""
         self.stored += delivered.count
-        self.lowest = delivered.base_offset if self.lowest is None else min(self.lowest, delivered.base_offset)
-        self.highest = max(self.highest, delivered.base_offset + delivered.count - 1)
+        if not delivered.reached:
+            self.on_fewer_nodes += delivered.count
+        self.places.setdefault(delivered.node, Place(delivered.base_offset)).add(delivered)
 
     def leave_out(self, line: "Line", problem: str) -> None:
         """Count a line that is not sent, and say why for the first few."""
@@ -115,13 +165,16 @@ class Tally:
 
     def summary(self) -> str:
         """Say in one line what became of all."""
-        if self.lowest is None:
+        if not self.places:
             stored = "no record stored"
-        elif self.stored == 1:
-            stored = f"1 record stored at offset {self.lowest}"
+        elif len(self.places) == 1:
+            (place,) = self.places.values()
+            stored = f"{place.count} record{'' if place.count == 1 else 's'} stored {place.offsets()}"
         else:
-            where = "at offsets" if self.highest - self.lowest + 1 == self.stored else "between offsets"
-            stored = f"{self.stored} records stored {where} {self.lowest} to {self.highest}"
+            each = (f"{place.count} on {node} {place.offsets()}" for node, place in self.places.items())
+            stored = f"{self.stored} records stored: {', '.join(each)}"
+        if self.on_fewer_nodes:
+            stored += f", {self.on_fewer_nodes} of them on fewer nodes than asked for"
         left_out = f", {self.left_out} lines left out" if self.left_out else ""
         open_ = self.sent - self.stored
         return f"{stored}{left_out}" + (f", {open_} records sent and not acknowledged" if open_ else "")
@@ -158,11 +211,14 @@ class Settler:
 def _described(batch: "DeliveredBatch") -> bytes:
     described = {
         "base_offset": batch.base_offset,
+        "node": batch.node,
         "count": batch.count,
         "origin": str(batch.origin),
         "base_sequence": batch.base_sequence,
         "log_time": batch.log_time,
         "duplicate": batch.duplicate,
+        "achieved": batch.achieved,
+        "reached": batch.reached,
     }
     return json_format.dumps(described).encode() + b"\n"
 
@@ -180,24 +236,30 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
 
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import progress
-    from proglog_trio.client import DeliveryTimeout, NodeUnreachable, ProducerConfig, open_producer
+    from proglog_trio.client import Acknowledgement, DeliveryTimeout, NodeUnreachable, ProducerConfig, open_producer
     from proglog_trio.log_output import configure_log_output
 
     configure_log_output("console", "warning")
 
     tally = Tally()
-    config = ProducerConfig(connect_timeout=options.timeout, delivery_timeout=options.timeout)
+    try:
+        asked = Acknowledgement.parse(options.acknowledgement, options.acknowledgement_timeout)
+        config = ProducerConfig(
+            acknowledgement=asked, connect_timeout=options.timeout, delivery_timeout=options.timeout
+        )
+    except ValueError as error:
+        raise CommandError(f"--acknowledgement: {error}", ExitCode.USAGE) from error
     settler = Settler(tally, StandardOutput() if options.json else None, trio.CancelScope())
     sending, settling = trio.open_memory_channel[Sent](_DELIVERIES)
     try:
         with progress("producing", total_bytes=size, wanted=not os.isatty(descriptor)) as count:
-            async with open_producer(options.address, config) as producer, trio.open_nursery() as nursery:
+            async with open_producer(options.addresses, config) as producer, trio.open_nursery() as nursery:
                 nursery.start_soon(settler.run, settling)
                 async with sending:
                     with settler.reading:
                         await _send_lines(descriptor, options, producer, sending, tally, count)
     except NodeUnreachable as error:
-        raise failed_at(options.address, error, ExitCode.UNREACHABLE) from error
+        raise failed_at(options.addresses, error, ExitCode.UNREACHABLE) from error
     finally:
         if tally.sent or tally.left_out:
             report(tally.summary())

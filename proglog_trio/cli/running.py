@@ -36,7 +36,39 @@ NodeAddress = Annotated[
 """The option of every command that talks to a node."""
 
 
-def _seconds(_type: type, tokens: Sequence[Token]) -> float:
+def _split_addresses(_type: type, tokens: Sequence[Token]) -> tuple[str, ...]:
+    texts = [text.strip() for token in tokens for text in token.value.split(",")]
+    return tuple(dict.fromkeys(dialled(text) for text in texts if text))
+
+
+def _check_addresses(type_: type, value: tuple[str, ...]) -> None:
+    if not value:
+        raise ValueError("There is no address.")
+    for address in value:
+        _check_address(type_, address)
+
+
+NodeAddresses = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--addr",
+        env_var=ADDRESS_VARIABLE,
+        converter=_split_addresses,
+        validator=_check_addresses,
+        accepts_keys=False,
+        n_tokens=1,
+        json_list=False,
+        negative="",
+        metavar="HOST:PORT",
+        help="The nodes to talk to: the first, or another when that one fails. Repeatable, or separated by commas; the "
+        "other nodes of their cluster are found by themselves.",
+    ),
+]
+"""The option of the commands that go on at another node."""
+
+
+def parse_time(_type: type, tokens: Sequence[Token]) -> float:
+    """Read a length of time, for options that are one."""
     return parse_seconds(tokens[0].value)
 
 
@@ -49,7 +81,7 @@ Timeout = Annotated[
     float,
     Parameter(
         name="--timeout",
-        converter=_seconds,
+        converter=parse_time,
         validator=_check_timeout,
         metavar="TIME",
         help="How long to go on trying when the node cannot be reached or does not answer: seconds, or 1m.",
@@ -127,10 +159,12 @@ def only_leaf(error: BaseException) -> BaseException:
     return error
 
 
-def failed_at(address: str, error: Exception, code: ExitCode) -> CommandError:
-    """Return the error of a command whose node, at ``address``, did not do what was asked."""
+def failed_at(address: str | Sequence[str], error: Exception, code: ExitCode) -> CommandError:
+    """Return the error of a command whose node, at ``address`` or one of several, did not do what was asked."""
+    addresses = [address] if isinstance(address, str) else address
+    named = ", ".join(addresses)
     message = str(error)
-    return CommandError(message if address in message else f"{address}: {message}", code)
+    return CommandError(message if any(each in message for each in addresses) else f"{named}: {message}", code)
 
 
 def report(message: str) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from attrs import Factory, define
 
+from ..errors import SegmentError
+from .damage_registry import DamageRegistry
 from .disk import Disk, File
 from .segment import ActiveSegment, ReadSegment, SegmentFiles, load_segment
 
@@ -22,13 +26,22 @@ class SegmentCatalog:
     Attributes:
         segments: in the order of their offsets; the last is the active one.
         active: the segment that is written to.
+        damage: what is known not to be readable.
+        files_lock: held while files of closed segments are replaced or removed, so that a repair cannot bring a
+            segment back that retention removes at the same time.
+        repair_lock: held while a repair writes: one at a time.
     """
 
     disk: Disk
     index_interval_bytes: int
     segments: tuple[SegmentFiles, ...]
     active: ActiveSegment
+    damage: DamageRegistry = Factory(DamageRegistry)
+    files_lock: threading.Lock = Factory(threading.Lock)
+    repair_lock: threading.Lock = Factory(threading.Lock)
     _loaded: OrderedDict[int, ReadSegment] = Factory(OrderedDict)
+    # Per segment whose files were replaced how often; odd while it happens.
+    _replaced: dict[int, int] = Factory(dict)
     _lock: threading.Lock = Factory(threading.Lock)
 
     def make_active(self, active: ActiveSegment) -> None:
@@ -45,6 +58,7 @@ class SegmentCatalog:
             self.segments = self.segments[count:]
             for files in forgotten:
                 self._loaded.pop(files.base_offset, None)
+                self._replaced.pop(files.base_offset, None)
         return forgotten
 
     def containing(self, offset: int) -> SegmentFiles:
@@ -71,12 +85,40 @@ class SegmentCatalog:
             FileNotFoundError: retention removed it meanwhile.
             SegmentError: its header cannot be read.
         """
-        store = self.disk.open(files.store)
-        try:
-            return store, self._read(files, store)
-        except BaseException:
+        while True:
+            before = self._replaced.get(files.base_offset, 0)
+            try:
+                store = self.disk.open(files.store)
+                try:
+                    read = self._read(files, store, before)
+                except BaseException:
+                    store.close()
+                    raise
+            except (SegmentError, FileNotFoundError):
+                if self._replaced.get(files.base_offset, 0) == before:
+                    raise
+                continue
+            if self._replaced.get(files.base_offset, 0) == before:
+                return store, read
+            # The file is of the segment before its repair and the index of the one after it, or the other way round.
             store.close()
-            raise
+
+    @contextmanager
+    def replacing(self, files: SegmentFiles) -> Iterator[None]:
+        """Let nobody pair the store file of a closed segment from before a change with an index from after it.
+
+        Within, the index file must be one that fits both store files. A reader that has the old file open keeps it.
+        """
+        self._note_replaced(files)
+        try:
+            yield
+        finally:
+            self._note_replaced(files)
+
+    def _note_replaced(self, files: SegmentFiles) -> None:
+        with self._lock:
+            self._loaded.pop(files.base_offset, None)
+            self._replaced[files.base_offset] = self._replaced.get(files.base_offset, 0) + 1
 
     def load(self, files: SegmentFiles) -> ReadSegment:
         """Return a segment's header and index; raises as open does."""
@@ -84,7 +126,8 @@ class SegmentCatalog:
         store.close()
         return read
 
-    def _read(self, files: SegmentFiles, store: File) -> ReadSegment:
+    def _read(self, files: SegmentFiles, store: File, before: int) -> ReadSegment:
+        """Return a segment's header and index; before is how often it had been replaced when the file was opened."""
         with self._lock:
             if self.active.files == files:
                 return self.active.read
@@ -94,6 +137,8 @@ class SegmentCatalog:
                 return read
         read = load_segment(self.disk, files, store, self.index_interval_bytes)
         with self._lock:
+            if before % 2 or self._replaced.get(files.base_offset, 0) != before:
+                return read
             self._loaded[files.base_offset] = read
             while len(self._loaded) > LOADED_SEGMENTS:
                 self._loaded.popitem(last=False)

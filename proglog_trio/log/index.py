@@ -173,3 +173,18 @@ def read_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry]:
             raise SegmentError(f"entry {place // ENTRY_BYTES} of the index does not match its CRC")
         offset, position, origin, base_sequence = _ENTRY.unpack(fields)
         yield IndexEntry(offset, position, Origin(origin), base_sequence)
+
+
+def read_sound_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry]:
+    """Yield the entries of an index file that match their CRC, passing over those that do not.
+
+    For a repair, to which each says what stood at a place that cannot be read. Empty for the index of another segment:
+    the CRCs are continued from the salt.
+    """
+    start = HEADER_COPY_POSITION + len(header)
+    data = file.read_at(start, max(file.size() - start, 0))
+    for place in range(0, len(data) - ENTRY_BYTES + 1, ENTRY_BYTES):
+        fields = data[place : place + _ENTRY.size]
+        if crc32c(fields, salt.seed) == _CHECKSUM.unpack_from(data, place + _ENTRY.size)[0]:
+            offset, position, origin, base_sequence = _ENTRY.unpack(fields)
+            yield IndexEntry(offset, position, Origin(origin), base_sequence)

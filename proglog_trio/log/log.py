@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 import trio
@@ -22,6 +22,7 @@ from .batch import Appended, Batch
 from .catalog import SegmentCatalog
 from .clock import is_too_far_ahead
 from .config import LogConfig
+from .damage_registry import DamageRegistry
 from .disk import File
 from .envelope import SALT_BYTES, Salt
 from .frame import Frame
@@ -30,8 +31,10 @@ from .origin import Origin
 from .position import Position
 from .reader import Bounds, LogReader, position_of
 from .recovery import RecoveryReport
+from .repair import RepairPlan, plan_repair
 from .segment import SegmentFiles, Unplaced
 from .segment_header import OriginState, SegmentHeader
+from .serving import FoundFrames, find_frames
 from .state import LogState
 from .writer import LogWriter, Roll, Work
 
@@ -193,10 +196,19 @@ class Log:
         self._roll_if_full(self.wall_clock())
         self._plan(self._state.append_gap(marker), None, _only_error(done))
 
-    def roll(self) -> None:
-        """Go on in a new segment, unless the active one is empty."""
-        if self.read_only_reason is None and not self.closing and self._planned_frames:
+    def roll(self) -> bool:
+        """Go on in a new segment; False: the active one has used no offset yet, or the log takes nothing any more."""
+        if self.read_only_reason is not None or self.closing:
+            return False
+        if self._planned_frames:
             self._hand_over([self._plan_roll(self.wall_clock())])
+            return True
+        return self.is_rolling
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether another segment is going to follow the active one."""
+        return any(isinstance(item.work, Roll) for item in self._pending)
 
     def _check_writable(self) -> None:
         if self.closing:
@@ -345,14 +357,30 @@ class Log:
         """What is durable, per origin."""
         return MappingProxyType(self._durable_origins)
 
-    def _bounds(self) -> Bounds:
+    @property
+    def planned_origins(self) -> MappingProxyType[Origin, OriginState]:
+        """What will be durable when everything is that was appended, per origin."""
+        return MappingProxyType(self._state.origins)
+
+    @property
+    def damage(self) -> DamageRegistry:
+        """What the log holds and cannot read, as far as it is known."""
+        return self.catalog.damage
+
+    @property
+    def own_origin(self) -> Origin | None:
+        """The origin under which this opening of the directory appends; None before its first append."""
+        return self._state.own
+
+    def bounds(self) -> Bounds:
+        """Return what is durable at this moment; from any thread."""
         with self._bounds_lock:
             return Bounds(self.lowest_offset, self.next_offset, dict(self._durable_origins))
 
     def reader_at_offset(self, offset: int, *, skip_missing: bool = False) -> LogReader:
         """Return a reader from an offset on; see LogReader.at_offset. Blocks."""
         while True:
-            bounds = self._bounds()
+            bounds = self.bounds()
             reader = LogReader.at_offset(self.catalog, bounds, offset, skip_missing=skip_missing)
             if bounds.lowest_offset == self.lowest_offset:
                 return reader
@@ -362,11 +390,19 @@ class Log:
     def reader_at_position(self, position: Position, *, skip_missing: bool = False) -> LogReader:
         """Return a reader of what does not lie before a position; see LogReader.at_position. Blocks."""
         while True:
-            bounds = self._bounds()
+            bounds = self.bounds()
             reader = LogReader.at_position(self.catalog, bounds, position, skip_missing=skip_missing)
             if bounds.lowest_offset == self.lowest_offset:
                 return reader
             reader.close()
+
+    def frames(self, origin: Origin, from_sequence: int, to_sequence: int, max_bytes: int) -> FoundFrames:
+        """Return the sound, durable frames that hold some sequences of an origin; see find_frames. Blocks."""
+        return find_frames(self.catalog, origin, from_sequence, to_sequence, max_bytes)
+
+    def plan_repair(self, files: SegmentFiles) -> RepairPlan | None:
+        """Return what a closed segment lacks; see repair.plan_repair. Blocks."""
+        return plan_repair(self.catalog, self.bounds(), files)
 
     # -- retention and end ---------------------------------------------------------------------------------------------
 
@@ -384,8 +420,25 @@ class Log:
                 for origins in (self._state.origins, self._durable_origins):
                     if origin in origins:
                         origins[origin] = raise_low(origins[origin], before.next)
+        self.catalog.damage.forget_below(oldest.base_offset)
         self.counters.segments_removed += len(forgotten)
         self._call_durable_watchers()
+        return forgotten
+
+    def forget_origins(self, origins: Iterable[Origin]) -> list[Origin]:
+        """Drop what is known of origins of which the log has nothing left; return those that are dropped.
+
+        The origin that is written stays, and so does one that something waits to be committed of.
+        """
+        forgotten = []
+        with self._bounds_lock:
+            for origin in origins:
+                state = self._durable_origins.get(origin)
+                if state is None or state.low < state.next or origin == self.own_origin:
+                    continue
+                if self._state.origins.get(origin) == state:
+                    del self._durable_origins[origin], self._state.origins[origin]
+                    forgotten.append(origin)
         return forgotten
 
     def close(self, *, cleanly: bool = True) -> None:

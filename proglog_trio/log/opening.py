@@ -96,6 +96,8 @@ def _assemble(
 ) -> Log:
     state, active = recovered.state, recovered.active
     catalog = SegmentCatalog(disk, config.index_interval_bytes, tuple(recovered.segments), active)
+    for _, place in recovered.report.damaged:
+        catalog.damage.report(active.files, place, "opening")
     oldest = recovered.segments[0]
     if oldest.base_offset:
         # What the oldest segment's header says of an origin's next is the first sequence that may still be here.
@@ -120,5 +122,6 @@ def _assemble(
         durable_origins=dict(state.origins),
         on_work=_no_taker,
         planned_bytes=active.position,
-        planned_frames=recovered.report.frames,
+        # Where only damage is left in the segment its offsets are used all the same, and it can be followed by another.
+        planned_frames=max(recovered.report.frames, int(state.next_offset > active.files.base_offset)),
     )

@@ -1,8 +1,9 @@
 """Positions: a place in the log that any node understands.
 
 A position says, for each origin, which sequences its holder has: [low, next). To clients it is opaque bytes: one byte
-of version, a msgpack map of origin (16 bytes) to [low, next], and a CRC-32C of all that precedes it. A reader ignores
-further elements of an entry.
+of version, a msgpack map of origin (16 bytes) to [low, next], an annex, and a CRC-32C of all that precedes it. A reader
+ignores further elements of an entry. The annex is empty or one more msgpack object, which is its holder's own affair (a
+consumer keeps there what it has delivered); a log ignores it.
 """
 
 from __future__ import annotations
@@ -70,19 +71,28 @@ class Position:
             return self
         return type(self)({**self.ranges, origin: moved})
 
-    def encode(self) -> bytes:
-        """Return the position's bytes, the same for equal positions."""
+    def encode(self, annex: bytes = b"") -> bytes:
+        """Return the position's bytes, the same for equal positions.
+
+        Args:
+            annex: what its holder keeps with it: nothing, or one msgpack object.
+        """
         body = {origin.data: [held.low, held.next] for origin, held in sorted(self.ranges.items())}
-        data: bytes = bytes([POSITION_VERSION]) + msgpack.packb(body, use_bin_type=True)
+        data: bytes = bytes([POSITION_VERSION]) + msgpack.packb(body, use_bin_type=True) + annex
         return data + _CHECKSUM.pack(crc32c(data))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Return the position of these bytes.
+        """Return the position of these bytes, without its annex.
 
         Raises:
             PositionError: they are damaged, of a newer version, or no position at all.
         """
+        return cls.decode_with_annex(data)[0]
+
+    @classmethod
+    def decode_with_annex(cls, data: bytes) -> tuple[Self, bytes]:
+        """Return the position of these bytes and its annex, as it stands; raises as decode."""
         if len(data) > LARGEST_POSITION_BYTES:
             raise PositionError(f"a position of {len(data)} bytes is larger than {LARGEST_POSITION_BYTES}")
         if len(data) < 1 + CHECKSUM_BYTES:
@@ -91,13 +101,22 @@ class Position:
             raise PositionError("the position does not match its CRC")
         if data[0] != POSITION_VERSION:
             raise PositionError(f"the position has version {data[0]}, this program reads version {POSITION_VERSION}")
+        packed = data[1:-CHECKSUM_BYTES]
         try:
-            body = msgpack.unpackb(data[1:-CHECKSUM_BYTES], raw=False, strict_map_key=False)
-        except (ValueError, TypeError, RecursionError) as error:
+            # The size bounds what an array or a map may claim to have, too.
+            unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=max(len(packed), 1))
+            unpacker.feed(packed)
+            body = unpacker.unpack()
+            begin = unpacker.tell()
+            if begin < len(packed):
+                unpacker.skip()
+            if unpacker.tell() < len(packed):
+                raise PositionError(f"{len(packed) - unpacker.tell()} bytes follow the position's annex")
+        except (ValueError, TypeError, RecursionError, msgpack.OutOfData) as error:
             raise PositionError(f"the position is not msgpack: {error}") from None
         if not isinstance(body, dict):
             raise PositionError("the position is no map of origins")
-        return cls(dict(_entry(origin, held) for origin, held in body.items()))
+        return cls(dict(_entry(origin, held) for origin, held in body.items())), packed[begin:]
 
 
 def _entry(origin: object, held: object) -> tuple[Origin, Range]:

@@ -7,7 +7,7 @@ remove a segment that it is in the middle of.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from attrs import define, field, frozen
@@ -16,11 +16,13 @@ from ..errors import DataLoss, OffsetOutOfRange, SegmentError, SequenceOutOfRang
 from .catalog import SegmentCatalog
 from .disk import File
 from .envelope import Envelope, EnvelopeKind
+from .holes import Hole, HoleFinder
 from .index import Place
 from .origin import Origin
 from .position import Position, Range
 from .segment import SegmentFiles
 from .segment_header import OriginState
+from .segment_scan import absent, whole_segment
 from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 LOST_RECORDS = "they had been acknowledged, and the file ended before them when the log was opened again"
@@ -43,11 +45,14 @@ class Chunk:
         frames: in the order of their offsets; the first may begin before the place that was asked for.
         next_offset: where the next read goes on.
         skipped: what was left out before or between the frames.
+        holes: the same by origin and sequence, and marked gaps as well, as far as they have shown; for a reader from
+            a position alone.
     """
 
     frames: list[StoredFrame]
     next_offset: int
     skipped: list[Skipped]
+    holes: list[Hole] = field(factory=list)
 
 
 @frozen
@@ -82,6 +87,7 @@ class LogReader:
         start_position: what lies before the reader's start.
         skip_missing: leave out what cannot be read instead of raising.
         covered: frames that lie before this position are left out.
+        wanted: tells of a frame by its envelope whether it is to be given; None: every frame is.
     """
 
     next_offset: int
@@ -93,8 +99,11 @@ class LogReader:
     _file: File | None = None
     _walk: SegmentWalk | None = None
     _start: Place | None = None
+    wanted: Callable[[Envelope], bool] | None = None
     _waiting: deque[StoredFrame | _Missing] = field(factory=deque)
     _skipped: list[Skipped] = field(factory=list)
+    _finder: HoleFinder | None = None
+    _holes: list[Hole] = field(factory=list)
 
     @classmethod
     def at_offset(cls, catalog: SegmentCatalog, bounds: Bounds, offset: int, *, skip_missing: bool) -> Self:
@@ -113,7 +122,7 @@ class LogReader:
         if offset >= bounds.next_offset:
             position = position_of(bounds.origins)
         else:
-            position = _position_before(catalog, bounds, files, offset)
+            position = _past_gaps(_position_before(catalog, bounds, files, offset), bounds.origins)
         return cls(offset, position, skip_missing, None, catalog, files, skipped=skipped)
 
     @classmethod
@@ -132,14 +141,16 @@ class LogReader:
                 if not skip_missing:
                     raise SequenceOutOfRange(str(origin), sequence, state.low)
                 sequence = state.low
-            place = _place_of_sequence(catalog, origin, sequence)
+            place = place_of_sequence(catalog, origin, sequence)
             if found is None or place[0] < found[0]:
                 found = place
         if found is None:
-            files = catalog.containing(bounds.next_offset)
-            return cls(bounds.next_offset, position, skip_missing, position, catalog, files)
-        start, files = found
-        return cls(start.offset, position, skip_missing, position, catalog, files, start=start)
+            start, files = None, catalog.containing(bounds.next_offset)
+        else:
+            start, files = found
+        offset = bounds.next_offset if start is None else start.offset
+        finder = HoleFinder(position)
+        return cls(offset, position, skip_missing, position, catalog, files, start=start, finder=finder)
 
     def read(self, max_bytes: int, until_offset: int) -> Chunk:
         """Return the next frames below until_offset, which must be durable.
@@ -170,8 +181,11 @@ class LogReader:
                 size += len(item.data)
             self._waiting.popleft()
             self.next_offset = max(self.next_offset, item.next_offset)
+            if self._finder is not None:
+                self._holes += self._finder.take(item)
         skipped, self._skipped = self._skipped, []
-        return Chunk(frames, self.next_offset, skipped)
+        holes, self._holes = self._holes, []
+        return Chunk(frames, self.next_offset, skipped, holes)
 
     def close(self) -> None:
         """Close the reader's file."""
@@ -182,6 +196,8 @@ class LogReader:
     def _is_wanted(self, item: StoredFrame) -> bool:
         envelope = item.envelope
         if envelope.kind is not EnvelopeKind.RECORDS or envelope.next_offset <= self.next_offset:
+            return False
+        if self.wanted is not None and not self.wanted(envelope):
             return False
         return not self._covers(envelope)
 
@@ -224,6 +240,7 @@ class LogReader:
                 elif envelope.base_offset > self.next_offset:
                     detail = f"the next frame in {self._files.store.name} has offset {envelope.base_offset}"
                     self._waiting.append(_Missing(envelope.base_offset, detail))
+                    self._report(self._files, absent(item.position, self.next_offset, envelope.base_offset))
                 self._waiting.append(item)
             elif item is not None:
                 self._note_damage(item, until_offset)
@@ -238,7 +255,11 @@ class LogReader:
                 self._files = after
         return bool(self._waiting)
 
+    def _report(self, files: SegmentFiles, place: DamagedPlace) -> None:
+        self._catalog.damage.report(files, place, "read")
+
     def _note_damage(self, place: DamagedPlace, until_offset: int) -> None:
+        self._report(self._files, place)
         following = place.next_offset
         if following is not None and place.envelope is not None and self._covers(place.envelope):
             self.next_offset = max(self.next_offset, following)
@@ -255,6 +276,9 @@ class LogReader:
             removed = files.base_offset <= self._catalog.segments[0].base_offset
             detail = "retention removed them" if removed else f"the next segment is {files.store.name}"
             self._waiting.append(_Missing(files.base_offset, detail, removed))
+            if not removed:
+                before = self._catalog.containing(self.next_offset)
+                self._report(before, absent(0, self.next_offset, files.base_offset))
             return None
         try:
             self._file, read = self._catalog.open(files)
@@ -265,8 +289,12 @@ class LogReader:
             after = self._catalog.after(files)
             following = until_offset if after is None else after.base_offset
             self._waiting.append(_Missing(following, f"{files.store.name}: {error}"))
+            self._report(files, whole_segment(files, str(error), None if after is None else following))
             self._files = files if after is None else after
             return None
+        if self._finder is not None:
+            # Nothing waits when a segment is opened: what came before it has been given, or never will be.
+            self._holes += self._finder.enter(read.header.origins)
         start, self._start = self._start, None
         if start is None:
             start = read.index.before_offset(self.next_offset)
@@ -280,6 +308,19 @@ class LogReader:
 def position_of(origins: Mapping[Origin, OriginState]) -> Position:
     """Return the position after everything that a log has."""
     return Position({origin: Range(state.low, state.next) for origin, state in origins.items() if state.next})
+
+
+def _past_gaps(position: Position, origins: Mapping[Origin, OriginState]) -> Position:
+    """Return a position that lies behind the marked gaps that begin where it stands.
+
+    What a log will never have lies before every place in it: whoever begins here misses nothing that this log could
+    give, and when he asks another by this position, neither.
+    """
+    for origin, state in origins.items():
+        for first, following in state.gaps:
+            if first == position.next_sequence(origin):
+                position = position.advanced(origin, first, following)
+    return position
 
 
 def _position_before(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles, offset: int) -> Position:
@@ -320,7 +361,7 @@ def _position_before(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFile
     return Position(ranges)
 
 
-def _place_of_sequence(catalog: SegmentCatalog, origin: Origin, sequence: int) -> tuple[Place, SegmentFiles]:
+def place_of_sequence(catalog: SegmentCatalog, origin: Origin, sequence: int) -> tuple[Place, SegmentFiles]:
     """Return where to begin reading for a sequence of an origin: at its frame, or a little before."""
     segments = catalog.segments
     low, high = 0, len(segments)

@@ -71,11 +71,12 @@ def _begun(catalog: SegmentCatalog, files: SegmentFiles) -> int:
 def remove_files(catalog: SegmentCatalog, forgotten: Sequence[SegmentFiles]) -> None:
     """Remove the files of segments that the log has forgotten, oldest first. Blocks; raises OSError."""
     for files in forgotten:
-        for path in (files.store, files.index):
-            try:
-                catalog.disk.remove(path)
-            except FileNotFoundError:
-                # An index is a hint, a segment may be without; and somebody may have removed the store.
-                continue
+        with catalog.files_lock:
+            for path in (files.store, files.index):
+                try:
+                    catalog.disk.remove(path)
+                except FileNotFoundError:
+                    # An index is a hint, a segment may be without; and somebody may have removed the store.
+                    continue
         # One after the other, or a crash could leave an older segment and take a newer one.
         catalog.disk.sync_directory(files.directory)

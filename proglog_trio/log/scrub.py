@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import define
 
 from ..errors import SegmentError
 from .catalog import SegmentCatalog
 from .disk import File
 from .segment import SegmentFiles
-from .walk import DamagedPlace, SegmentWalk
+from .segment_scan import file_faults, scan, whole_segment
+from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 
 @define
@@ -26,9 +29,10 @@ class Scrub:
     _files: SegmentFiles | None = None
     _file: File | None = None
     _walk: SegmentWalk | None = None
+    _scan: Iterator[StoredFrame | DamagedPlace] | None = None
 
     def step(self, size: int) -> list[tuple[SegmentFiles, DamagedPlace]]:
-        """Read about size bytes further and return the damage in them.
+        """Read about size bytes further and return the damage in them, which the log's registry is told as well.
 
         Raises:
             OSError: as the disk gives it; the pass may go on.
@@ -36,17 +40,19 @@ class Scrub:
         found: list[tuple[SegmentFiles, DamagedPlace]] = []
         goal = self.bytes_read + size
         while self.bytes_read < goal and not self.finished:
-            if self._walk is None or self._files is None:
+            if self._walk is None or self._files is None or self._scan is None:
                 self._open_next(found)
                 continue
             self._walk.end = self.catalog.durable_end(self._files)
             before = self._walk.position
-            item = self._walk.step()
+            item = next(self._scan, None)
             self.bytes_read += self._walk.position - before
             if item is None:
                 self.close()
             elif isinstance(item, DamagedPlace):
                 found.append((self._files, item))
+        for files, place in found:
+            self.catalog.damage.report(files, place, "scrub")
         return found
 
     def _open_next(self, found: list[tuple[SegmentFiles, DamagedPlace]]) -> None:
@@ -55,22 +61,24 @@ class Scrub:
             self.finished = True
             return
         self._files = files
+        after = self.catalog.after(files)
+        following = None if after is None else after.base_offset
         try:
             self._file, read = self.catalog.open(files)
+            if after is not None:
+                found.extend((files, fault) for fault in file_faults(self.catalog.disk, files, self._file))
         except FileNotFoundError as error:
             if files in self.catalog.segments:
-                found.append((files, _whole_segment(files, str(error))))
+                found.append((files, whole_segment(files, str(error), following)))
         except SegmentError as error:
-            found.append((files, _whole_segment(files, str(error))))
+            self.close()
+            found.append((files, whole_segment(files, str(error), following)))
         else:
             self._walk = SegmentWalk(self._file, read.header.salt, len(read.header_bytes), read.header.base_offset)
+            self._scan = scan(self._walk, following)
 
     def close(self) -> None:
         """Close the segment that is being read."""
         if self._file is not None:
             self._file.close()
-        self._file = self._walk = None
-
-
-def _whole_segment(files: SegmentFiles, detail: str) -> DamagedPlace:
-    return DamagedPlace(0, 0, None, files.base_offset, None, f"the whole segment: {detail}")
+        self._file = self._walk = self._scan = None

@@ -240,7 +240,7 @@ def read_segment_header(disk: Disk, files: SegmentFiles, store: File) -> tuple[S
     """
     try:
         data = store.read_at(0, header_length(store.read_at(0, HEADER_PREFIX_BYTES)))
-        return _decode_header(data, files), data, None
+        return decode_header(data, files), data, None
     except SegmentError as error:
         try:
             index_file = disk.open(files.index)
@@ -248,14 +248,15 @@ def read_segment_header(disk: Disk, files: SegmentFiles, store: File) -> tuple[S
             raise error from None
         try:
             data = read_header_copy(index_file)
-            return _decode_header(data, files), data, str(error)
+            return decode_header(data, files), data, str(error)
         except SegmentError:
             raise error from None
         finally:
             index_file.close()
 
 
-def _decode_header(data: bytes, files: SegmentFiles) -> SegmentHeader:
+def decode_header(data: bytes, files: SegmentFiles) -> SegmentHeader:
+    """Return the header of these bytes; raises SegmentError if it is damaged, or another segment's."""
     header = SegmentHeader.decode(data)
     if header.base_offset != files.base_offset:
         raise SegmentError(f"the header says base offset {header.base_offset}, the file's name {files.base_offset}")

@@ -11,7 +11,7 @@ open_log                 opens in a thread; yields the log
 from __future__ import annotations
 
 import queue
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -20,6 +20,7 @@ import trio
 from attrs import Factory, define
 
 from .config import LogConfig
+from .damage_registry import Damage
 from .log import Log
 from .opening import open_log_files
 from .retention import removable, remove_files
@@ -29,7 +30,7 @@ from .writer import LogWriter, Work
 RETENTION_INTERVAL_SECONDS = 10.0
 
 MOST_NAMED_PLACES = 1000
-"""The scrub names this many damaged places in the log output, and counts all."""
+"""So many damaged places that readers and the scrub find are named in the log output; all are counted."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -84,6 +85,7 @@ async def open_log(config: LogConfig) -> AsyncIterator[Log]:
     _say_what_was_found(log)
     committer = _Committer(log, trio.lowlevel.current_trio_token())
     log.on_work = committer.work.put
+    stop_naming = _name_damage(log)
     try:
         async with trio.open_nursery() as nursery:
             # A thread cannot be cancelled: it ends when it is told to below, and the nursery waits for it.
@@ -100,6 +102,7 @@ async def open_log(config: LogConfig) -> AsyncIterator[Log]:
                 committer.work.put(None)
                 background.cancel()
     finally:
+        stop_naming()
         # All commits are over. What follows is short, and must happen even if everything around is being cancelled.
         with trio.CancelScope(shield=True):
             log.fail_pending("the log is closed")
@@ -138,6 +141,26 @@ def _say_what_was_found(log: Log) -> None:
     )
 
 
+def _name_damage(log: Log) -> Callable[[], None]:
+    """Name in the log output what is found to be damaged from now on; return what ends that."""
+    token = trio.lowlevel.current_trio_token()
+    named = 0
+
+    def name(damage: Damage) -> None:
+        nonlocal named
+        named += 1
+        if named <= MOST_NAMED_PLACES:
+            _logger.error(
+                "acknowledged records are damaged",
+                segment=str(damage.files.store),
+                damage=str(damage.place),
+                found_by=damage.found_by,
+            )
+
+    # Damage is found in the threads that read.
+    return log.damage.watch(lambda damage: token.run_sync_soon(name, damage))
+
+
 async def _run_background(log: Log, scope: trio.CancelScope) -> None:
     config = log.config
     with scope:
@@ -160,7 +183,6 @@ async def _watch_retention(log: Log) -> None:
 
 
 async def _scrub(log: Log, bytes_per_second: int) -> None:
-    named: set[tuple[int, int]] = set()
     while True:
         began = trio.current_time()
         scrub = Scrub(log.catalog)
@@ -168,13 +190,13 @@ async def _scrub(log: Log, bytes_per_second: int) -> None:
             while not scrub.finished:
                 # A second's worth at a time, so that the disk is left alone in between.
                 await trio.sleep(1)
-                await _scrub_step(log, scrub, bytes_per_second, named)
+                await _scrub_step(log, scrub, bytes_per_second)
         finally:
             scrub.close()
         await trio.sleep_until(began + log.config.scrub_interval_seconds)
 
 
-async def _scrub_step(log: Log, scrub: Scrub, size: int, named: set[tuple[int, int]]) -> None:
+async def _scrub_step(log: Log, scrub: Scrub, size: int) -> None:
     before = scrub.bytes_read
     try:
         found = await trio.to_thread.run_sync(scrub.step, size)
@@ -183,12 +205,8 @@ async def _scrub_step(log: Log, scrub: Scrub, size: int, named: set[tuple[int, i
         scrub.finished = True
         return
     log.counters.bytes_scrubbed += scrub.bytes_read - before
-    for files, place in found:
-        log.counters.damaged_places += 1
-        key = (files.base_offset, place.position)
-        if key not in named and len(named) < MOST_NAMED_PLACES:
-            named.add(key)
-            _logger.error("acknowledged records are damaged", segment=str(files.store), damage=str(place))
+    # Each is named by _name_damage, when the registry has not heard of it before.
+    log.counters.damaged_places += len(found)
 
 
 async def apply_retention(log: Log) -> int:

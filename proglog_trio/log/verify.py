@@ -21,6 +21,7 @@ from .reader import LOST_RECORDS
 from .recovery import DAMAGED_DIRECTORY, LOCK_FILE, LOG_DIRECTORY
 from .segment import SegmentFiles, list_segments, read_segment_header
 from .segment_header import OriginState, SegmentHeader
+from .segment_scan import scan
 from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 
@@ -126,9 +127,10 @@ class Verifier:
             raise DataDirectoryError(f"{self.directory} holds no log: there is no segment in it")
         self.summary.lowest_offset = self.summary.next_offset = segments[0].base_offset
         self._total_bytes = sum(self.disk.size_of(files.store) for files in segments)
-        live = self._is_live()
+        live = is_live(self.disk, self.directory)
         yield from self._moved_aside()
-        for files in segments:
+        for number, files in enumerate(segments):
+            following = segments[number + 1].base_offset if number + 1 < len(segments) else None
             try:
                 store = self.disk.open(files.store)
             except FileNotFoundError:
@@ -136,19 +138,10 @@ class Verifier:
             except OSError as error:
                 raise DataDirectoryError(str(error)) from None
             try:
-                yield from self._verify_segment(files, store, newest=files == segments[-1], live=live)
+                yield from self._verify_segment(files, store, following, live=live)
             finally:
                 store.close()
         self.summary.origins = dict(self._known)
-
-    def _is_live(self) -> bool:
-        try:
-            self.disk.lock(self.directory / LOCK_FILE).close()
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False  # A read-only copy cannot be locked, and nobody writes to it.
-        return False
 
     def _moved_aside(self) -> Iterator[Finding]:
         damaged = self.directory / DAMAGED_DIRECTORY
@@ -160,8 +153,12 @@ class Verifier:
             detail = "an earlier opening moved this aside; it was possibly acknowledged"
             yield Finding(Severity.WARNING, damaged / name, None, None, detail)
 
-    def _verify_segment(self, files: SegmentFiles, store: File, *, newest: bool, live: bool) -> Iterator[Finding]:
+    def _verify_segment(
+        self, files: SegmentFiles, store: File, following: int | None, *, live: bool
+    ) -> Iterator[Finding]:
+        """Verify a segment; following is the offset at which the next one begins, None for the newest."""
         summary = self.summary
+        newest = following is None
         summary.segments += 1
         try:
             header, header_bytes, fault = read_segment_header(self.disk, files, store)
@@ -178,12 +175,12 @@ class Verifier:
             )
             yield Finding(Severity.DAMAGE, files.store, None, summary.next_offset, detail)
         yield from self._compare_snapshot(files, header, first=summary.segments == 1)
-        durable = self._durable_position(files, header)
+        durable = durable_position(self.disk, files, header)
         walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
         if newest and live and durable is not None:
             walk.end = durable
         places: dict[int, StoredFrame] = {}
-        while (found := walk.step()) is not None:
+        for found in scan(walk, following):
             if isinstance(found, DamagedPlace):
                 torn = newest and (durable is None or found.position >= durable) and found.next_offset is None
                 severity = Severity.WARNING if torn else Severity.DAMAGE
@@ -204,17 +201,6 @@ class Verifier:
     def _report_progress(self, done: int) -> None:
         if self.progress is not None:
             self.progress(done, self._total_bytes)
-
-    def _durable_position(self, files: SegmentFiles, header: SegmentHeader) -> int | None:
-        try:
-            file = self.disk.open(files.index)
-        except OSError:
-            return None
-        try:
-            mark = read_mark(file, header.salt)
-        finally:
-            file.close()
-        return None if mark is None else mark.position
 
     def _break(self, found: DamagedPlace) -> None:
         """What follows damage need not follow what came before it."""
@@ -308,6 +294,30 @@ class Verifier:
                 yield Finding(Severity.WARNING, files.index, None, None, str(error))
         finally:
             file.close()
+
+
+def is_live(disk: Disk, directory: Path) -> bool:
+    """Tell whether a node uses a data directory."""
+    try:
+        disk.lock(directory / LOCK_FILE).close()
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # A read-only copy cannot be locked, and nobody writes to it.
+    return False
+
+
+def durable_position(disk: Disk, files: SegmentFiles, header: SegmentHeader) -> int | None:
+    """Return up to where a segment's file was durable by its index file's mark; None: that cannot be read."""
+    try:
+        file = disk.open(files.index)
+    except OSError:
+        return None
+    try:
+        mark = read_mark(file, header.salt)
+    finally:
+        file.close()
+    return None if mark is None else mark.position
 
 
 def verify_directory(directory: Path, *, progress: Progress | None = None) -> Iterator[Finding]:

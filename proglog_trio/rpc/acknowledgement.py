@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen, validators
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from .._proto.log.v1 import AcknowledgementLevel
 
 THIS_NODE = 1
+LONGEST_WAIT_SECONDS = 300.0
 
 
 class AcknowledgementAsked(Protocol):
@@ -24,28 +25,56 @@ class AcknowledgementAsked(Protocol):
     def nodes(self) -> int:
         """How many nodes, if the level says that they are counted."""
 
+    @property
+    def timeout_milliseconds(self) -> int:
+        """How long to wait for other nodes; 0: as the node is configured."""
+
 
 @frozen
-class Achieved:
-    """How many nodes have the records on disk, and whether that is what was asked for."""
+class Wanted:
+    """What a producer wants to be told.
+
+    Attributes:
+        nodes: how many nodes are to have its records, this one included.
+        seconds: how long to wait for the others.
+    """
 
     nodes: int
-    reached: bool
+    seconds: float
 
 
-def nodes_wanted(acknowledgement: AcknowledgementAsked | None, cluster_size: int | None) -> int:
-    """Return how many nodes a producer wants to have its records, this one included.
+@frozen(kw_only=True)
+class AcknowledgementConfig:
+    """What a node answers.
 
-    Args:
-        acknowledgement: as it came; None, or one that is not set, asks for this node alone.
-        cluster_size: how many nodes the cluster is configured to have, or None.
+    Attributes:
+        cluster_size: how many nodes the cluster is configured to have, for majorities; None: not configured.
+        seconds: how long to wait for other nodes where the producer does not say.
+    """
+
+    cluster_size: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    seconds: float = field(default=5.0, validator=validators.gt(0))
+
+
+def wanted_of(acknowledgement: AcknowledgementAsked | None, config: AcknowledgementConfig) -> Wanted:
+    """Return what a producer wants; None, or what is not set, asks for this node alone.
 
     Raises:
-        GRPCError: nobody can say: no node at all, an unknown level (INVALID_ARGUMENT), or a majority of a cluster whose
-            size is not configured (FAILED_PRECONDITION).
+        GRPCError: nobody can say: no node at all, an unknown level, a wait that is too long (INVALID_ARGUMENT), or a
+            majority of a cluster whose size is not configured (FAILED_PRECONDITION).
     """
     if acknowledgement is None:
-        return THIS_NODE
+        return Wanted(THIS_NODE, config.seconds)
+    seconds = acknowledgement.timeout_milliseconds / 1000 or config.seconds
+    if seconds > LONGEST_WAIT_SECONDS:
+        raise GRPCError(
+            Status.INVALID_ARGUMENT,
+            f"an acknowledgement timeout of {seconds:g} s is longer than {LONGEST_WAIT_SECONDS:g} s",
+        )
+    return Wanted(_nodes(acknowledgement, config), seconds)
+
+
+def _nodes(acknowledgement: AcknowledgementAsked, config: AcknowledgementConfig) -> int:
     level = acknowledgement.level
     if level == AcknowledgementLevel.LOCAL:
         return THIS_NODE
@@ -55,15 +84,10 @@ def nodes_wanted(acknowledgement: AcknowledgementAsked | None, cluster_size: int
             raise GRPCError(Status.INVALID_ARGUMENT, "an acknowledgement by nodes needs their number, at least 1")
         return nodes
     if level == AcknowledgementLevel.MAJORITY:
-        if cluster_size is None:
+        if config.cluster_size is None:
             raise GRPCError(
                 Status.FAILED_PRECONDITION,
                 "an acknowledgement by a majority needs a node with a configured cluster size",
             )
-        return cluster_size // 2 + 1
+        return config.cluster_size // 2 + 1
     raise GRPCError(Status.INVALID_ARGUMENT, f"the acknowledgement level {int(level)} is not known")
-
-
-def achieved_here(wanted: int) -> Achieved:
-    """Return what is achieved once the records are on this node's disk."""
-    return Achieved(THIS_NODE, wanted <= THIS_NODE)

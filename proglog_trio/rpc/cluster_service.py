@@ -37,11 +37,13 @@ class ClusterService:
         membership: this node's.
         default_port: of addresses that are given without one.
         stop: called when this node was told to leave, and has left.
+        status: says what this node has, and what the others are known to have.
     """
 
     membership: Membership
     default_port: int
     stop: Callable[[], None]
+    status: Callable[[], log_v1.GetStatusResponse]
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """Return the methods by their paths, for grpclib."""
@@ -55,12 +57,19 @@ class ClusterService:
             f"/{SERVICE_NAME}/ForceLeave": Handler(
                 self._force_leave, unary, log_v1.ForceLeaveRequest, log_v1.ForceLeaveResponse
             ),
+            f"/{SERVICE_NAME}/GetStatus": Handler(
+                self._get_status, unary, log_v1.GetStatusRequest, log_v1.GetStatusResponse
+            ),
         }
 
     async def _get_members(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
         members = [_message(member) for member in self.membership.members()]
         await stream.send_message(log_v1.GetMembersResponse(members=members))
+
+    async def _get_status(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        await stream.send_message(self.status())
 
     async def _join(self, stream: Stream[Any, Any]) -> None:
         request: log_v1.JoinRequest = await receive_only(stream)

@@ -14,6 +14,7 @@ from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
 from ..log.log import Log
+from ..replication.replica import Replica
 from . import record_messages
 from .calls import receive_only
 from .consume import ConsumeCalls
@@ -78,6 +79,8 @@ class LogService:
         state.changed.wake_all()
         for reading in list(state.reading):
             reading.cancel()
+        # This node has left: nobody will pull any more.
+        state.end_waits()
         if state.producing:
             await asyncio.wait(list(state.producing))
 
@@ -91,7 +94,10 @@ class LogService:
 
 @contextlib.asynccontextmanager
 async def open_log_service(
-    log: Log, servers: Callable[[], Sequence[ServerInfo]], config: LogServiceConfig | None = None
+    log: Log,
+    servers: Callable[[], Sequence[ServerInfo]],
+    config: LogServiceConfig | None = None,
+    replica: Replica | None = None,
 ) -> AsyncIterator[LogService]:
     """Make the service of a log, for the length of an ``async with`` block in Trio, in which it may be served.
 
@@ -99,10 +105,13 @@ async def open_log_service(
         log: an open log.
         servers: gives the nodes that clients can dial, this one included.
         config: see LogServiceConfig.
+        replica: knows which other nodes have what is appended; None: there are no others.
     """
     config = config or LogServiceConfig()
     executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
     state = ServiceState(log, config, LogServiceCounters(), executor, servers)
+    if replica is not None:
+        state.wait_acknowledged, state.end_waits = replica.wait_acknowledged, replica.acknowledgements.end_all
     forget = log.notify_durable(state.changed.wake_all)
     try:
         yield LogService(state)

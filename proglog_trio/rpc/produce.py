@@ -21,15 +21,25 @@ from .._proto.log import v1 as log_v1
 from ..errors import BatchRefused, LogBusy, ProglogError
 from ..log.batch import Appended, Batch
 from ..log.record import Record, pack_records, pack_values, payload_crc
+from ..replication.acknowledgements import Achieved
 from . import record_messages
-from .acknowledgement import Achieved, achieved_here, nodes_wanted
+from .acknowledgement import THIS_NODE, Wanted, wanted_of
 from .calls import receive_available, receive_only, send_encoded
 from .handlers import stopping_error
 from .message_buffer import prefixed
 from .service_state import ServiceState
 from .status import grpc_error
 
-Answer = Appended | ProglogError | GRPCError
+
+@frozen
+class Stored:
+    """A batch that is durable, here and on as many other nodes as were waited for."""
+
+    appended: Appended
+    achieved: Achieved
+
+
+Answer = Stored | ProglogError | GRPCError
 Content = bytes | Record
 """What a record holds; bytes: a value and nothing else."""
 _READ_AT_ONCE_BYTES = 64 * 1024
@@ -70,14 +80,12 @@ class _Waiting:
         producer_sequence: of the batch that it answers.
         count: how many requests it answers.
         size: its bytes, for the bound.
-        wanted: how many nodes were asked for.
-        answer: becomes the log's answer.
+        answer: becomes what the log says, once it and the nodes that were asked for have the batch.
     """
 
     producer_sequence: int
     count: int
     size: int
-    wanted: int
     answer: asyncio.Future[Answer]
 
 
@@ -158,7 +166,7 @@ class ProduceCalls:
         """Append one record."""
         with self._producing():
             request = await receive_only(stream)
-            wanted = nodes_wanted(request.acknowledgement, self.state.config.cluster_size)
+            wanted = wanted_of(request.acknowledgement, self.state.config.acknowledgement)
             try:
                 content = _content_of(request.record)
             except BatchRefused:
@@ -166,17 +174,17 @@ class ProduceCalls:
                 raise
             payload = _pack([content])
             batch = _batch(request, payload, 1, payload_crc(payload), 0)
-            answer = await (await self._append(batch))
-            if not isinstance(answer, Appended):
+            answer = await (await self._append(batch, wanted))
+            if not isinstance(answer, Stored):
                 raise answer
-            self._stored(answer.count)
-            achieved = achieved_here(wanted)
+            appended, achieved = answer.appended, answer.achieved
+            self._stored(appended.count)
             await stream.send_message(
                 log_v1.ProduceResponse(
-                    offset=answer.base_offset,
-                    origin=answer.origin.data,
-                    sequence=answer.base_sequence,
-                    log_time=answer.log_time,
+                    offset=appended.base_offset,
+                    origin=appended.origin.data,
+                    sequence=appended.base_sequence,
+                    log_time=appended.log_time,
                     achieved=achieved.nodes,
                     reached=achieved.reached,
                 )
@@ -238,7 +246,7 @@ class ProduceCalls:
         finally:
             self.state.producing.discard(task)
 
-    async def _append(self, batch: Batch) -> asyncio.Future[Answer]:
+    async def _append(self, batch: Batch, wanted: Wanted) -> asyncio.Future[Answer]:
         """Give a batch to the log, once it has room; return what becomes its answer.
 
         Raises:
@@ -248,7 +256,7 @@ class ProduceCalls:
         while True:
             answer: asyncio.Future[Answer] = loop.create_future()
             try:
-                self.state.log.append_soon(batch, partial(_settle, answer))
+                self.state.log.append_soon(batch, partial(self._appended, answer, wanted))
             except LogBusy:
                 room: asyncio.Future[None] = loop.create_future()
                 self.state.log.notify_room(partial(_settle, room, None))
@@ -258,6 +266,23 @@ class ProduceCalls:
                 raise
             else:
                 return answer
+
+    def _appended(self, answer: asyncio.Future[Answer], wanted: Wanted, appended: Appended | ProglogError) -> None:
+        """The log has answered: if more nodes are wanted, they are waited for."""
+        if answer.done():
+            return
+        if not isinstance(appended, Appended):
+            answer.set_result(appended)
+            return
+
+        def achieved(achieved: Achieved) -> None:
+            _settle(answer, Stored(appended, achieved))
+
+        if wanted.nodes <= THIS_NODE:
+            achieved(Achieved(THIS_NODE, reached=True))
+            return
+        end = appended.base_sequence + appended.count
+        self.state.wait_acknowledged(appended.origin, end, wanted.nodes, wanted.seconds, achieved)
 
     def _stored(self, records: int) -> None:
         self.state.counters.batches_produced += 1
@@ -274,7 +299,7 @@ class ProduceCalls:
                 number += 1
                 try:
                     content = _content_of(request.record)
-                    nodes_wanted(request.acknowledgement, self.state.config.cluster_size)
+                    wanted_of(request.acknowledgement, self.state.config.acknowledgement)
                 except (BatchRefused, GRPCError) as error:
                     await self._append_records(line, first, group)
                     self.state.counters.batches_refused += 1
@@ -294,21 +319,20 @@ class ProduceCalls:
         batch = _batch(first, payload, len(group), payload_crc(payload), 0)
         size = len(payload) + len(group) * _OVERHEAD_BYTES
         await line.wait_room(size)
-        wanted = nodes_wanted(first.acknowledgement, self.state.config.cluster_size)
-        line.add(_Waiting(first.producer_sequence, len(group), size, wanted, await self._append(batch)))
+        wanted = wanted_of(first.acknowledgement, self.state.config.acknowledgement)
+        line.add(_Waiting(first.producer_sequence, len(group), size, await self._append(batch, wanted)))
 
     async def _answer_records(self, stream: _RecordStream, finished: list[_Waiting]) -> None:
         responses: list[bytes] = []
         failure: Exception | None = None
         for waiting in finished:
             answer = waiting.answer.result()
-            if not isinstance(answer, Appended):
+            if not isinstance(answer, Stored):
                 failure = answer
                 break
             self._stored(waiting.count)
-            achieved = achieved_here(waiting.wanted)
             responses += [
-                prefixed(_produce_response(answer, index, achieved).SerializeToString())
+                prefixed(_produce_response(answer.appended, index, answer.achieved).SerializeToString())
                 for index in range(waiting.count)
             ]
         if responses:
@@ -323,17 +347,16 @@ class ProduceCalls:
             for request in requests:
                 size = len(request.payload) + _OVERHEAD_BYTES
                 await line.wait_room(size)
-                wanted = 0
                 try:
-                    wanted = nodes_wanted(request.acknowledgement, self.state.config.cluster_size)
+                    wanted = wanted_of(request.acknowledgement, self.state.config.acknowledgement)
                     answer = await self._append(
-                        _batch(request, request.payload, request.count, request.payload_crc, request.attributes)
+                        _batch(request, request.payload, request.count, request.payload_crc, request.attributes), wanted
                     )
                 except (ProglogError, GRPCError) as error:
                     answer = asyncio.get_running_loop().create_future()
                     answer.set_result(error)
                 # The request itself is not kept: it holds a payload of its own.
-                line.add(_Waiting(request.producer_sequence, 1, size, wanted, answer))
+                line.add(_Waiting(request.producer_sequence, 1, size, answer))
 
     async def _answer_batches(self, stream: _BatchStream, finished: list[_Waiting]) -> None:
         responses = [prefixed(bytes(self._batch_response(waiting))) for waiting in finished]
@@ -342,23 +365,23 @@ class ProduceCalls:
     def _batch_response(self, waiting: _Waiting) -> log_v1.ProduceBatchResponse:
         answer = waiting.answer.result()
         sequence = waiting.producer_sequence
-        if not isinstance(answer, Appended):
+        if not isinstance(answer, Stored):
             error = answer if isinstance(answer, GRPCError) else grpc_error(answer)
             return log_v1.ProduceBatchResponse(
                 producer_sequence=sequence, error=log_v1.Error(code=error.status.value, message=error.message or "")
             )
-        self._stored(answer.count)
-        achieved = achieved_here(waiting.wanted)
+        appended, achieved = answer.appended, answer.achieved
+        self._stored(appended.count)
         return log_v1.ProduceBatchResponse(
             producer_sequence=sequence,
-            base_offset=answer.base_offset,
-            count=answer.count,
-            origin=answer.origin.data,
-            base_sequence=answer.base_sequence,
-            log_time=answer.log_time,
+            base_offset=appended.base_offset,
+            count=appended.count,
+            origin=appended.origin.data,
+            base_sequence=appended.base_sequence,
+            log_time=appended.log_time,
             achieved=achieved.nodes,
             reached=achieved.reached,
-            duplicate=answer.duplicate,
+            duplicate=appended.duplicate,
         )
 
 

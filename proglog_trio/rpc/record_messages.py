@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
         level: int
         nodes: int
+        timeout_milliseconds: int
 
     class Record(Message):
         """log.v1.Record."""

@@ -9,6 +9,9 @@ from concurrent.futures import Executor
 from attrs import Factory, define, field, frozen, validators
 
 from ..log.log import Log
+from ..log.origin import Origin
+from ..replication.acknowledgements import Achieved
+from .acknowledgement import THIS_NODE, AcknowledgementConfig
 from .wakeups import Wakeups
 
 KIBIBYTE = 1024
@@ -35,7 +38,7 @@ class LogServiceConfig:
     """The Log service's limits.
 
     Attributes:
-        cluster_size: how many nodes a majority is counted of; None: no majority can be asked for.
+        acknowledgement: see AcknowledgementConfig.
         answer_bytes: how many bytes of frames an answer of ConsumeBatches holds unless the client says otherwise.
         most_answer_bytes: and at most, whatever it says.
         least_answer_bytes: what each stream may read at once, however many there are.
@@ -45,7 +48,7 @@ class LogServiceConfig:
         reading_threads: how many threads read the disk for consumers.
     """
 
-    cluster_size: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    acknowledgement: AcknowledgementConfig = field(factory=AcknowledgementConfig)
     answer_bytes: int = 512 * KIBIBYTE
     most_answer_bytes: int = 3 * MEBIBYTE + 512 * KIBIBYTE  # with the frames' offsets still less than 4 MiB
     least_answer_bytes: int = 64 * KIBIBYTE
@@ -78,6 +81,15 @@ class LogServiceCounters:
     consumers_refused: int = 0
 
 
+WaitAcknowledged = Callable[[Origin, int, int, float, Callable[[Achieved], None]], None]
+"""Calls back once so many nodes have an origin up to a sequence, or after some seconds; see Replica."""
+
+
+def alone(_origin: Origin, _end: int, wanted: int, _seconds: float, done: Callable[[Achieved], None]) -> None:
+    """Answer for a node without others: what is on its own disk is all that there will be."""
+    done(Achieved(THIS_NODE, wanted <= THIS_NODE))
+
+
 @define
 class ServiceState:
     """What all calls of the Log service share.
@@ -87,6 +99,8 @@ class ServiceState:
         config, counters: see there.
         executor: threads for reading.
         servers: gives the nodes that clients can dial.
+        wait_acknowledged: waits for other nodes to have what is appended.
+        end_waits: answers those who wait for other nodes at once.
         changed: wakes consumers: the log's end has moved, or something ended.
         draining: no more is taken in.
         producing: the tasks of the produce calls; reading: those of them that take in more.
@@ -97,6 +111,8 @@ class ServiceState:
     counters: LogServiceCounters
     executor: Executor
     servers: Callable[[], Sequence[ServerInfo]]
+    wait_acknowledged: WaitAcknowledged = alone
+    end_waits: Callable[[], None] = lambda: None
     changed: Wakeups = Factory(Wakeups)
     draining: bool = False
     producing: set[asyncio.Task[object]] = Factory(set)

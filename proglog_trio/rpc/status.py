@@ -19,6 +19,7 @@ from ..errors import (
     ProducerTableFull,
     ProglogError,
 )
+from ..replication.events import PeerLied, PullRefused
 
 _STATUS_OF_ERROR: tuple[tuple[type[ProglogError], Status], ...] = (
     (BatchRefused, Status.INVALID_ARGUMENT),
@@ -28,6 +29,8 @@ _STATUS_OF_ERROR: tuple[tuple[type[ProglogError], Status], ...] = (
     (OutOfRange, Status.OUT_OF_RANGE),
     (DataLoss, Status.DATA_LOSS),
     (FormatError, Status.DATA_LOSS),
+    (PeerLied, Status.INVALID_ARGUMENT),
+    (PullRefused, Status.FAILED_PRECONDITION),
     (LogReadOnly, Status.FAILED_PRECONDITION),
     (LogBusy, Status.UNAVAILABLE),
     (LogClosed, Status.UNAVAILABLE),

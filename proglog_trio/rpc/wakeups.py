@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 
 from attrs import Factory, define
 
@@ -33,3 +35,13 @@ class Wakeups:
         finally:
             if waiter.cancelled():
                 self._waiters = [each for each in self._waiters if each is not waiter]
+
+
+async def wait_until(event: asyncio.Event, deadline: float | None, clock: Callable[[], float]) -> None:
+    """Return when an event is set, or at a time of the clock (seconds); None: only then."""
+    if deadline is None:
+        await event.wait()
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(deadline - clock(), 0.0)):
+            await event.wait()

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,66 @@ def test_directory_without_a_log(command: str, tmp_path: Path, capfd: pytest.Cap
     assert output == ""
     assert str(tmp_path) in errors
     assert len(errors.splitlines()) == 1
+
+
+def copy_of(directory: Path) -> Path:
+    return Path(shutil.copytree(directory, directory.parent / "copy"))
+
+
+async def test_verify_against_a_copy(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy = copy_of(directory)
+    assert run("log", "verify", str(directory), "--against", str(copy)) == ExitCode.DONE
+    comparison, summary = capfd.readouterr().out.splitlines()
+    assert comparison == (
+        f"{directory} and {copy}: 1 origins in both, 3 frames are the same, no frames differ, "
+        "0 records only in the first, 0 only in the second, no holes"
+    )
+    assert summary.endswith("no damage, no warnings")
+
+
+async def test_verify_against_one_that_has_more(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy = copy_of(directory)
+    async with open_log(LogConfig(directory)) as log:
+        appended = await log.append(Batch.of(RECORDS))
+    assert run("log", "verify", str(copy), "--against", str(directory)) == ExitCode.DONE
+    found, comparison, _ = capfd.readouterr().out.splitlines()
+    assert found == (
+        f"only one: origin {appended.origin}: sequences 0 to 2 are in {directory}, not in {copy}: it has not got so far"
+    )
+    assert "0 records only in the first, 3 only in the second" in comparison
+
+
+async def test_verify_against_damage_and_several(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy = copy_of(directory)
+    third = Path(shutil.copytree(directory, directory.parent / "third"))
+    flip_a_byte_of_the_second_frame(copy)
+    arguments = ["--against", str(copy), str(third), "--json"]
+    assert run("log", "verify", str(directory), *arguments) == ExitCode.FAILED
+    *found, summary = map(json.loads, capfd.readouterr().out.splitlines())
+    assert summary["summary"]["damage"] == 0, "the directory itself is sound"
+    only = [each["only_one"] for each in found if "only_one" in each]
+    assert [(each["held_by"], each["lacked_by"]) for each in only] == [
+        (str(directory), str(copy)),
+        (str(third), str(copy)),
+    ]
+    assert {(each["from_sequence"], each["to_sequence"], each["reason"]) for each in only} == {(3, 6, "hole")}
+    compared = [each["comparison"] for each in found if "comparison" in each]
+    assert [(each["first"], each["second"]) for each in compared] == [
+        (str(directory), str(copy)),
+        (str(directory), str(third)),
+        (str(copy), str(third)),
+    ]
+    assert [each["holes"] for each in compared] == [1, 0, 1]
+    assert compared[0]["damaged_places"] == [0, 1]
+
+
+async def test_verify_against_what_is_no_log_or_another_cluster(
+    directory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("log", "verify", str(directory), "--against", str(tmp_path / "none")) == ExitCode.USAGE
+    assert str(tmp_path / "none") in capfd.readouterr().err
+    other = tmp_path / "other"
+    async with open_log(LogConfig(other, cluster_name="another")) as log:
+        await log.append(Batch.of(RECORDS))
+    assert run("log", "verify", str(directory), "--against", str(other)) == ExitCode.USAGE
+    assert "belongs to cluster 'proglog'" in capfd.readouterr().err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import trio
 
 from proglog_trio.cli.consume import JsonWriter, ValueWriter
 from proglog_trio.cli.exit_codes import ExitCode
-from proglog_trio.client import ConsumedBatch, open_producer
+from proglog_trio.cli.produce import Tally
+from proglog_trio.client import ConsumedBatch, DeliveredBatch, open_producer
 from proglog_trio.config import NodeConfig
 from proglog_trio.log import Batch, LogConfig, open_log
 from proglog_trio.log.frame import FrameHeader
@@ -95,7 +97,11 @@ async def test_keys_and_json(address: str) -> None:
     assert [(record["offset"], record["sequence"]) for record in found] == [(n, n) for n in range(5)]
     assert len({record["origin"] for record in found}) == 1
     keys_and_values = [
-        {name: field for name, field in record.items() if name not in {"offset", "sequence", "origin", "log_time"}}
+        {
+            name: field
+            for name, field in record.items()
+            if name not in {"offset", "node", "sequence", "origin", "log_time"}
+        }
         for record in found
     ]
     assert keys_and_values == [
@@ -171,6 +177,73 @@ async def test_nobody_there(name: str, nobody: str) -> None:
     assert errors.startswith("proglog-trio: ")
     assert nobody in errors
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("written", ["comma", "repeated", "environment"])
+async def test_several_nodes(address: str, nobody: str, written: str) -> None:
+    options = {
+        "comma": ["--addr", f"{nobody},{address}"],
+        "repeated": ["--addr", nobody, "--addr", address],
+        "environment": [],
+    }[written]
+    run = run_command
+    if written == "environment":
+        run = partial(run_command, PROGLOG_ADDR=f"{nobody}, {address}")
+    code, output, errors = await run("produce", "--json", *options, stdin=b"a\nb\n")
+    assert (code, errors) == (ExitCode.DONE, "2 records stored at offsets 0 to 1\n")
+    (batch,) = objects(output)
+    assert (batch["node"], batch["achieved"], batch["reached"]) == (address, 1, True)
+    code, output, _ = await run("consume", "--json", *options)
+    assert code == ExitCode.DONE
+    assert [(record["node"], record["offset"]) for record in objects(output)] == [(address, 0), (address, 1)]
+
+
+async def test_an_offset_is_the_first_nodes(address: str, nobody: str) -> None:
+    await run_command("produce", "--addr", address, stdin=b"a\n")
+    arguments = ["consume", "--addr", f"{nobody},{address}", "--from-offset", "0", "--timeout", "0.5"]
+    code, output, errors = await run_command(*arguments)
+    assert (code, output) == (ExitCode.UNREACHABLE, b"")
+    assert f"an offset is a place in the log of {nobody} alone" in errors
+
+
+async def test_acknowledgement_by_more_nodes_than_there_are(address: str) -> None:
+    options = ["--addr", address, "--acknowledgement", "2", "--acknowledgement-timeout", "0.1"]
+    code, output, errors = await run_command("produce", "--json", *options, stdin=b"a\n")
+    assert (code, errors) == (
+        ExitCode.DONE,
+        "1 record stored at offset 0, 1 of them on fewer nodes than asked for\n",
+    )
+    (batch,) = objects(output)
+    assert (batch["achieved"], batch["reached"]) == (1, False)
+    code, _, errors = await run_command("produce", "--addr", address, "--acknowledgement", "majority", stdin=b"a\n")
+    assert code == ExitCode.FAILED
+    assert "majority" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--acknowledgement", "all"], "it is local, majority, or a number of nodes"),
+        (["--acknowledgement", "0"], "at least 1 node"),
+        (["--acknowledgement", "2", "--acknowledgement-timeout", "1m"], "must be less than"),
+        (["--acknowledgement-timeout", "soon"], "not a length of time"),
+        (["--addr", " , "], "no address"),
+    ],
+)
+async def test_options_that_make_no_sense(options: list[str], message: str) -> None:
+    code, output, errors = await run_command("produce", *options, stdin=b"a\n")
+    assert (code, output) == (ExitCode.USAGE, b"")
+    assert message in errors
+
+
+def test_records_on_several_nodes_are_told_apart() -> None:
+    tally = Tally(sent=13)
+    for offset, count, node in [(0, 3, "a:1"), (3, 2, "a:1"), (7, 1, "b:1"), (20, 6, "c:1"), (30, 1, "c:1")]:
+        tally.add(DeliveredBatch(offset, count, Origin(bytes(16)), 0, 0, 1, reached=count != 2, node=node))
+    assert tally.summary() == (
+        "13 records stored: 5 on a:1 at offsets 0 to 4, 1 on b:1 at offset 7, 7 on c:1 between offsets 20 to 30, "
+        "2 of them on fewer nodes than asked for"
+    )
 
 
 async def test_produce_to_a_node_that_takes_no_more(tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from attrs import evolve
 
 from proglog_trio.errors import SegmentError
 from proglog_trio.log.catalog import LOADED_SEGMENTS, SegmentCatalog
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.repair import RepairOutcome
+from proglog_trio.log.walk import SegmentWalk, StoredFrame
 
-from .driving import DIRECTORY, OpenLog
-from .simulated_disk import SimulatedDisk
+from .driving import DIRECTORY, OpenLog, read_all
+from .repairing import repair, write_log
+from .simulated_disk import SimulatedDisk, SimulatedFile
 
 CONFIG = LogConfig(DIRECTORY, segment_frames=1)
 
@@ -68,3 +74,44 @@ def test_segment_that_cannot_be_opened() -> None:
     with pytest.raises(SegmentError):
         catalog.open(damaged)
     assert len(disk.open_files) == 3
+
+
+@pytest.mark.parametrize("opening", ["store", "index"])
+def test_segment_that_is_repaired_while_it_is_opened(opening: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store file is of before the repair, the index of after it: the reader must get one of both."""
+    written = write_log()
+    disk = written.disk
+    written.opened.close()
+    # So close an index that it leads to the very frame.
+    log = OpenLog.open(disk, 9, config=evolve(CONFIG, index_interval_bytes=1)).log
+    files, following = written.closed[0], written.closed[1]
+    here = [frame for frame in written.frames.values() if frame.base_offset < following.base_offset]
+    # The last frame but one is gone, so that the last stands nearer to the beginning than after the repair.
+    content = written.contents[files.store]
+    disk.put(files.store, content[: here[-2].position] + content[here[-2].end :])
+    disk.delete(files.index)
+    log.catalog._loaded.clear()
+    path = files.store if opening == "store" else files.index
+    real_open = SimulatedDisk.open
+    repaired: list[RepairOutcome] = []
+
+    def open_and_repair(self: SimulatedDisk, opened: Path, *, writable: bool = False) -> SimulatedFile:
+        if opened != path or repaired:
+            return real_open(self, opened, writable=writable)
+        monkeypatch.setattr(SimulatedDisk, "open", real_open)
+        file = real_open(self, opened) if opening == "store" else None
+        repaired.append(repair(log, files, written.peers))
+        return file if file is not None else real_open(self, opened)
+
+    monkeypatch.setattr(SimulatedDisk, "open", open_and_repair)
+    store, read = log.catalog.open(files)
+    place = read.index.before_offset(here[-1].base_offset)
+    assert place is not None
+    walk = SegmentWalk(store, read.header.salt, place.position, place.offset)
+    found = walk.step()
+    store.close()
+    assert isinstance(found, StoredFrame)
+    assert found.data == here[-1].data
+    assert [outcome.rewritten for outcome in repaired] == [(files,)]
+    # Nor may what was loaded for the old file be kept for the new one.
+    assert [frame.data for frame in read_all(log)] == [frame.data for frame in written.frames.values()]

@@ -112,6 +112,23 @@ def test_later_elements_are_ignored() -> None:
     assert Position.decode(sealed(body)).ranges == {Origin(ORIGIN): Range(1, 5)}
 
 
+@given(POSITIONS, JSON)
+def test_an_annex_is_its_holders_own(position: Position, content: object) -> None:
+    annex = msgpack.packb(content)
+    encoded = position.encode(annex)
+    assert Position.decode_with_annex(encoded) == (position, annex)
+    assert Position.decode(encoded) == position
+    assert Position.decode_with_annex(position.encode()) == (position, b"")
+
+
+@pytest.mark.parametrize(
+    ("annex", "what"), [(b"\x92\x01", "No more data"), (b"\x01\x02", "1 bytes follow"), (b"\xc1", "not msgpack")]
+)
+def test_an_annex_that_is_none(annex: bytes, what: str) -> None:
+    with pytest.raises(PositionError, match=what):
+        Position.decode(sealed(msgpack.packb({}) + annex))
+
+
 def test_advancing() -> None:
     origin, other = Origin(ORIGIN), Origin(b"o" * 16)
     position = Position.empty()

@@ -6,6 +6,8 @@ import pytest
 
 from proglog_trio.errors import DataLoss, OffsetOutOfRange
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.frame import Frame
+from proglog_trio.log.gap import GapMarker
 from proglog_trio.log.position import Position
 from proglog_trio.log.reader import Chunk, LogReader, Skipped
 from proglog_trio.log.retention import remove_files
@@ -287,6 +289,29 @@ def test_position_of_several_origins() -> None:
             reader = opened.log.reader_at_position(position)
             given = reader.read(1 << 20, 12).frames
             assert given == [frame for frame in frames if frame in own[has_own:] + pulled[has_pulled:]]
+
+
+def test_a_start_lies_behind_the_gaps_that_begin_there() -> None:
+    foreign = ForeignLog.make(3)
+    pulled = [foreign.write(batch_of(b"foreign %d" % number)) for number in range(6)]
+    opened = log_of(1)
+    origin = pulled[0].header.origin
+
+    def put(*frames: Frame) -> None:
+        for frame in frames:
+            opened.log.append_foreign(frame, frame.encode(), lambda _: None)
+
+    def miss(first: int, following: int) -> None:
+        crc = pulled[following - 1].header.header_crc
+        opened.log.append_gap(GapMarker(origin, first, following, crc, "retention"), lambda _: None)
+
+    miss(0, 2)
+    put(pulled[2], pulled[3])
+    miss(4, 5)
+    put(pulled[5])
+    opened.commit()
+    begins = [opened.log.reader_at_offset(offset).start_position.next_sequence(origin) for offset in range(6)]
+    assert begins == [2, 2, 2, 3, 5, 6]
 
 
 def test_position_of_unknown_origins_and_of_the_future() -> None:

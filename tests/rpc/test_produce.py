@@ -11,6 +11,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio._proto.log.v1 import Acknowledgement, AcknowledgementLevel
 from proglog_trio.errors import CallFailed
 from proglog_trio.log.record import pack_values, payload_crc
+from proglog_trio.rpc.acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.client.connection import TunedChannel, open_connection
 from proglog_trio.rpc.message_buffer import prefixed
 from proglog_trio.rpc.service_state import LogServiceConfig
@@ -81,7 +82,7 @@ async def test_a_retry_gets_the_first_answer(tmp_path: Path) -> None:
 async def test_acknowledgement(
     tmp_path: Path, acknowledgement: Any, cluster_size: int | None, expected: tuple[int, bool]
 ) -> None:
-    service_config = LogServiceConfig(cluster_size=cluster_size)
+    service_config = LogServiceConfig(acknowledgement=AcknowledgementConfig(cluster_size=cluster_size))
     async with running_server(tmp_path, service_config=service_config) as server:
         async with open_connection(server.address) as connection:
             answer = await connection.run(call, "Produce", _request(acknowledgement=acknowledgement))

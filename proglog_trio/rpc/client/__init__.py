@@ -1,8 +1,8 @@
 """The client library; programs import it as proglog_trio.client."""
 
+from ...backoff import BackoffConfig
 from ...log.origin import Origin
 from ...log.record import Record
-from .backoff import BackoffConfig
 from .configuration import Acknowledgement, AcknowledgementLevel, Anchor, ConsumerConfig, ProducerConfig
 from .connection import ConnectionConfig
 from .consumed import ConsumedBatch, ConsumedRecord, SkippedRange
@@ -24,8 +24,8 @@ from .errors import (
     RecordTooLarge,
     StartOutOfRange,
 )
+from .pending import ProducerStatistics
 from .producer import Producer, open_producer
-from .producer_core import ProducerStatistics
 
 __all__ = [
     "Acknowledgement",

@@ -31,6 +31,11 @@ async def get_members(address: str, timeout: float) -> list[log_v1.Member]:
     return answer.members
 
 
+async def get_status(address: str, timeout: float) -> log_v1.GetStatusResponse:
+    """Return what a node's log has, per origin, and what the others are known to have; raises as get_members."""
+    return await _call(address, timeout, "GetStatus", log_v1.GetStatusRequest(), log_v1.GetStatusResponse)
+
+
 async def join(address: str, members: Sequence[str], timeout: float) -> int:
     """Let a node join a cluster through these members ("host:port"); return how many of them answered.
 

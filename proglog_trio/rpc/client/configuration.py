@@ -9,7 +9,8 @@ from typing import Any, Self
 from attrs import Attribute, field, frozen
 
 from ..._proto.log import v1 as log_v1
-from .backoff import BackoffConfig
+from ...backoff import BackoffConfig
+from .delivered_window import MOST_PRODUCERS
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
@@ -55,8 +56,8 @@ class Acknowledgement:
     timeout: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.level is AcknowledgementLevel.NODES and self.nodes < 1:
-            raise ValueError(f"an acknowledgement by nodes needs at least 1 node, not {self.nodes}")
+        if self.level is AcknowledgementLevel.NODES and not 1 <= self.nodes < 2**32:
+            raise ValueError(f"an acknowledgement by nodes needs at least 1 node (and 32 bits), not {self.nodes}")
         if self.timeout is not None and not 0.001 <= self.timeout <= 4_000_000:
             raise ValueError(f"an acknowledgement timeout is 0.001 to 4,000,000 seconds, not {self.timeout}")
 
@@ -69,6 +70,17 @@ class Acknowledgement:
     def nodes_of(cls, nodes: int, timeout: float | None = None) -> Self:
         """So many nodes have it, the answering one included."""
         return cls(AcknowledgementLevel.NODES, nodes, timeout)
+
+    @classmethod
+    def parse(cls, text: str, timeout: float | None = None) -> Self:
+        """Return what "local", "majority" or a number of nodes stands for; raises ValueError for anything else."""
+        if text == "local":
+            return cls(timeout=timeout)
+        if text == "majority":
+            return cls.majority(timeout)
+        if not (text.isascii() and text.isdigit()):
+            raise ValueError(f"{text!r} is no acknowledgement: it is local, majority, or a number of nodes")
+        return cls.nodes_of(int(text), timeout)
 
     @classmethod
     def majority(cls, timeout: float | None = None) -> Self:
@@ -101,6 +113,7 @@ class ProducerConfig:
             made anew.
         connect_timeout: seconds for the first connection, retries included; None: do not wait for it, and let
             deliveries fail.
+        find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails.
         backoff: the waits between attempts.
     """
 
@@ -114,6 +127,7 @@ class ProducerConfig:
     delivery_timeout: float = field(default=120.0, validator=_positive)
     answer_timeout: float = field(default=30.0, validator=_positive)
     connect_timeout: float | None = 10.0
+    find_nodes: bool = True
     backoff: BackoffConfig = field(factory=BackoffConfig)
 
     def __attrs_post_init__(self) -> None:
@@ -153,14 +167,22 @@ class ConsumerConfig:
 
     Attributes:
         offset, position, anchor: where to begin; at most one of them. Default: the lowest offset. A position (see
-            ``Consumer.position``) may come from another consumer, on this node or any other.
-        follow: at the log's end wait for new records, instead of ending the iteration at what is the end on opening.
-        skip_missing: go on where records were removed or are damaged, and count them, instead of raising.
+            ``Consumer.position``) may come from another consumer, on this node or any other. An offset belongs to one
+            node's log: it is resolved at the first address that the consumer is given, and nowhere else.
+        follow: at the log's end wait for new records, instead of ending the iteration at what is the end on opening, of
+            the log of the node at which the consumer opens. (After a move some more may be given.)
+        skip_missing: go on where records were removed or are damaged, and count them, instead of asking other nodes
+            for them and raising when none has them.
         prefetch_bytes: how many bytes of frames may wait for the iteration.
         response_bytes: how many the node should put into one answer.
         connect_timeout: seconds for the first connection, retries included.
-        reconnect_timeout: seconds without a connection after which the iteration raises NodeUnreachable; may be
+        reconnect_timeout: seconds without a connection to any node after which the iteration raises NodeUnreachable;
+            also, without follow, those without anything new from other nodes than the first when that had more. May be
             math.inf.
+        find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails.
+        remembered_producers: of how many producers, the last seen, the consumer knows which batches it has delivered,
+            at most 4096. A batch that its producer had to send to two nodes is delivered once if its producer is among
+            them. Each makes ``position`` longer by about 20 bytes. 0: none, and deliver such batches twice.
         backoff: the waits between attempts.
     """
 
@@ -173,6 +195,8 @@ class ConsumerConfig:
     response_bytes: int = field(default=MEBIBYTE, validator=_positive)
     connect_timeout: float = field(default=10.0, validator=_positive)
     reconnect_timeout: float = field(default=120.0, validator=_positive)
+    find_nodes: bool = True
+    remembered_producers: int = 1024
     backoff: BackoffConfig = field(factory=BackoffConfig)
 
     def __attrs_post_init__(self) -> None:
@@ -183,5 +207,7 @@ class ConsumerConfig:
             raise ValueError(f"an offset is 0 to 2**64 - 1, not {self.offset}")
         if math.isinf(self.connect_timeout):
             raise ValueError("connect_timeout must be finite")
+        if not 0 <= self.remembered_producers <= MOST_PRODUCERS:
+            raise ValueError(f"remembered_producers must be 0 to {MOST_PRODUCERS}, not {self.remembered_producers}")
         if self.response_bytes >= 2**32:
             raise ValueError(f"response_bytes must be less than 4 GiB, not {self.response_bytes}")

@@ -14,6 +14,7 @@ from ...log.frame import FrameHeader
 from ...log.origin import Origin
 from ...log.position import Position
 from ...log.record import record_of_row, unpack_rows
+from .delivered_window import DeliveredWindow
 from .errors import MalformedRecord
 
 _first = itemgetter(0)
@@ -28,9 +29,10 @@ class ConsumedRecord(NamedTuple):
 
     Attributes:
         value, key, headers, timestamp: as its producer made it.
-        offset: its place in the log of the node that it was read from.
+        offset: its place in the log of the node that it was read from, see node; another node's log has it elsewhere.
         origin, sequence: its name on every node, for ever.
         log_time: hybrid logical clock: milliseconds since the Unix epoch in the upper 48 bits, a counter below.
+        node: the address of the node that it was read from. When it changes, the offsets do not go on from one another.
     """
 
     value: bytes
@@ -41,19 +43,25 @@ class ConsumedRecord(NamedTuple):
     origin: Origin
     sequence: int
     log_time: int
+    node: str
 
 
 @frozen
 class SkippedRange:
-    """Offsets [from_offset, to_offset) that could not be read and that skip_missing left out.
+    """Offsets [from_offset, to_offset) of a node's log that could not be read and that skip_missing left out.
+
+    It is empty where what is missing has no offsets there: retention took it before the node pulled it, and reason says
+    which sequences it was.
 
     Attributes:
         reason: in the node's words.
+        node: the node's address.
     """
 
     from_offset: int
     to_offset: int
     reason: str
+    node: str = ""
 
     @property
     def count(self) -> int:
@@ -68,6 +76,9 @@ class _Unreadable:
     reason: str
 
 
+NOTHING_DELIVERED = DeliveredWindow()
+
+
 @define(eq=False)
 class ConsumedBatch:
     """Records that one producer packed together, or a part of them: its records [first, first + count).
@@ -79,6 +90,8 @@ class ConsumedBatch:
         first, count: which of its records this is about.
         before: the position before the first of them.
         skipped: what is missing directly before it.
+        node: the address of the node that it was read from, in whose log the offsets are places.
+        window: what was delivered before, so that copies of it are not.
     """
 
     header: FrameHeader
@@ -88,6 +101,8 @@ class ConsumedBatch:
     count: int
     before: Position
     skipped: tuple[SkippedRange, ...] = ()
+    node: str = ""
+    window: DeliveredWindow = NOTHING_DELIVERED
     _rows: list[object] | None = None
 
     def __len__(self) -> int:
@@ -126,12 +141,23 @@ class ConsumedBatch:
     @property
     def position(self) -> bytes:
         """The position after the last record, encoded: where another consumer can go on."""
-        return self.position_after(self.count).encode()
+        return self.encoded_position_after(self.count)
 
     def position_after(self, count: int) -> Position:
         """Return the position after the first count of these records."""
         begin = self.base_sequence
         return self.before.advanced(self.header.origin, begin, begin + count)
+
+    def window_after(self, count: int) -> DeliveredWindow:
+        """Return what was delivered after the first count of these records."""
+        if not count:
+            return self.window
+        header = self.header
+        return self.window.after(header.producer_id, header.producer_sequence, self.first + count, header.count)
+
+    def encoded_position_after(self, count: int) -> bytes:
+        """Return the position after the first count of these records, with what was delivered, encoded."""
+        return self.position_after(count).encode(self.window_after(count).encode())
 
     def part(self, first: int, count: int | None = None) -> ConsumedBatch:
         """Return a batch of these records from number first on: all of them, or count."""
@@ -146,6 +172,8 @@ class ConsumedBatch:
             rest if count is None else count,
             self.position_after(first) if first else self.before,
             () if first else self.skipped,
+            self.node,
+            self.window_after(first),
             None if self._rows is None else self._rows[first : first + (rest if count is None else count)],
         )
 
@@ -168,11 +196,12 @@ class ConsumedBatch:
         return list(self)
 
     def __iter__(self) -> Iterator[ConsumedRecord]:
-        offset, origin, sequence, log_time = self.base_offset, self.origin, self.base_sequence, self.log_time
+        offset, origin, sequence = self.base_offset, self.origin, self.base_sequence
+        log_time, node = self.log_time, self.node
         for index, row in enumerate(self.rows()):
             if type(row) is tuple and len(row) == 1 and type(row[0]) is bytes:
                 yield new_tuple(
-                    ConsumedRecord, (row[0], None, None, None, offset + index, origin, sequence + index, log_time)
+                    ConsumedRecord, (row[0], None, None, None, offset + index, origin, sequence + index, log_time, node)
                 )
             else:
                 yield self.record(index)
@@ -204,6 +233,7 @@ class ConsumedBatch:
             header.origin,
             header.base_sequence + number,
             header.log_time,
+            self.node,
         )
 
     def rows(self) -> list[object]:

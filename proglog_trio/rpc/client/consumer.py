@@ -7,57 +7,29 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
-from ..._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse
+from ..._proto.log.v1 import ConsumeBatchesResponse
+from ...backoff import Backoff
 from ...errors import PositionError
 from ...log.origin import Origin
-from .backoff import Backoff
 from .configuration import Anchor, ConsumerConfig
 from .connection import ConnectionConfig
 from .consumed import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
 from .consumer_core import ConsumerCore
 from .errors import ConsumerClosed, NodeUnreachable, StreamBroken
+from .nodes import NodeList, parse_addresses
+from .session import ConsumeLink, ConsumeSession
 from .streams import consume_link
 
 REMEMBERED_SKIPS = 1000
 LASTING_SECONDS = 10.0
 """A stream that stood for so long without an answer (an idle log's) was a connection."""
 _YIELD_AFTER_RECORDS = 1024
-
-
-class ConsumeSession:
-    """One stream as its link sees it.
-
-    Attributes:
-        on_room: the link sets it to be called when has_room may have become true.
-    """
-
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
-        self.opened_at: float | None = None
-        self.on_room: Callable[[], object] = lambda: None
-
-    def request(self) -> ConsumeBatchesRequest:
-        """Return the ConsumeBatchesRequest to open the stream with."""
-        return self._consumer._core.request()  # noqa: SLF001 - a session is the consumer's other half
-
-    def opened(self) -> None:
-        """The stream is open."""
-        self.opened_at = trio.current_time()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the next answer should be read."""
-        return self._consumer._core.has_room()  # noqa: SLF001 - as above
-
-    def received(self, answer: ConsumeBatchesResponse) -> None:
-        """Hand in a ConsumeBatchesResponse; raises StreamBroken if the stream is to be dropped."""
-        self._consumer._received(answer)  # noqa: SLF001 - as above
 
 
 class BatchIterator:
@@ -76,12 +48,10 @@ class BatchIterator:
         return batch
 
 
-ConsumeLink = Callable[[ConsumeSession], Awaitable[None]]
-"""Runs one stream; returns when the node ended it, raises StreamBroken when it failed."""
-
-
 class Consumer:
-    """Reads records from a node, in the order of its log. Made by open_consumer; to be iterated by one task at a time.
+    """Reads records from one node at a time, in the order of its log. Made by open_consumer; for one task at a time.
+
+    When the node fails it goes on at another, by position: what comes next is what follows there, in that node's order.
 
     ``async for record in consumer`` and ``async for batch in consumer.batches()`` go on from one another, and from
     where an iteration before was left, by ``break`` or by an error.
@@ -92,8 +62,9 @@ class Consumer:
         skipped_offsets: how many offsets it left out in all.
     """
 
-    def __init__(self, config: ConsumerConfig, link: ConsumeLink, rng: random.Random) -> None:
+    def __init__(self, config: ConsumerConfig, link: ConsumeLink, rng: random.Random, nodes: NodeList) -> None:
         self.config = config
+        self._nodes = nodes
         self.skipped: deque[SkippedRange] = deque(maxlen=REMEMBERED_SKIPS)
         self.skipped_offsets = 0
         self._core = ConsumerCore(config)
@@ -106,7 +77,7 @@ class Consumer:
         self._batch: ConsumedBatch | None = None
         self._delivered = 0
         self._rows: list[object] | None = None
-        self._common = (0, Origin(bytes(16)), 0, 0)
+        self._common = (0, Origin(bytes(16)), 0, 0, "")
         self._since_yield = 0
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -116,9 +87,9 @@ class Consumer:
 
         Raises:
             MalformedRecord: something stored is no record; iterating again goes on after it.
-            StartOutOfRange, RecordsLost: see ConsumerConfig.skip_missing.
-            NodeUnreachable: no connection for reconnect_timeout.
-            ConsumerError: the node refused for another reason.
+            StartOutOfRange, RecordsLost: no node has the next records; see ConsumerConfig.skip_missing.
+            NodeUnreachable: no connection to any node for reconnect_timeout.
+            ConsumerError: a node refused for another reason.
             ConsumerClosed: the consumer's block has been left.
         """
         return self
@@ -135,14 +106,14 @@ class Consumer:
             # If no row can be read, the whole batch is malformed, and what comes next is behind it.
             self._delivered = batch.count
             rows = self._rows = batch.rows()
-            self._common = batch.base_offset, batch.origin, batch.base_sequence, batch.log_time
+            self._common = batch.base_offset, batch.origin, batch.base_sequence, batch.log_time, batch.node
         # What was raised for or delivered lies behind.
         self._delivered = index + 1
         row = rows[index]
         if type(row) is tuple and len(row) == 1 and type(row[0]) is bytes:
-            offset, origin, sequence, log_time = self._common
+            offset, origin, sequence, log_time, node = self._common
             return new_tuple(
-                ConsumedRecord, (row[0], None, None, None, offset + index, origin, sequence + index, log_time)
+                ConsumedRecord, (row[0], None, None, None, offset + index, origin, sequence + index, log_time, node)
             )
         return self._unusual(index)
 
@@ -174,18 +145,44 @@ class Consumer:
         None before the first answer, for a consumer that did not begin at a position.
         """
         if self._batch is not None:
-            return self._batch.position_after(self._delivered).encode()
-        return None if self._core.start is None else self._core.start.encode()
+            return self._batch.encoded_position_after(self._delivered)
+        core = self._core
+        return None if core.start is None else core.start.encode(core.start_window.encode())
 
     @property
     def next_offset(self) -> int | None:
-        """The offset after the last record that was delivered; None when none was."""
+        """The offset after the last record that was delivered, in the log of its node; None when none was."""
         return None if self._batch is None else self._batch.base_offset + self._delivered
 
     @property
     def end_offset(self) -> int | None:
-        """The log's end as of the node's last answer; None before the first."""
+        """The end of the log of reading_from, as of its last answer; None before the first."""
         return self._core.end_offset
+
+    @property
+    def node(self) -> str | None:
+        """The address of the node that the last delivered record was read from; None when none was delivered."""
+        return None if self._batch is None else self._batch.node
+
+    @property
+    def reading_from(self) -> str:
+        """The address of the node that is read from now, or tried; what was delivered may come from one before."""
+        return self._nodes.current
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The addresses of all nodes that the consumer may read from: those it was given, and those it was told of."""
+        return self._nodes.known(trio.current_time())
+
+    @property
+    def search_failure(self) -> str | None:
+        """Why the last question for other nodes was not answered; None if it was, or none was asked."""
+        return self._nodes.search_failure
+
+    @property
+    def duplicate_records(self) -> int:
+        """How many records were left out because they were copies of delivered ones, under another origin."""
+        return self._core.duplicate_records
 
     async def _current_batch(self) -> ConsumedBatch | None:
         """Return the batch that has records left to deliver; None at the end."""
@@ -198,12 +195,14 @@ class Consumer:
             self._since_yield = 0
             await trio.lowlevel.cancel_shielded_checkpoint()
         while not self._closed:
+            waiting = self._core.waiting_bytes
             batch = self._core.next_batch()
+            if self._core.waiting_bytes < waiting and self._session is not None and self._core.has_room():
+                # Also when all that waited were copies of what had been delivered.
+                self._session.on_room()
             if batch is not None:
                 self._take_note_of(batch.skipped)
                 self._batch, self._delivered, self._rows = batch, 0, None
-                if self._session is not None and self._core.has_room():
-                    self._session.on_room()
                 return batch
             if self._core.error is not None:
                 raise self._core.error.with_traceback(None)
@@ -221,16 +220,24 @@ class Consumer:
     # -- the task behind it --------------------------------------------------------------------------------------------
 
     def _received(self, answer: ConsumeBatchesResponse) -> None:
-        self._backoff.succeeded()
+        before = self._core.received
+        self._nodes.worked(self._core.node)
         try:
             self._core.received_answer(answer)
         finally:
+            if self.config.follow or self._core.received is not before:
+                # Else the node may have answered that it has nothing more, again and again.
+                self._backoff.succeeded()
             self._arrived.unpark_all()
 
     async def run(self) -> None:
-        """Keep a stream from the node until everything asked for was read, or nothing more can be."""
+        """Keep a stream from one node or another until everything asked for was read, or nothing more can be."""
         core = self._core
+        nodes = self._nodes
         while not core.finished:
+            if not core.bound_to_first_node:
+                nodes.move(trio.current_time(), core.lacking)
+            core.stream_to(nodes.current)
             session = self._session = ConsumeSession(self)
             try:
                 await self._link(session)
@@ -241,20 +248,24 @@ class Consumer:
                 if session.opened_at is not None and now - session.opened_at >= LASTING_SECONDS:
                     core.stream_lasted()
                     self._backoff.succeeded()
-                core.stream_lost(failure, now)
+                    nodes.worked(nodes.current)
+                nodes.failed(nodes.current)
+                core.stream_lost(failure, now, nodes.known(now))
             self._session = None
             self._arrived.unpark_all()
             if not core.finished:
                 await trio.sleep(self._backoff.next_delay())
 
     async def wait_started(self, seconds: float) -> None:
-        """Wait until the node has said where the stream begins, or why not; raises NodeUnreachable after so long."""
+        """Wait until a node has said where the stream begins, or why not; raises NodeUnreachable after so long."""
         core = self._core
         with trio.move_on_after(seconds):
             while core.end_offset is None and not core.finished:
                 await self._arrived.park()
             return
         reason = "no answer" if self._last_failure is None else str(self._last_failure)
+        if core.bound_to_first_node and len(self._nodes.given) > 1:
+            reason += f" (an offset is a place in the log of {self._nodes.current} alone)"
         raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
 
     def close(self) -> None:
@@ -264,9 +275,11 @@ class Consumer:
 
 
 @asynccontextmanager
-async def run_consumer(config: ConsumerConfig, link: ConsumeLink, rng: random.Random) -> AsyncIterator[Consumer]:
+async def run_consumer(
+    config: ConsumerConfig, link: ConsumeLink, rng: random.Random, addresses: tuple[str, ...]
+) -> AsyncIterator[Consumer]:
     """Run a consumer over any link; open_consumer is this over gRPC."""
-    consumer = Consumer(config, link, rng)
+    consumer = Consumer(config, link, rng, NodeList(addresses, rng))
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -285,7 +298,7 @@ async def run_consumer(config: ConsumerConfig, link: ConsumeLink, rng: random.Ra
 
 @asynccontextmanager
 async def open_consumer(
-    address: str,
+    addresses: str | Sequence[str],
     config: ConsumerConfig | None = None,
     *,
     connection: ConnectionConfig | None = None,
@@ -295,15 +308,16 @@ async def open_consumer(
     anchor: Anchor | None = None,
     follow: bool | None = None,
 ) -> AsyncIterator[Consumer]:
-    """Read from the node at address ("host:port") for the length of an ``async with`` block.
+    """Read from a node, and from another when it fails, for the length of an ``async with`` block.
 
-    When the block begins, the node has said where the reading starts: with Anchor.END, whatever is appended from then
-    on is delivered.
+    When the block begins, a node has said where the reading starts: with Anchor.END, whatever is appended to its log
+    from then on is delivered.
 
     Args:
-        address: the node's.
+        addresses: one node's ("host:port"), or several nodes'. The first is where the reading begins, if it can be
+            reached, and the only one where an offset can be resolved.
         config: see ConsumerConfig.
-        connection: limits, keepalive and TLS of the connection.
+        connection: limits, keepalive and TLS of the connections.
         rng: decides the random part of backoffs.
         offset: takes the place of the place to begin in config, as do the next two.
         position: see offset.
@@ -311,7 +325,7 @@ async def open_consumer(
         follow: takes the place of config's.
 
     Raises:
-        ValueError: the address or the position is none, or the places to begin contradict one another.
+        ValueError: an address or the position is none, or the places to begin contradict one another.
         NodeUnreachable: no answer within connect_timeout.
     """
     config = config or ConsumerConfig()
@@ -320,8 +334,8 @@ async def open_consumer(
     if follow is not None:
         config = attrs.evolve(config, follow=follow)
     try:
-        link = consume_link(address, connection)
-        async with run_consumer(config, link, rng or random.Random()) as consumer:
+        parsed = parse_addresses(addresses)
+        async with run_consumer(config, consume_link(connection), rng or random.Random(), parsed) as consumer:
             yield consumer
     except PositionError as error:
         raise ValueError(f"the position to begin at is none: {error}") from None

@@ -16,11 +16,12 @@ class Delivered:
     """Where one record is stored.
 
     Attributes:
-        offset: its place in the log of the node that answered.
+        offset: its place in the log of the node that answered, see node.
         origin, sequence: its name on every node, for ever.
         log_time: hybrid logical clock: milliseconds since the Unix epoch in the upper 48 bits, a counter below.
         achieved: how many nodes have it on disk.
         reached: whether that is what the producer's acknowledgement asked for.
+        node: the address of the node that answered.
     """
 
     offset: int
@@ -29,6 +30,7 @@ class Delivered:
     log_time: int
     achieved: int
     reached: bool
+    node: str
 
 
 @frozen
@@ -38,6 +40,7 @@ class DeliveredBatch:
     Attributes:
         base_offset, count, origin, base_sequence, log_time, achieved, reached: see Delivered.
         duplicate: the node had it from an earlier attempt, whose answer was lost.
+        node: see Delivered.
     """
 
     base_offset: int
@@ -48,6 +51,7 @@ class DeliveredBatch:
     achieved: int
     reached: bool
     duplicate: bool = False
+    node: str = ""
 
     def part(self, first: int, count: int) -> DeliveredBatch:
         """Return where count of the batch's records are, from its record number first on."""
@@ -62,6 +66,7 @@ class DeliveredBatch:
             self.achieved,
             self.reached,
             self.duplicate,
+            self.node,
         )
 
 
@@ -189,6 +194,7 @@ class Delivery:
             batch.log_time,
             batch.achieved,
             batch.reached,
+            batch.node,
         )
 
 

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 
+import attrs
 import trio
 
 from ..._proto.log.v1 import ProduceBatchResponse
 from ...log.record import Record
-from .configuration import ProducerConfig
+from .configuration import Acknowledgement, ProducerConfig
 from .connection import ConnectionConfig
 from .delivery import BatchDelivery, BatchOutcome, BatchPart, Delivery
 from .errors import NodeUnreachable, ProducerClosed, StreamBroken
+from .nodes import NodeList, parse_addresses
 from .packing import Buffer, RecordPacker, checked_values, split_values
-from .producer_core import ProducerCore, ProducerStatistics
+from .pending import ProducerStatistics
+from .producer_core import ProducerCore
+from .session import ProduceLink, ProduceSession
 from .streams import produce_link
 
 CLOSING_SECONDS = 2.0
@@ -27,51 +32,19 @@ CLOSING_SECONDS = 2.0
 _YIELD_AFTER_RECORDS = 256
 
 
-class ProduceSession:
-    """One stream as its link sees it: what to send on it, and where to hand in what comes.
-
-    Attributes:
-        on_ready: the link sets it to be called when next_request may return something again, or finishing has changed.
-        finishing: nothing more will come: the link ends the stream once everything is answered.
-    """
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-        self.alive = True
-        self.finishing = False
-        self.on_ready: Callable[[], object] = lambda: None
-
-    def opened(self) -> None:
-        """The stream is open."""
-        if self.alive:
-            self._producer._stream_opened()  # noqa: SLF001 - a session is the producer's other half
-
-    def next_request(self) -> bytes | None:
-        """Return the next encoded ProduceBatchRequest, or None if there is none for now."""
-        return self._producer._next_request() if self.alive else None  # noqa: SLF001 - as above
-
-    def answered(self, answer: ProduceBatchResponse) -> None:
-        """Hand in a ProduceBatchResponse; raises StreamBroken if the stream is to be dropped."""
-        if self.alive:
-            self._producer._answered(answer)  # noqa: SLF001 - as above
-
-
-ProduceLink = Callable[[ProduceSession], Awaitable[None]]
-"""Runs one stream; returns when the node ended it, raises StreamBroken when it failed."""
-
-
 class Producer:
-    """Writes records to a node. Made by open_producer; may be used by many tasks at once.
+    """Writes records to one node at a time, another when it fails. Made by open_producer; for many tasks at once.
 
     Attributes:
         config: what it was told.
         producer_id: the number by which nodes recognise its retries.
     """
 
-    def __init__(self, config: ProducerConfig, link: ProduceLink, rng: random.Random) -> None:
+    def __init__(self, config: ProducerConfig, link: ProduceLink, rng: random.Random, nodes: NodeList) -> None:
         self.config = config
         self.producer_id = rng.getrandbits(64) or 1
-        self._core = ProducerCore(config, self.producer_id, rng)
+        self._nodes = nodes
+        self._core = ProducerCore(config, self.producer_id, rng, self._has_others)
         self._packer = RecordPacker(config.max_batch_bytes)
         self._link = link
         self._session: ProduceSession | None = None
@@ -195,6 +168,24 @@ class Producer:
         """What the producer did so far."""
         return self._core.statistics
 
+    @property
+    def node(self) -> str:
+        """The address of the node that is written to now, or tried."""
+        return self._nodes.current
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The addresses of all nodes that the producer may write to: those it was given, and those it was told of."""
+        return self._nodes.known(trio.current_time())
+
+    @property
+    def search_failure(self) -> str | None:
+        """Why the last question for other nodes was not answered; None if it was, or none was asked."""
+        return self._nodes.search_failure
+
+    def _has_others(self, nodes: AbstractSet[str]) -> bool:
+        return any(node not in nodes for node in self.nodes)
+
     async def _admit(self, size: int, count: int) -> None:
         """Wait for room; among those who wait, first come, first served."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -236,8 +227,8 @@ class Producer:
 
     # -- what a session calls ------------------------------------------------------------------------------------------
 
-    def _stream_opened(self) -> None:
-        self._core.stream_opened(trio.current_time())
+    def _stream_opened(self, node: str) -> None:
+        self._core.stream_opened(trio.current_time(), node)
         self._opened_once.set()
         self._rearm_if_earlier()
 
@@ -248,6 +239,7 @@ class Producer:
 
     def _answered(self, answer: ProduceBatchResponse) -> None:
         self._core.answered(answer, trio.current_time())
+        self._nodes.worked(self._core.node)
         self._settled_some()
         self._wake_link()
         self._rearm_if_earlier()
@@ -280,6 +272,7 @@ class Producer:
 
     async def _keep_streaming(self) -> None:
         while True:
+            self._nodes.move(trio.current_time(), self._core.refused_by)
             session = self._session = ProduceSession(self)
             session.finishing = self._finishing
             failure: StreamBroken
@@ -293,6 +286,7 @@ class Producer:
                 session.alive = False
                 self._core.stream_lost(failure)
                 self._settled_some()
+            self._nodes.failed(session.node)
             self._session = None
             self._rearm_if_earlier()
             if self._opened_once.is_set() and not self._core.unsettled and not self._finishing:
@@ -304,7 +298,7 @@ class Producer:
             await trio.sleep(self._core.backoff.next_delay())
 
     async def run(self) -> None:
-        """Keep a stream to the node while there is something to send, until the producer is finished."""
+        """Keep a stream to one node or another while there is something to send, until the producer is finished."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_time)
             await self._keep_streaming()
@@ -344,9 +338,11 @@ class Producer:
 
 
 @asynccontextmanager
-async def run_producer(config: ProducerConfig, link: ProduceLink, rng: random.Random) -> AsyncIterator[Producer]:
+async def run_producer(
+    config: ProducerConfig, link: ProduceLink, rng: random.Random, addresses: tuple[str, ...]
+) -> AsyncIterator[Producer]:
     """Run a producer over any link; open_producer is this over gRPC."""
-    producer = Producer(config, link, rng)
+    producer = Producer(config, link, rng, NodeList(addresses, rng))
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -367,28 +363,34 @@ async def run_producer(config: ProducerConfig, link: ProduceLink, rng: random.Ra
 
 @asynccontextmanager
 async def open_producer(
-    address: str,
+    addresses: str | Sequence[str],
     config: ProducerConfig | None = None,
     *,
+    acknowledgement: Acknowledgement | None = None,
     connection: ConnectionConfig | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Producer]:
-    """Write to the node at address ("host:port") for the length of an ``async with`` block.
+    """Write to a node, and to another when it fails, for the length of an ``async with`` block.
 
     At its end everything is flushed. When it is left by an exception or cancelled, what is not acknowledged fails at
     once.
 
     Args:
-        address: the node's.
+        addresses: one node's ("host:port"), or several nodes'; the first is where the writing begins, if it can be
+            reached.
         config: see ProducerConfig.
-        connection: limits, keepalive and TLS of the connection.
+        acknowledgement: takes the place of config's.
+        connection: limits, keepalive and TLS of the connections.
         rng: decides the producer id and the random part of backoffs.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: an address is none.
         NodeUnreachable: no connection within connect_timeout.
         RecordsNotDelivered: see Producer.flush.
     """
-    link = produce_link(address, connection)
-    async with run_producer(config or ProducerConfig(), link, rng or random.Random()) as producer:
+    config = config or ProducerConfig()
+    if acknowledgement is not None:
+        config = attrs.evolve(config, acknowledgement=acknowledgement)
+    parsed = parse_addresses(addresses)
+    async with run_producer(config, produce_link(connection), rng or random.Random(), parsed) as producer:
         yield producer

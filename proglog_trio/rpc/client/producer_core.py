@@ -10,9 +10,14 @@ The rules it keeps, and why nothing is ever stored twice or out of order:
 - Answers come in the order of the requests. When a stream ends, everything unanswered is sent again on the next one in
   the same order, beginning with the first. The old stream's requests may still be read by the node while the new one's
   are: whichever of the two comes second is the duplicate.
+- The next stream may go to another node. If the first node had stored a batch whose answer was lost, the batch is then
+  stored twice, under two origins, each time behind those that were sent before it; consumers deliver one of them.
+- A node that cannot store a batch although another may (its log is read-only, its table of producers is full) is left
+  for another, and the batch fails when no known node is left. But the same status says that a batch has been overtaken
+  there by a later one, which can only be where it had been sent before: then it fails at once.
 - A batch that is given up is never sent again. If it was sent before, the stream is dropped with it, since its answer
   must not be taken for that of another. Should the node find it later in the old stream, behind its successors, it is
-  below their sequence and refused: given up means "maybe stored", never "stored in the wrong place".
+  below their sequence and refused: given up means "maybe stored", never "stored at a node behind what came later".
 - Deadlines grow with the order of the batches, so they are given up from the front.
 - A status that ends the stream and blames a request (too large, not allowed) does not say which. The batches that were
   under way are then sent one at a time, until the one that ends the stream alone is known, and that one fails.
@@ -23,15 +28,16 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
-from attrs import define, field
 from grpclib.const import Status
 
 from ..._proto.log.v1 import ProduceBatchRequest, ProduceBatchResponse
+from ...backoff import Backoff
 from ...log.origin import Origin
 from ...log.record import payload_crc
 from ..wire import bytes_field_header
-from .backoff import Backoff
 from .configuration import ProducerConfig
 from .delivery import BatchOutcome, DeliveredBatch, FailureLedger
 from .errors import (
@@ -43,70 +49,38 @@ from .errors import (
     status_of_code,
 )
 from .packing import ARRAY_HEADER_BYTES, join_records
+from .pending import OpenBatch, PendingBatch, ProducerStatistics
 
 _PAYLOAD_FIELD = 1
-
-
-@define(eq=False)
-class PendingBatch:
-    """A batch that is not settled.
-
-    Attributes:
-        payload: until it is encoded into its first request; then the request has it.
-        deadline: when it is given up.
-        attempts: on how many streams it was sent.
-    """
-
-    payload: bytes
-    count: int
-    size: int
-    outcome: BatchOutcome
-    deadline: float
-    sequence: int | None = None
-    request: bytes = b""
-    attempts: int = 0
-
-
-@define(eq=False)
-class _OpenBatch:
-    """The batch that still takes records."""
-
-    outcome: BatchOutcome
-    since: float
-    records: list[bytes] = field(factory=list)
-    size: int = ARRAY_HEADER_BYTES
-
-
-@define
-class ProducerStatistics:
-    """What a producer did so far.
-
-    Attributes:
-        delivered, failed: records whose delivery was settled so.
-        resent: batches that were sent more than once, each time counted.
-        duplicates: batches that the node had from an earlier attempt.
-        streams: streams that were opened.
-    """
-
-    delivered: int = 0
-    failed: int = 0
-    resent: int = 0
-    duplicates: int = 0
-    streams: int = 0
+_ELSEWHERE = frozenset({Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED})
+"""What a node answers to a batch that another node may yet store."""
 
 
 class ProducerCore:
-    """The state of one producer: one open batch, a queue of closed ones, of which the first few are under way."""
+    """The state of one producer: one open batch, a queue of closed ones, of which the first few are under way.
 
-    def __init__(self, config: ProducerConfig, producer_id: int, rng: random.Random) -> None:
+    Attributes:
+        node: the address of the node that the present stream goes to, or the last one went to.
+    """
+
+    def __init__(
+        self,
+        config: ProducerConfig,
+        producer_id: int,
+        rng: random.Random,
+        has_others: Callable[[AbstractSet[str]], bool] = lambda _nodes: False,
+    ) -> None:
+        """Begin with nothing to send; has_others tells whether there is a node to go to besides some."""
         self.config = config
+        self.node = ""
+        self._has_others = has_others
         self.producer_id = producer_id
         self.ledger = FailureLedger()
         self.backoff = Backoff(config.backoff, rng)
         self.statistics = ProducerStatistics()
         self.buffered_bytes = 0
         self.obstacle: StreamBroken | None = None
-        self._open: _OpenBatch | None = None
+        self._open: OpenBatch | None = None
         self._queue: deque[PendingBatch] = deque()
         self._under_way = 0
         self._streaming = False
@@ -146,7 +120,7 @@ class ProducerCore:
             self.close_batch()
             batch = None
         if batch is None:
-            batch = self._open = _OpenBatch(BatchOutcome(self.ledger), now)
+            batch = self._open = OpenBatch(BatchOutcome(self.ledger), now)
         index = len(batch.records)
         batch.records.append(packed)
         batch.size += len(packed)
@@ -199,10 +173,18 @@ class ProducerCore:
     def _ripe(self, now: float) -> bool:
         return self._open is not None and now >= self._open.since + self.config.linger
 
-    def stream_opened(self, now: float) -> None:
-        """Begin to send on a new stream, from the first unanswered batch on."""
+    @property
+    def refused_by(self) -> AbstractSet[str]:
+        """The nodes that are of no use at present, since they cannot store the batch that is next."""
+        return self._queue[0].refused_by if self._queue else frozenset()
+
+    def stream_opened(self, now: float, node: str = "") -> None:
+        """Begin to send on a new stream to a node, from the first unanswered batch on."""
         if self._streaming:
             raise RuntimeError("one stream at a time")
+        if self.statistics.streams and node != self.node:
+            self.statistics.moves += 1
+        self.node = node
         self._streaming = True
         self._under_way = 0
         self._last_progress = now
@@ -265,6 +247,10 @@ class ProducerCore:
             failure = StreamBroken(f"{status.name}: {answer.error.message}", status)
             if failure.refusal is None:
                 raise failure
+            if status in _ELSEWHERE and self.node not in batch.nodes:
+                batch.refused_by |= {self.node}
+                if self._has_others(batch.refused_by):
+                    raise StreamBroken(f"{self.node}: {failure}")
             self._refuse_first(failure, status)
         else:
             if answer.count != batch.count:
@@ -286,6 +272,7 @@ class ProducerCore:
                     answer.achieved,
                     answer.reached,
                     answer.duplicate,
+                    self.node,
                 )
             )
         self.obstacle = None
@@ -294,6 +281,8 @@ class ProducerCore:
     def stream_lost(self, failure: StreamBroken) -> None:
         """Take note that the present stream, or the attempt to open one, ended."""
         under_way, self._under_way = self._under_way, 0
+        for index in range(under_way):
+            self._queue[index].nodes |= {self.node}
         self._streaming = False
         self.obstacle = failure
         status = failure.refusal

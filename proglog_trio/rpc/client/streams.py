@@ -1,5 +1,7 @@
 """The gRPC streams of producers and consumers: one connection and one asyncio coroutine each.
 
+Beside each stream, on its connection, the node is asked now and then which others there are.
+
 Everything asyncio of the client library is here and in connection.py. Sessions are called from the asyncio side; they
 and their Trio tasks are in one thread, so nothing needs a lock, and what crosses over is one wake-up for many records.
 """
@@ -7,30 +9,42 @@ and their Trio tasks are in one thread, so nothing needs a lock, and what crosse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
 import trio_asyncio
 from attrs import frozen
-from grpclib.client import Stream
+from grpclib.client import Stream, UnaryUnaryMethod
 from grpclib.const import Cardinality
-from grpclib.exceptions import StreamTerminatedError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import H2Error
 
-from ..._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse, ProduceBatchResponse
-from ...address import Address
+from ..._proto.log.v1 import (
+    ConsumeBatchesRequest,
+    ConsumeBatchesResponse,
+    GetServersRequest,
+    GetServersResponse,
+    ProduceBatchResponse,
+)
 from ...errors import CallFailed, NodeConnectionError
-from .connection import ConnectionConfig, TunedChannel, open_connection
+from .beside import run_beside
+from .connection import ConnectionConfig, TunedChannel, call_error, open_connection
 from .errors import StreamBroken, status_of_code
 
 if TYPE_CHECKING:
-    from .consumer import ConsumeLink, ConsumeSession
-    from .producer import ProduceLink, ProduceSession
+    from .session import ConsumeLink, ConsumeSession, NodeSession, ProduceLink, ProduceSession
 
 PRODUCE_BATCHES = "/log.v1.Log/ProduceBatches"
 CONSUME_BATCHES = "/log.v1.Log/ConsumeBatches"
-Session = TypeVar("Session")
+GET_SERVERS = "/log.v1.Log/GetServers"
+Session = TypeVar("Session", bound="NodeSession")
+SEARCH_SECONDS = 30.0
+"""How often a node is asked which others there are; they are forgotten much later, see nodes.py."""
+SEARCH_ANSWER_SECONDS = 5.0
+CONNECT_SECONDS_AMONG_SEVERAL = 3.0
+"""How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is gone
+does not refuse, and a process that is stopped does not answer."""
 
 
 @frozen
@@ -44,41 +58,82 @@ class EncodedMessage:
         return self.data
 
 
-def produce_link(address: str, connection: ConnectionConfig | None = None) -> ProduceLink:
-    """Return what runs one ProduceBatches stream to the node at address; raises ValueError if that is none."""
-    Address.parse(address)
+def produce_link(connection: ConnectionConfig | None = None) -> ProduceLink:
+    """Return what runs one ProduceBatches stream to its session's node."""
 
     async def link(session: ProduceSession) -> None:
-        await _run(address, connection, _produce, session)
+        await _run(connection, _produce, session)
 
     return link
 
 
-def consume_link(address: str, connection: ConnectionConfig | None = None) -> ConsumeLink:
-    """Return what runs one ConsumeBatches stream from the node at address; raises ValueError if that is none."""
-    Address.parse(address)
+def consume_link(connection: ConnectionConfig | None = None) -> ConsumeLink:
+    """Return what runs one ConsumeBatches stream from its session's node."""
 
     async def link(session: ConsumeSession) -> None:
-        await _run(address, connection, _consume, session)
+        await _run(connection, _consume, session)
 
     return link
 
 
 async def _run(
-    address: str,
     connection: ConnectionConfig | None,
     function: Callable[[TunedChannel, Session], Awaitable[None]],
     session: Session,
 ) -> None:
     # A loop of its own: the one that this task inherited may be closed by whoever opened it before this task ends.
     trio_asyncio.current_loop.set(None)
+    config = connection or ConnectionConfig()
     try:
-        async with open_connection(address, connection) as opened:
-            await opened.run(function, session)
+        async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:
+            await opened.run(_beside_search, function, session)
     except NodeConnectionError as error:
         raise StreamBroken(str(error)) from error
     except CallFailed as error:
         raise StreamBroken(str(error), status_of_code(error.code)) from error
+
+
+def _less_patient(config: ConnectionConfig) -> ConnectionConfig:
+    """Return how to connect to one node of several: there are others to go to."""
+    seconds = CONNECT_SECONDS_AMONG_SEVERAL
+    transport = attrs.evolve(config.transport, handshake_seconds=min(config.transport.handshake_seconds, seconds))
+    return attrs.evolve(config, connect_timeout=min(config.connect_timeout, seconds), transport=transport)
+
+
+async def _beside_search(
+    channel: TunedChannel, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
+) -> None:
+    if not session.searches:
+        await function(channel, session)
+        return
+    async with run_beside(_search(channel, session)):
+        await function(channel, session)
+
+
+async def _search(channel: TunedChannel, session: NodeSession) -> None:
+    """Ask the node again and again which others there are."""
+    get_servers = UnaryUnaryMethod(channel, GET_SERVERS, GetServersRequest, GetServersResponse)
+    while True:
+        try:
+            # Not grpclib's own timeout, which makes a TimeoutError of a cancellation that comes at the same moment.
+            async with asyncio.timeout(SEARCH_ANSWER_SECONDS):
+                answer = await get_servers(GetServersRequest())
+        except TimeoutError:
+            session.search_failed(f"{session.node} did not tell of other nodes within {SEARCH_ANSWER_SECONDS:g} s")
+        except GRPCError as error:
+            # Who may not ask, or asks a node that cannot tell, has the addresses that were given.
+            session.search_failed(str(call_error(error, session.node, channel)))
+        except (StreamTerminatedError, H2Error, OSError) as error:
+            # The stream beside this sees the connection's end too. This must not go on: grpclib raises this, too, in
+            # the place of a cancellation that comes at the same moment.
+            session.search_failed(str(call_error(error, session.node, channel)))
+            return
+        except NodeConnectionError as error:
+            session.search_failed(str(error))
+            return
+        else:
+            session.found([server.rpc_addr for server in answer.servers])
+        await asyncio.sleep(SEARCH_SECONDS)
 
 
 async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
@@ -90,7 +145,7 @@ async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
     ) as stream:
         await stream.send_request()
         session.opened()
-        async with _beside(_send(stream, session, ready, ended)):
+        async with run_beside(_send(stream, session, ready, ended)):
             while (answer := await stream.recv_message()) is not None:
                 session.answered(answer)
         if not ended.is_set():
@@ -119,36 +174,21 @@ async def _send(
         return
 
 
-@asynccontextmanager
-async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Run an asyncio task beside the body, which is cancelled if the task fails; the task's error comes out then.
-
-    asyncio.TaskGroup would do if it did not wrap the body's own errors, which decide what becomes of the stream.
-    """
-    body = asyncio.current_task()
-    if body is None:
-        raise RuntimeError("this runs in an asyncio task")
-    task = asyncio.ensure_future(work)
-
-    def ended(task: asyncio.Future[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            body.cancel()
-
-    task.add_done_callback(ended)
-    try:
-        yield
-    except asyncio.CancelledError:
-        error = task.exception() if task.done() and not task.cancelled() else None
-        if error is not None:
-            raise error from None
-        raise
-    finally:
-        task.remove_done_callback(ended)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+async def _ask_end(channel: TunedChannel, session: ConsumeSession, request: ConsumeBatchesRequest) -> None:
+    async with channel.request(
+        CONSUME_BATCHES, Cardinality.UNARY_STREAM, ConsumeBatchesRequest, ConsumeBatchesResponse
+    ) as stream:
+        await stream.send_message(request, end=True)
+        answer = await stream.recv_message()
+        if answer is None:
+            raise StreamTerminatedError("the node did not say where its log ends")
+        session.received_end(answer)
 
 
 async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
+    end_request = session.end_request()
+    if end_request is not None:
+        await _ask_end(channel, session, end_request)
     room = asyncio.Event()
     session.on_room = room.set
     async with channel.request(

@@ -29,8 +29,9 @@ from proglog_trio.client import (
     open_producer,
 )
 from proglog_trio.log import Batch, Log, LogConfig, open_log, payload_crc
-from proglog_trio.rpc.client.consumer import ConsumeLink, ConsumeSession, run_consumer
+from proglog_trio.rpc.client.consumer import run_consumer
 from proglog_trio.rpc.client.errors import StreamBroken
+from proglog_trio.rpc.client.session import ConsumeLink, ConsumeSession
 
 from .harness import cutting_proxy, running_node
 from .test_consumer_core import ORIGINS, answer_of, make_frame
@@ -63,7 +64,7 @@ def numbers(first: int, count: int) -> list[bytes]:
 @asynccontextmanager
 async def start(link: ConsumeLink, **options: Any) -> AsyncIterator[Consumer]:
     config = ConsumerConfig(**options)
-    async with run_consumer(config, link, random.Random(1)) as consumer:
+    async with run_consumer(config, link, random.Random(1), ("node:1",)) as consumer:
         yield consumer
 
 

@@ -28,7 +28,8 @@ from proglog_trio.client import (
     RecordTooLarge,
 )
 from proglog_trio.rpc.client.errors import StreamBroken
-from proglog_trio.rpc.client.producer import ProduceLink, ProduceSession, run_producer
+from proglog_trio.rpc.client.producer import run_producer
+from proglog_trio.rpc.client.session import ProduceLink, ProduceSession
 
 
 class FakeNode:
@@ -80,7 +81,7 @@ class FakeNode:
 
 def start(node: FakeNode | ProduceLink, **options: Any) -> AbstractAsyncContextManager[Producer]:
     link = node.link if isinstance(node, FakeNode) else node
-    return run_producer(ProducerConfig(**options), link, random.Random(1))
+    return run_producer(ProducerConfig(**options), link, random.Random(1), ("node:1",))
 
 
 # -- virtual time ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,176 @@
+"""Repairing a closed segment with frames that other logs have.
+
+Portable frames are the same everywhere, so what a disk has damaged here can be had from any log that holds it. A plan
+says what is missing, by origin and sequence; somebody fetches what can be had; rebuild puts it in its place. This
+knows no network. Whatever is wrong, one bit or a whole file, the segment's files are written anew, see rebuild.py.
+
+Everything here blocks on the disk: use it from a worker thread. For the active segment, let the log go on in a new one
+first (Log.roll), or use repair_service.py.
+"""
+
+from __future__ import annotations
+
+import random
+
+from attrs import define, field, frozen
+
+from .catalog import SegmentCatalog
+from .envelope import SALT_BYTES, Salt
+from .fetched import FetchedFrames
+from .fitting import Fit, fit
+from .missing import Gaps, Missing, find_missing, wanted
+from .position import Position
+from .reader import Bounds, position_of
+from .rebuild import Rebuilt, SegmentRebuild, index_entries, regenerated_header, write_whole_index
+from .segment import SegmentFiles
+from .segment_header import SegmentHeader
+from .survey import Absent, Kept, Survey, SurveyedSegment, absent_of, survey_run
+from .walk import DamagedPlace
+
+NOT_WRITTEN = "the segment's files could not be written anew yet"
+
+
+@frozen
+class RepairOutcome:
+    """What an attempt to repair did.
+
+    Attributes:
+        segments: the segments that were looked at.
+        rewritten: those whose files were written anew.
+        repaired_offsets: how many offsets can be read again.
+        remaining: what is still damaged in them, and why.
+        refused: in words, which of the fetched frames were not taken.
+    """
+
+    segments: tuple[SegmentFiles, ...]
+    rewritten: tuple[SegmentFiles, ...]
+    repaired_offsets: int
+    remaining: tuple[tuple[SegmentFiles, DamagedPlace, str], ...]
+    refused: tuple[str, ...]
+
+
+@define
+class RepairPlan:
+    """What a segment lacks. It holds for as long as nobody else changes the segment's files.
+
+    Attributes:
+        missing: what to fetch; empty where it can be repaired from what is here, or not at all.
+    """
+
+    catalog: SegmentCatalog
+    survey: Survey
+    gaps: Gaps
+    held: Position
+    missing: tuple[Missing, ...]
+    _rng: random.Random = field(factory=random.SystemRandom)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing at all is wrong."""
+        return not any(segment.faults for segment in self.survey.segments) and not any(absent_of(self.survey.elements))
+
+    def rebuild(self, fetched: FetchedFrames) -> RepairOutcome:
+        """Repair what can be repaired with these frames, and tell the log's registry of damage. Blocks.
+
+        Each segment is either as it was or as it should be, whenever this ends, by an error or by a crash.
+
+        Raises:
+            RepairError: see SegmentRebuild.run.
+            OSError: as the disk gives it.
+        """
+        with self.catalog.repair_lock:
+            return self._rebuild(fetched)
+
+    def _rebuild(self, fetched: FetchedFrames) -> RepairOutcome:
+        result = fit(self.survey, self.gaps, fetched, self.held)
+        rewritten: list[SegmentFiles] = []
+        remaining: list[tuple[SegmentFiles, DamagedPlace, str]] = []
+        repaired = 0
+        # Before anything is written: what they are made from stands where it was surveyed.
+        headers = {
+            number: self._new_header(result, number)
+            for number, segment in enumerate(self.survey.segments)
+            if segment.header is None and any(result.changes(each) for each in self._absent(number))
+        }
+        for number, segment in enumerate(self.survey.segments):
+            reason: str | None = None
+            new_header = headers.get(number)
+            if isinstance(new_header, str):
+                rebuilt, reason = None, new_header
+            else:
+                rebuilt = self._rebuild_segment(result, number, segment, new_header)
+            absent = self._absent(number)
+            if rebuilt is not None:
+                rewritten.append(segment.files)
+                left = list(rebuilt.remaining)
+                repaired += sum(found.size for each, found in absent.items() if each in result.retired)
+                repaired += sum(placed.size for each in absent for placed in result.placed.get(each, []))
+            elif segment.files in self.catalog.segments:
+                left = [*(found.place() for found in absent.values()), *segment.faults]
+            else:
+                left = []  # Retention removed it.
+            for place in left:
+                offset = place.expected_offset
+                held_by = (each for each, found in absent.items() if found.from_offset <= offset <= found.to_offset)
+                each = next(held_by, None)
+                why = NOT_WRITTEN if each is None else result.why(each)
+                remaining.append((segment.files, place, reason or why))
+        segments = tuple(segment.files for segment in self.survey.segments)
+        self.catalog.damage.settle(segments, remaining)
+        refused = (*fetched.refused, *result.refused)
+        return RepairOutcome(segments, tuple(rewritten), repaired, tuple(remaining), refused)
+
+    def _absent(self, number: int) -> dict[int, Absent]:
+        """Return what is absent from a segment, by its number among the elements."""
+        return {each: found for each, found in absent_of(self.survey.elements) if found.segment == number}
+
+    def _new_header(self, result: Fit, number: int) -> SegmentHeader | str:
+        """Return a new header for a segment without one, or why it gets none yet."""
+        if self.survey.segments[number].size and not all(result.fills(each) for each in self._absent(number)):
+            return "its header is lost, and what could be had does not fill it: the old file stays"
+        header = regenerated_header(result, number, self.catalog, Salt(self._rng.randbytes(SALT_BYTES)))
+        return "its header is lost, and the segments before it are not whole yet" if header is None else header
+
+    def _rebuild_segment(
+        self, result: Fit, number: int, segment: SurveyedSegment, new_header: SegmentHeader | None
+    ) -> Rebuilt | None:
+        """Write a segment's files anew if that repairs anything; None: they are as they were."""
+        if new_header is not None:
+            return SegmentRebuild(self.catalog, result, number, new_header, new_header.encode()).run()
+        if segment.header is None or segment.header_bytes is None:
+            return None
+        changed = any(result.changes(each) for each in self._absent(number))
+        if changed or any(fault.end for fault in segment.faults):
+            return SegmentRebuild(self.catalog, result, number, segment.header, segment.header_bytes).run()
+        return self._rewrite_index(number, segment, segment.header, segment.header_bytes) if segment.faults else None
+
+    def _rewrite_index(
+        self, number: int, segment: SurveyedSegment, header: SegmentHeader, header_bytes: bytes
+    ) -> Rebuilt | None:
+        kept = [
+            element.frame for element in self.survey.elements if isinstance(element, Kept) and element.segment == number
+        ]
+        with self.catalog.files_lock:
+            if segment.files not in self.catalog.segments:
+                return None
+            entries = index_entries(self.catalog, kept)
+            write_whole_index(self.catalog, segment, header, header_bytes, segment.size, entries)
+        return Rebuilt(segment.files, tuple(found.place() for found in self._absent(number).values()))
+
+
+def plan_repair(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> RepairPlan | None:
+    """Return what a closed segment lacks; None if it is the active one, or no longer in the log. Blocks.
+
+    Args:
+        catalog: the segments.
+        bounds: what the log holds.
+        files: the segment.
+
+    Raises:
+        OSError: as the disk gives it.
+    """
+    survey = survey_run(catalog, bounds, files)
+    if survey is None:
+        return None
+    gaps = find_missing(survey)
+    return RepairPlan(catalog, survey, gaps, position_of(bounds.origins), tuple(wanted(survey, gaps)))

@@ -1,0 +1,76 @@
+"""Repair under Trio: threads for what blocks, and a new segment where the damage is in the active one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+
+from ..errors import LogClosed, LogReadOnly
+from .fetched import FetchedFrames
+from .log import Log
+from .missing import Missing
+from .repair import RepairOutcome
+from .segment import SegmentFiles
+
+Fetch = Callable[[Missing], Awaitable[Iterable[bytes]]]
+"""Gets frames that are missing, each as the bytes of one portable frame, from whoever has them; or some; or none."""
+
+
+async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairOutcome | None:
+    """Repair a segment with what fetch brings, while the log goes on.
+
+    None if retention removed it meanwhile, or if the log cannot leave it yet, since no offset was used in it.
+
+    Args:
+        log: the log.
+        files: one of log.damage.segments().
+        fetch: called once for each range of sequences that is missing.
+
+    Raises:
+        LogReadOnly: the damage is in the active segment, and no other can be begun.
+        LogClosed: as before.
+        RepairError: see SegmentRebuild.run.
+        OSError: as the disk gives it.
+    """
+    if not await leave_segment(log, files):
+        return None
+    plan = await trio.to_thread.run_sync(log.plan_repair, files)
+    if plan is None:
+        return None
+    fetched = FetchedFrames()
+    for missing in plan.missing:
+        await trio.to_thread.run_sync(fetched.add_all, list(await fetch(missing)))
+    return await trio.to_thread.run_sync(plan.rebuild, fetched)
+
+
+async def leave_segment(log: Log, files: SegmentFiles) -> bool:
+    """Let the log go on in a new segment if this is its active one, and return when it does; False: it cannot yet.
+
+    Raises:
+        LogReadOnly, LogClosed: it never will.
+    """
+    if log.catalog.active.files != files:
+        return True
+    is_rolling = log.roll()
+    changed = trio.Event()
+
+    def note() -> None:
+        changed.set()
+
+    stop = log.notify_durable(note)
+    try:
+        while log.catalog.active.files == files:
+            if log.closing:
+                raise LogClosed("the log is closing")
+            if log.read_only_reason is not None:
+                raise LogReadOnly(log.read_only_reason)
+            if not is_rolling:
+                return False
+            await changed.wait()
+            changed = trio.Event()
+            # What was under way may have been what led to this very segment.
+            is_rolling = log.is_rolling or log.roll()
+    finally:
+        stop()
+    return True

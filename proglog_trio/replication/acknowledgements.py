@@ -1,0 +1,113 @@
+"""Produces that wait until more nodes than this one have their records on disk."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Collection, Iterator
+
+from attrs import Factory, define, frozen
+
+from ..log.origin import Origin
+
+
+@frozen
+class Achieved:
+    """How many nodes have the records on disk, and whether that is what was asked for."""
+
+    nodes: int
+    reached: bool
+
+
+Done = Callable[[Achieved], None]
+
+
+@define(eq=False)
+class _Waiting:
+    origin: Origin
+    end: int
+    wanted: int
+    done: Done
+    settled: bool = False
+
+
+@define
+class Acknowledgements:
+    """The produces that wait. Bounded by what produce streams may have in flight.
+
+    Attributes:
+        count: returns how many other nodes have an origin up to a sequence (exclusive).
+    """
+
+    count: Callable[[Origin, int], int]
+    _waiting: dict[Origin, list[_Waiting]] = Factory(dict)
+    _deadlines: list[tuple[float, int, _Waiting]] = Factory(list)
+    _numbers: Iterator[int] = Factory(itertools.count)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the next wait ends unreached."""
+        while self._deadlines and self._deadlines[0][2].settled:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    @property
+    def waiting(self) -> int:
+        """How many produces wait."""
+        return sum(map(len, self._waiting.values()))
+
+    def wait(self, origin: Origin, end: int, wanted: int, deadline: float, done: Done) -> None:
+        """Call done once so many nodes, this one included, have the sequences below end, or when time is up.
+
+        The records are durable here already.
+        """
+        waiting = _Waiting(origin, end, wanted, done)
+        nodes = 1 + self.count(origin, end)
+        if nodes >= wanted:
+            done(Achieved(nodes, True))
+            return
+        self._waiting.setdefault(origin, []).append(waiting)
+        heapq.heappush(self._deadlines, (deadline, next(self._numbers), waiting))
+
+    def held_more(self, origins: Collection[Origin]) -> None:
+        """Take note that somebody has more of these origins."""
+        for origin in origins:
+            waiting = self._waiting.get(origin)
+            if not waiting:
+                continue
+            left = []
+            for each in waiting:
+                nodes = 1 + self.count(origin, each.end)
+                if nodes >= each.wanted:
+                    self._settle(each, Achieved(nodes, True))
+                else:
+                    left.append(each)
+            self._keep(origin, left)
+
+    def advance(self, now: float) -> None:
+        """End the waits whose time is up: what was achieved is said, and that it was not enough."""
+        expired: set[Origin] = set()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, waiting = heapq.heappop(self._deadlines)
+            if not waiting.settled:
+                self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
+                expired.add(waiting.origin)
+        for origin in expired:
+            self._keep(origin, [each for each in self._waiting[origin] if not each.settled])
+
+    def end_all(self) -> None:
+        """End all waits: the node stops."""
+        for waiting in itertools.chain.from_iterable(self._waiting.values()):
+            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
+        self._waiting.clear()
+        self._deadlines.clear()
+
+    def _settle(self, waiting: _Waiting, achieved: Achieved) -> None:
+        waiting.settled = True
+        waiting.done(achieved)
+
+    def _keep(self, origin: Origin, waiting: list[_Waiting]) -> None:
+        if waiting:
+            self._waiting[origin] = waiting
+        else:
+            self._waiting.pop(origin, None)

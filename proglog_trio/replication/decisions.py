@@ -1,0 +1,82 @@
+"""What a plan decides, and the times that it goes by."""
+
+from __future__ import annotations
+
+from attrs import field, frozen, validators
+
+from ..log.origin import Origin
+from .messages import Want
+
+
+@frozen(kw_only=True)
+class PlanConfig:
+    """Times, in seconds.
+
+    Attributes:
+        stall_seconds: without progress, although a peer shows more, until another source is asked.
+        avoid_seconds: how long a source that stalled is left alone for an origin; doubled each time, up to the next.
+        longest_avoid_seconds: see avoid_seconds.
+        idle_seconds: without anything new until a source that does not write an origin is told to stop.
+        settle_seconds: how long a peer may be without connection before gaps are marked without it.
+        gap_seconds: how long sequences must have been missing everywhere before they are given up.
+        damage_seconds: the same for damaged ones, which may be repaired.
+        retry_damage_seconds: until a source that could not read an origin is asked again.
+    """
+
+    stall_seconds: float = field(default=2.0, validator=validators.gt(0))
+    avoid_seconds: float = field(default=10.0, validator=validators.gt(0))
+    longest_avoid_seconds: float = field(default=60.0, validator=validators.gt(0))
+    idle_seconds: float = field(default=10.0, validator=validators.gt(0))
+    settle_seconds: float = field(default=10.0, validator=validators.ge(0))
+    gap_seconds: float = field(default=5.0, validator=validators.ge(0))
+    damage_seconds: float = field(default=60.0, validator=validators.ge(0))
+    retry_damage_seconds: float = field(default=15.0, validator=validators.gt(0))
+
+
+@frozen
+class Assignment:
+    """From whom an origin is pulled.
+
+    Attributes:
+        peer: the source's name.
+        from_sequence: where it was told to begin.
+        gap_to: if the sequences from the log's next up to this one are given up, else None.
+        began: when, in seconds.
+    """
+
+    peer: str
+    from_sequence: int
+    gap_to: int | None
+    began: float
+
+
+@frozen
+class Start:
+    """Tell a peer to send an origin."""
+
+    peer: str
+    want: Want
+
+
+@frozen
+class Stop:
+    """Tell a peer to send an origin no more."""
+
+    peer: str
+    origin: Origin
+
+
+@frozen
+class GiveUp:
+    """Mark a gap up to a sequence: no peer has anything of the origin below it, nor beyond.
+
+    Attributes:
+        previous_header_crc: of the frame that ended there.
+    """
+
+    origin: Origin
+    to_sequence: int
+    previous_header_crc: int
+
+
+Decision = Start | Stop | GiveUp

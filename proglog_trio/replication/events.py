@@ -1,0 +1,85 @@
+"""What replication tells of itself, to be logged and counted."""
+
+from __future__ import annotations
+
+from attrs import define, frozen
+
+from ..errors import ProglogError
+from ..log.origin import Origin
+
+
+class PullRefused(ProglogError):
+    """A pull stream that must not be: another cluster's, or of a version that is not known."""
+
+
+class PeerLied(ProglogError):
+    """A peer sent what a correct one cannot: an origin that it was not asked for, a wrong sequence or CRC."""
+
+
+@frozen
+class Diverged:
+    """Two logs hold different frames under the same origin; nothing of the peer's is applied.
+
+    Attributes:
+        here, there: the places, in words.
+    """
+
+    peer: str
+    origin: Origin
+    here: str
+    there: str
+
+
+@frozen
+class GapMarked:
+    """This log will never have the sequences [from_sequence, to_sequence) of an origin."""
+
+    origin: Origin
+    from_sequence: int
+    to_sequence: int
+    reason: str
+
+
+@frozen
+class SourceEnded:
+    """A source could not go on with an origin: what comes next is damaged there."""
+
+    peer: str
+    origin: Origin
+    from_sequence: int
+
+
+ReplicationEvent = Diverged | GapMarked | SourceEnded
+
+
+@define
+class ReplicationCounters:
+    """What replication did since the node started.
+
+    Attributes:
+        frames_applied, records_applied, bytes_applied: pulled and appended.
+        frames_dropped, bytes_dropped: pulled although this log had them; after a change of source a few may be.
+        frames_ahead: pulled out of turn, from a source that was told to stop meanwhile.
+        gaps_marked, records_missing: sequences that were given up.
+        divergences: origins in which a peer's log was found to differ.
+        lies: streams that were ended because a peer sent what a correct one cannot.
+        frames_sent, bytes_sent: to pullers.
+        streams_ended_damaged: origins that a puller was told to get elsewhere, because they are damaged here.
+        acknowledgements_reached, acknowledgements_missed: produces that asked for more nodes than this one.
+    """
+
+    frames_applied: int = 0
+    records_applied: int = 0
+    bytes_applied: int = 0
+    frames_dropped: int = 0
+    bytes_dropped: int = 0
+    frames_ahead: int = 0
+    gaps_marked: int = 0
+    records_missing: int = 0
+    divergences: int = 0
+    lies: int = 0
+    frames_sent: int = 0
+    bytes_sent: int = 0
+    streams_ended_damaged: int = 0
+    acknowledgements_reached: int = 0
+    acknowledgements_missed: int = 0

@@ -1,0 +1,82 @@
+"""How far peers are behind this node, and this node behind them, in records."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from attrs import define, field, frozen
+
+from ..log.origin import Origin
+from .peers import PeerView
+from .replica import Replica
+
+BEHIND_LOOKS = 5
+
+
+@frozen
+class Lag:
+    """Records that one has and the other does not.
+
+    Attributes:
+        peer_behind: this node has them, the peer does not.
+        node_behind: the other way round.
+    """
+
+    peer_behind: int
+    node_behind: int
+
+
+def lag_of(replica: Replica, peer: PeerView) -> Lag:
+    """Return how far a peer and this node are apart, as far as the peer has said."""
+    mine = replica.log.origins
+    peer_behind = sum(
+        max(state.next - (held.next if (held := peer.ranges.get(origin)) else 0), 0) for origin, state in mine.items()
+    )
+    node_behind = sum(
+        max(held.next - (state.next if (state := mine.get(origin)) else 0), 0) for origin, held in peer.ranges.items()
+    )
+    return Lag(peer_behind, node_behind)
+
+
+@frozen
+class LagChange:
+    """A peer has fallen behind, or has caught up."""
+
+    peer: str
+    is_behind: bool
+    records: int
+
+
+@define(repr=False)
+class LagWatch:
+    """Notices when a peer falls behind and when it catches up.
+
+    A peer is behind while it lacks what this node had `BEHIND_LOOKS` looks ago: under load every peer lacks the newest.
+    """
+
+    replica: Replica
+    _history: deque[dict[Origin, int]] = field(factory=lambda: deque(maxlen=BEHIND_LOOKS))
+    _behind: set[str] = field(factory=set)
+
+    def look(self) -> Iterator[LagChange]:
+        """Yield what has changed since the last look."""
+        origins = self.replica.log.origins
+        due = self._history[0] if len(self._history) == BEHIND_LOOKS else {}
+        self._history.append({origin: state.next for origin, state in origins.items()})
+        peers = self.replica.plan.peers
+        self._behind.intersection_update(peers)
+        for name, peer in peers.items():
+            if not peer.connected or not peer.has_told:
+                continue
+            lacks = any(
+                (held.next if (held := peer.ranges.get(origin)) else 0) < following
+                for origin, following in due.items()
+                if origin in origins
+            )
+            if lacks and name not in self._behind:
+                self._behind.add(name)
+                yield LagChange(name, is_behind=True, records=lag_of(self.replica, peer).peer_behind)
+            elif not lacks and name in self._behind:
+                self._behind.discard(name)
+                yield LagChange(name, is_behind=False, records=0)

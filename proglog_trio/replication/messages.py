@@ -1,0 +1,162 @@
+"""What puller and source say to each other on a pull stream.
+
+The classes are those of proto/log/v1/replication.proto in a form that the logic works with; rpc/replication_messages.py
+turns one into the other.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from ..log.origin import Origin
+from ..log.segment_header import OriginState
+
+PROTOCOL_VERSION = 1
+
+
+@frozen
+class Hello:
+    """Who speaks.
+
+    Attributes:
+        cluster_name, node_name: of the node.
+        directory_id: the 8 bytes that name its data directory.
+        opened: when it opened the directory, in wall-clock milliseconds.
+        version: of the protocol.
+    """
+
+    cluster_name: str
+    node_name: str
+    directory_id: bytes
+    opened: int
+    version: int = PROTOCOL_VERSION
+
+
+@frozen
+class OriginRange:
+    """What a log durably has of one origin: the sequences [low, next) outside gaps.
+
+    Attributes:
+        last_header_crc: the CRC in its last frame's header, 0 without one: two logs with the same next and another CRC
+            have diverged.
+        gaps: the ranges (from, to) within [low, next) that it will never have.
+    """
+
+    low: int
+    next: int
+    last_header_crc: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of_state(cls, state: OriginState) -> OriginRange:
+        """Return what a log's state of an origin says."""
+        return cls(state.low, state.next, state.last_header_crc, state.gaps)
+
+    def gap_at(self, sequence: int) -> tuple[int, int] | None:
+        """Return the gap that a sequence lies in."""
+        for gap in self.gaps:
+            if gap[0] <= sequence < gap[1]:
+                return gap
+        return None
+
+    def available_from(self, sequence: int) -> int | None:
+        """Return the first sequence at or after this one that the log has; None if it has none."""
+        sequence = max(sequence, self.low)
+        while (gap := self.gap_at(sequence)) is not None:
+            sequence = gap[1]
+        return sequence if sequence < self.next else None
+
+    def missing(self) -> int:
+        """Return how many sequences lie in gaps."""
+        return sum(following - first for first, following in self.gaps)
+
+
+@frozen
+class Positions:
+    """What the sender's own log has: everything in a stream's first message, what has changed in later ones.
+
+    Attributes:
+        ranges: what it has.
+        forgotten: origins that it no longer knows.
+        writing: the origin under which it appends; None before its first append.
+    """
+
+    ranges: Mapping[Origin, OriginRange] = field(factory=dict)
+    forgotten: tuple[Origin, ...] = ()
+    writing: Origin | None = None
+
+
+@frozen
+class HolderNews:
+    """What the sender knows of a third node's disk.
+
+    Attributes:
+        directory_id: names the disk.
+        opened: see Hello.
+        nexts: per origin up to where it has it.
+    """
+
+    directory_id: bytes
+    opened: int
+    nexts: Mapping[Origin, int]
+
+
+@frozen
+class Want:
+    """Send an origin from the frame on that begins with this sequence."""
+
+    origin: Origin
+    from_sequence: int
+
+
+class EndReason(enum.Enum):
+    """Why a source sends no more of an origin that is wanted."""
+
+    MISSING = "missing"
+    """It does not have what comes next, and knows it: retention, or a gap of its own."""
+    DAMAGED = "damaged"
+    """It had it, and cannot read it any more."""
+
+
+@frozen
+class Ended:
+    """A source sends no more of an origin.
+
+    Attributes:
+        from_sequence: the first that it cannot send.
+        resumes_at: the first after it that it can; None: none so far.
+    """
+
+    origin: Origin
+    from_sequence: int
+    resumes_at: int | None
+    reason: EndReason
+
+
+@frozen
+class PullRequest:
+    """From the puller to the source."""
+
+    hello: Hello | None = None
+    positions: Positions | None = None
+    others: tuple[HolderNews, ...] = ()
+    wants: tuple[Want, ...] = ()
+    stops: tuple[Origin, ...] = ()
+
+
+@frozen
+class PullResponse:
+    """From the source to the puller.
+
+    Attributes:
+        frames: portable frames, one after the other.
+    """
+
+    hello: Hello | None = None
+    positions: Positions | None = None
+    others: tuple[HolderNews, ...] = ()
+    frames: bytes = b""
+    ended: tuple[Ended, ...] = ()

@@ -1,0 +1,123 @@
+"""Repairing this node's log with frames that peers have, while the node goes on."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+import trio
+from attrs import define, field
+
+from ..errors import LogClosed, LogReadOnly, ProglogError
+from ..log.damage_registry import Damage
+from ..log.frame import FrameHeader
+from ..log.log import Log
+from ..log.missing import Missing
+from ..log.repair_service import repair_segment
+from ..log.segment import SegmentFiles
+
+FetchFrames = Callable[[str, Missing], Awaitable[list[bytes]]]
+"""Asks the node at an address for frames; raises ProglogError where it cannot be asked."""
+
+FIRST_RETRY_SECONDS = 15.0
+LONGEST_RETRY_SECONDS = 600.0
+_logger = structlog.get_logger(__name__)
+
+
+@define(eq=False, repr=False)
+class Repairer:
+    """Looks after a log's damage: as soon as some is known, and again while some is left.
+
+    Attributes:
+        peers: gives the addresses of peers, those first that are likely to have what is missing.
+        attempts: how often a segment was tried.
+    """
+
+    log: Log
+    peers: Callable[[Missing], Iterable[str]]
+    fetch: FetchFrames
+    rng: random.Random
+    attempts: int = 0
+    _news: trio.Event = field(factory=trio.Event)
+
+    def look_again(self) -> None:
+        """Try soon what could not be repaired so far: somebody else may have it."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Repair until cancelled."""
+        token = trio.lowlevel.current_trio_token()
+
+        def note(_damage: Damage) -> None:
+            token.run_sync_soon(self.look_again)
+
+        stop = self.log.damage.watch(note)
+        wait = FIRST_RETRY_SECONDS
+        try:
+            while True:
+                repaired = await self._repair_all()
+                wait = FIRST_RETRY_SECONDS if repaired else min(wait * 2, LONGEST_RETRY_SECONDS)
+                with trio.move_on_after(wait * self.rng.uniform(0.5, 1.0) if len(self.log.damage) else math.inf):
+                    await self._news.wait()
+                self._news = trio.Event()
+        finally:
+            stop()
+
+    async def _repair_all(self) -> int:
+        """Try every segment in which there is damage; return how many offsets can be read again."""
+        repaired = 0
+        for files in self.log.damage.segments():
+            self.attempts += 1
+            try:
+                repaired += await self._repair(files)
+            except (LogReadOnly, LogClosed) as error:
+                _logger.warning("the log cannot be repaired now", reason=str(error))
+                break
+            except (ProglogError, OSError) as error:
+                _logger.error("a segment could not be repaired", segment=str(files.store), reason=str(error))
+        return repaired
+
+    async def _repair(self, files: SegmentFiles) -> int:
+        outcome = await repair_segment(self.log, files, self._fetch)
+        if outcome is None:
+            return 0
+        if outcome.repaired_offsets or outcome.rewritten:
+            _logger.info("the log was repaired", segment=str(files.store), records=outcome.repaired_offsets)
+        for refused in outcome.refused:
+            _logger.warning("a frame for the repair was refused", segment=str(files.store), reason=refused)
+        for left, place, reason in outcome.remaining:
+            _logger.warning("damage is left", segment=str(left.store), damage=str(place), reason=reason)
+        return outcome.repaired_offsets
+
+    async def _fetch(self, missing: Missing) -> list[bytes]:
+        """Return what peers have, asking one after the other until nothing is missing."""
+        found: dict[int, list[bytes]] = {}
+        for address in self.peers(missing):
+            try:
+                frames = await self.fetch(address, missing)
+            except ProglogError as error:
+                _logger.info("a peer could not be asked for what is damaged", rpc_addr=address, reason=str(error))
+                continue
+            for data in frames:
+                try:
+                    base = FrameHeader.decode(data).base_sequence
+                except ProglogError as error:
+                    _logger.warning("a peer sent what is no frame", rpc_addr=address, reason=str(error))
+                    break
+                if data not in found.setdefault(base, []):
+                    found[base].append(data)
+            if _covers(found, missing):
+                break
+        return [data for _, versions in sorted(found.items()) for data in versions]
+
+
+def _covers(found: dict[int, list[bytes]], missing: Missing) -> bool:
+    """Tell whether frames hold all that is missing. What they hold is checked elsewhere."""
+    sequence = missing.from_sequence
+    for base, versions in sorted(found.items()):
+        if base > sequence:
+            return False
+        sequence = max(sequence, *(FrameHeader.decode(data).next_sequence for data in versions))
+    return sequence >= missing.to_sequence

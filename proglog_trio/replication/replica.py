@@ -1,0 +1,322 @@
+"""A node's part in replication: what it has, what the others have, and what it pulls from whom.
+
+It knows frames, positions and times, and nothing of connections: sessions are opened and closed by whoever runs the
+streams, and hand over messages. The same code runs under gRPC and in simulated clusters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain
+
+from attrs import Factory, define, field, frozen, validators
+
+from ..errors import LogClosed, LogReadOnly
+from ..log.clock import to_milliseconds
+from ..log.log import Log
+from ..log.origin import Origin
+from ..log.segment_header import OriginState
+from .acknowledgements import Achieved, Acknowledgements
+from .applying import Applier
+from .decisions import GiveUp, PlanConfig, Start
+from .events import Diverged, PeerLied, ReplicationCounters, ReplicationEvent
+from .holders import Holders
+from .messages import Hello, HolderNews, OriginRange, Positions
+from .plan import PullPlan
+from .pull import PullSession
+from .source import SourceSession
+from .teller import Teller
+
+MOST_ORIGINS = 65_536
+
+
+@frozen(kw_only=True)
+class ReplicationConfig:
+    """How a node replicates. Times are in seconds.
+
+    Attributes:
+        plan: see PlanConfig.
+        acknowledgement_seconds: how often a puller tells a source that its records have arrived, at most.
+        position_seconds: how often everything else about positions is told, at most; with many peers, more rarely.
+        position_seconds_per_peer: by so much for each peer.
+        origin_retention_seconds: an origin that nobody writes and of which no log has anything left is forgotten so
+            long after its last frame.
+    """
+
+    plan: PlanConfig = Factory(PlanConfig)
+    acknowledgement_seconds: float = field(default=0.005, validator=validators.ge(0))
+    position_seconds: float = field(default=0.1, validator=validators.ge(0))
+    position_seconds_per_peer: float = field(default=0.02, validator=validators.ge(0))
+    origin_retention_seconds: float = field(default=30 * 86_400.0, validator=validators.ge(0))
+
+
+@define(eq=False, repr=False)
+class Replica:
+    """A node's part in replication.
+
+    Attributes:
+        log: this node's.
+        hello: what it says of itself.
+        clock: seconds, monotonic.
+        emit: is told what happens.
+        on_decide: called when next_deadline may have changed.
+    """
+
+    log: Log
+    hello: Hello
+    clock: Callable[[], float]
+    emit: Callable[[ReplicationEvent], None]
+    config: ReplicationConfig
+    counters: ReplicationCounters = Factory(ReplicationCounters)
+    on_decide: Callable[[], None] = lambda: None
+    plan: PullPlan = field(init=False)
+    holders: Holders = field(init=False)
+    acknowledgements: Acknowledgements = field(init=False)
+    pulls: dict[str, PullSession] = Factory(dict)
+    sources: set[SourceSession] = Factory(set)
+    # The directory ids of members that are alive, by their names: what a dead disk held counts for nothing.
+    living: dict[str, bytes] = Factory(dict)
+    _seen: dict[Origin, OriginState] = Factory(dict)
+    _forget_watch: Callable[[], None] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.plan = PullPlan(self.hello.node_name, self.log.planned_origins.get, self.config.plan)
+        self.holders = Holders(self.hello.directory_id, self._held_more)
+        self.acknowledgements = Acknowledgements(self._holders_of)
+        self._seen = dict(self.log.origins)
+        self._forget_watch = self.log.notify_durable(self._log_changed)
+
+    def close(self) -> None:
+        """End all waits; no session is open any more."""
+        self._forget_watch()
+        self.acknowledgements.end_all()
+
+    # -- this node -----------------------------------------------------------------------------------------------------
+
+    @property
+    def writing(self) -> Origin | None:
+        """The origin under which this node appends; None before its first append, or that is durable."""
+        return self.log.own_origin
+
+    def _log_changed(self) -> None:
+        """Tell the others what is durable now."""
+        self.plan.own = self.writing
+        if self.log.read_only_reason is not None and not self.plan.paused:
+            self.plan.paused = True
+            self.plan.touch_all()
+            self.decide()
+        origins = self.log.origins
+        changed = [origin for origin, state in origins.items() if self._seen.get(origin) is not state]
+        if not changed:
+            return
+        self._seen.update((origin, origins[origin]) for origin in changed)
+        for pull in self.pulls.values():
+            writing = self.plan.peers[pull.peer].writing
+            pull.teller.note(changed, urgent=writing is not None and writing in changed)
+            pull.on_ready()
+        for source in self.sources:
+            source.teller.note(changed, urgent=False)
+            source.on_ready()
+
+    def forget_old_origins(self) -> int:
+        """Drop origins that nobody writes and of which no log that is known has anything left; return how many."""
+        oldest = self.log.wall_clock() - int(self.config.origin_retention_seconds * 1000)
+        written = self._written()
+        old = [
+            origin
+            for origin, state in self.log.origins.items()
+            if state.low == state.next
+            and to_milliseconds(state.last_log_time) < oldest
+            and origin not in written
+            and not any(
+                (held := peer.ranges.get(origin)) is not None and held.low < held.next
+                for peer in self.plan.peers.values()
+            )
+        ]
+        forgotten = self.log.forget_origins(old)
+        for origin in forgotten:
+            self._seen.pop(origin, None)
+        self.plan.forget(forgotten)
+        self.holders.forget_origins(forgotten)
+        for session in self._sessions():
+            session.teller.note_forgotten(forgotten)
+            session.on_ready()
+        return len(forgotten)
+
+    def _sessions(self) -> Iterable[PullSession | SourceSession]:
+        return chain(self.pulls.values(), self.sources)
+
+    # -- members -------------------------------------------------------------------------------------------------------
+
+    def joined(self, name: str) -> None:
+        """Take note of a peer; a stream to it may be opened."""
+        self.plan.joined(name, self.clock())
+        self._peers_changed()
+
+    def left(self, name: str) -> None:
+        """Take note that a peer is no member any more; the stream to it is closed."""
+        self.plan.left(name)
+        self.living.pop(name, None)
+        self._peers_changed()
+
+    def alive(self, name: str, directory_id: bytes) -> None:
+        """Take note of a member's disk, which counts for acknowledgements while the member is alive."""
+        self.living[name] = directory_id
+
+    def _peers_changed(self) -> None:
+        slow = self.config.position_seconds + self.config.position_seconds_per_peer * len(self.plan.peers)
+        for session in self._sessions():
+            session.teller.slow_seconds = slow
+        self.decide()
+
+    # -- streams -------------------------------------------------------------------------------------------------------
+
+    def _new_teller(self) -> Teller:
+        slow = self.config.position_seconds + self.config.position_seconds_per_peer * len(self.plan.peers)
+        return Teller(self.config.acknowledgement_seconds, slow)
+
+    def open_pull(self, name: str) -> PullSession:
+        """Begin to pull from a peer that has joined, on a stream that is open."""
+        applier = Applier(self.log, name, self.counters, self._emit)
+        session = PullSession(self, name, self._new_teller(), applier)
+        self.pulls[name] = session
+        return session
+
+    def close_pull(self, session: PullSession) -> None:
+        """The stream is gone."""
+        if self.pulls.get(session.peer) is session:
+            del self.pulls[session.peer]
+            self.plan.disconnected(session.peer, self.clock())
+            self.decide()
+
+    def open_source(self) -> SourceSession:
+        """Begin to serve a puller."""
+        session = SourceSession(self, self._new_teller())
+        self.sources.add(session)
+        return session
+
+    def close_source(self, session: SourceSession) -> None:
+        """The stream is gone."""
+        self.sources.discard(session)
+
+    def greeted(self, session: PullSession, hello: Hello) -> None:
+        """A source has said who it is."""
+        self.living[session.peer] = hello.directory_id
+        self.plan.connected(session.peer, hello.directory_id)
+        self._tell_of_others(session.teller)
+
+    def pulled_by(self, session: SourceSession) -> None:
+        """A puller has said who it is."""
+        self._tell_of_others(session.teller)
+
+    def _tell_of_others(self, teller: Teller) -> None:
+        written = self._written()
+        for directory_id in self.holders.known():
+            teller.note_other(directory_id, written)
+
+    def _written(self) -> set[Origin]:
+        """Return the origins that somebody writes, as far as this node knows."""
+        written = {peer.writing for peer in self.plan.peers.values()} | {self.writing}
+        return {origin for origin in written if origin is not None}
+
+    # -- news ----------------------------------------------------------------------------------------------------------
+
+    def take_positions(self, name: str, positions: Positions) -> None:
+        """Take what a source says that it has.
+
+        Raises:
+            PeerLied: it says more than any node has.
+        """
+        peer = self.plan.peers[name]
+        if len(peer.ranges) + len(positions.ranges) > MOST_ORIGINS:
+            raise PeerLied(f"{name} says that it has more than {MOST_ORIGINS} origins")
+        session = self.pulls[name]
+        if session.hello is not None:
+            nexts = {origin: held.next for origin, held in positions.ranges.items()}
+            self.holders.learn(session.hello.directory_id, session.hello.opened, nexts)
+        for origin in self.plan.positions(name, positions):
+            mine = self.log.planned_origins[origin]
+            self._emit(
+                Diverged(name, origin, _place_of(OriginRange.of_state(mine)), _place_of(positions.ranges[origin]))
+            )
+
+    def take_news(self, others: Iterable[HolderNews]) -> None:
+        """Take what a node says about third ones."""
+        for news in others:
+            self.holders.learn(news.directory_id, news.opened, news.nexts)
+
+    def _emit(self, event: ReplicationEvent) -> None:
+        if isinstance(event, Diverged):
+            self.counters.divergences += 1
+        self.emit(event)
+
+    def _held_more(self, directory_id: bytes, origins: Collection[Origin]) -> None:
+        written = self._written().intersection(origins)
+        if written:
+            for session in self._sessions():
+                session.teller.note_other(directory_id, written)
+                session.on_ready()
+        self.acknowledgements.held_more(origins)
+
+    # -- acknowledgements ----------------------------------------------------------------------------------------------
+
+    def _holders_of(self, origin: Origin, end: int) -> int:
+        return self.holders.count(origin, end, set(self.living.values()))
+
+    def wait_acknowledged(
+        self, origin: Origin, end: int, wanted: int, seconds: float, done: Callable[[Achieved], None]
+    ) -> None:
+        """Call done once so many nodes, this one included, have what it has below a sequence, or after some time."""
+
+        def settle(achieved: Achieved) -> None:
+            if achieved.reached:
+                self.counters.acknowledgements_reached += 1
+            else:
+                self.counters.acknowledgements_missed += 1
+            done(achieved)
+
+        self.acknowledgements.wait(origin, end, wanted, self.clock() + seconds, settle)
+        self.on_decide()
+
+    # -- decisions -----------------------------------------------------------------------------------------------------
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When advance must be called, if nothing happens before; in seconds."""
+        deadlines = (self.plan.next_deadline, self.acknowledgements.next_deadline)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def advance(self) -> None:
+        """Do what is due."""
+        self.acknowledgements.advance(self.clock())
+        self.decide()
+
+    def decide(self) -> None:
+        """Decide whom to pull from, and tell them."""
+        for decision in self.plan.decide(self.clock()):
+            if isinstance(decision, GiveUp):
+                self._give_up(decision)
+                continue
+            session = self.pulls.get(decision.peer)
+            if session is None:
+                continue
+            if isinstance(decision, Start):
+                session.want(decision.want)
+            else:
+                session.stop(decision.origin)
+        self.on_decide()
+
+    def _give_up(self, decision: GiveUp) -> None:
+        state = self.log.planned_origins.get(decision.origin, OriginState())
+        applier = Applier(self.log, self.hello.node_name, self.counters, self._emit)
+        with contextlib.suppress(LogReadOnly, LogClosed):  # then nothing is pulled, either
+            applier.mark_gap(decision.origin, state.next, decision.to_sequence, decision.previous_header_crc)
+
+    def tell(self, teller: Teller) -> tuple[Positions | None, tuple[HolderNews, ...]]:
+        """Return what the other side of a stream is to be told now."""
+        return teller.take(self.clock(), self.log.origins, self.writing, self.holders)
+
+
+def _place_of(held: OriginRange) -> str:
+    return f"sequences {held.low} to {held.next - 1}, the last header's CRC {held.last_header_crc:#010x}"

@@ -1,0 +1,118 @@
+"""The source's side of one pull stream: what it says, and what the puller wants. Reading is in source_reader.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import Factory, define
+
+from ..log.origin import Origin
+from .events import PeerLied
+from .messages import Ended, EndReason, Hello, PullRequest, PullResponse, Want
+from .pull import check_hello
+from .source_reader import WantChanges
+from .teller import Teller
+
+if TYPE_CHECKING:
+    from .replica import Replica
+
+MOST_WANTS = 65_536
+
+
+@define(eq=False, repr=False)
+class SourceSession:
+    """One stream from a puller.
+
+    Attributes:
+        hello: who pulls, once known.
+        on_ready: called when there may be something to send.
+    """
+
+    replica: Replica
+    teller: Teller
+    on_ready: Callable[[], None] = lambda: None
+    hello: Hello | None = None
+    wanted: set[Origin] = Factory(set)
+    _said_hello: bool = False
+    _wants: dict[Origin, Want] = Factory(dict)
+    _stops: dict[Origin, None] = Factory(dict)
+    _ended: list[Ended] = Factory(list)
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def received(self, request: PullRequest) -> None:
+        """Take a request.
+
+        Raises:
+            PullRefused: the puller is of another cluster, or speaks another version.
+            PeerLied: it does what a correct one cannot.
+        """
+        if self.hello is None:
+            if request.hello is None:
+                raise PeerLied("the puller says nothing of itself")
+            check_hello(self.replica.hello, request.hello)
+            self.hello = request.hello
+            self.teller.listener = request.hello.directory_id
+            self.replica.pulled_by(self)
+        if request.positions is not None:
+            nexts = {origin: held.next for origin, held in request.positions.ranges.items()}
+            self.replica.holders.learn(self.hello.directory_id, self.hello.opened, nexts)
+        self.replica.take_news(request.others)
+        for origin in request.stops:
+            self._wants.pop(origin, None)
+            self._stops[origin] = None
+            self.wanted.discard(origin)
+        for want in request.wants:
+            self._wants[want.origin] = want
+            self.wanted.add(want.origin)
+        if len(self.wanted) > MOST_WANTS:
+            raise PeerLied(f"the puller wants more than {MOST_WANTS} origins")
+        self.on_ready()
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When there is something to say, in seconds; None: there is nothing. Frames are not counted."""
+        if self.hello is None:
+            return None
+        if not self._said_hello or self._ended:
+            return float("-inf")
+        return self.teller.deadline(self.replica.writing)
+
+    def next_response(self) -> PullResponse | None:
+        """Return what is to be said now, frames apart, or None."""
+        if self.hello is None:
+            return None
+        hello = None if self._said_hello else self.replica.hello
+        positions, others = self.replica.tell(self.teller)
+        ended, self._ended = tuple(self._ended), []
+        if not (hello or positions or others or ended):
+            return None
+        self._said_hello = True
+        return PullResponse(hello, positions, others, b"", ended)
+
+    @property
+    def has_want_changes(self) -> bool:
+        """Whether the reader must be told of other wants."""
+        return bool(self._wants or self._stops)
+
+    def take_want_changes(self) -> WantChanges:
+        """Return what the reader must be told."""
+        changes = WantChanges(tuple(self._stops), tuple(self._wants.values()))
+        self._wants, self._stops = {}, {}
+        return changes
+
+    def frames_read(self, frames: int, size: int, ended: Sequence[Ended]) -> None:
+        """Take note of what the reader found."""
+        counters = self.replica.counters
+        counters.frames_sent += frames
+        counters.bytes_sent += size
+        for each in ended:
+            if each.origin in self._wants:
+                continue  # it was wanted anew meanwhile, and the reader will say so again
+            self._ended.append(each)
+            self.wanted.discard(each.origin)
+            if each.reason is EndReason.DAMAGED:
+                counters.streams_ended_damaged += 1

@@ -1,0 +1,75 @@
+"""What a node says of its log, and of how far the others are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from .._proto.log import v1 as log_v1
+from ..log.origin import Origin
+from ..log.segment_header import OriginState
+from ..replication.lag import lag_of
+from ..replication.messages import OriginRange
+from ..replication.peer import Peer
+from ..replication.replica import Replica
+from ..replication.replicator import Replicator
+
+
+def status_of(replicator: Replicator, rpc_addr: str, cluster_size: int | None) -> log_v1.GetStatusResponse:
+    """Return what a node says of itself and its peers."""
+    replica = replicator.replica
+    log, hello = replica.log, replica.hello
+    return log_v1.GetStatusResponse(
+        node_name=hello.node_name,
+        cluster_name=hello.cluster_name,
+        cluster_size=cluster_size or 0,
+        rpc_addr=rpc_addr,
+        directory_id=hello.directory_id,
+        lowest_offset=log.lowest_offset,
+        next_offset=log.next_offset,
+        read_only_reason=log.read_only_reason or "",
+        origins=[_origin(replica, origin, state) for origin, state in sorted(log.origins.items())],
+        peers=[_peer(replica, peer) for _, peer in sorted(replicator.peers.items())],
+        counters=_counters(replica, [log.counters, replica.counters]),
+    )
+
+
+def _counters(replica: Replica, counted: Sequence[attrs.AttrsInstance]) -> dict[str, int]:
+    counters = {name: number for each in counted for name, number in attrs.asdict(each).items()}
+    counters["acknowledgements_waiting"] = replica.acknowledgements.waiting
+    return counters
+
+
+def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.OriginStatus:
+    plan = replica.plan
+    assignment = plan.assigned.get(origin)
+    most = max((peer.ranges[origin].next for peer in plan.showing_more(origin, state.next)), default=state.next)
+    written_by = replica.hello.node_name if origin == replica.writing else plan.writer_of(origin)
+    return log_v1.OriginStatus(
+        origin=origin.data,
+        low=state.low,
+        next=state.next,
+        written_by=written_by or "",
+        pulled_from=assignment.peer if assignment is not None else "",
+        behind=most - state.next,
+        missing=OriginRange.of_state(state).missing(),
+    )
+
+
+def _peer(replica: Replica, peer: Peer) -> log_v1.PeerStatus:
+    view = replica.plan.peers[peer.name]
+    lag = lag_of(replica, view)
+    return log_v1.PeerStatus(
+        name=peer.name,
+        rpc_addr=peer.address,
+        directory_id=view.directory_id or b"",
+        connected=view.connected,
+        problem=peer.problem or "",
+        peer_behind=lag.peer_behind,
+        node_behind=lag.node_behind,
+        places=[
+            log_v1.OriginPlace(origin=origin.data, low=held.low, next=held.next)
+            for origin, held in sorted(view.ranges.items())
+        ],
+    )

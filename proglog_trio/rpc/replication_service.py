@@ -1,0 +1,133 @@
+"""The Replication service, log.v1.Replication: serves those who pull from this node (asyncio flavour)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Executor
+
+from attrs import field, frozen, validators
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Stream
+
+from .._proto.log import v1 as log_v1
+from ..replication.events import PullRefused
+from ..replication.replica import Replica
+from ..replication.source import SourceSession
+from ..replication.source_reader import FrameSource, SourceAnswer
+from .calls import receive_available, receive_only, send_encoded, wait_writable
+from .disk_calls import DiskCalls
+from .replication_messages import encode_fetched, encode_frames, encode_response, origin_of, request_of_message
+from .wakeups import wait_until
+
+SERVICE_NAME = "log.v1.Replication"
+_RECEIVE_BYTES = 64 * 1024
+
+_PullStream = Stream[log_v1.PullRequest, log_v1.PullResponse]
+
+
+@frozen(kw_only=True)
+class ReplicationServiceConfig:
+    """The service's limits.
+
+    Attributes:
+        answer_bytes: how many bytes of frames one message holds, from each of the two places that are read; one frame
+            may be larger.
+    """
+
+    answer_bytes: int = field(default=512 * 1024, validator=validators.ge(1))
+
+
+@frozen(eq=False)
+class ReplicationService:
+    """The service.
+
+    Attributes:
+        replica: this node's part in replication.
+        executor: has the threads that read the log.
+    """
+
+    replica: Replica
+    executor: Executor
+    config: ReplicationServiceConfig = field(factory=ReplicationServiceConfig)
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Return the methods by their paths, for grpclib."""
+        return {
+            f"/{SERVICE_NAME}/Pull": Handler(
+                self._pull, Cardinality.STREAM_STREAM, log_v1.PullRequest, log_v1.PullResponse
+            ),
+            f"/{SERVICE_NAME}/FetchFrames": Handler(
+                self._fetch_frames, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
+            ),
+        }
+
+    async def _pull(self, stream: _PullStream) -> None:
+        await stream.send_initial_metadata()
+        session = self.replica.open_source()
+        try:
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._send(stream, session))
+                await self._receive(stream, session)
+                sending.cancel()
+        finally:
+            self.replica.close_source(session)
+
+    async def _fetch_frames(self, stream: Stream[log_v1.FetchFramesRequest, log_v1.FetchFramesResponse]) -> None:
+        request = await receive_only(stream)
+        cluster_name = self.replica.hello.cluster_name
+        if request.cluster_name != cluster_name:
+            raise PullRefused(f"this node is of the cluster {cluster_name!r}, not of {request.cluster_name!r}")
+        origin = origin_of(request.origin)
+        sequence = request.from_sequence
+        with DiskCalls[FrameSource](self.executor) as disk:
+            while sequence < request.to_sequence:
+                await wait_writable(stream)
+                found = await disk.begin(
+                    self.replica.log.frames, origin, sequence, request.to_sequence, self.config.answer_bytes
+                )
+                sequence = found.next_sequence
+                if found.frames:
+                    await send_encoded(stream, encode_fetched(tuple(found.frames)), 1)
+
+    async def _receive(self, stream: _PullStream, session: SourceSession) -> None:
+        while messages := await receive_available(stream, _RECEIVE_BYTES):
+            for message in messages:
+                session.received(request_of_message(message))
+
+    async def _send(self, stream: _PullStream, session: SourceSession) -> None:
+        ready = asyncio.Event()
+        session.on_ready = ready.set
+        log = self.replica.log
+        with DiskCalls[FrameSource](self.executor) as disk:
+            source = await disk.open(FrameSource, log)
+            read_to, is_done = -1, True
+            ahead: asyncio.Future[SourceAnswer] | None = None
+            while True:
+                ready.clear()
+                while (response := session.next_response()) is not None:
+                    await wait_writable(stream)
+                    await send_encoded(stream, encode_response(response), 1)
+                if ahead is None:
+                    is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
+                    if not (session.has_want_changes or is_behind):
+                        await wait_until(ready, session.deadline, self.replica.clock)
+                        continue
+                    await wait_writable(stream)
+                    ahead = self._read(disk, source, session)
+                answer = await ahead
+                ahead = None
+                read_to, is_done = answer.read_to, answer.is_done
+                size = sum(map(len, answer.frames))
+                session.frames_read(len(answer.frames), size, answer.ended)
+                if answer.frames:
+                    window = await wait_writable(stream)
+                    if size <= window and (not is_done or read_to < log.next_offset):
+                        # The puller takes this answer at once, so the next may be read meanwhile.
+                        ahead = self._read(disk, source, session)
+                    await send_encoded(stream, encode_frames(answer.frames), 1)
+
+    def _read(
+        self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
+    ) -> asyncio.Future[SourceAnswer]:
+        return disk.begin(source.read, session.take_want_changes(), self.config.answer_bytes)

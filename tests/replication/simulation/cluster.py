@@ -1,0 +1,492 @@
+"""A cluster of replicas in memory: real logs on simulated disks, streams of messages, and simulated time."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from attrs import Factory, define, field
+
+from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
+from proglog_trio.log.batch import Appended
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.fetched import FetchedFrames
+from proglog_trio.log.origin import Origin
+from proglog_trio.log.retention import removable, remove_files
+from proglog_trio.log.scrub import Scrub
+from proglog_trio.log.walk import StoredFrame
+from proglog_trio.replication.acknowledgements import Achieved
+from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
+from proglog_trio.replication.messages import Hello, PullRequest, PullResponse
+from proglog_trio.replication.pull import PullSession
+from proglog_trio.replication.replica import Replica, ReplicationConfig
+from proglog_trio.replication.source import SourceSession
+from proglog_trio.replication.source_reader import FrameSource
+
+from ...log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_everything
+from ...log.simulated_disk import Loss, SimulatedDisk
+from .network import Network, Stream
+
+MOST_IN_FLIGHT = 4
+READ_BYTES = 4096
+FAILURE_SECONDS = 5.0
+"""So long after the last sign of life the membership calls a node failed."""
+
+
+@define(eq=False, repr=False)
+class Life:
+    """One run of a node's process."""
+
+    opened: OpenLog
+    replica: Replica
+    is_running: bool = True
+    commit_scheduled: bool = False
+    wake_at: float | None = None
+    pulls: dict[str, PullLink] = Factory(dict)
+
+
+@define(eq=False, repr=False)
+class PullLink:
+    """A pull stream to a peer, between the two sessions."""
+
+    cluster: Cluster
+    puller: Node
+    source: Node
+    stream: Stream = field(init=False)
+    pull: PullSession = field(init=False)
+    served: SourceSession = field(init=False)
+    reader: FrameSource = field(init=False)
+    puller_life: Life = field(init=False)
+    source_life: Life = field(init=False)
+    read_to: int = -1
+    is_done: bool = False
+    is_closed: bool = False
+    is_blocked: bool = False
+    arrived: deque[PullResponse] = Factory(deque)
+    poll_at: dict[bool, float] = Factory(dict)
+
+    def open(self) -> None:
+        assert self.puller.life is not None
+        assert self.source.life is not None
+        self.puller_life, self.source_life = self.puller.life, self.source.life
+        self.stream = Stream.open(
+            self.cluster.network,
+            self.puller.name,
+            self.source.name,
+            (self.close, lambda: None),
+            lambda name: self.cluster.nodes[name].is_paused,
+        )
+        self.pull = self.puller_life.replica.open_pull(self.source.name)
+        self.served = self.source_life.replica.open_source()
+        self.reader = FrameSource(self.source_life.opened.log)
+        self.pull.on_ready = lambda: self.poll(True)
+        self.pull.on_room = self.go_on
+        self.served.on_ready = lambda: self.poll(False)
+        self.poll(True)
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.stream.break_off()
+        if self.puller_life.is_running:
+            self.puller_life.pulls.pop(self.source.name, None)
+            self.puller_life.replica.close_pull(self.pull)
+            self.cluster.dial_later(self.puller, self.source.name)
+        if self.source_life.is_running:
+            self.source_life.replica.close_source(self.served)
+            self.reader.close()
+
+    # -- both directions -----------------------------------------------------------------------------------------------
+
+    def poll(self, is_puller: bool, after: float = 0.0) -> None:
+        """Let one side look for what it has to send."""
+        at = self.cluster.network.now + after
+        if is_puller in self.poll_at and self.poll_at[is_puller] <= at:
+            return
+        self.poll_at[is_puller] = at
+        self.cluster.network.after(after, lambda: self._poll(is_puller, at))
+
+    def _poll(self, is_puller: bool, at: float) -> None:
+        if self.is_closed or self.poll_at.get(is_puller) != at:
+            return
+        del self.poll_at[is_puller]
+        node = self.puller if is_puller else self.source
+        if node.is_paused:
+            self.poll(is_puller, 0.5)
+            return
+        if is_puller:
+            while (request := self.pull.next_request()) is not None:
+                self.stream.send(True, partial(self.at_source, request))
+            deadline = self.pull.deadline
+        else:
+            self._serve()
+            deadline = self.served.deadline
+        if deadline is not None and not self.is_closed:
+            self.poll(is_puller, max(deadline - self.cluster.network.now, 0.0005))
+
+    def _serve(self) -> None:
+        while (response := self.served.next_response()) is not None:
+            self.stream.send(False, partial(self.at_puller, response))
+        log = self.source_life.opened.log
+        while self.stream.in_flight(False) + len(self.arrived) < MOST_IN_FLIGHT and (
+            self.served.has_want_changes or not self.is_done or self.read_to < log.next_offset
+        ):
+            answer = self.reader.read(self.served.take_want_changes(), READ_BYTES)
+            self.read_to, self.is_done = answer.read_to, answer.is_done
+            data = b"".join(answer.frames)
+            self.served.frames_read(len(answer.frames), len(data), answer.ended)
+            if data:
+                self.stream.send(False, partial(self.at_puller, PullResponse(frames=data)))
+            while (response := self.served.next_response()) is not None:
+                self.stream.send(False, partial(self.at_puller, response))
+
+    def at_source(self, request: PullRequest) -> None:
+        try:
+            self.served.received(request)
+        except (PullRefused, PeerLied) as error:
+            self.cluster.problems.append(error)
+            self.close()
+
+    def at_puller(self, response: PullResponse) -> None:
+        self.arrived.append(response)
+        self._take_arrived()
+
+    def _take_arrived(self) -> None:
+        while self.arrived and not self.is_blocked and not self.is_closed:
+            response = self.arrived.popleft()
+            self._apply(partial(self.pull.received, response))
+            self.poll(False)
+
+    def go_on(self) -> None:
+        self.is_blocked = False
+        self._apply(self.pull.apply)
+        self._take_arrived()
+
+    def _apply(self, apply: Callable[[], bool]) -> None:
+        if self.is_closed:
+            return
+        try:
+            self.is_blocked = not apply()
+        except (LogReadOnly, LogClosed):
+            self.close()
+        except (PullRefused, PeerLied) as error:
+            if isinstance(error, PeerLied):
+                self.puller_life.replica.counters.lies += 1
+            self.cluster.problems.append(error)
+            self.close()
+
+
+@define(eq=False, repr=False)
+class Node:
+    """A node: its disk outlives its processes."""
+
+    name: str
+    disk: SimulatedDisk
+    config: LogConfig
+    life: Life | None = None
+    is_paused: bool = False
+    lives: int = 0
+    backoff: float = 0.25
+    members: set[str] = Factory(set)
+
+    @property
+    def running(self) -> Life:
+        assert self.life is not None
+        return self.life
+
+
+@define(eq=False, repr=False)
+class Cluster:
+    """Nodes on one network.
+
+    Attributes:
+        acknowledged: what was acknowledged: origin, sequence, value, the node, and how many nodes were said to have it.
+    """
+
+    seed: int
+    config: ReplicationConfig = Factory(ReplicationConfig)
+    log_config: LogConfig = field(factory=lambda: LogConfig(DIRECTORY, segment_bytes=8192, index_interval_bytes=512))
+    rng: random.Random = field(init=False)
+    network: Network = field(init=False)
+    nodes: dict[str, Node] = Factory(dict)
+    acknowledged: list[tuple[Origin, int, bytes, str, int]] = Factory(list)
+    problems: list[ProglogError] = Factory(list)
+    events: list[tuple[str, ReplicationEvent]] = Factory(list)
+    produced: int = 0
+    repaired_offsets: int = 0
+    wall_offset: dict[str, int] = Factory(dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.rng = random.Random(f"cluster {self.seed}")
+        self.network = Network(random.Random(f"network {self.seed}"))
+        self._watch_members()
+
+    @property
+    def now(self) -> float:
+        return self.network.now
+
+    def run(self, seconds: float) -> None:
+        self.network.run(seconds)
+
+    def add(self, name: str, disk: SimulatedDisk | None = None, config: LogConfig | None = None) -> Node:
+        disk = disk if disk is not None else SimulatedDisk(random.Random(f"disk {self.seed} {name}"))
+        node = self.nodes[name] = Node(name, disk, config if config is not None else self.log_config)
+        self.start(node)
+        return node
+
+    def start(self, node: Node) -> Life:
+        assert node.life is None
+        node.lives += 1
+        offset = self.wall_offset.setdefault(node.name, self.rng.randrange(-2000, 2000))
+
+        def wall_clock() -> int:
+            return NOON + offset + int(self.network.now * 1000)
+
+        opened = OpenLog.open(
+            node.disk, seed=hash((self.seed, node.name, node.lives)) % 2**32, wall_clock=wall_clock, config=node.config
+        )
+        hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, wall_clock())
+        replica = Replica(
+            opened.log,
+            hello,
+            lambda: self.network.now,
+            lambda event: self.events.append((node.name, event)),
+            self.config,
+        )
+        life = node.life = Life(opened, replica)
+        opened.log.on_work = lambda work: self._work(node, life, work)
+        replica.on_decide = lambda: self._wake(node, life)
+        node.members = set()
+        node.backoff = 0.25
+        return life
+
+    # -- a node's own tasks --------------------------------------------------------------------------------------------
+
+    def _work(self, node: Node, life: Life, work: object) -> None:
+        life.opened.work.extend(work)  # type: ignore[arg-type]
+        if not life.commit_scheduled:
+            life.commit_scheduled = True
+            self.network.after(self.rng.uniform(0.0005, 0.004), lambda: self._commit(node, life))
+
+    def _commit(self, node: Node, life: Life) -> None:
+        if not life.is_running:
+            return
+        if node.is_paused:
+            self.network.after(0.5, lambda: self._commit(node, life))
+            return
+        life.commit_scheduled = False
+        life.opened.commit()
+
+    def _wake(self, node: Node, life: Life) -> None:
+        deadline = life.replica.next_deadline
+        if deadline is None or (life.wake_at is not None and life.wake_at <= deadline):
+            return
+        life.wake_at = deadline
+
+        def wake() -> None:
+            if not life.is_running or life.wake_at != deadline:
+                return
+            life.wake_at = None
+            if node.is_paused:
+                life.wake_at = self.now + 0.5
+                self.network.after(0.5, wake_later)
+                return
+            life.replica.advance()
+
+        def wake_later() -> None:
+            life.wake_at = None
+            if life.is_running:
+                self._wake(node, life)
+
+        self.network.after(max(deadline - self.now, 0.001), wake)
+
+    # -- membership, by an oracle --------------------------------------------------------------------------------------
+
+    def _watch_members(self) -> None:
+        for node in self.nodes.values():
+            if node.life is not None and not node.is_paused:
+                self._watch(node)
+        self.network.after(1.0, self._watch_members)
+
+    def _watch(self, node: Node) -> None:
+        for other in self.nodes.values():
+            if other is node:
+                continue
+            alive = (
+                other.life is not None
+                and not other.is_paused
+                and self.network.cut_for(node.name, other.name) < FAILURE_SECONDS
+            )
+            if alive and other.name not in node.members:
+                node.members.add(other.name)
+                node.running.replica.joined(other.name)
+                self.dial_later(node, other.name)
+            elif not alive and other.name in node.members:
+                node.members.discard(other.name)
+                link = node.running.pulls.get(other.name)
+                if link is not None:
+                    link.close()
+                node.running.replica.left(other.name)
+
+    # -- repair --------------------------------------------------------------------------------------------------------
+
+    def keep_repairing(self, seconds: float = 10.0) -> None:
+        """Let every node scrub its log and repair it with what reachable members have, again and again."""
+        for node in self.live:
+            if not node.is_paused and node.running.opened.log.read_only_reason is None:
+                self.repair(node)
+        self.network.after(seconds, lambda: self.keep_repairing(seconds))
+
+    def repair(self, node: Node) -> None:
+        log = node.running.opened.log
+        scrub = Scrub(log.catalog)
+        while not scrub.finished:
+            scrub.step(1 << 20)
+        for files in log.damage.segments():
+            if files == log.catalog.active.files:
+                log.roll()
+                node.running.opened.commit()
+            if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
+                continue
+            fetched = FetchedFrames()
+            for missing in plan.missing:
+                for other in self.live:
+                    if other.name in node.members and not other.is_paused:
+                        found = other.running.opened.log.frames(
+                            missing.origin, missing.from_sequence, missing.to_sequence, 1 << 24
+                        )
+                        fetched.add_all(found.frames)
+            outcome = plan.rebuild(fetched)
+            self.repaired_offsets += outcome.repaired_offsets
+
+    def dial_later(self, node: Node, name: str) -> None:
+        wait = node.backoff * self.rng.uniform(0.5, 1.0)
+        life = node.life
+        self.network.after(wait, lambda: self._dial(node, life, name))
+
+    def _dial(self, node: Node, life: Life | None, name: str) -> None:
+        if node.life is not life or life is None or name not in node.members or name in life.pulls:
+            return
+        other = self.nodes[name]
+        reachable = self.network.reaches(node.name, name) and self.network.reaches(name, node.name)
+        if other.life is None or node.is_paused or other.is_paused or not reachable:
+            self.dial_later(node, name)
+            return
+        link = PullLink(self, node, other)
+        life.pulls[name] = link
+        link.open()
+
+    # -- what tests do -------------------------------------------------------------------------------------------------
+
+    def produce(self, node: Node, *, wanted: int = 1, records: int = 1, size: int = 20) -> None:
+        life = node.life
+        if life is None or life.opened.log.read_only_reason is not None:
+            return
+        values = []
+        for _ in range(records):
+            self.produced += 1
+            values.append(f"{self.produced}:".encode().ljust(size, b"."))
+
+        def note(nodes: int, answer: Appended) -> None:
+            for number, value in enumerate(values):
+                self.acknowledged.append((answer.origin, answer.base_sequence + number, value, node.name, nodes))
+
+        def done(answer: Appended | ProglogError) -> None:
+            if not isinstance(answer, Appended):
+                return
+            note(1, answer)
+            if wanted > 1:
+                end = answer.base_sequence + answer.count
+
+                def achieved(achieved: Achieved) -> None:
+                    if achieved.reached:
+                        note(achieved.nodes, answer)
+
+                life.replica.wait_acknowledged(answer.origin, end, wanted, 5.0, achieved)
+
+        life.opened.log.append_soon(batch_of(*values), done)
+
+    def stop(self, node: Node, loss: Loss) -> None:
+        """End a process at once; with a loss, the machine's power as well."""
+        life = node.running
+        life.is_running = False
+        node.life = None
+        node.is_paused = False
+        for stream_link in [link for other in self.nodes.values() for link in self._links_of(other, node)]:
+            self.network.after(self.network.random_delay(), stream_link.close)
+        for link in list(life.pulls.values()):
+            link.close()
+        node.disk.restart(loss, random.Random(f"{self.seed} {node.name} {node.lives}"))
+
+    def _links_of(self, puller: Node, source: Node) -> list[PullLink]:
+        if puller.life is None:
+            return []
+        return [link for link in puller.life.pulls.values() if link.source is source]
+
+    def pause(self, node: Node) -> None:
+        node.is_paused = True
+
+    def resume(self, node: Node) -> None:
+        node.is_paused = False
+        for stream in list(self.network.streams):
+            stream.pump()
+
+    def apply_retention(self, node: Node) -> None:
+        log = node.running.opened.log
+        found = removable(log.catalog, log.config, log.wall_clock())
+        if found is not None:
+            remove_files(log.catalog, log.forget_segments(*found))
+
+    # -- what is checked -----------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.life is not None]
+
+    def frames(self, node: Node) -> dict[Origin, list[StoredFrame]]:
+        """Return what a node's log durably holds, per origin, in order."""
+        found: dict[Origin, list[StoredFrame]] = {}
+        for stored in read_everything(node.running.opened.log).frames:
+            found.setdefault(stored.envelope.origin, []).append(stored)
+        return found
+
+    def disagreement(self) -> str | None:
+        """Return in words how the logs of live nodes differ, or None: the same next for every origin."""
+        nexts = {
+            node.name: {origin: state.next for origin, state in node.running.opened.log.origins.items() if state.next}
+            for node in self.live
+        }
+        names = sorted(nexts)
+        for name in names[1:]:
+            for origin in set(nexts[name]) | set(nexts[names[0]]):
+                one, other = nexts[names[0]].get(origin, 0), nexts[name].get(origin, 0)
+                if one != other:
+                    return f"{names[0]} has {one} of {origin}, {name} has {other}"
+        return None
+
+    def run_until_agreed(self, limit: float) -> None:
+        began = self.now
+        while (difference := self.disagreement()) is not None:
+            assert self.now - began < limit, f"after {limit} s: {difference}"
+            self.run(0.5)
+
+    def check_ranges(self, node: Node) -> None:
+        """One range per origin outside marked gaps; nothing twice."""
+        if node.life is None:
+            return
+        log = node.life.opened.log
+        held = self.frames(node)
+        for origin, frames in held.items():
+            state = log.origins[origin]
+            sequence = None
+            for stored in frames:
+                base = stored.envelope.base_sequence
+                if sequence is not None and base != sequence:
+                    assert (sequence, base) in state.gaps, f"{node.name} has a hole in {origin}: {sequence} to {base}"
+                elif sequence is None:
+                    assert base == state.low or (state.low, base) in state.gaps
+                sequence = base + stored.envelope.count
+            assert sequence == state.next

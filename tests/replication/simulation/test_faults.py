@@ -1,0 +1,323 @@
+"""Whatever happens to a cluster, when it is over its logs agree; what a surviving disk acknowledged is not lost."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from attrs import define
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.frame import decode_frame
+from proglog_trio.log.origin import Origin
+from proglog_trio.log.record import unpack_records
+from proglog_trio.replication.events import Diverged, PeerLied
+
+from ...log.driving import DIRECTORY
+from ...log.simulated_disk import Loss, SimulatedDisk
+from .cluster import Cluster, Node
+
+EXAMPLES = settings().max_examples
+CONVERGENCE_SECONDS = 300.0
+PLACES = st.integers(0, 2**16)
+SECONDS = st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0, 4.0, 15.0])
+LOSSES = st.sampled_from(list(Loss))
+MOST_NODES = 7
+
+
+@define
+class _Acknowledged:
+    """A record and how many disks could be lost without it."""
+
+    node: str
+    copies: int
+    lost: int = 0
+
+
+class Faults(RuleBasedStateMachine):
+    """A cluster to which things happen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster: Cluster
+        self.backups: list[tuple[str, SimulatedDisk]] = []
+        self.copies: dict[tuple[Origin, int, str], _Acknowledged] = {}
+        self.known = 0
+        self.contents: dict[tuple[Origin, int], bytes] = {}
+        self.loses_by_retention = False
+        self.has_damage = False
+
+    @initialize(
+        seed=st.integers(0, 2**32 - 1),
+        size=st.integers(2, 5),
+        pending=st.sampled_from([300, 64 << 20]),
+        retention=st.sampled_from([None, None, 6_000]),
+        damage=st.booleans(),
+    )
+    def form(self, seed: int, size: int, pending: int, retention: int | None, damage: bool) -> None:
+        config = LogConfig(
+            DIRECTORY,
+            segment_bytes=4096,
+            index_interval_bytes=512,
+            pending_bytes_limit=pending,
+            retention_bytes=retention,
+        )
+        self.loses_by_retention = retention is not None
+        self.has_damage = damage
+        self.cluster = Cluster(seed, log_config=config)
+        for number in range(size):
+            self.cluster.add(f"n{number}")
+        if damage:
+            self.cluster.keep_repairing()
+        self.cluster.run(2.0)
+
+    def some(self, place: int, wanted: Callable[[Node], bool]) -> Node | None:
+        nodes = [node for node in self.cluster.nodes.values() if wanted(node)]
+        return nodes[place % len(nodes)] if nodes else None
+
+    def a_live_one(self, place: int) -> Node | None:
+        return self.some(place, lambda node: node.life is not None and not node.is_paused)
+
+    def take_acknowledged(self) -> None:
+        """Note how many disks hold what was acknowledged since the last step."""
+        for origin, sequence, value, name, nodes in self.cluster.acknowledged[self.known :]:
+            before = self.contents.setdefault((origin, sequence), value)
+            assert before == value, f"sequence {sequence} of {origin} means two things"
+            key = (origin, sequence, name)
+            known = self.copies.get(key)
+            if known is None:
+                self.copies[key] = _Acknowledged(name, nodes)
+            elif known.copies - known.lost < nodes:
+                known.copies = known.lost + nodes
+        self.known = len(self.cluster.acknowledged)
+
+    def lose_disk(self, name: str) -> None:
+        self.take_acknowledged()
+        for record in self.copies.values():
+            # Which disks hold the further copies is not known: the lost one may be among them.
+            if record.node == name or record.copies - record.lost > 1 or record.lost:
+                record.lost += 1
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    @rule(place=PLACES, records=st.integers(1, 20), size=st.sampled_from([20, 300, 1000]), wanted=st.integers(1, 4))
+    def produce(self, place: int, records: int, size: int, wanted: int) -> None:
+        node = self.a_live_one(place)
+        if node is not None:
+            log = node.running.opened.log
+            if log.pending_bytes < log.config.pending_bytes_limit:
+                self.cluster.produce(node, wanted=wanted, records=records, size=size)
+
+    @rule(seconds=SECONDS, count=st.integers(1, 10))
+    def produce_everywhere(self, seconds: float, count: int) -> None:
+        for _ in range(count):
+            for node in self.cluster.live:
+                log = node.running.opened.log
+                if not node.is_paused and log.pending_bytes < log.config.pending_bytes_limit:
+                    self.cluster.produce(node)
+            self.cluster.run(0.003)
+        self.cluster.run(seconds)
+
+    @rule(seconds=SECONDS)
+    def wait(self, seconds: float) -> None:
+        self.cluster.run(seconds)
+
+    @rule(place=PLACES, loss=LOSSES, seconds=SECONDS)
+    def crash(self, place: int, loss: Loss, seconds: float) -> None:
+        node = self.some(place, lambda node: node.life is not None)
+        if node is not None:
+            self.take_acknowledged()
+            self.cluster.stop(node, loss)
+        self.cluster.run(seconds)
+
+    @rule(loss=LOSSES)
+    def crash_all(self, loss: Loss) -> None:
+        self.take_acknowledged()
+        for node in self.cluster.live:
+            self.cluster.stop(node, loss)
+
+    @rule(place=PLACES, seconds=SECONDS)
+    def restart(self, place: int, seconds: float) -> None:
+        node = self.some(place, lambda node: node.life is None)
+        if node is not None:
+            self.cluster.start(node)
+        self.cluster.run(seconds)
+
+    @rule(place=PLACES)
+    def wipe(self, place: int) -> None:
+        node = self.some(place, lambda _node: True)
+        assert node is not None
+        self.lose_disk(node.name)
+        if node.life is not None:
+            self.cluster.stop(node, Loss.KEEP)
+        node.disk = SimulatedDisk(random.Random(place))
+        self.cluster.start(node)
+
+    @rule(place=PLACES)
+    def back_up(self, place: int) -> None:
+        """A copy of the files as they are, of a running node as well."""
+        node = self.some(place, lambda _node: True)
+        assert node is not None
+        self.backups.append((node.name, node.disk.copy()))
+
+    @precondition(lambda self: self.backups)
+    @rule(place=PLACES)
+    def restore(self, place: int) -> None:
+        name, disk = self.backups[place % len(self.backups)]
+        node = self.cluster.nodes[name]
+        self.lose_disk(name)
+        if node.life is not None:
+            self.cluster.stop(node, Loss.KEEP)
+        node.disk = disk.copy()
+        self.cluster.start(node)
+
+    @precondition(lambda self: self.backups and len(self.cluster.nodes) < MOST_NODES)
+    @rule(place=PLACES)
+    def start_a_copy(self, place: int) -> None:
+        """A new node on a copy of another's data directory, while that may be running."""
+        _, disk = self.backups[place % len(self.backups)]
+        self.cluster.add(f"n{len(self.cluster.nodes)}", disk.copy())
+
+    @precondition(lambda self: len(self.cluster.nodes) < MOST_NODES)
+    @rule()
+    def add(self) -> None:
+        self.cluster.add(f"n{len(self.cluster.nodes)}")
+
+    @rule(place=PLACES, seconds=SECONDS)
+    def pause(self, place: int, seconds: float) -> None:
+        node = self.a_live_one(place)
+        if node is not None:
+            self.cluster.pause(node)
+        self.cluster.run(seconds)
+
+    @rule(place=PLACES)
+    def resume(self, place: int) -> None:
+        node = self.some(place, lambda node: node.is_paused)
+        if node is not None:
+            self.cluster.resume(node)
+
+    @rule(cut=PLACES, one_way=st.booleans(), seconds=SECONDS)
+    def partition(self, cut: int, one_way: bool, seconds: float) -> None:
+        names = sorted(self.cluster.nodes)
+        ours = {name for number, name in enumerate(names) if cut >> number & 1}
+        theirs = set(names) - ours
+        self.cluster.network.block(ours, theirs)
+        if not one_way:
+            self.cluster.network.block(theirs, ours)
+        self.cluster.run(seconds)
+
+    @rule(place=PLACES, other=PLACES, seconds=SECONDS)
+    def cut_one_link(self, place: int, other: int, seconds: float) -> None:
+        names = sorted(self.cluster.nodes)
+        pair = {names[place % len(names)], names[other % len(names)]}
+        self.cluster.network.block(pair, pair)
+        self.cluster.run(seconds)
+
+    @rule(seconds=SECONDS)
+    def heal(self, seconds: float) -> None:
+        self.cluster.network.heal()
+        self.cluster.run(seconds)
+
+    @rule(place=PLACES, kind=st.sampled_from(["write", "sync"]))
+    def disk_fails(self, place: int, kind: str) -> None:
+        """The next write fails: the node turns read-only, and what it holds stays served until it is restarted."""
+        node = self.a_live_one(place)
+        if node is not None:
+            node.disk.fail(kind, 5)
+
+    @precondition(lambda self: self.has_damage)
+    @rule(place=PLACES, where=st.integers(0, 2**32), bits=st.integers(1, 255))
+    def flip_bits(self, place: int, where: int, bits: int) -> None:
+        """Damage one byte of a node's files, while it runs or is down."""
+        node = self.some(place, lambda _node: True)
+        assert node is not None
+        files = [path for path in node.disk.files() if path.suffix == ".store" and node.disk.content(path)]
+        if files:
+            path = files[where % len(files)]
+            self.lose_disk(node.name)
+            node.disk.flip(path, where % len(node.disk.content(path)), bits)
+
+    @precondition(lambda self: self.has_damage)
+    @rule(place=PLACES, where=st.integers(0, 2**32))
+    def cut_file(self, place: int, where: int) -> None:
+        """Cut one of the files of a node that is down."""
+        node = self.some(place, lambda node: node.life is None)
+        if node is None:
+            return
+        files = [path for path in node.disk.files() if path.suffix == ".store" and node.disk.content(path)]
+        if files:
+            path = files[where % len(files)]
+            content = node.disk.content(path)
+            self.lose_disk(node.name)
+            node.disk.put(path, content[: where % len(content)])
+
+    @precondition(lambda self: self.loses_by_retention)
+    @rule(place=PLACES)
+    def retain(self, place: int) -> None:
+        node = self.a_live_one(place)
+        if node is not None:
+            self.cluster.apply_retention(node)
+
+    # -- what must hold ------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def each_log_is_one_range_per_origin(self) -> None:
+        if hasattr(self, "cluster"):
+            self.take_acknowledged()
+            for node in self.cluster.live:
+                self.cluster.check_ranges(node)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "cluster"):
+            return
+        cluster = self.cluster
+        self.take_acknowledged()
+        cluster.network.heal()
+        for node in cluster.nodes.values():
+            node.disk.clear_faults()
+            if node.is_paused:
+                cluster.resume(node)
+            if node.life is not None and node.running.opened.log.read_only_reason is not None:
+                cluster.stop(node, Loss.KEEP)
+            if node.life is None:
+                cluster.start(node)
+        cluster.run_until_agreed(CONVERGENCE_SECONDS)
+        cluster.run(2.0)
+        assert cluster.disagreement() is None
+        note(f"{cluster.events} {cluster.problems}")
+        assert not [event for _, event in cluster.events if isinstance(event, Diverged)]
+        assert not [problem for problem in cluster.problems if isinstance(problem, PeerLied)]
+        self.check_logs()
+
+    def check_logs(self) -> None:
+        seen: dict[tuple[Origin, int], bytes] = {}
+        everywhere: list[set[tuple[Origin, int]]] = []
+        for node in self.cluster.live:
+            self.cluster.check_ranges(node)
+            held: set[tuple[Origin, int]] = set()
+            for origin, frames in self.cluster.frames(node).items():
+                for stored in frames:
+                    base = stored.envelope.base_sequence
+                    assert seen.setdefault((origin, base), stored.data) == stored.data
+                    for number, record in enumerate(unpack_records(decode_frame(stored.data).payload)):
+                        assert (origin, base + number) not in held
+                        held.add((origin, base + number))
+                        expected = self.contents.get((origin, base + number))
+                        assert expected is None or record.value == expected
+            everywhere.append(held)
+        if self.loses_by_retention:
+            return
+        for node, held in zip(self.cluster.live, everywhere, strict=True):
+            assert held == everywhere[0], f"{node.name} holds other records than {self.cluster.live[0].name}"
+        for (origin, sequence, _), known in self.copies.items():
+            if known.lost < known.copies:
+                assert (origin, sequence) in everywhere[0], f"sequence {sequence} of {origin} is lost: {known}"
+
+
+TestFaults = Faults.TestCase
+TestFaults.settings = settings(
+    max_examples=max(EXAMPLES // 2, 5), stateful_step_count=30, suppress_health_check=list(HealthCheck)
+)

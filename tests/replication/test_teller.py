@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from proglog_trio.log.origin import Origin
+from proglog_trio.log.segment_header import OriginState
+from proglog_trio.replication.holders import Holders
+from proglog_trio.replication.messages import HolderNews, OriginRange, Positions
+from proglog_trio.replication.teller import Teller
+
+X, Y = Origin(bytes(15) + b"x"), Origin(bytes(15) + b"y")
+STATES = {X: OriginState(0, 5, 77), Y: OriginState(2, 3)}
+
+
+def teller() -> tuple[Teller, Holders]:
+    return Teller(quick_seconds=0.01, slow_seconds=1.0), Holders(b"me------", lambda *_: None)
+
+
+def test_the_first_time_everything_is_told() -> None:
+    told, holders = teller()
+    assert told.deadline(None) == float("-inf")
+    positions, others = told.take(5.0, STATES, X, holders)
+    assert positions == Positions({X: OriginRange(0, 5, 77), Y: OriginRange(2, 3)}, (), X)
+    assert others == ()
+    assert told.take(100.0, STATES, X, holders) == (None, ())
+
+
+def test_changes_go_together_after_a_while_and_urgent_ones_at_once() -> None:
+    told, holders = teller()
+    told.take(5.0, STATES, X, holders)
+    told.note([Y], urgent=False)
+    assert told.deadline(X) == 6.0
+    assert told.take(5.9, STATES, X, holders) == (None, ())
+    told.note([X], urgent=True)
+    assert told.deadline(X) == 5.01
+    positions, _ = told.take(5.9, STATES, X, holders)
+    assert positions is not None
+    assert list(positions.ranges) == [Y, X]
+    assert told.deadline(X) is None
+
+
+def test_a_new_own_origin_is_told_although_nothing_of_it_is_durable() -> None:
+    told, holders = teller()
+    told.take(5.0, {}, None, holders)
+    assert told.deadline(X) == 5.01
+    assert told.take(6.0, {}, X, holders) == (Positions(writing=X), ())
+
+
+def test_forgotten_origins_are_told_unless_they_are_back() -> None:
+    told, holders = teller()
+    told.take(5.0, STATES, None, holders)
+    told.note_forgotten([X, Y])
+    assert told.take(7.0, {Y: OriginState(0, 1)}, None, holders) == (Positions(forgotten=(X,)), ())
+
+
+def test_third_nodes_are_told_of_but_not_to_themselves() -> None:
+    told, holders = teller()
+    told.listener = b"a-------"
+    told.take(5.0, {}, None, holders)
+    holders.learn(b"a-------", 1, {X: 5})
+    holders.learn(b"b-------", 1, {X: 4})
+    told.note_other(b"a-------", [X])
+    told.note_other(b"b-------", [X])
+    assert told.take(7.0, {}, None, holders) == (None, (HolderNews(b"b-------", 1, {X: 4}),))

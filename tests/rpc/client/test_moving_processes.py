@@ -1,0 +1,82 @@
+"""Clients over a real cluster whose nodes are killed: what is acknowledged is delivered, once."""
+
+from pathlib import Path
+
+import trio
+
+from proglog_trio.client import BackoffConfig, ConsumerConfig, ProducerConfig, open_consumer, open_producer
+from tests.node_process import NodeProcess, node_process
+
+BACKOFF = BackoffConfig(first=0.01, longest=0.2)
+
+
+async def test_nodes_that_are_killed_under_load(tmp_path: Path) -> None:
+    acknowledged: set[bytes] = set()
+    seen: list[bytes] = []
+    nodes_of_records: set[str] = set()
+    sent = 0
+    grown = trio.lowlevel.ParkingLot()
+
+    async def run_node(directory: str, name: str, *join: str, task_status: trio.TaskStatus[NodeProcess]) -> None:
+        options = ["--node-name", name, "--gossip-profile", "local"]
+        for address in join:
+            options += ["--start-join-addrs", address]
+        async with node_process(tmp_path / directory, *options) as node:
+            task_status.started(node)
+            await node.process.wait()
+
+    async def produce(addresses: list[str]) -> None:
+        config = ProducerConfig(backoff=BACKOFF, linger=0.0)
+        async with open_producer(addresses, config) as producer, trio.open_nursery() as nursery:
+
+            async def send_on() -> None:
+                nonlocal sent
+                while True:
+                    values = [b"%08d" % number for number in range(sent, sent + 20)]
+                    sent += 20
+                    await (await producer.send_batch(values)).wait()
+                    acknowledged.update(values)
+                    grown.unpark_all()
+
+            for _ in range(6):
+                nursery.start_soon(send_on)
+
+    async def consume(address: str) -> None:
+        async with open_consumer(address, ConsumerConfig(backoff=BACKOFF)) as consumer:
+            async for record in consumer:
+                seen.append(record.value)
+                nodes_of_records.add(record.node)
+                grown.unpark_all()
+
+    async def more_acknowledged(count: int) -> None:
+        wanted = len(acknowledged) + count
+        while len(acknowledged) < wanted:
+            await grown.park()
+
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            a: NodeProcess = await nursery.start(run_node, "a", "a")
+            b: NodeProcess = await nursery.start(run_node, "b", "b", a.ready["gossip_addr"])
+            c: NodeProcess = await nursery.start(run_node, "c", "c", a.ready["gossip_addr"])
+            load = trio.CancelScope()
+
+            async def produce_while_wanted() -> None:
+                with load:
+                    await produce([a.address, b.address])
+
+            nursery.start_soon(produce_while_wanted)
+            nursery.start_soon(consume, a.address)
+            await more_acknowledged(3000)
+            a.kill()
+            await more_acknowledged(3000)
+            # Under another name: the cluster may not have noticed yet that the old one is gone.
+            await nursery.start(run_node, "a", "a again", c.ready["gossip_addr"])
+            b.kill()
+            await more_acknowledged(3000)
+            await nursery.start(run_node, "b", "b again", c.ready["gossip_addr"])
+            load.cancel()
+            while not acknowledged <= set(seen):
+                await grown.park()
+            nursery.cancel_scope.cancel()
+    assert len(seen) == len(set(seen))
+    assert len(nodes_of_records) >= 2
