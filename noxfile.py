@@ -97,3 +97,12 @@ def crash(session: nox.Session) -> None:
     """Kill a node under load 200 times; `-- --crash-seed N` replays one run."""
     session.install("-e", ".[tests]")
     session.run("python", "-m", "pytest", "tests/crash", "-v", "--crash-rounds", "200", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Look for new counter-examples, for hours: 5,000 random examples a property; `-- tests/log` for a part."""
+    session.install("-e", ".[tests]")
+    unlimited = ("-o", "timeout=0", "-o", "faulthandler_timeout=0")
+    environment = {"HYPOTHESIS_PROFILE": "long"}
+    session.run("python", "-m", "pytest", "-v", *unlimited, *(session.posargs or ["tests"]), env=environment)

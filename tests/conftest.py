@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, settings
 
 # No deadlines: this machine's speed is nothing that a test should fail for.
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
-# The same examples each time, so that a change is blamed for what it broke only; the longer profiles look for new ones.
+# The same examples each time, so that a change is blamed for what it broke; where a change brings other examples along
+# (Hypothesis takes constants from the source) those are the same each time too. The longer profiles look for new ones.
 settings.register_profile("default", deadline=None, suppress_health_check=_SLOW, max_examples=60, derandomize=True)
 settings.register_profile("ci", deadline=None, suppress_health_check=_SLOW, max_examples=200, print_blob=True)
 settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=5_000, print_blob=True)

@@ -50,6 +50,7 @@ class GossipProfile:
         reconnect_interval: how often one failed member is tried again.
         reconnect_timeout, tombstone_timeout: after how long failed and left members are forgotten.
         recent_intent_timeout: how long an intent about an unknown member is kept.
+        leaving_timeout: after how long a member that said it leaves, and answers all the same, counts as alive again.
         leave_propagation: how long a node that left stays reachable, so that the news spreads.
         broadcast_timeout: how long leaving waits for each of its broadcasts to go out.
         reap_interval: how often those timeouts are looked at.
@@ -72,6 +73,7 @@ class GossipProfile:
     reconnect_timeout: float = field(default=24 * 3600.0, validator=_positive)
     tombstone_timeout: float = field(default=24 * 3600.0, validator=_positive)
     recent_intent_timeout: float = field(default=300.0, validator=_positive)
+    leaving_timeout: float = field(default=60.0, validator=_positive)
     leave_propagation: float = field(default=1.0, validator=_not_negative)
     broadcast_timeout: float = field(default=5.0, validator=_positive)
     reap_interval: float = field(default=15.0, validator=_positive)
@@ -108,6 +110,7 @@ class GossipProfile:
                 gossip_nodes=4,
                 gossip_to_the_dead=60.0,
                 push_pull_interval=60.0,
+                leaving_timeout=300.0,
                 stream_timeout=30.0,
             )
         return lan

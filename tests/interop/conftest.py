@@ -2,7 +2,18 @@ import os
 
 import pytest
 
+from proglog_trio.membership.wire.keyring import encode_key
+
 from .agents import SERF
+
+KEY = encode_key(bytes(range(32)))
+
+
+@pytest.fixture(params=[None, KEY], ids=["plain", "encrypted"])
+def key(request: pytest.FixtureRequest) -> str | None:
+    """Everything is done twice, the second time encrypted."""
+    assert request.param is None or isinstance(request.param, str)
+    return request.param
 
 
 @pytest.fixture(scope="session", autouse=True)

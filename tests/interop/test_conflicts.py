@@ -11,15 +11,15 @@ from .cluster import all_of
 
 
 @pytest.mark.parametrize("through", ["us", "its holder"])
-async def test_the_holder_of_a_contested_name_stays(tmp_path: Path, through: str) -> None:
+async def test_the_holder_of_a_contested_name_stays(tmp_path: Path, key: str | None, through: str) -> None:
     # Only a and b can answer the query by which both x ask whose name it is; without answers both would shut down.
     directory = tmp_path / "second"
     directory.mkdir()
-    async with agent(tmp_path, "x") as x, start_ours_in() as start:
-        a = await start("a", join=[x.address])
-        b = await start("b", join=[x.address])
+    async with agent(tmp_path, "x", key=key) as x, start_ours_in() as start:
+        a = await start("a", join=[x.address], key=key)
+        b = await start("b", join=[x.address], key=key)
         await all_of(*(partial(one.until_status, "alive", "a", "b", "x") for one in (a, b, x)))
-        async with agent(directory, "x", join=[a.address if through == "us" else x.address]) as second:
+        async with agent(directory, "x", join=[a.address if through == "us" else x.address], key=key) as second:
             await second.ended()
             assert "minority in name conflict" in second.log or "name conflict" in second.log.lower(), second.log
         if through == "its holder":
@@ -32,12 +32,16 @@ async def test_the_holder_of_a_contested_name_stays(tmp_path: Path, through: str
         assert {name: seen.status for name, seen in (await x.members()).items()} == dict.fromkeys("abx", "alive")
 
 
-async def test_an_agent_that_claims_the_name_of_one_of_ours_shuts_down(tmp_path: Path) -> None:
-    async with agent(tmp_path, "x") as x, agent(tmp_path, "y", join=[x.address]) as y, start_ours_in() as start:
-        a = await start("a", join=[x.address])
-        b = await start("b", join=[y.address])
+async def test_an_agent_that_claims_the_name_of_one_of_ours_shuts_down(tmp_path: Path, key: str | None) -> None:
+    async with (
+        agent(tmp_path, "x", key=key) as x,
+        agent(tmp_path, "y", join=[x.address], key=key) as y,
+        start_ours_in() as start,
+    ):
+        a = await start("a", join=[x.address], key=key)
+        b = await start("b", join=[y.address], key=key)
         await all_of(*(partial(one.until_status, "alive", "a", "b", "x", "y") for one in (a, b, x, y)))
-        async with agent(tmp_path, "a", join=[b.address]) as second:
+        async with agent(tmp_path, "a", join=[b.address], key=key) as second:
             await second.ended()
         assert a.members()["a"].port == a.address.port
         for one in (x, y):

@@ -7,21 +7,18 @@ import pytest
 from attrs import evolve
 
 from proglog_trio.membership.profile import ProfileName
-from proglog_trio.membership.wire.keyring import encode_key
 
 from ..membership.running import LAN, start_ours_in
 from .agents import agent
 from .cluster import all_of
 from .namespaces import island, why_none
 
-KEY = encode_key(bytes(range(32)))
 # Only ours can reach all: they repeat what they pass on, so that the luck of a few packets is not what is tested.
 INSISTENT = evolve(LAN, retransmit_multiplier=12, push_pull_interval=3.0)
 NO_ISLANDS = why_none()
 
 
 @pytest.mark.skipif(NO_ISLANDS is not None, reason=str(NO_ISLANDS))
-@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 async def test_events_and_queries_pass_through_us(tmp_path: Path, key: str | None) -> None:
     async with island() as first, island() as second, island() as third:
         ours_at = first.gateway

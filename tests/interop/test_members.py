@@ -3,20 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-import pytest
-
-from proglog_trio.membership.wire.keyring import encode_key
-
 from .cluster import ALL, all_of, cluster
-
-KEY = encode_key(bytes(range(32)))
-
-
-@pytest.fixture(params=[None, KEY], ids=["plain", "encrypted"])
-def key(request: pytest.FixtureRequest) -> str | None:
-    """Everything is done twice, the second time encrypted."""
-    assert request.param is None or isinstance(request.param, str)
-    return request.param
 
 
 async def test_joins_in_both_directions_and_tags_both_ways(tmp_path: Path, key: str | None) -> None:

@@ -14,8 +14,8 @@ async def printed_by(one: Agent, *command: str) -> str:
     return (await one.try_command(*command)).stdout.decode()
 
 
-async def test_reachability_and_round_trip_times(tmp_path: Path) -> None:
-    async with cluster(tmp_path) as members:
+async def test_reachability_and_round_trip_times(tmp_path: Path, key: str | None) -> None:
+    async with cluster(tmp_path, key) as members:
         # Gossip reaches everybody but for a small chance, so this may have to be tried again.
         for one in (members.x, members.z):
             printed = await eventually(

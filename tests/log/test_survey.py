@@ -10,7 +10,7 @@ from .repairing import Written, write_log
 
 
 def survey(written: Written, files: SegmentFiles) -> Survey:
-    found = survey_run(written.log.catalog, written.log._bounds(), files)
+    found = survey_run(written.log.catalog, written.log.bounds(), files)
     assert found is not None
     return found
 
@@ -43,7 +43,7 @@ def test_sound_segment_is_kept_whole() -> None:
 
 def test_active_and_unknown_segments_are_not_surveyed() -> None:
     written = write_log()
-    catalog, bounds = written.log.catalog, written.log._bounds()
+    catalog, bounds = written.log.catalog, written.log.bounds()
     assert survey_run(catalog, bounds, catalog.active.files) is None
     assert survey_run(catalog, bounds, SegmentFiles(catalog.active.files.directory, 77)) is None
 

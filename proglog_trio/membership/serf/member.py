@@ -46,6 +46,7 @@ class KnownMember:
 
     Attributes:
         status_time: the Lamport time of the newest intent about it.
+        leaving_since: when it became leaving, in seconds; means nothing in another status.
         gone_since: when it failed or left, in seconds; None while it is there.
         version: protocol and delegate versions, six bytes.
     """
@@ -56,6 +57,7 @@ class KnownMember:
     status: MemberStatus
     version: bytes
     status_time: int = 0
+    leaving_since: float = 0.0
     gone_since: float | None = None
     round_trip_seconds: float | None = None
 

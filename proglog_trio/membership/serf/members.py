@@ -64,7 +64,7 @@ class Members:
                 member.status_time = recent.time
             self.emit(MemberStatusChange(node.name, None, MemberStatus.ALIVE, member.status_time, Cause.SWIM))
             if recent is not None and recent.leaves:
-                self._set_status(member, MemberStatus.LEAVING, Cause.LAMPORT_TIME)
+                self._is_leaving(member, node.changed)
         else:
             member.endpoint, member.tags, member.version = node.endpoint, tags, node.version
             self._set_status(member, MemberStatus.ALIVE, Cause.SWIM)
@@ -120,7 +120,7 @@ class Members:
             return False
         member.status_time = time
         if member.status is MemberStatus.ALIVE:
-            self._set_status(member, MemberStatus.LEAVING, Cause.LAMPORT_TIME)
+            self._is_leaving(member, now)
         elif member.status is MemberStatus.FAILED:
             self._became(member, MemberStatus.LEFT, MemberEventKind.LEAVE, now, Cause.LAMPORT_TIME)
         elif not prune:
@@ -128,6 +128,29 @@ class Members:
         if prune and member.status is MemberStatus.LEFT:
             self._forget(member, Cause.LAMPORT_TIME)
         return True
+
+    def left_elsewhere(self, name: str, time: int, now: float) -> None:
+        """Take note that another counts a member as left, the newest intent about it having this time.
+
+        At equal times left overrides failed, so that in the end all say the same. It does not override alive: who has
+        seen the member come back has the same time as those who have only seen it leave.
+        """
+        member = self.by_name.get(name)
+        if member is not None and member.status is MemberStatus.FAILED and time == member.status_time:
+            self._became(member, MemberStatus.LEFT, MemberEventKind.LEAVE, now, Cause.LAMPORT_TIME)
+        else:
+            self.leave_intent(name, time, now, prune=False)
+
+    def stayed(self, name: str, now: float) -> None:
+        """A member answers: if it has been leaving for longer than that can take, it is not.
+
+        Its join may have the Lamport time of the intent to leave: a node that restarts during a partition does not know
+        the times of its earlier life, and those who fail a member do not know what it says meanwhile. Nothing that is
+        exchanged later would tell the two apart.
+        """
+        member = self.by_name[name]
+        if member.status is MemberStatus.LEAVING and now - member.leaving_since > self.profile.leaving_timeout:
+            self._set_status(member, MemberStatus.ALIVE, Cause.TIMER)
 
     def _remember(self, name: str, *, leaves: bool, time: int, now: float) -> bool:
         known = self._recent.get(name)
@@ -153,6 +176,10 @@ class Members:
         limit = now - self.profile.recent_intent_timeout
         for name in [name for name, recent in self._recent.items() if recent.taken < limit]:
             del self._recent[name]
+
+    def _is_leaving(self, member: KnownMember, now: float) -> None:
+        self._set_status(member, MemberStatus.LEAVING, Cause.LAMPORT_TIME)
+        member.leaving_since = now
 
     def _set_status(self, member: KnownMember, status: MemberStatus, cause: Cause) -> None:
         self.emit(MemberStatusChange(member.name, member.status, status, member.status_time, cause))

@@ -53,7 +53,7 @@ from ..wire import (
 )
 from ..wire.serf import SerfMessageType
 from . import queries
-from .lamport import HIGHEST_LAMPORT_TIME, LamportClock
+from .lamport import LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from .members import Members
 from .recent import RecentRing
@@ -340,8 +340,9 @@ class Serf:
         self.clock.witness(message.ltime)
         if message.node == self.name and self.stage is Stage.ALIVE:
             me = self.members.by_name.get(self.name)
-            if me is not None and message.ltime > me.status_time:
-                # An old intent of an earlier life, or somebody's force-leave: this node is here and stays.
+            if me is not None and message.ltime >= me.status_time:
+                # An old intent of an earlier life, or somebody's force-leave: this node is here and stays. One of the
+                # very time of its join counts for those who hear it first.
                 self.announce_join()
             return False
         return self.members.leave_intent(message.node, message.ltime, self.now, prune=message.prune)
@@ -432,8 +433,14 @@ class Serf:
                 clock.witness(time - 1)
         left = set(state.left_members)
         for name in state.left_members:
-            ltime = min(state.status_ltimes.get(name, 0) + 1, HIGHEST_LAMPORT_TIME)
-            self._take_leave(Leave(ltime=ltime, node=name, prune=False))
+            # Agents take a time one higher, which they make up: it can be the time of an intent that somebody really
+            # had, and with each exchange between two who say left it grows.
+            time = state.status_ltimes.get(name, 0)
+            if name == self.name:
+                self._take_leave(Leave(ltime=time, node=name, prune=False))
+            else:
+                self.clock.witness(time)
+                self.members.left_elsewhere(name, time, self.now)
         for name, time in state.status_ltimes.items():
             if name not in left:
                 self.clock.witness(time)
@@ -453,6 +460,9 @@ class Serf:
     def _reap(self) -> None:
         self.swim.rules.timers.after(self.swim.rules.profile.reap_interval, self._reap)
         self.members.reap(self.now)
+        for member in self.members.with_status(MemberStatus.LEAVING):
+            if member.name != self.name and self.swim.rules.nodes[member.name].status is NodeStatus.ALIVE:
+                self.members.stayed(member.name, self.now)
 
     def _reconnect(self) -> None:
         """Try one failed member again, the more likely the more have failed."""

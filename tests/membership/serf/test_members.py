@@ -97,6 +97,55 @@ def test_statuses(steps: str, status: MemberStatus | None, kinds: list[str]) -> 
     assert table.kinds == kinds
 
 
+@pytest.mark.parametrize(
+    ("steps", "status", "time"),
+    [
+        ("see elsewhere:3", LEAVING, 3),
+        ("see join:3 elsewhere:3", ALIVE, 3),
+        ("see join:4 elsewhere:3", ALIVE, 4),
+        ("see join:3 gone elsewhere:2", FAILED, 3),
+        ("see join:3 gone elsewhere:3", LEFT, 3),
+        ("see join:3 gone elsewhere:4", LEFT, 4),
+        ("see gone elsewhere:0", LEFT, 0),
+        ("see leave:3 gone elsewhere:3 elsewhere:3", LEFT, 3),
+        ("elsewhere:3 see", LEAVING, 3),
+    ],
+)
+def test_what_others_count_as_left(steps: str, status: MemberStatus, time: int) -> None:
+    """The times stay those of intents that somebody had: however often two tell each other, they do not grow."""
+    table = Table()
+    for step in steps.split():
+        what, _, at = step.partition(":")
+        match what:
+            case "see":
+                table.see()
+            case "gone":
+                table.gone()
+            case "join":
+                table.join(int(at))
+            case "leave":
+                table.leave(int(at))
+            case _:
+                table.members.left_elsewhere("b", int(at), 0.0)
+    assert table.status() is status
+    assert table.members.by_name["b"].status_time == time
+
+
+def test_a_member_that_answers_does_not_leave_for_ever() -> None:
+    table = Table()
+    table.see()
+    table.members.leave_intent("b", 3, 100.0, prune=False)
+    table.members.stayed("b", 160.0)
+    assert table.status() is LEAVING
+    table.members.stayed("b", 160.1)
+    assert table.status() is ALIVE
+    assert table.said[-1] == MemberStatusChange("b", LEAVING, ALIVE, 3, Cause.TIMER)
+    table.members.stayed("b", 1000.0)
+    assert not table.leave(3)
+    table.gone()
+    assert table.status() is FAILED
+
+
 def test_only_newer_intents_are_news_and_they_raise_the_time() -> None:
     table = Table()
     table.see()

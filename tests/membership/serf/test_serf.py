@@ -24,6 +24,7 @@ from proglog_trio.membership.wire import (
     RelayHeader,
     SerfMessage,
     SerfPushPull,
+    Suspect,
     UserEvent,
     UserMessage,
     decode_message,
@@ -32,6 +33,8 @@ from proglog_trio.membership.wire import (
 )
 
 from .cores import HERE, THERE, TestedCore, alive, dead, endpoint_of
+
+SUSPICION = Suspect(incarnation=1, node="b", from_node="somebody")
 
 
 def user(message: SerfMessage) -> UserMessage:
@@ -222,6 +225,50 @@ def test_a_leave_that_another_learned_from_a_third_is_refuted_when_states_are_ex
     me.exchange(other)
     me.exchange(other)
     assert other.status("me") is MemberStatus.ALIVE
+
+
+def test_a_leave_intent_of_the_very_time_of_a_nodes_join_is_refuted() -> None:
+    """Whoever hears it before the join does not take the join."""
+    node = TestedCore.make()
+    node.receive(alive("b"))
+    node.core.announce_join()
+    time = node.core.members.by_name["me"].status_time
+    node.receive(user(Leave(ltime=time, node="me", prune=False)))
+    assert node.status("me") is MemberStatus.ALIVE
+    assert node.core.members.by_name["me"].status_time > time
+
+
+def test_lamport_times_stand_still_while_all_agree_that_a_member_has_left() -> None:
+    a, b = TestedCore.make("a", HERE), TestedCore.make("b", THERE)
+    a.exchange(b, join=True)
+    for node in (a, b):
+        node.receive(
+            alive("c", endpoint=endpoint_of(3)), user(Leave(ltime=8, node="c", prune=False)), dead("c", by="c")
+        )
+    for _ in range(10):
+        a.exchange(b)
+        b.exchange(a)
+    assert [node.core.members.by_name["c"].status_time for node in (a, b)] == [8, 8]
+    assert [node.core.clock.time for node in (a, b)] == [9, 9]
+
+
+def test_a_member_that_is_said_to_leave_and_answers_is_alive_after_a_while() -> None:
+    node = TestedCore.make(probe_interval=10_000.0, probe_timeout=9000.0, push_pull_interval=0.0)
+    node.receive(alive("b"), user(Join(ltime=8, node="b")))
+    node.receive(user(Leave(ltime=9, node="b", prune=False)), user(Join(ltime=9, node="b")))
+    node.advance(60.0)
+    assert node.status("b") is MemberStatus.LEAVING
+    node.advance(30.0)
+    assert node.status("b") is MemberStatus.ALIVE
+
+
+def test_a_member_that_is_said_to_leave_and_does_not_answer_is_not() -> None:
+    node = TestedCore.make(probe_interval=10_000.0, probe_timeout=9000.0, push_pull_interval=0.0)
+    node.receive(alive("b"), user(Leave(ltime=9, node="b", prune=False)), SUSPICION)
+    node.advance(120.0)
+    assert node.status("b") is MemberStatus.LEAVING
+    node.receive(dead("b"))
+    assert node.status("b") is MemberStatus.LEFT
 
 
 # -- intents -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -159,8 +159,12 @@ class Faults(RuleBasedStateMachine):
 
 
 TestFaults = Faults.TestCase
+# A failing example is shown as it was found: each try to make it smaller simulates half an hour more.
 TestFaults.settings = settings(
-    max_examples=max(EXAMPLES // 2, 5), stateful_step_count=25, suppress_health_check=list(HealthCheck)
+    max_examples=max(EXAMPLES // 2, 5),
+    stateful_step_count=25,
+    suppress_health_check=list(HealthCheck),
+    phases=set(Phase) - {Phase.shrink},
 )
 
 

@@ -40,7 +40,7 @@ def unexplained(trace: Iterable[TraceEntry], profile: GossipProfile) -> list[str
             if isinstance(event, StatusChange):
                 is_explained = _swim(entry, event, member, profile)
             else:
-                is_explained = _serf(entry, event, member)
+                is_explained = _serf(entry, event, member, profile)
             if not is_explained:
                 found.append(f"{entry.time:.3f} {entry.observer}: {event} after {member}")
             if isinstance(event, StatusChange):
@@ -73,7 +73,7 @@ def _swim(entry: TraceEntry, event: StatusChange, member: _Known, profile: Gossi
     return False
 
 
-def _serf(entry: TraceEntry, event: MemberStatusChange, member: _Known) -> bool:
+def _serf(entry: TraceEntry, event: MemberStatusChange, member: _Known, profile: GossipProfile) -> bool:
     if event.before is not member.serf or event.after is event.before:
         return False
     match event.cause:
@@ -83,7 +83,13 @@ def _serf(entry: TraceEntry, event: MemberStatusChange, member: _Known) -> bool:
         case Cause.LAMPORT_TIME:
             # An intent that was kept until its member came shows in the same instant as the member does.
             kept = member.serf_changed == entry.time and event.lamport_time == member.lamport_time
-            return event.lamport_time > member.lamport_time or kept
+            # At equal times left overrides failed.
+            overrides = event.before is MemberStatus.FAILED and event.after is MemberStatus.LEFT
+            needed = member.lamport_time if overrides else member.lamport_time + 1
+            return event.lamport_time >= needed or kept
         case Cause.TIMER:
+            if event.after is MemberStatus.ALIVE:
+                was_leaving = event.before is MemberStatus.LEAVING
+                return was_leaving and entry.time - member.serf_changed >= profile.leaving_timeout - _ROUNDING
             return event.after is None
     return False
