@@ -91,6 +91,7 @@ def cluster(
 
 
 async def _cluster(plan: "ClusterPlan", refresh: float, *, json: bool) -> int:
+    from proglog_trio.errors import AddressUnavailable
     from proglog_trio.local_cluster.node_process import NodeNotStarted
     from proglog_trio.local_cluster.run import LocalClusterFailed, run_local_cluster
 
@@ -103,6 +104,8 @@ async def _cluster(plan: "ClusterPlan", refresh: float, *, json: bool) -> int:
         first = min(failures, key=str)
         code = _code(first) if isinstance(first, NodeNotStarted) else ExitCode.FAILED
         raise CommandError(str(first), code) from first
+    except AddressUnavailable as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}", ExitCode.USAGE) from error
     return ExitCode.DONE

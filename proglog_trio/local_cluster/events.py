@@ -118,18 +118,19 @@ class NodeKilled:
 
 @frozen
 class Stopped:
-    """No node is left."""
+    """Nothing that was started is left."""
 
     name: ClassVar[str] = "stopped"
     directory: Path
+    nodes: tuple[str, ...]
 
     def fields(self) -> dict[str, Any]:
         """Return what there is to say, as JSON has it."""
-        return {"directory": str(self.directory)}
+        return {"nodes": list(self.nodes), "directory": str(self.directory)}
 
     def text(self) -> str:
         """Say it."""
-        return f"all nodes have stopped; the same command goes on with what is in {shown_path(self.directory)}"
+        return f"stopped; the same command goes on with what is in {shown_path(self.directory)}"
 
 
 Event = Ready | NodeEnded | Stopping | NodeKilled | Stopped

@@ -91,10 +91,11 @@ class NodeProcess:
                 try:
                     await self._wait_ready(process, begin)
                     task_status.started()
-                    self.exit_code = await process.wait()
+                    exit_code = await process.wait()
                 finally:
                     await _close_pipes(process)
-        await self.tell(NodeEnded(self.plan, self.exit_code))
+        await self.tell(NodeEnded(self.plan, exit_code))
+        self.exit_code = exit_code  # not before it is told: the last one's end is the end of all
 
     def ready(self) -> RunningNode:
         """Return what it said when it was ready; RuntimeError: it was not yet."""

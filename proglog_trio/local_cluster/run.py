@@ -23,6 +23,7 @@ from .events import Event, Ready, Stopped, Stopping
 from .node_process import STOP_SECONDS, NodeProcess
 from .output import Output
 from .plan import ClusterPlan, NodePlan
+from .ports import check_ports
 from .snapshot import ClusterSnapshot
 from .watch import take_snapshot
 
@@ -47,14 +48,17 @@ async def run_local_cluster(
         stop_seconds: how long a node may take to stop before it is killed.
 
     Raises:
+        AddressUnavailable: a port is taken.
         OSError: the directory or a file in it cannot be written.
         NodeNotStarted, LocalClusterFailed: see there. Possibly several, in a group.
     """
     plan.directory.mkdir(parents=True, exist_ok=True)
     planned = plan.nodes()
+    check_ports(planned)
     plan.write_config_files(planned)
     options = tuple(plan.options(planned[0], planned))
     nodes = [NodeProcess(node, options, output.tell, stop_seconds) for node in planned]
+    stopping: tuple[str, ...] = ()
     try:
         async with trio.open_nursery() as nursery:
             try:
@@ -64,12 +68,12 @@ async def run_local_cluster(
                 await output.tell(Ready(plan.directory, {n.plan.name: n.ready().rpc_address for n in nodes}))
                 await _watch(plan, nodes, output, refresh_seconds)
             finally:
-                left = tuple(node.plan.name for node in nodes if node.running is not None and node.exit_code is None)
-                if left:
-                    await _say(output, Stopping(left))
+                stopping = tuple(n.plan.name for n in nodes if n.running is not None and n.exit_code is None)
+                if stopping:
+                    await _say(output, Stopping(stopping))
     finally:
-        if any(node.running is not None for node in nodes):
-            await _say(output, Stopped(plan.directory))
+        if stopping:
+            await _say(output, Stopped(plan.directory, stopping))
 
 
 def _settled(node: NodeProcess) -> NodePlan:

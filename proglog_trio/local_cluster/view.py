@@ -9,6 +9,9 @@ from .snapshot import ClusterSnapshot, NodeSnapshot, behind, member_status
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
+
+    from .._proto.log.v1 import PeerStatus
 
 ORIGINS_SHOWN = 8
 _STYLES = {"alive": "green", "failed": "red", "left": "yellow", "leaving": "yellow"}
@@ -33,54 +36,70 @@ def _in_short(snapshot: ClusterSnapshot, node: NodeSnapshot) -> str:
 
 
 def view(snapshot: ClusterSnapshot) -> RenderableType:
-    """Return the cluster as tables: its nodes, and what each has of each origin."""
+    """Return the cluster as tables: its nodes, how far each says that the others are, what each has of each origin."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [_nodes(snapshot)]
+    title = f"cluster {snapshot.cluster_name}: records in from producers, pulled from others, out to consumers"
+    parts: list[RenderableType] = [_title(title), _nodes(snapshot)]
     others = [f"{member.name} ({member_status(member)})" for member in snapshot.others()]
     if others:
         parts.append(f"other members: {', '.join(others)}")
+    if len(snapshot.nodes) > 1:
+        parts += ["", _title("records that each node has and the others lack, as they have told it"), _lags(snapshot)]
     if snapshot.origins():
-        parts.append(_origins(snapshot))
+        parts += ["", _title("next sequence of each origin"), _origins(snapshot)]
     return Group(*parts)
 
 
 def _nodes(snapshot: ClusterSnapshot) -> Table:
     from rich.text import Text
 
-    table = _table(f"cluster {snapshot.cluster_name}")
-    for title in ("node", "RPC", "process", "member"):
-        table.add_column(title, no_wrap=True)
-    for title in ("next offset", "behind", "in/s", "pulled/s", "out/s"):
+    table = _table()
+    table.add_column("node", no_wrap=True)
+    for title in ("port", "next offset", "behind", "in/s", "pulled/s", "out/s"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("peers lack")
+    table.add_column("state")
     for node in snapshot.nodes:
-        member = snapshot.status_of(node.name)
-        state = Text(node.state, style="" if node.status is not None else "red")
-        row: list[RenderableType] = [node.name, str(node.address), state, Text(member, style=_STYLES.get(member, ""))]
-        if node.status is None:
-            table.add_row(*row)
-            continue
-        rates = node.rates
-        numbers = ["-"] * 3
-        if rates is not None:
-            numbers = [f"{number:,.0f}" for number in (rates.produced, rates.pulled, rates.consumed)]
-        lacking = behind(node.status)
-        table.add_row(
-            *row,
-            f"{node.status.next_offset:,}",
-            Text(f"{lacking:,}", style="yellow" if lacking else ""),
-            *numbers,
-            _peers(node),
-        )
+        cells: list[RenderableType] = ["-"] * 5
+        if node.status is not None:
+            lacking = behind(node.status)
+            cells[:2] = f"{node.status.next_offset:,}", Text(f"{lacking:,}", style="yellow" if lacking else "")
+        if node.rates is not None:
+            cells[2:] = [f"{each:,.0f}" for each in (node.rates.produced, node.rates.pulled, node.rates.consumed)]
+        table.add_row(node.name, str(node.address.port), *cells, _state(snapshot, node))
     return table
 
 
-def _peers(node: NodeSnapshot) -> str:
-    peers = node.status.peers if node.status is not None else ()
-    return "  ".join(
-        f"{peer.name} {peer.peer_behind:,}{'' if peer.connected else ' (not connected)'}" for peer in peers
-    )
+def _lags(snapshot: ClusterSnapshot) -> Table:
+    from rich.text import Text
+
+    table = _table()
+    table.add_column("has", no_wrap=True)
+    names = [node.name for node in snapshot.nodes]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for node in snapshot.nodes:
+        if node.status is None:
+            continue
+        peers = {peer.name: _peer(peer) for peer in node.status.peers}
+        table.add_row(node.name, *(peers.get(name, Text("-", style="dim")) for name in names))
+    return table
+
+
+def _state(snapshot: ClusterSnapshot, node: NodeSnapshot) -> Text:
+    from rich.text import Text
+
+    member = snapshot.status_of(node.name)
+    if node.status is None:
+        return Text(f"{node.state}, member {member}", style="red")
+    return Text(member, style=_STYLES.get(member, ""))
+
+
+def _peer(peer: PeerStatus) -> Text:
+    from rich.text import Text
+
+    away = "" if peer.connected else "away, "
+    return Text(f"{away}{peer.peer_behind:,}", style="yellow" if peer.peer_behind or away else "")
 
 
 def _origins(snapshot: ClusterSnapshot) -> Table:
@@ -88,7 +107,7 @@ def _origins(snapshot: ClusterSnapshot) -> Table:
 
     origins = snapshot.origins()
     shown = origins[:ORIGINS_SHOWN]
-    table = _table("next sequence of each origin")
+    table = _table()
     table.add_column("origin", no_wrap=True)
     table.add_column("written by", no_wrap=True)
     names = list(shown[0].nexts)
@@ -105,8 +124,13 @@ def _origins(snapshot: ClusterSnapshot) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
-    from rich import box
+def _table() -> Table:
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, caption_justify="left")
+    return Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
+
+
+def _title(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style="bold")

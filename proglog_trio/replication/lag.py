@@ -28,10 +28,15 @@ class Lag:
 
 
 def lag_of(replica: Replica, peer: PeerView) -> Lag:
-    """Return how far a peer and this node are apart, as far as the peer has said."""
+    """Return how far a peer and this node are apart, as far as the peer has said.
+
+    What a peer writes it has before anybody else, whether it has said so yet or not.
+    """
     mine = replica.log.origins
     peer_behind = sum(
-        max(state.next - (held.next if (held := peer.ranges.get(origin)) else 0), 0) for origin, state in mine.items()
+        max(state.next - (held.next if (held := peer.ranges.get(origin)) else 0), 0)
+        for origin, state in mine.items()
+        if origin != peer.writing
     )
     node_behind = sum(
         max(held.next - (state.next if (state := mine.get(origin)) else 0), 0) for origin, held in peer.ranges.items()
@@ -72,7 +77,7 @@ class LagWatch:
             lacks = any(
                 (held.next if (held := peer.ranges.get(origin)) else 0) < following
                 for origin, following in due.items()
-                if origin in origins
+                if origin in origins and origin != peer.writing
             )
             if lacks and name not in self._behind:
                 self._behind.add(name)
