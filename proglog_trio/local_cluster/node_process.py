@@ -27,8 +27,8 @@ from .events import Event, NodeEnded, NodeKilled, ending, shown_path
 from .plan import NodePlan
 
 READY_SECONDS = 60.0
-STOP_SECONDS = 20.0
-"""More than a node's own bounds: 10 s to leave its cluster, 5 s to end what is under way."""
+STOP_SECONDS = 15.0
+"""Twice a node's own bounds: 2 s to leave its cluster (plan.py), 5 s to end what is under way."""
 _LONGEST_LINE = 65536
 _ERROR_PREFIX = b"proglog-trio: "
 

@@ -15,6 +15,7 @@ HOST = "127.0.0.1"
 MOST_NODES = 16
 PORTS_PER_NODE = 2
 HIGHEST_PORT = 65535
+LEAVE_SECONDS = 2
 
 
 @frozen
@@ -90,6 +91,8 @@ class ClusterPlan:
             "cluster-name": self.cluster_name,
             "cluster-size": self.size,
             "gossip-profile": "local",
+            # Enough for one that leaves the others; when all leave at once, nobody is there to be told.
+            "leave-timeout": LEAVE_SECONDS,
             "log-format": "console",
         }
 
