@@ -78,8 +78,8 @@ class NodeEnded:
         """Say it, and how it can be started again."""
         command = f"{Path(sys.executable).name} -m proglog_trio node --config-file"
         return (
-            f"{self.node.name} has ended: {ending(self.exit_code)}; see {shown_path(self.node.log_file)}. Start it "
-            f"again with\n  {command} {shlex.quote(shown_path(self.node.config_file))}"
+            f"{self.node.name} has ended: {ending(self.exit_code)} (see {shown_path(self.node.log_file)})\n"
+            f"Start it again with\n  {command} {shlex.quote(shown_path(self.node.config_file))}"
         )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from attrs import define, field, frozen
 
 from ..log.origin import Origin
+from ..log.segment_header import OriginState
+from .messages import OriginRange
 from .peers import PeerView
 from .replica import Replica
 
@@ -34,14 +36,19 @@ def lag_of(replica: Replica, peer: PeerView) -> Lag:
     """
     mine = replica.log.origins
     peer_behind = sum(
-        max(state.next - (held.next if (held := peer.ranges.get(origin)) else 0), 0)
+        _beyond(state, held.next if (held := peer.ranges.get(origin)) else 0)
         for origin, state in mine.items()
         if origin != peer.writing
     )
     node_behind = sum(
-        max(held.next - (state.next if (state := mine.get(origin)) else 0), 0) for origin, held in peer.ranges.items()
+        _beyond(held, state.next if (state := mine.get(origin)) else 0) for origin, held in peer.ranges.items()
     )
     return Lag(peer_behind, node_behind)
+
+
+def _beyond(held: OriginRange | OriginState, following: int) -> int:
+    """Return how many sequences at or after one somebody has; what retention dropped nobody can get there."""
+    return max(held.next - max(held.low, following), 0)
 
 
 @frozen

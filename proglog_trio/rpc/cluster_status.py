@@ -48,7 +48,9 @@ def _counters(replica: Replica, counted: Sequence[attrs.AttrsInstance]) -> dict[
 def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.OriginStatus:
     plan = replica.plan
     assignment = plan.assigned.get(origin)
-    most = max((peer.ranges[origin].next for peer in plan.showing_more(origin, state.next)), default=state.next)
+    showing = [peer.ranges[origin] for peer in plan.showing_more(origin, state.next)]
+    # what retention dropped at a peer cannot be had from it
+    behind = max((held.next - max(held.low, state.next) for held in showing), default=0)
     written_by = replica.hello.node_name if origin == replica.writing else plan.writer_of(origin)
     return log_v1.OriginStatus(
         origin=origin.data,
@@ -56,7 +58,7 @@ def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.Orig
         next=state.next,
         written_by=sendable(written_by or ""),
         pulled_from=sendable(assignment.peer) if assignment is not None else "",
-        behind=most - state.next,
+        behind=behind,
         missing=OriginRange.of_state(state).missing(),
     )
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from proglog_trio.log.config import LogConfig
 from proglog_trio.replication.lag import BEHIND_LOOKS, Lag, LagWatch, lag_of
 
+from ..log.driving import DIRECTORY
 from .simulation.cluster import Cluster, Node
 
 
@@ -40,3 +42,22 @@ def test_a_peer_that_falls_behind_is_noticed_once_and_its_catching_up_too() -> N
     cluster.resume(b)
     cluster.run_until_agreed(5)
     assert [(change.peer, change.is_behind) for change in watch.look()] == [("b", False)]
+
+
+def test_what_retention_dropped_is_nothing_that_a_new_node_lacks() -> None:
+    cluster = Cluster(1)
+    config = LogConfig(DIRECTORY, segment_bytes=2000, retention_bytes=6000)
+    a = cluster.add("a", config=config)
+    for _ in range(300):
+        cluster.produce(a)
+        cluster.run(0.01)
+    cluster.apply_retention(a)
+    (state,) = a.running.opened.log.origins.values()
+    assert 0 < state.low < state.next == 300
+    b = cluster.add("b", config=config)
+    cluster.run(3)
+    assert lag(b, a) == Lag(0, state.next - state.low)
+    assert lag(a, b) == Lag(state.next - state.low, 0)
+    cluster.run(10)
+    assert lag(a, b) == lag(b, a) == Lag(0, 0)
+    assert b.running.replica.counters.records_missing == state.low
