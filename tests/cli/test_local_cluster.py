@@ -1,10 +1,15 @@
 """`cluster`: real nodes, started and ended together."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
+import struct
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -206,3 +211,62 @@ async def test_lines_for_people(tmp_path: Path) -> None:
         assert rest[1].startswith("stopped; the same command goes on")
         assert await process.wait() == ExitCode.DONE
     await process.stdout.aclose()
+
+
+async def test_a_view_on_a_terminal_until_ctrl_c(tmp_path: Path) -> None:
+    """Ctrl-C at the terminal reaches the command alone, which stops the nodes in order."""
+    terminal, inside = pty.openpty()
+    termios.tcsetwinsize(inside, (40, 100))
+    process = await trio.lowlevel.open_process(
+        [
+            *(sys.executable, "-m", "proglog_trio", "cluster", "--data-dir", str(tmp_path)),
+            *("--base-port", "0", "--nodes", "2", "--refresh", "0.2"),
+        ],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+        preexec_fn=partial(fcntl.ioctl, inside, termios.TIOCSCTTY, 0),
+        env=clean_environment(TERM="xterm"),
+    )
+    os.close(inside)
+    async with trio.lowlevel.FdStream(terminal) as stream:
+        shown = ""
+        with trio.fail_after(READY_SECONDS):
+            while "pulled/s" not in shown or shown.count("alive") < 2:
+                shown += (await stream.receive_some()).decode("utf-8", "replace")
+            assert "2 nodes are ready" in shown
+            await stream.send_all(b"\x03")
+            with contextlib.suppress(trio.BrokenResourceError):  # how a terminal says that nobody is left at it
+                while data := await stream.receive_some():
+                    shown += data.decode("utf-8", "replace")
+            assert await process.wait() == ExitCode.DONE
+    assert "stopping node-1, node-2" in shown
+    assert "stopped; the same command goes on" in shown
+    for name in ("node-1", "node-2"):
+        logged = (tmp_path / f"{name}.log").read_text("utf-8")
+        assert "SIGINT" not in logged
+        assert "closing the log" in logged
+
+
+async def test_a_reader_that_does_not_read_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, "--nodes", "1") as cluster:
+        processes = cluster.node_processes()
+        assert cluster.process.stdout is not None
+        fcntl.fcntl(descriptor_of(cluster.process), fcntl.F_SETPIPE_SZ, 4096)
+        with trio.fail_after(READY_SECONDS):
+            while fionread(descriptor_of(cluster.process)) < 4096 - 1024:
+                await trio.lowlevel.checkpoint()
+        assert await cluster.stop(signal.SIGTERM) == ExitCode.DONE
+        assert not any(process.is_running() for process in processes)
+
+
+def descriptor_of(process: trio.Process) -> int:
+    assert isinstance(process.stdout, trio.lowlevel.FdStream)
+    return process.stdout.fileno()
+
+
+def fionread(descriptor: int) -> int:
+    """How many bytes wait in a pipe."""
+    answer = fcntl.ioctl(descriptor, termios.FIONREAD, struct.pack("i", 0))
+    return int(struct.unpack("i", answer)[0])
