@@ -90,11 +90,12 @@ def guarded(method: Method, state: ServerState) -> Method:
                 raise
             state.counters.requests_failed += 1
             raise stopping_error() from None
-        except Exception as error:
+        except Exception as raised:
             state.counters.requests_failed += 1
+            error = _first_cause(raised)
             if isinstance(error, StreamTerminatedError | H2Error | TimeoutError):
-                raise  # grpclib's own business: the client has gone, or its deadline has passed
-            raise _status_error(error) from error
+                raise error from None  # grpclib's own business: the client has gone, or its deadline has passed
+            raise _status_error(error) from raised
 
     return call
 
@@ -104,9 +105,14 @@ def stopping_error() -> GRPCError:
     return GRPCError(Status.UNAVAILABLE, "the node is stopping")
 
 
-def _status_error(error: Exception) -> GRPCError:
+def _first_cause(error: Exception) -> Exception:
+    """Return the error inside a task group's: the first is the cause, the rest was cancelled by it."""
     while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]  # the first is the cause, the rest was cancelled by it
+        error = error.exceptions[0]
+    return error
+
+
+def _status_error(error: Exception) -> GRPCError:
     if isinstance(error, GRPCError):
         return error
     if isinstance(error, ProglogError):
