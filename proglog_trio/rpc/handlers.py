@@ -94,7 +94,11 @@ def guarded(method: Method, state: ServerState) -> Method:
             state.counters.requests_failed += 1
             error = _first_cause(raised)
             if isinstance(error, StreamTerminatedError | H2Error | TimeoutError):
-                raise error from None  # grpclib's own business: the client has gone, or its deadline has passed
+                # grpclib's own business: the client has gone, or its deadline has passed
+                if _is_cancelled():
+                    # by grpclib for that same reason, which takes any other end for a failure and logs it
+                    raise asyncio.CancelledError from None
+                raise error from None
             raise _status_error(error) from raised
 
     return call
@@ -103,6 +107,11 @@ def guarded(method: Method, state: ServerState) -> Method:
 def stopping_error() -> GRPCError:
     """Return what a call that cannot go on is answered with while the server stops."""
     return GRPCError(Status.UNAVAILABLE, "the node is stopping")
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _first_cause(error: Exception) -> Exception:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+import trio_asyncio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.server import Stream
 from h2.exceptions import StreamClosedError
 
 from proglog_trio.errors import LogReadOnly
+from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.handlers import Method, ServerCounters, ServerState, guarded
 
 
@@ -30,11 +33,32 @@ async def test_a_client_that_has_gone_is_no_failure_of_ours(
     for _ in range(depth):
         error = ExceptionGroup("tasks", [error, GRPCError(Status.INTERNAL, "cancelled by the first")])
     method, state = raising(error)
-    with pytest.raises(type(gone)) as caught:
-        await method(stream)
+    async with asyncio_loop():
+        with pytest.raises(type(gone)) as caught:
+            await trio_asyncio.aio_as_trio(method)(stream)
     assert caught.value is gone
     assert state.counters.requests_failed == 1
     assert not caplog.records
+
+
+async def test_a_call_that_was_cancelled_and_meets_the_closed_stream_ends_as_cancelled(stream: Any) -> None:
+    """grpclib cancels the call of a client that has gone, and would log another end as a failure."""
+
+    async def method(_stream: Stream[Any, Any]) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise StreamClosedError(1)
+
+    async def cancelled() -> bool:
+        task = asyncio.ensure_future(guarded(method, ServerState(ServerCounters()))(stream))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    async with asyncio_loop():
+        assert await trio_asyncio.aio_as_trio(cancelled)()
 
 
 @pytest.mark.parametrize(
@@ -51,8 +75,9 @@ async def test_every_error_has_a_status(
     for raised in (error, ExceptionGroup("tasks", [error])):
         caplog.clear()
         method, _ = raising(raised)
-        with pytest.raises(GRPCError) as caught:
-            await method(stream)
+        async with asyncio_loop():
+            with pytest.raises(GRPCError) as caught:
+                await trio_asyncio.aio_as_trio(method)(stream)
         assert caught.value.status is status
         assert len(caplog.records) == logged
 
