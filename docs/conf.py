@@ -1,13 +1,24 @@
 """How the documentation is built: `nox -s docs`."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import attrs
 
 from proglog_trio import __version__
 from proglog_trio.cli.app import app
 from proglog_trio.cli.exit_codes import ExitCode
+from proglog_trio.log.log import LogCounters
+from proglog_trio.replication.events import ReplicationCounters
+from proglog_trio.replication.plan import PlanConfig
+from proglog_trio.replication.replica import ReplicationConfig
+from proglog_trio.rpc.service_state import LogServiceCounters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sphinx.application import Sphinx
 
 project = "proglog-trio"
@@ -41,10 +52,42 @@ def commands() -> str:
     return text[text.index("## proglog-trio node") :]
 
 
+def replication_times() -> str:
+    """Return the table of the times of replication, from the classes that hold them."""
+    rows = [
+        f"| `{attribute.name}` | {attribute.default:g} s | {meaning} |\n"
+        for config in (PlanConfig, ReplicationConfig)
+        for attribute, meaning in documented(config)
+        if isinstance(attribute.default, float)
+    ]
+    return "| Time | Length | Meaning |\n|---|---|---|\n" + "".join(rows)
+
+
+def counters() -> str:
+    """Return the table of the counters of GetStatus, from the classes that hold them."""
+    rows = [
+        f"| `{attribute.name}` | {meaning} |\n"
+        for counted in (LogCounters, LogServiceCounters, ReplicationCounters)
+        for attribute, meaning in documented(counted)
+    ]
+    waiting = "| `acknowledgements_waiting` | produces that wait for other nodes now |\n"
+    return "| Counter | Meaning |\n|---|---|\n" + "".join(rows) + waiting
+
+
+def documented(config: type) -> "Iterator[tuple[attrs.Attribute[object], str]]":
+    """Yield the fields of an attrs class with what its docstring says of each."""
+    text = inspect.getdoc(config) or ""
+    entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n        .*)*)", text, re.MULTILINE)
+    meanings = {name: " ".join(meaning.split()) for names, meaning in entries for name in names.split(", ")}
+    return ((attribute, meanings[attribute.name]) for attribute in attrs.fields(config))
+
+
 def write_generated(_sphinx: "Sphinx") -> None:
     """Write what pages include."""
     GENERATED.mkdir(exist_ok=True)
     (GENERATED / "exit-codes.md").write_text(exit_codes(), "utf-8")
+    (GENERATED / "replication-times.md").write_text(replication_times(), "utf-8")
+    (GENERATED / "counters.md").write_text(counters(), "utf-8")
     (GENERATED / "commands.md").write_text(commands(), "utf-8")
 
 

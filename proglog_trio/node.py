@@ -146,7 +146,7 @@ class _Parts:
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
         await parts.start(self.replicator.run)
-        cluster = ClusterService(membership, config.bind_addr.port, self.stop, self.status)
+        cluster = ClusterService(membership, config.bind_addr.port, self.stop, partial(self.status, service))
         replication = ReplicationService(self.replicator.replica, service.state.executor)
         serving = partial(serve, [service, cluster, replication], config=server_config(config))
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
@@ -172,9 +172,9 @@ class _Parts:
         if scope.cancelled_caught:
             _logger.warning("not everybody could be told that this node leaves", after=self.config.leave_timeout)
 
-    def status(self) -> GetStatusResponse:
+    def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
-        return status_of(self.replicator, str(self.rpc_address), self.config.cluster_size)
+        return status_of(self.replicator, str(self.rpc_address), self.config.cluster_size, service.counters)
 
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""

@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import structlog
@@ -34,3 +37,18 @@ def structured_logging() -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+
+
+@pytest.fixture(scope="session")
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the modules that grpcio's compiler makes of the book's own proto."""
+    directory = tmp_path_factory.mktemp("stubs")
+    source = Path(__file__).parent / "rpc"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc", "-I", source, source / "book.proto"),
+            *(f"--python_out={directory}", f"--grpc_python_out={directory}"),
+        ],
+        check=True,
+    )
+    return directory

@@ -12,7 +12,7 @@ from typing import NoReturn
 from cyclopts import App, CoercionError, CycloptsError, UnusedCliTokensError
 
 from proglog_trio import __version__
-from proglog_trio.cli import cluster, consume, log_dump, log_verify, node, produce
+from proglog_trio.cli import cluster, consume, local_cluster, log_dump, log_verify, node, produce, status
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.config import ConfigError
 
@@ -26,6 +26,8 @@ app = App(
 app.command(node.app)
 app.command(produce.app)
 app.command(consume.app)
+app.command(local_cluster.app)
+app.command(status.app)
 app.command(cluster.members_app)
 app.command(cluster.join_app)
 app.command(cluster.leave_app)

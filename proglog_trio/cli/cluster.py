@@ -20,7 +20,7 @@ from proglog_trio.cli.running import (
 from proglog_trio.config import flag
 
 if TYPE_CHECKING:
-    from proglog_trio._proto.log.v1 import Member
+    from proglog_trio._proto.log.v1 import GetStatusResponse, Member
 
 Answer = TypeVar("Answer")
 
@@ -36,7 +36,11 @@ def members(
     addr: NodeAddress = DEFAULT_NODE_ADDRESS,
     timeout: Timeout = 10.0,
     json: Annotated[
-        bool, flag("Write a JSON array of objects with name, address, port, status, tags and round_trip_seconds.")
+        bool,
+        flag(
+            "Write a JSON array of objects with name, address, port, status, tags and round_trip_seconds; those from "
+            "which the node pulls have connected, problem, peer_behind, node_behind and places too (see status)."
+        ),
     ] = False,
 ) -> int:
     """Show the members of a node's cluster, as that node sees them."""
@@ -44,11 +48,13 @@ def members(
 
 
 async def _members(address: str, timeout: float, *, json: bool) -> int:
-    from proglog_trio.rpc.client.cluster import get_members
+    from proglog_trio.rpc.client.cluster import get_members, get_status
 
-    found = await _asked(address, partial(get_members, address, timeout))
+    found = await asked(address, partial(get_members, address, timeout))
     described = [_described(member) for member in found]
     if json:
+        peers = await _described_peers(partial(get_status, address, timeout), address)
+        described = [{**each, **peers.get(each["name"], {})} for each in described]
         print(json_format.dumps(described, indent=2))
         return ExitCode.DONE
     rows = [
@@ -77,6 +83,25 @@ def _described(member: "Member") -> dict[str, Any]:
     }
 
 
+async def _described_peers(
+    get_status: Callable[[], "Awaitable[GetStatusResponse]"], address: str
+) -> dict[str, dict[str, Any]]:
+    """Return the lag and the position of each peer, by its name; nothing from a node too old to know them."""
+    from proglog_trio.cli.status_format import described_peer
+    from proglog_trio.errors import CallFailed
+
+    async def status_if_known() -> "GetStatusResponse | None":
+        try:
+            return await get_status()
+        except CallFailed as error:
+            if error.status == "UNIMPLEMENTED":
+                return None
+            raise
+
+    status = await asked(address, status_if_known)
+    return {} if status is None else {peer.name: described_peer(peer) for peer in status.peers}
+
+
 @join_app.default
 def join(
     *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip.")],
@@ -90,7 +115,7 @@ def join(
 async def _join(address: str, members: tuple[str, ...], timeout: float) -> int:
     from proglog_trio.rpc.client import cluster
 
-    joined = await _asked(address, partial(cluster.join, address, members, timeout))
+    joined = await asked(address, partial(cluster.join, address, members, timeout))
     report(f"joined through {joined} of {len(members)}")
     return ExitCode.DONE
 
@@ -104,7 +129,7 @@ def leave(*, addr: NodeAddress = DEFAULT_NODE_ADDRESS, timeout: Timeout = 30.0) 
 async def _leave(address: str, timeout: float) -> int:
     from proglog_trio.rpc.client import cluster
 
-    await _asked(address, partial(cluster.leave, address, timeout))
+    await asked(address, partial(cluster.leave, address, timeout))
     report("left")
     return ExitCode.DONE
 
@@ -124,11 +149,11 @@ def force_leave(
 async def _force_leave(address: str, name: str, timeout: float, *, prune: bool) -> int:
     from proglog_trio.rpc.client import cluster
 
-    await _asked(address, partial(cluster.force_leave, address, name, timeout, prune=prune))
+    await asked(address, partial(cluster.force_leave, address, name, timeout, prune=prune))
     return ExitCode.DONE
 
 
-async def _asked(address: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
+async def asked(address: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
     """Return a node's answer; raises CommandError in place of what can go wrong with asking."""
     from proglog_trio.errors import CallFailed, NodeConnectionError
     from proglog_trio.log_output import configure_log_output

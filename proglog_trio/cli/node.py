@@ -1,7 +1,9 @@
 """``proglog-trio node``."""
 
+import contextlib
 import json as json_format
 import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +14,14 @@ from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
 from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
 
 if TYPE_CHECKING:
+    import trio
+
     from proglog_trio.node import RunningNode
 
 app = App(name="node", config=[environment(), config_file_source])
 
 _JSON_VARIABLE = "PROGLOG_JSON"
+_END_WITH_STDIN_VARIABLE = "PROGLOG_END_WITH_STDIN"
 
 
 @app.default
@@ -24,6 +29,13 @@ def node(
     *,
     config: Annotated[NodeConfig | None, Parameter(name="*")] = None,
     json: Annotated[bool, flag("Say that the node is ready with one JSON object on standard output.")] = False,
+    end_with_stdin: Annotated[
+        bool,
+        flag(
+            "Stop, as when told to, at the end of standard input. A program that starts the node and holds the other "
+            "end of that pipe cannot leave it behind, however it ends."
+        ),
+    ] = False,
 ) -> int:
     """Run a node until it is told to stop, by Ctrl-C or SIGTERM.
 
@@ -39,11 +51,13 @@ def node(
 
     configure_log_output(config.log_format, config.log_level)
     logger = structlog.get_logger("proglog_trio.cli.node")
-    for variable in unknown_variables(os.environ, also_known=[ADDRESS_VARIABLE, _JSON_VARIABLE]):
+    for variable in unknown_variables(
+        os.environ, also_known=[ADDRESS_VARIABLE, _JSON_VARIABLE, _END_WITH_STDIN_VARIABLE]
+    ):
         logger.warning("a variable of the environment is no option and is ignored", variable=variable)
     try:
         return run_interruptible(
-            partial(_run, config, json=json),
+            partial(_run, config, json=json, end_with_stdin=end_with_stdin),
             after_signal=ExitCode.DONE,
             on_signal=lambda number: logger.info("told to stop", signal=number.name),
         )
@@ -54,16 +68,37 @@ def node(
         return ExitCode.FAILED
 
 
-async def _run(config: NodeConfig, *, json: bool) -> int:
+async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
     import trio
 
     from proglog_trio.node import run_node
 
-    async with trio.open_nursery() as nursery:
-        running = await nursery.start(run_node, config)
-        print(_described(running) if json else _readable(running), flush=True)
+    async with trio.open_nursery() as beside:
+        if end_with_stdin:
+            beside.start_soon(_end_with_stdin, beside.cancel_scope)
+        async with trio.open_nursery() as nursery:
+            running = await nursery.start(run_node, config)
+            print(_described(running) if json else _readable(running), flush=True)
+        beside.cancel_scope.cancel()
     # It was told to leave, and has.
     return ExitCode.DONE
+
+
+async def _end_with_stdin(node: "trio.CancelScope") -> None:
+    import structlog
+    import trio
+
+    # In a thread, since standard input may be anything; nothing waits for one that reads for ever.
+    await trio.to_thread.run_sync(_read_to_end, sys.stdin.fileno(), abandon_on_cancel=True)
+    structlog.get_logger("proglog_trio.cli.node").info("told to stop", by="the end of standard input")
+    node.cancel()
+
+
+def _read_to_end(descriptor: int) -> None:
+    # what cannot be read, such as the terminal of another session, has no one at its other end either
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 65536):
+            continue
 
 
 def _described(running: "RunningNode") -> str:

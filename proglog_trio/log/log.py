@@ -55,7 +55,18 @@ class _Pending:
 
 @define
 class LogCounters:
-    """What happened since the log was opened."""
+    """What happened since the log was opened.
+
+    Attributes:
+        batches_appended, bytes_appended: stored, pulled ones included.
+        records_appended: stored for producers.
+        duplicates: retries that were stored already.
+        refused: batches that could not be stored.
+        commits: times that what waited was written and synced.
+        segments_removed: by retention.
+        bytes_scrubbed: read in the background, to find damage.
+        damaged_places: found while reading.
+    """
 
     batches_appended: int = 0
     records_appended: int = 0

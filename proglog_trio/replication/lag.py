@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from attrs import define, field, frozen
 
 from ..log.origin import Origin
+from ..log.segment_header import OriginState
+from .messages import OriginRange
 from .peers import PeerView
 from .replica import Replica
 
@@ -28,15 +30,25 @@ class Lag:
 
 
 def lag_of(replica: Replica, peer: PeerView) -> Lag:
-    """Return how far a peer and this node are apart, as far as the peer has said."""
+    """Return how far a peer and this node are apart, as far as the peer has said.
+
+    What a peer writes it has before anybody else, whether it has said so yet or not.
+    """
     mine = replica.log.origins
     peer_behind = sum(
-        max(state.next - (held.next if (held := peer.ranges.get(origin)) else 0), 0) for origin, state in mine.items()
+        _beyond(state, held.next if (held := peer.ranges.get(origin)) else 0)
+        for origin, state in mine.items()
+        if origin != peer.writing
     )
     node_behind = sum(
-        max(held.next - (state.next if (state := mine.get(origin)) else 0), 0) for origin, held in peer.ranges.items()
+        _beyond(held, state.next if (state := mine.get(origin)) else 0) for origin, held in peer.ranges.items()
     )
     return Lag(peer_behind, node_behind)
+
+
+def _beyond(held: OriginRange | OriginState, following: int) -> int:
+    """Return how many sequences at or after one somebody has; what retention dropped nobody can get there."""
+    return max(held.next - max(held.low, following), 0)
 
 
 @frozen
@@ -72,7 +84,7 @@ class LagWatch:
             lacks = any(
                 (held.next if (held := peer.ranges.get(origin)) else 0) < following
                 for origin, following in due.items()
-                if origin in origins
+                if origin in origins and origin != peer.writing
             )
             if lacks and name not in self._behind:
                 self._behind.add(name)

@@ -88,7 +88,9 @@ class Replicator:
 
     async def leave(self, name: str) -> None:
         """Stop pulling from a peer; returns when nothing of that is left."""
-        peer = self.peers[name]
+        peer = self.peers.get(name)
+        if peer is None:
+            return  # it has ended with the replicator, which stops together with the membership
         peer.scope.cancel()
         with trio.CancelScope(shield=True):
             # Cancelled just now: it ends by itself, and what waits for it here must not be told before.

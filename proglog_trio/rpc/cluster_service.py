@@ -17,6 +17,7 @@ from ..address import Address
 from ..membership.membership import JoinFailed, Membership
 from ..membership.serf.member import Member, MemberStatus
 from .calls import receive_only
+from .text import sendable
 
 SERVICE_NAME = "log.v1.Cluster"
 MOST_ADDRESSES = 100
@@ -106,15 +107,10 @@ class ClusterService:
 
 def _message(member: Member) -> log_v1.Member:
     return log_v1.Member(
-        name=_text(member.name),
+        name=sendable(member.name),
         address=member.address,
         port=member.port,
-        tags={_text(tag): _text(content) for tag, content in member.tags.items()},
+        tags={sendable(tag): sendable(content) for tag, content in member.tags.items()},
         status=_STATUS[member.status],
         round_trip_seconds=member.round_trip_seconds or 0.0,
     )
-
-
-def _text(gossiped: str) -> str:
-    """Return gossiped text as UTF-8 can hold it: other programs' names are bytes that need not be text."""
-    return gossiped.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

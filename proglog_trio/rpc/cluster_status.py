@@ -14,9 +14,13 @@ from ..replication.messages import OriginRange
 from ..replication.peer import Peer
 from ..replication.replica import Replica
 from ..replication.replicator import Replicator
+from .service_state import LogServiceCounters
+from .text import sendable
 
 
-def status_of(replicator: Replicator, rpc_addr: str, cluster_size: int | None) -> log_v1.GetStatusResponse:
+def status_of(
+    replicator: Replicator, rpc_addr: str, cluster_size: int | None, service_counters: LogServiceCounters
+) -> log_v1.GetStatusResponse:
     """Return what a node says of itself and its peers."""
     replica = replicator.replica
     log, hello = replica.log, replica.hello
@@ -31,7 +35,7 @@ def status_of(replicator: Replicator, rpc_addr: str, cluster_size: int | None) -
         read_only_reason=log.read_only_reason or "",
         origins=[_origin(replica, origin, state) for origin, state in sorted(log.origins.items())],
         peers=[_peer(replica, peer) for _, peer in sorted(replicator.peers.items())],
-        counters=_counters(replica, [log.counters, replica.counters]),
+        counters=_counters(replica, [log.counters, replica.counters, service_counters]),
     )
 
 
@@ -44,15 +48,17 @@ def _counters(replica: Replica, counted: Sequence[attrs.AttrsInstance]) -> dict[
 def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.OriginStatus:
     plan = replica.plan
     assignment = plan.assigned.get(origin)
-    most = max((peer.ranges[origin].next for peer in plan.showing_more(origin, state.next)), default=state.next)
+    showing = [peer.ranges[origin] for peer in plan.showing_more(origin, state.next)]
+    # what retention dropped at a peer cannot be had from it
+    behind = max((held.next - max(held.low, state.next) for held in showing), default=0)
     written_by = replica.hello.node_name if origin == replica.writing else plan.writer_of(origin)
     return log_v1.OriginStatus(
         origin=origin.data,
         low=state.low,
         next=state.next,
-        written_by=written_by or "",
-        pulled_from=assignment.peer if assignment is not None else "",
-        behind=most - state.next,
+        written_by=sendable(written_by or ""),
+        pulled_from=sendable(assignment.peer) if assignment is not None else "",
+        behind=behind,
         missing=OriginRange.of_state(state).missing(),
     )
 
@@ -61,11 +67,11 @@ def _peer(replica: Replica, peer: Peer) -> log_v1.PeerStatus:
     view = replica.plan.peers[peer.name]
     lag = lag_of(replica, view)
     return log_v1.PeerStatus(
-        name=peer.name,
-        rpc_addr=peer.address,
+        name=sendable(peer.name),
+        rpc_addr=sendable(peer.address),
         directory_id=view.directory_id or b"",
         connected=view.connected,
-        problem=peer.problem or "",
+        problem=sendable(peer.problem or ""),
         peer_behind=lag.peer_behind,
         node_behind=lag.node_behind,
         places=[

@@ -90,11 +90,16 @@ def guarded(method: Method, state: ServerState) -> Method:
                 raise
             state.counters.requests_failed += 1
             raise stopping_error() from None
-        except Exception as error:
+        except Exception as raised:
             state.counters.requests_failed += 1
+            error = _first_cause(raised)
             if isinstance(error, StreamTerminatedError | H2Error | TimeoutError):
-                raise  # grpclib's own business: the client has gone, or its deadline has passed
-            raise _status_error(error) from error
+                # grpclib's own business: the client has gone, or its deadline has passed
+                if _is_cancelled():
+                    # by grpclib for that same reason, which takes any other end for a failure and logs it
+                    raise asyncio.CancelledError from None
+                raise error from None
+            raise _status_error(error) from raised
 
     return call
 
@@ -104,9 +109,19 @@ def stopping_error() -> GRPCError:
     return GRPCError(Status.UNAVAILABLE, "the node is stopping")
 
 
-def _status_error(error: Exception) -> GRPCError:
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _first_cause(error: Exception) -> Exception:
+    """Return the error inside a task group's: the first is the cause, the rest was cancelled by it."""
     while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]  # the first is the cause, the rest was cancelled by it
+        error = error.exceptions[0]
+    return error
+
+
+def _status_error(error: Exception) -> GRPCError:
     if isinstance(error, GRPCError):
         return error
     if isinstance(error, ProglogError):

@@ -152,3 +152,13 @@ async def test_joining_twice_is_a_mistake_of_the_caller(autojump_clock: trio.tes
         await replicator.join("a", "10.0.0.1:8400")
         with pytest.raises(RuntimeError, match="cannot join"):
             await replicator.join("a", "10.0.0.1:8400")
+
+
+async def test_a_peer_that_has_ended_with_the_replicator_may_still_leave(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Membership and replicator stop together, and membership says of every peer that it leaves."""
+    async with running_replicator(Streams().run) as (replicator, _):
+        await replicator.join("b", "127.0.0.1:1")
+    await replicator.leave("b")
+    assert replicator.peers == {}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 from google.rpc import error_details_pb2, status_pb2
 
@@ -16,19 +14,6 @@ from .support import RunningServer, running_server
 
 HERE = Path(__file__).parent
 MANY = 10_000
-
-
-@pytest.fixture(scope="session")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("stubs")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "grpc_tools.protoc", "-I", HERE, HERE / "book.proto"),
-            *(f"--python_out={directory}", f"--grpc_python_out={directory}"),
-        ],
-        check=True,
-    )
-    return directory
 
 
 async def _foreign(stubs: Path, server: RunningServer, command: str, count: int) -> Any:

@@ -1,0 +1,46 @@
+"""``proglog-trio status``."""
+
+import json as json_format
+from functools import partial
+from typing import Annotated
+
+from cyclopts import App
+
+from proglog_trio.cli.cluster import asked
+from proglog_trio.cli.exit_codes import ExitCode
+from proglog_trio.cli.running import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, run_interruptible
+from proglog_trio.config import flag
+
+app = App(name="status")
+
+
+@app.default
+def status(
+    *,
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    timeout: Timeout = 10.0,
+    json: Annotated[
+        bool, flag("Write one JSON object with all that the node says, each peer's places and the counters included.")
+    ] = False,
+) -> int:
+    """Show what a node's log has, from whom it gets the rest, and how far the others are.
+
+    Per origin (a run of one data directory as a writer): the sequences that the log has, from low up to next, how many
+    more some peer has (behind), how many this log will never have (missing), which node writes it and from which peer
+    it is pulled. Per peer: how many records it lacks and how many it has that are lacked here, as far as it has said,
+    and whether it is pulled from or why not.
+    """
+    return run_interruptible(partial(_status, dialled(addr), timeout, json=json))
+
+
+async def _status(address: str, timeout: float, *, json: bool) -> int:
+    from proglog_trio.cli.status_format import described_status, status_lines
+    from proglog_trio.rpc.client.cluster import get_status
+
+    answer = await asked(address, partial(get_status, address, timeout))
+    if json:
+        print(json_format.dumps(described_status(answer), indent=2))
+    else:
+        for line in status_lines(answer):
+            print(line)
+    return ExitCode.DONE

@@ -1,0 +1,120 @@
+"""What a node says of its status, as JSON and as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proglog_trio._proto.log.v1 import GetStatusResponse, OriginStatus, PeerStatus
+
+
+def described_status(status: GetStatusResponse) -> dict[str, Any]:
+    """Return all that a node said; what it did not say is None."""
+    return {
+        "node_name": status.node_name,
+        "cluster_name": status.cluster_name,
+        "cluster_size": status.cluster_size or None,
+        "rpc_addr": status.rpc_addr,
+        "directory_id": status.directory_id.hex(),
+        "lowest_offset": status.lowest_offset,
+        "next_offset": status.next_offset,
+        "read_only_reason": status.read_only_reason or None,
+        "origins": [_described_origin(origin) for origin in status.origins],
+        "peers": [{"name": peer.name, "rpc_addr": peer.rpc_addr, **described_peer(peer)} for peer in status.peers],
+        "counters": dict(sorted(status.counters.items())),
+    }
+
+
+def described_peer(peer: PeerStatus) -> dict[str, Any]:
+    """Return how far a peer is: its lag and its position, as far as the node that was asked knows."""
+    return {
+        "directory_id": peer.directory_id.hex() or None,
+        "connected": peer.connected,
+        "problem": peer.problem or None,
+        "peer_behind": peer.peer_behind,
+        "node_behind": peer.node_behind,
+        "places": [{"origin": place.origin.hex(), "low": place.low, "next": place.next} for place in peer.places],
+    }
+
+
+def _described_origin(origin: OriginStatus) -> dict[str, Any]:
+    return {
+        "origin": origin.origin.hex(),
+        "low": origin.low,
+        "next": origin.next,
+        "written_by": origin.written_by or None,
+        "pulled_from": origin.pulled_from or None,
+        "behind": origin.behind,
+        "missing": origin.missing,
+    }
+
+
+def status_lines(status: GetStatusResponse) -> Iterator[str]:
+    """Yield what people read: the node, its log, a table of origins and a table of peers."""
+    size = f"a cluster meant to have {status.cluster_size} nodes" if status.cluster_size else "no cluster size is set"
+    yield f"node      {status.node_name}, RPC at {status.rpc_addr}, data directory {status.directory_id.hex()}"
+    yield f"cluster   {status.cluster_name}; {size}"
+    yield f"log       {_log_line(status)}"
+    if status.origins:
+        yield ""
+        yield from aligned(
+            [
+                ("origin", "low", "next", "behind", "missing", "written by", "pulled from"),
+                *(_origin_row(status.node_name, origin) for origin in status.origins),
+            ],
+            right=(1, 2, 3, 4),
+        )
+    yield ""
+    if not status.peers:
+        yield "no peers"
+        return
+    yield from aligned(
+        [
+            ("peer", "RPC", "it lacks", "lacked here", "pull stream"),
+            *((p.name, p.rpc_addr, f"{p.peer_behind}", f"{p.node_behind}", stream_state(p)) for p in status.peers),
+        ],
+        right=(2, 3),
+    )
+
+
+def _log_line(status: GetStatusResponse) -> str:
+    count = status.next_offset - status.lowest_offset
+    held = f"offsets {status.lowest_offset} to {status.next_offset - 1}, {count} records" if count else "no records"
+    if not count and status.next_offset:
+        held = f"no records, the next offset is {status.next_offset}"
+    return f"{held}; READ-ONLY: {status.read_only_reason}" if status.read_only_reason else held
+
+
+def _origin_row(node_name: str, origin: OriginStatus) -> tuple[str, ...]:
+    if origin.written_by == node_name:
+        writer, source = "this node", "-"
+    else:
+        writer, source = origin.written_by or "nobody", origin.pulled_from or "-"
+    return (
+        origin.origin.hex(),
+        str(origin.low),
+        str(origin.next),
+        str(origin.behind),
+        str(origin.missing),
+        writer,
+        source,
+    )
+
+
+def stream_state(peer: PeerStatus) -> str:
+    """Say whether a node pulls from a peer, or why it cannot."""
+    if peer.connected:
+        return "connected"
+    return f"not connected: {peer.problem}" if peer.problem else "connecting"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[str]:
+    """Yield rows of as many cells each as lines whose columns stand below each other; those in right end together."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

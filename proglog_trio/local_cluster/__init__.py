@@ -1,0 +1,1 @@
+"""Several nodes on this machine, started, watched and ended together; see `python -m proglog_trio cluster`."""

@@ -1,0 +1,133 @@
+"""`status`, and what `members --json` shows of peers."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import frozen
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Stream
+
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.cli.exit_codes import ExitCode
+from proglog_trio.cli.status_format import aligned, described_status, status_lines
+from proglog_trio.client import ProducerConfig, open_producer
+from proglog_trio.rpc.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.calls import receive_only
+from proglog_trio.rpc.server import serve
+from tests.node_process import run_command
+from tests.replication.real_nodes import running_nodes, wait_for
+
+ORIGIN = bytes(range(16))
+
+
+async def test_status_and_members_of_real_nodes(tmp_path: Path) -> None:
+    async with running_nodes(tmp_path, "ab", "--cluster-size", "2") as (a, b):
+        async with open_producer(a.address, ProducerConfig()) as producer:
+            await producer.send_batch([b"value"] * 5)
+        await wait_for(a, lambda status: any(place.next == 5 for peer in status.peers for place in peer.places))
+
+        code, output, errors = await run_command("status", "--addr", b.address, "--json")
+        assert code == ExitCode.DONE, errors
+        status = json.loads(output)
+        assert (status["node_name"], status["rpc_addr"], status["next_offset"]) == ("b", b.address, 5)
+        assert (status["cluster_size"], status["read_only_reason"]) == (2, None)
+        (origin,) = status["origins"]
+        assert {key: origin[key] for key in origin if key != "origin"} == {
+            "low": 0,
+            "next": 5,
+            "written_by": "a",
+            "pulled_from": "a",
+            "behind": 0,
+            "missing": 0,
+        }
+        assert [(peer["name"], peer["connected"], peer["peer_behind"]) for peer in status["peers"]] == [("a", True, 0)]
+        assert status["counters"]["records_applied"] == 5
+        assert status["counters"]["records_produced"] == 0
+
+        code, output, errors = await run_command("status", "--addr", a.address)
+        assert code == ExitCode.DONE, errors
+        lines = output.decode().splitlines()
+        assert "a cluster meant to have 2 nodes" in lines[1]
+        assert lines[2] == "log       offsets 0 to 4, 5 records"
+        assert [line.split() for line in lines[4:6]] == [
+            ["origin", "low", "next", "behind", "missing", "written", "by", "pulled", "from"],
+            [origin["origin"], "0", "5", "0", "0", "this", "node", "-"],
+        ]
+        assert lines[-1].split() == ["b", b.address, "0", "0", "connected"]
+
+        code, output, errors = await run_command("members", "--addr", a.address, "--json")
+        assert code == ExitCode.DONE, errors
+        members = {each["name"]: each for each in json.loads(output)}
+        assert "peer_behind" not in members["a"]
+        assert (members["b"]["connected"], members["b"]["peer_behind"], members["b"]["node_behind"]) == (True, 0, 0)
+        assert members["b"]["places"] == [{"origin": origin["origin"], "low": 0, "next": 5}]
+        assert members["b"]["status"] == "alive"
+
+
+@frozen
+class OldClusterService:
+    """The Cluster service before it knew GetStatus."""
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        return {
+            "/log.v1.Cluster/GetMembers": Handler(
+                self._get_members, Cardinality.UNARY_UNARY, log_v1.GetMembersRequest, log_v1.GetMembersResponse
+            )
+        }
+
+    async def _get_members(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        members = [log_v1.Member(name="old", address="127.0.0.1", port=1, status=log_v1.MemberStatus.ALIVE)]
+        await stream.send_message(log_v1.GetMembersResponse(members=members))
+
+
+async def test_members_of_a_node_that_does_not_know_status() -> None:
+    async with asyncio_loop(), trio.open_nursery() as nursery:
+        host, port = await nursery.start(serve, [OldClusterService()], "127.0.0.1", 0)
+        code, output, errors = await run_command("members", "--addr", f"{host}:{port}", "--json")
+        assert code == ExitCode.DONE, errors
+        (member,) = json.loads(output)
+        assert set(member) == {"name", "address", "port", "status", "tags", "round_trip_seconds"}
+        code, _, errors = await run_command("status", "--addr", f"{host}:{port}")
+        assert code == ExitCode.FAILED
+        assert "UNIMPLEMENTED" in errors
+        assert len(errors.splitlines()) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_status_of_a_node_that_is_not_there() -> None:
+    code, output, errors = await run_command("status", "--addr", "127.0.0.1:1")
+    assert (code, output) == (ExitCode.UNREACHABLE, b"")
+    assert "127.0.0.1:1" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_what_a_status_says_in_words() -> None:
+    status = log_v1.GetStatusResponse(
+        node_name="a",
+        cluster_name="c",
+        rpc_addr="h:1",
+        lowest_offset=7,
+        next_offset=7,
+        read_only_reason="disk full",
+        origins=[log_v1.OriginStatus(origin=ORIGIN, low=3, next=7, pulled_from="b", behind=2, missing=1)],
+        peers=[
+            log_v1.PeerStatus(name="b", rpc_addr="h:2", problem="cannot connect", node_behind=2),
+            log_v1.PeerStatus(name="c", rpc_addr="h:3"),
+        ],
+    )
+    lines = list(status_lines(status))
+    assert lines[1] == "cluster   c; no cluster size is set"
+    assert lines[2] == "log       no records, the next offset is 7; READ-ONLY: disk full"
+    assert lines[5].split() == [ORIGIN.hex(), "3", "7", "2", "1", "nobody", "b"]
+    assert lines[-2].endswith("not connected: cannot connect")
+    assert lines[-1].endswith("connecting")
+    assert described_status(status)["peers"][1]["problem"] is None
+    assert list(status_lines(log_v1.GetStatusResponse()))[-1] == "no peers"
+
+
+def test_columns() -> None:
+    assert list(aligned([("a", "1", "x"), ("long", "100", "")], right=(1,))) == ["a       1  x", "long  100"]
