@@ -4,6 +4,8 @@
 run_node
 ├── log            its committer thread, retention and scrub; outermost, so that it closes last
 └── parts          one nursery, shielded from being cancelled out of order
+    ├── security   reads certificates and policies again, warns of those that expire
+    ├── metrics    if wanted
     ├── server     gRPC; given the log and the membership
     └── membership gossip; tells the others where the server is
 ```
@@ -14,6 +16,7 @@ commits what it accepted and closes.
 """
 
 import random
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +33,13 @@ from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
+from proglog_trio.metrics import NodeMetrics
+from proglog_trio.metrics_endpoint import serve_metrics
+from proglog_trio.node_security import NodeSecurity, load_security
+from proglog_trio.open_files import connections_that_fit
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.cluster_service import ClusterService
+from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.log_service import LogService, open_log_service
 from proglog_trio.rpc.server import ServerConfig, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
@@ -52,6 +60,8 @@ class RunningNode:
         gossip_address: what other members send gossip to.
         data_dir: where its log is, absolute.
         lowest_offset, next_offset: what the log held when it was opened: [lowest, next).
+        reload: reads certificates, keys and policies again; returns at once.
+        metrics_address: where its figures are, if they are anywhere.
     """
 
     name: str
@@ -60,6 +70,8 @@ class RunningNode:
     data_dir: Path
     lowest_offset: int
     next_offset: int
+    reload: Callable[[], None]
+    metrics_address: Address | None = None
 
 
 async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNode] = trio.TASK_STATUS_IGNORED) -> None:
@@ -71,12 +83,15 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
 
     Raises:
         DataDirectoryError: the data directory cannot be used.
+        TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
         AddressUnavailable: nobody can listen at an address, or another process does.
         NameTaken: a member of the cluster that is alive has the node's name.
     """
+    security = load_security(config)
     async with asyncio_loop(), open_log(log_config(config)) as log:
-        membership = await bind_membership(gossip_config(config), _tags(config, log, None), rng=random.SystemRandom())
-        parts = _Parts(config, log, membership)
+        gossip = gossip_config(config, security.keyring)
+        membership = await bind_membership(gossip, _tags(config, log, None), rng=random.SystemRandom())
+        parts = _Parts(config, security, log, membership)
         try:
             async with open_log_service(
                 log, parts.servers, LogServiceConfig(cluster_size=config.cluster_size)
@@ -92,6 +107,7 @@ class _Parts:
     """The server and the membership, which are started and stopped in order."""
 
     config: NodeConfig
+    security: NodeSecurity
     log: Log
     membership: Membership
     _stop: trio.Event = field(factory=trio.Event)
@@ -127,7 +143,19 @@ class _Parts:
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
         cluster = ClusterService(membership, config.bind_addr.port, self.stop)
-        serving = partial(serve, [service, cluster], config=server_config(config))
+        parts.start_soon(self.security.run)
+        counters = ServerCounters()
+        metrics_address = None
+        if config.metrics_addr is not None:
+            metrics = self._metrics(service, counters)
+            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr)
+        serving = partial(
+            serve,
+            [service, cluster],
+            config=server_config(config),
+            counters=counters,
+            security=self.security.server,
+        )
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
         rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, rpc_address))
@@ -141,6 +169,19 @@ class _Parts:
             config.data_dir.absolute(),
             self.log.lowest_offset,
             self.log.next_offset,
+            self.security.reloader.reload,
+            metrics_address,
+        )
+
+    def _metrics(self, service: LogService, counters: ServerCounters) -> NodeMetrics:
+        server = self.security.server
+        return NodeMetrics(
+            log=self.log,
+            membership=self.membership,
+            server=counters,
+            service=service.counters,
+            gate=None if server is None or server.gate is None else server.gate.counters,
+            expiries=self.security.expiries,
         )
 
     async def _leave(self) -> None:
@@ -170,15 +211,16 @@ def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str
     return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
 
 
-def gossip_config(config: NodeConfig) -> GossipConfig:
-    """Return what a node's configuration says about gossip."""
+def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
+    """Return what a node's configuration says about gossip; keyring: what it begins with."""
     return GossipConfig(
         name=config.node_name,
         bind_host=config.bind_addr.host,
         bind_port=config.bind_addr.port,
         advertise_host=config.advertise_addr,
         profile=config.profile(),
-        keyring=None if config.encrypt is None else Keyring.from_base64([config.encrypt]),
+        keyring=keyring,
+        keyring_file=config.keyring_file,
     )
 
 
@@ -197,4 +239,8 @@ def log_config(config: NodeConfig) -> LogConfig:
 def server_config(config: NodeConfig) -> ServerConfig:
     """Return what a node's configuration says about its server."""
     limits = ServerConfig()
-    return attrs.evolve(limits, transport=attrs.evolve(limits.transport, message_bytes=config.max_message_bytes))
+    return attrs.evolve(
+        limits,
+        most_connections=connections_that_fit(limits.most_connections),
+        transport=attrs.evolve(limits.transport, message_bytes=config.max_message_bytes),
+    )

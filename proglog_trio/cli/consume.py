@@ -21,10 +21,11 @@ from proglog_trio.cli.running import (
     report,
     run_interruptible,
 )
+from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
 
 if TYPE_CHECKING:
-    from proglog_trio.client import ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
+    from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
 
 app = App(name="consume")
 
@@ -84,6 +85,7 @@ def consume(
             "timestamp, key and headers. Bytes that are no UTF-8 are in value_base64, key_base64, headers_base64.",
         ),
     ] = False,
+    tls: Tls = None,
 ) -> int:
     """Read records from a node and write their values, one a line.
 
@@ -92,7 +94,18 @@ def consume(
     """
     if from_offset is not None and position is not None:
         raise CommandError("--from-offset and --position are two places to begin: give one.", ExitCode.USAGE)
-    options = Options(dialled(addr), from_offset, position, count, follow, skip_missing, show_position, timeout, json)
+    options = Options(
+        dialled(addr),
+        from_offset,
+        position,
+        count,
+        follow,
+        skip_missing,
+        show_position,
+        timeout,
+        json,
+        client_tls(tls),
+    )
     return run_interruptible(partial(_consume, options), after_signal=ExitCode.DONE if follow else ExitCode.INTERRUPTED)
 
 
@@ -109,6 +122,7 @@ class Options:
     show_position: bool
     timeout: float
     json: bool
+    tls: "ClientTls | None"
 
 
 async def _consume(options: Options) -> int:
@@ -140,7 +154,7 @@ async def _consume(options: Options) -> int:
     position = options.position
     try:
         with progress("consuming", wanted=not sys.stdout.isatty()) as counted:
-            async with open_consumer(options.address, config, connection=reading_connection()) as consumer:
+            async with open_consumer(options.address, config, connection=reading_connection(options.tls)) as consumer:
                 position = consumer.position
                 async for whole in consumer.batches():
                     batch = whole if left is None or len(whole) <= left else whole.part(0, left)
@@ -163,12 +177,12 @@ async def _consume(options: Options) -> int:
     return ExitCode.FAILED if writer.malformed else ExitCode.DONE
 
 
-def reading_connection() -> "ConnectionConfig":
+def reading_connection(tls: "ClientTls | None") -> "ConnectionConfig":
     """Return a connection that takes whatever a node may be configured to send."""
     from proglog_trio.client import ConnectionConfig
     from proglog_trio.rpc.transport import TransportConfig
 
-    return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE))
+    return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE), tls=tls)
 
 
 def _name_skipped(skipped: "Sequence[SkippedRange]") -> None:

@@ -21,6 +21,7 @@ from proglog_trio.cli.running import (
     report,
     run_interruptible,
 )
+from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import flag
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from proglog_trio.cli.lines import Line
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import Progress
-    from proglog_trio.client import BatchDelivery, DeliveredBatch, DeliveryError, Producer
+    from proglog_trio.client import BatchDelivery, ClientTls, DeliveredBatch, DeliveryError, Producer
 
 app = App(name="produce")
 
@@ -60,6 +61,7 @@ def produce(
     ] = None,
     timeout: Timeout = 10.0,
     json: Annotated[bool, flag("Write one JSON object for each batch that is stored, with its offsets.")] = False,
+    tls: Tls = None,
 ) -> int:
     """Write records to a node, one a line.
 
@@ -69,7 +71,7 @@ def produce(
     """
     if key_separator == "":
         raise CommandError("--key-separator must not be empty.", ExitCode.USAGE)
-    options = Options(dialled(addr), key_separator.encode() if key_separator else None, timeout, json)
+    options = Options(dialled(addr), key_separator.encode() if key_separator else None, timeout, json, client_tls(tls))
     try:
         descriptor = sys.stdin.fileno() if file in (None, Path("-")) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
@@ -89,6 +91,7 @@ class Options:
     key_separator: bytes | None
     timeout: float
     json: bool
+    tls: "ClientTls | None"
 
 
 @define
@@ -180,7 +183,7 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
 
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import progress
-    from proglog_trio.client import DeliveryTimeout, NodeUnreachable, ProducerConfig, open_producer
+    from proglog_trio.client import ConnectionConfig, DeliveryTimeout, NodeUnreachable, ProducerConfig, open_producer
     from proglog_trio.log_output import configure_log_output
 
     configure_log_output("console", "warning")
@@ -191,7 +194,11 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
     sending, settling = trio.open_memory_channel[Sent](_DELIVERIES)
     try:
         with progress("producing", total_bytes=size, wanted=not os.isatty(descriptor)) as count:
-            async with open_producer(options.address, config) as producer, trio.open_nursery() as nursery:
+            connection = ConnectionConfig(tls=options.tls)
+            async with (
+                open_producer(options.address, config, connection=connection) as producer,
+                trio.open_nursery() as nursery,
+            ):
                 nursery.start_soon(settler.run, settling)
                 async with sending:
                     with settler.reading:

@@ -18,6 +18,7 @@ import random
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 import trio
@@ -63,6 +64,7 @@ class GossipConfig:
         advertise_host, advertise_port: what the others are told; None: what it listens on.
         profile: the timing.
         keyring: encrypts everything, and refuses what is not encrypted; None: all is plain.
+        keyring_file: where the keyring is written to when its keys change; None: nowhere.
         label: of the cluster; packets with another are refused.
     """
 
@@ -73,6 +75,7 @@ class GossipConfig:
     advertise_port: int | None = None
     profile: GossipProfile = field(factory=GossipProfile)
     keyring: Keyring | None = None
+    keyring_file: Path | None = None
     label: bytes = b""
 
 

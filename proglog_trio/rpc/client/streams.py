@@ -45,8 +45,13 @@ class EncodedMessage:
 
 
 def produce_link(address: str, connection: ConnectionConfig | None = None) -> ProduceLink:
-    """Return what runs one ProduceBatches stream to the node at address; raises ValueError if that is none."""
-    Address.parse(address)
+    """Return what runs one ProduceBatches stream to the node at address.
+
+    Raises:
+        ValueError: the address is none.
+        TlsError: the files of the connection's TLS cannot be used.
+    """
+    _check(address, connection)
 
     async def link(session: ProduceSession) -> None:
         await _run(address, connection, _produce, session)
@@ -55,13 +60,19 @@ def produce_link(address: str, connection: ConnectionConfig | None = None) -> Pr
 
 
 def consume_link(address: str, connection: ConnectionConfig | None = None) -> ConsumeLink:
-    """Return what runs one ConsumeBatches stream from the node at address; raises ValueError if that is none."""
-    Address.parse(address)
+    """Return what runs one ConsumeBatches stream from the node at address; raises as produce_link."""
+    _check(address, connection)
 
     async def link(session: ConsumeSession) -> None:
         await _run(address, connection, _consume, session)
 
     return link
+
+
+def _check(address: str, connection: ConnectionConfig | None) -> None:
+    Address.parse(address)
+    if connection is not None and connection.tls is not None:
+        connection.tls.files()
 
 
 async def _run(
