@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 import trio
@@ -100,15 +101,15 @@ def load_security(config: NodeConfig) -> NodeSecurity:
     """
     server = _server(config)
     peers = _peers(config)
-    values: list[FromFiles[object]] = []
+    values: list[FromFiles[Any]] = []
     if server is not None:
-        values.append(server.tls)  # type: ignore[arg-type]  # whoever reads again does not look at the value
+        values.append(server.tls)
         if server.gate is not None and isinstance(server.gate.policy, FromFiles):
-            values.append(server.gate.policy)  # type: ignore[arg-type]  # as above
+            values.append(server.gate.policy)
         elif server.gate is None:
             _logger.warning("clients need no certificate and may do everything: no --server-tls-ca-file was given")
     if peers is not None:
-        values.append(peers.files())  # type: ignore[arg-type]  # as above
+        values.append(peers.files())
     return NodeSecurity(server, peers, _keyring(config), Reloader(values))
 
 
@@ -154,8 +155,6 @@ def _keyring(config: NodeConfig) -> Keyring | None:
             _logger.warning("the key of --encrypt is not in the keyring file, which counts", keyring_file=str(path))
         return keyring
     if given is None:
-        raise KeyringFileError(
-            f"--keyring-file {path} does not exist: give --encrypt once to make it, with a key of keygen"
-        )
+        raise KeyringFileError(f"--keyring-file {path} does not exist: give --encrypt as well, once, to make it")
     save_keyring_file(path, given)
     return given

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 import trio
@@ -108,7 +108,7 @@ class Reloader:
         values: what it looks after.
     """
 
-    values: Sequence[FromFiles[object]]
+    values: Sequence[FromFiles[Any]]
     _asked: trio.Event = field(factory=trio.Event)
 
     def reload(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import casbin
+import structlog
 from attrs import define, field
 from casbin.persist.adapter import Adapter, load_policy_line
 
@@ -19,6 +20,8 @@ from ..errors import SecurityFileError
 from ..reloading import FromFiles
 
 OBJECT = "*"
+_logger = structlog.get_logger(__name__)
+
 MOST_DECISIONS = 4096
 """Decisions that are remembered. Subjects are as many as the authorities have signed."""
 
@@ -115,7 +118,9 @@ class AccessPolicy:
             raise AccessPolicyError(f"{model} is no casbin model: {_reason(error)}") from None
         try:
             enforcer = casbin.Enforcer(casbin_model, lines)
-            enforcer.enforce("nobody", OBJECT, Action.PRODUCE.value)
+            # Each rule's own subject: an expression is evaluated only as far as it has to be.
+            for subject in {"nobody", *(rule[0] for rule in enforcer.get_policy())}:
+                enforcer.enforce(subject, OBJECT, Action.PRODUCE.value)
         except AccessPolicyError:
             raise
         except Exception as error:  # noqa: BLE001 - see above
@@ -140,7 +145,12 @@ class AccessPolicy:
                 return False
             if action is Action.REPLICATE:
                 return self.allows(subject, Action.PRODUCE) and self.allows(subject, Action.CONSUME)
-        return bool(self._enforcer.enforce(subject, OBJECT, action.value))
+        try:
+            return bool(self._enforcer.enforce(subject, OBJECT, action.value))
+        except Exception:
+            # A matcher that fails for some subjects alone; whoever it cannot judge is denied.
+            _logger.exception("the access policy cannot be asked", subject=subject, action=action.value)
+            return False
 
 
 def _reason(error: Exception) -> str:

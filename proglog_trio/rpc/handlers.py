@@ -23,7 +23,7 @@ from grpclib.server import Stream
 from h2.exceptions import H2Error
 
 from ..errors import ProglogError
-from .authorization import Gate
+from .authorization import Gate, requirement_of
 from .identity import Identity
 from .status import grpc_error
 from .transport import TunedStream
@@ -170,8 +170,9 @@ class ServerHandler(GrpclibHandler):
             return
         path = dict(headers).get(":path", "")
         refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
-        # Whoever may not ask does not learn what there is; for others an unknown method is just that.
-        if refusal is not None and (path in self.mapping or refusal.status is Status.UNAUTHENTICATED):
+        # A method that nobody has heard of is just that, but to those only who are somebody.
+        unknown = path not in self.mapping and requirement_of(path) is None
+        if refusal is not None and (not unknown or refusal.status is Status.UNAUTHENTICATED):
             self._turn_away(stream, release_stream, refusal)
             return
         if path not in self.mapping:
