@@ -43,7 +43,7 @@ from .wire import (
 )
 
 MOST_STREAMS = 128
-"""Streams of others that are served at once."""
+"""Streams of others that are served at once; for one more, the oldest is ended."""
 MOST_EXCHANGES = 32
 """Exchanges of our own that are under way at once; what the core asks for beyond that is not done and counts."""
 PACKETS_PER_WAKEUP = 64
@@ -335,17 +335,17 @@ class Gossip:
     # -- streams of others ---------------------------------------------------------------------------------------------
 
     async def _accept(self) -> None:
-        limiter = trio.CapacityLimiter(MOST_STREAMS)
+        served: dict[trio.CancelScope, None] = {}
 
         async def serve(stream: trio.SocketStream) -> None:
-            try:
-                limiter.acquire_on_behalf_of_nowait(stream)
-            except trio.WouldBlock:
-                self.counters.streams_refused += 1
-                await stream.aclose()
-                return
+            # For one more than there may be, the oldest goes: an exchange that is meant takes milliseconds.
+            while len(served) >= MOST_STREAMS:
+                oldest = next(iter(served))
+                del served[oldest]
+                oldest.cancel()
             try:
                 with trio.move_on_after(self.config.profile.stream_timeout) as scope:
+                    served[scope] = None
                     async with stream:
                         await self._serve(stream)
                 if scope.cancelled_caught:
@@ -355,7 +355,7 @@ class Gossip:
                 self.counters.streams_refused += 1
                 _logger.debug("a stream was refused", reason=str(error))
             finally:
-                limiter.release_on_behalf_of(stream)
+                served.pop(scope, None)
 
         await trio.serve_listeners(serve, [self._listener])
 

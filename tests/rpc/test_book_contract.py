@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import trio
 from google.rpc import error_details_pb2, status_pb2
 
+from .book_stubs import compile_stubs
 from .support import RunningServer, running_server
 
 HERE = Path(__file__).parent
@@ -20,15 +20,7 @@ MANY = 10_000
 
 @pytest.fixture(scope="session")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("stubs")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "grpc_tools.protoc", "-I", HERE, HERE / "book.proto"),
-            *(f"--python_out={directory}", f"--grpc_python_out={directory}"),
-        ],
-        check=True,
-    )
-    return directory
+    return compile_stubs(tmp_path_factory.mktemp("stubs"))
 
 
 async def _foreign(stubs: Path, server: RunningServer, command: str, count: int) -> Any:
