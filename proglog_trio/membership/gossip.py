@@ -5,6 +5,7 @@ Gossip.run
 ├── receiver     UDP packets into the core, as many as have arrived at a time
 ├── timekeeper   wakes the core when it wants to be woken
 ├── listeners    one task a stream, bounded in number and time
+├── keys         changes the keyring as members ask, if there is one
 └── exchanges    push/pulls and pings by stream that the core asks for
 ```
 
@@ -25,6 +26,7 @@ import trio
 from attrs import define, field, frozen
 
 from ..errors import AddressUnavailable
+from .key_manager import KeyManager
 from .profile import GossipProfile
 from .serf.serf import CoreEvent, Serf
 from .streams import ExchangeFailed, StreamCodec
@@ -103,6 +105,9 @@ class Gossip:
         endpoint: what the others are told.
         core: who is there, and what to do about it.
         counters: see GossipCounters.
+        codec: how messages stand on streams.
+        keyring: what encrypts now; None: nothing does.
+        keys: changes the keyring; None: there is none.
     """
 
     config: GossipConfig
@@ -112,10 +117,15 @@ class Gossip:
     codec: StreamCodec
     _udp: socket.socket
     _listener: trio.SocketListener
+    keyring: Keyring | None
+    keys: KeyManager | None = field(init=False)
     _rescheduled: trio.Event = field(factory=trio.Event)
     _armed: float = math.inf
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
     _nursery: trio.Nursery | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.keys = None if self.keyring is None else KeyManager(self, self.config.keyring_file)
 
     @classmethod
     async def bind(
@@ -153,7 +163,7 @@ class Gossip:
                 overhead_bytes=packet_overhead(keyring=config.keyring, label=config.label),
             )
             codec = StreamCodec(config.keyring, config.label)
-            gossip = cls(config, endpoint, core, GossipCounters(), codec, udp, listener)
+            gossip = cls(config, endpoint, core, GossipCounters(), codec, udp, listener, config.keyring)
             on_failure.pop_all()
             return gossip
 
@@ -165,6 +175,8 @@ class Gossip:
                 nursery.start_soon(self._receive_packets)
                 nursery.start_soon(self._keep_time)
                 nursery.start_soon(self._accept)
+                if self.keys is not None:
+                    nursery.start_soon(self.keys.run)
                 self.core.swim.advance(trio.current_time())
                 self.core.start()
                 self.flush()
@@ -178,6 +190,11 @@ class Gossip:
         self._udp.close()
         with trio.CancelScope(shield=True):
             await self._listener.aclose()
+
+    def use_keyring(self, keyring: Keyring) -> None:
+        """Encrypt and decrypt with this from now on; exchanges that are under way end as they began."""
+        self.keyring = keyring
+        self.codec = StreamCodec(keyring, self.config.label)
 
     # -- the core ------------------------------------------------------------------------------------------------------
 
@@ -205,7 +222,7 @@ class Gossip:
                 for packet in encode_packets(
                     messages,
                     max_bytes=self.config.profile.packet_bytes,
-                    keyring=self.config.keyring,
+                    keyring=self.keyring,
                     label=self.config.label,
                     checksum=checksum,
                 ):
@@ -322,7 +339,7 @@ class Gossip:
     def _take_packet(self, data: bytes, source: tuple[str, int]) -> None:
         self.counters.packets_received += 1
         try:
-            decoded = decode_packet(data, keyring=self.config.keyring, label=self.config.label)
+            decoded = decode_packet(data, keyring=self.keyring, label=self.config.label)
         except DecodingError as error:
             self.counters.packets_refused += 1
             _logger.debug("a packet was refused", source=source[0], reason=str(error))

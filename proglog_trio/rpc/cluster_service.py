@@ -17,6 +17,7 @@ from ..address import Address
 from ..membership.membership import JoinFailed, Membership
 from ..membership.serf.member import Member, MemberStatus
 from .calls import receive_only
+from .key_calls import KeyCalls
 
 SERVICE_NAME = "log.v1.Cluster"
 MOST_ADDRESSES = 100
@@ -55,6 +56,7 @@ class ClusterService:
             f"/{SERVICE_NAME}/ForceLeave": Handler(
                 self._force_leave, unary, log_v1.ForceLeaveRequest, log_v1.ForceLeaveResponse
             ),
+            **KeyCalls(self.membership.gossip.keys).methods(SERVICE_NAME),
         }
 
     async def _get_members(self, stream: Stream[Any, Any]) -> None:

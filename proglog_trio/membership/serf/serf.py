@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from attrs import define, field, frozen
 
@@ -36,6 +36,7 @@ from ..wire import (
     Leave,
     PushPull,
     Query,
+    QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
@@ -53,6 +54,8 @@ from ..wire import (
 )
 from ..wire.serf import SerfMessageType
 from . import queries
+from .asking import OpenQueries, default_timeout
+from .keys import KeyQuestion, KeyRefused, refusal
 from .lamport import HIGHEST_LAMPORT_TIME, LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from .members import Members
@@ -112,6 +115,7 @@ class Serf:
         stage: see Stage.
         vivaldi: where this node is in the network, for those who estimate round-trip times.
         refused: counts of what was not taken.
+        on_key_query: takes key queries, and has them answered by answer_key_query; None: there is no keyring.
     """
 
     swim: Swim
@@ -122,7 +126,9 @@ class Serf:
     query_clock: LamportClock = field(factory=LamportClock)
     stage: Stage = Stage.ALIVE
     refused: Refused = field(factory=Refused)
+    on_key_query: Callable[[KeyQuestion], None] | None = None
     vivaldi: Vivaldi = field(init=False)
+    _open_queries: OpenQueries = field(factory=OpenQueries)
     _intents: BroadcastQueue = field(init=False)
     _queries: BroadcastQueue = field(init=False)
     _events: BroadcastQueue = field(init=False)
@@ -331,8 +337,10 @@ class Serf:
                 header = message.header
                 target = Endpoint(header.dest_addr.ip, header.dest_addr.port)
                 self.swim.send(target, encode_message(UserMessage(message.payload)))
+            case QueryResponse() if self._open_queries.take(message):
+                pass
             case _:
-                # Responses to queries of our own, of which there are none, and push/pulls outside a stream.
+                # Responses to queries that are over or never were, and push/pulls outside a stream.
                 self.refused.malformed += 1
 
     def _take_leave(self, message: Leave) -> bool:
@@ -360,10 +368,71 @@ class Serf:
         if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
             return
         asked_about = self.members.by_name.get(query.payload.decode("utf-8", "surrogateescape"))
+        has_keyring = self.on_key_query is not None
+        for response in queries.answers(query, me, asked_about, has_keyring=has_keyring):
+            self._respond(query, response)
+        if self.on_key_query is not None and query.name in queries.KEY_QUERIES:
+            try:
+                self.on_key_query(KeyQuestion.of(query))
+            except KeyRefused as error:
+                self.answer_key_query(query, refusal(str(error)))
+
+    def answer_key_query(self, query: Query, payload: bytes) -> None:
+        """Answer a key query that on_key_query was given."""
+        response = queries.response_to(query, self.name, payload)
+        if Endpoint(query.addr, query.port) == self.swim.rules.me.endpoint:
+            self.receive(response)  # Its own; nothing has to leave the node.
+        else:
+            self._respond(query, response)
+
+    def _respond(self, query: Query, response: bytes) -> None:
         asker = Endpoint(query.addr, query.port)
-        for response in queries.answers(query, me, asked_about):
-            self.swim.send(asker, encode_message(UserMessage(response)))
-            self._relay(response, asker, query)
+        self.swim.send(asker, encode_message(UserMessage(response)))
+        self._relay(response, asker, query)
+
+    def ask(self, name: str, payload: bytes, answered: Callable[[str, bytes], None], ended: Callable[[], None]) -> None:
+        """Ask all members that are alive, this node among them.
+
+        Args:
+            name: of the query.
+            payload: with it.
+            answered: called with each answer: who gives it, and its payload. Each member answers once.
+            ended: called once, when everybody has answered or the time that gossip needs is over.
+
+        Raises:
+            TooManyQueries: too many are open.
+            ValueError: the payload is too large for a packet.
+        """
+        rules = self.swim.rules
+        expected = [member.name for member in self.members.with_status(MemberStatus.ALIVE)]
+        timeout = default_timeout(rules.profile, len(expected))
+        query = Query(
+            ltime=self.query_clock.tick(),
+            id=rules.rng.getrandbits(32),
+            addr=rules.me.endpoint.address,
+            port=rules.me.endpoint.port,
+            source_node=self.name,
+            filters=(),
+            flags=0,
+            relay_factor=0,
+            timeout=round(timeout * 1e9),
+            name=name,
+            payload=payload,
+        )
+        encoded = encode_serf(query)
+        if len(encoded) > self.swim.largest_broadcast:
+            raise ValueError(f"a query of {len(encoded)} bytes fits into no packet")
+        opened = self._open_queries.add(query, expected, answered, ended)
+        rules.timers.after(timeout / 2, lambda: self._ask_again(opened.expected, encoded))
+        rules.timers.after(timeout, lambda: self._open_queries.close(opened))
+        self._take_query(query, encoded)
+
+    def _ask_again(self, silent: Iterable[str], query: bytes) -> None:
+        """Ask those that have not answered, each directly: gossip reaches nearly everybody."""
+        for name in silent:
+            member = self.members.by_name.get(name)
+            if member is not None and name != self.name:
+                self.swim.send(member.endpoint, encode_message(UserMessage(query)))
 
     def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
         """Send a response through other members as well, as often as the query wants."""

@@ -30,7 +30,9 @@ async def get_members(address: str, timeout: float, *, tls: ClientTls | None = N
         CallFailed: it answers with an error.
         TlsError: the files of tls cannot be used.
     """
-    answer = await _call(address, timeout, tls, "GetMembers", log_v1.GetMembersRequest(), log_v1.GetMembersResponse)
+    answer = await call_cluster(
+        address, timeout, tls, "GetMembers", log_v1.GetMembersRequest(), log_v1.GetMembersResponse
+    )
     return answer.members
 
 
@@ -41,13 +43,13 @@ async def join(address: str, members: Sequence[str], timeout: float, *, tls: Cli
         NodeConnectionError, CallFailed: see get_members; UNAVAILABLE when none of the members answered.
     """
     request = log_v1.JoinRequest(addresses=list(members))
-    answer = await _call(address, timeout, tls, "Join", request, log_v1.JoinResponse)
+    answer = await call_cluster(address, timeout, tls, "Join", request, log_v1.JoinResponse)
     return answer.joined
 
 
 async def leave(address: str, timeout: float, *, tls: ClientTls | None = None) -> None:
     """Let a node leave its cluster and stop; raises as get_members."""
-    await _call(address, timeout, tls, "Leave", log_v1.LeaveRequest(), log_v1.LeaveResponse)
+    await call_cluster(address, timeout, tls, "Leave", log_v1.LeaveRequest(), log_v1.LeaveResponse)
 
 
 async def force_leave(
@@ -59,12 +61,14 @@ async def force_leave(
         NodeConnectionError, CallFailed: see get_members; NOT_FOUND when nobody of that name is known.
     """
     request = log_v1.ForceLeaveRequest(name=name, prune=prune)
-    await _call(address, timeout, tls, "ForceLeave", request, log_v1.ForceLeaveResponse)
+    await call_cluster(address, timeout, tls, "ForceLeave", request, log_v1.ForceLeaveResponse)
 
 
-async def _call(
+async def call_cluster(
     address: str, timeout: float, tls: ClientTls | None, method: str, request: object, answer: type[Answer]
 ) -> Answer:
+    """Make one call of the Cluster service; arguments and errors are those of get_members."""
+
     async def call(channel: Channel) -> Answer:
         unary = UnaryUnaryMethod(channel, _SERVICE + method, type(request), answer)
         return await unary(request)
