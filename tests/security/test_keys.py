@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,19 @@ async def test_who_does_not_do_it_is_named(tmp_path: Path) -> None:
     unwritable = tmp_path / "gone" / "keys"
     unwritable.parent.mkdir()
     options = ("--node-name", "b", "--encrypt", OLD, "--keyring-file", str(unwritable), *LOCAL)
-    async with node_process(tmp_path / "a", "--node-name", "a", "--encrypt", OLD, *LOCAL) as a:
-        async with node_process(tmp_path / "b", *options, "--start-join-addrs", gossip(a)):
-            await wait_for(a, statuses(a="alive", b="alive"))
-            unwritable.unlink()
-            unwritable.parent.rmdir()
-            code, _, errors = await keys(a, "install", stdin=NEW.encode())
-            assert code == ExitCode.FAILED
-            assert "done by 1: a" in errors
-            assert f"not done by b: {unwritable} cannot be written: No such file or directory" in errors
-            # What could not be written down does not count either.
-            assert (await listed(a))[NEW]["members"] == ["a"]
+    async with (
+        node_process(tmp_path / "a", "--node-name", "a", "--encrypt", OLD, *LOCAL) as a,
+        node_process(tmp_path / "b", *options, "--start-join-addrs", gossip(a)),
+    ):
+        await wait_for(a, statuses(a="alive", b="alive"))
+        unwritable.unlink()
+        unwritable.parent.rmdir()
+        code, _, errors = await keys(a, "install", stdin=NEW.encode())
+        assert code == ExitCode.FAILED
+        assert "done by 1: a" in errors
+        assert f"not done by b: {unwritable} cannot be written: No such file or directory" in errors
+        # What could not be written down does not count either.
+        assert (await listed(a))[NEW]["members"] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -110,8 +113,6 @@ async def test_without_encryption_there_are_no_keys(tmp_path: Path) -> None:
 
 
 async def test_keys_do_not_travel_in_the_open(tmp_path: Path) -> None:
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing; says which address of this machine would be used
