@@ -97,3 +97,10 @@ def crash(session: nox.Session) -> None:
     """Kill a node under load 200 times; `-- --crash-seed N` replays one run."""
     session.install("-e", ".[tests]")
     session.run("python", "-m", "pytest", "tests/crash", "-v", "--crash-rounds", "200", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Give a million hostile inputs to everything that reads bytes; `-- packets --cases 5000000 --seed 2` for more."""
+    session.install("-e", ".[fuzz,tests]")
+    session.run("python", "-m", "fuzz", *session.posargs)

@@ -297,7 +297,12 @@ class NodeConfig:
         ),
     ] = None
     acl_model_file: Annotated[
-        Path | None, Parameter(metavar="FILE", help="The casbin model of who may do what (model.conf).")
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            show_default=lambda _value: "each rule of the policy is a subject, * and an action",
+            help="The casbin model that the policy follows (model.conf).",
+        ),
     ] = None
     acl_policy_file: Annotated[
         Path | None,

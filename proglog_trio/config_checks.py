@@ -20,8 +20,8 @@ def security_problem(config: NodeConfig) -> str | None:
             return f"{flag}-cert-file and {flag}-key-file go together: give both, or none"
     if config.server_tls_ca_file is not None and config.server_tls_cert_file is None:
         return "--server-tls-ca-file verifies clients of a node that has TLS: give --server-tls-cert-file as well"
-    if (config.acl_model_file is None) != (config.acl_policy_file is None):
-        return "--acl-model-file and --acl-policy-file go together: give both, or none"
+    if config.acl_model_file is not None and config.acl_policy_file is None:
+        return "--acl-model-file is the model of a policy: give --acl-policy-file as well"
     if config.acl_policy_file is not None and config.server_tls_ca_file is None:
         return "--acl-policy-file is about clients with certificates: give --server-tls-ca-file as well"
     if config.insecure or config.bind_addr.is_loopback:

@@ -122,7 +122,7 @@ def _server(config: NodeConfig) -> ServerSecurity | None:
         authorities=config.server_tls_ca_file,
     )
     gate = None
-    if config.acl_model_file is not None and config.acl_policy_file is not None:
+    if config.acl_policy_file is not None:
         gate = Gate(AccessPolicy.read(config.acl_model_file, config.acl_policy_file))
     elif config.server_tls_ca_file is not None:
         gate = Gate(EverybodyMay())

@@ -83,7 +83,7 @@ COMPANIONS = {
     "peer_tls_cert_file": ("--peer-tls-key-file=peer-key.pem",),
     "peer_tls_key_file": ("--peer-tls-cert-file=peer.pem",),
     "acl_model_file": (*SERVER_TLS, ACCESS[0], ACCESS[2]),
-    "acl_policy_file": (*SERVER_TLS, *ACCESS[:2]),
+    "acl_policy_file": (*SERVER_TLS, ACCESS[0]),
 }
 
 
@@ -269,8 +269,8 @@ def test_beyond_loopback_needs_tls_and_a_key_or_must_be_said() -> None:
         ({"server_tls_cert_file": Path("a")}, "--server-tls-cert-file and --server-tls-key-file go together"),
         ({"peer_tls_key_file": Path("a")}, "--peer-tls-cert-file and --peer-tls-key-file go together"),
         ({"server_tls_ca_file": Path("a")}, "give --server-tls-cert-file as well"),
-        ({"acl_model_file": Path("a")}, "--acl-model-file and --acl-policy-file go together"),
-        ({"acl_model_file": Path("a"), "acl_policy_file": Path("b"), **TLS}, "give --server-tls-ca-file as well"),
+        ({"acl_model_file": Path("a")}, "--acl-model-file is the model of a policy"),
+        ({"acl_policy_file": Path("b"), **TLS}, "give --server-tls-ca-file as well"),
     ],
 )
 def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:

@@ -20,6 +20,17 @@ from ..errors import SecurityFileError
 from ..reloading import FromFiles
 
 OBJECT = "*"
+_PLAIN_MODEL = """
+[request_definition]
+r = sub, obj, act
+[policy_definition]
+p = sub, obj, act
+[policy_effect]
+e = some(where (p.eft == allow))
+[matchers]
+m = r.act == p.act && r.obj == p.obj && r.sub == p.sub
+"""
+"""Where no model is given: a subject may do what a rule says word for word."""
 _logger = structlog.get_logger(__name__)
 
 MOST_DECISIONS = 4096
@@ -102,16 +113,21 @@ class AccessPolicy:
     _decided: dict[tuple[str, Action], bool] = field(factory=dict)
 
     @classmethod
-    def read(cls, model: Path, policy: Path) -> FromFiles[Policy]:
-        """Read both files; the result can read them again. Raises AccessPolicyError."""
-        return FromFiles.read("the access policy", [model, policy], lambda: cls.load(model, policy))
+    def read(cls, model: Path | None, policy: Path) -> FromFiles[Policy]:
+        """Read both files; the result can read them again. Raises AccessPolicyError; model: see load."""
+        paths = [path for path in (model, policy) if path is not None]
+        return FromFiles.read("the access policy", paths, lambda: cls.load(model, policy))
 
     @classmethod
-    def load(cls, model: Path, policy: Path) -> AccessPolicy:
-        """Return what the files say. Raises AccessPolicyError."""
+    def load(cls, model: Path | None, policy: Path) -> AccessPolicy:
+        """Return what the files say; model: None if the policy has subjects, objects and actions, and nothing else.
+
+        Raises:
+            AccessPolicyError: they cannot be used.
+        """
         lines = _PolicyLines(policy)
         try:
-            casbin_model = casbin.Enforcer.new_model(text=_read(model))
+            casbin_model = casbin.Enforcer.new_model(text=_PLAIN_MODEL if model is None else _read(model))
         except AccessPolicyError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever casbin's parser runs into, the file is what is wrong
@@ -125,7 +141,7 @@ class AccessPolicy:
             raise
         except Exception as error:  # noqa: BLE001 - see above
             raise AccessPolicyError(
-                f"{model} and {policy} do not answer whether a subject may do an action to an object: {_reason(error)}"
+                f"{policy} and the model {model or 'for plain rules'} do not answer whether a subject may do an action to an object: {_reason(error)}"
             ) from None
         return cls(enforcer, lines.names_our_actions)
 

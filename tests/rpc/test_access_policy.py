@@ -28,6 +28,13 @@ def test_the_books_policy(tmp_path: Path) -> None:
     assert rights(policy, "nobody") == set()
 
 
+def test_a_policy_needs_no_model(tmp_path: Path) -> None:
+    (tmp_path / "policy.csv").write_text(POLICY)
+    policy = AccessPolicy.load(None, tmp_path / "policy.csv")
+    assert rights(policy, "root") == {"produce", "consume", "replicate"}
+    assert rights(policy, "nobody") == set()
+
+
 def test_who_may_do_only_one_of_both_may_not_copy(tmp_path: Path) -> None:
     policy = load(tmp_path, "p, writer, *, produce\np, reader, *, consume\n")
     assert rights(policy, "writer") == {"produce"}

@@ -70,7 +70,9 @@ async def packets_pass(node: NodeProcess, key: str | None, witness: str, *, harm
         )
         event = UserMessage(encode_serf(UserEvent(ltime=1, name="intrusion", payload=b"", cc=False)))
         target = endpoint(node)
-        messages: list[Message] = [Ping(seq_no=7, node=""), *([] if harmless else [stranger, event])]
+        messages: list[Message] = [Ping(seq_no=7, node="")]
+        if not harmless:
+            messages += [stranger, event]
         for message in messages:
             for packet in encode_packets([message], keyring=keyring_of(key)):
                 await udp.sendto(packet, (target.host, target.port))
