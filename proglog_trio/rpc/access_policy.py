@@ -140,8 +140,9 @@ class AccessPolicy:
         except AccessPolicyError:
             raise
         except Exception as error:  # noqa: BLE001 - see above
+            named = "the model for plain rules" if model is None else model
             raise AccessPolicyError(
-                f"{policy} and the model {model or 'for plain rules'} do not answer whether a subject may do an action to an object: {_reason(error)}"
+                f"{policy} and {named} do not answer whether a subject may do an action: {_reason(error)}"
             ) from None
         return cls(enforcer, lines.names_our_actions)
 
