@@ -65,7 +65,7 @@ class Gossip:
     def _fresh(self) -> Serf:
         if self._core is None or self._cases % CASES_PER_CORE == 0:
             self._core = Serf.make("me", HERE, {}, GossipProfile(), random.Random(self._cases), _ignore, now=0.0)
-            self._core.on_key_query = _ignore
+            self._core.querying.on_key_query = _ignore
             self._core.start()
         self._cases += 1
         return self._core

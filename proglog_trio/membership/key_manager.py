@@ -110,7 +110,7 @@ class KeyManager:
 
     def __attrs_post_init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[KeyQuestion](MOST_WAITING)
-        self.gossip.core.on_key_query = self._take
+        self.gossip.core.querying.on_key_query = self._take
 
     def _take(self, question: KeyQuestion) -> None:
         try:
@@ -123,7 +123,7 @@ class KeyManager:
         core = self.gossip.core
         async for question in self._receive:
             answer = await self._do(question)
-            self.gossip.act(lambda query=question.query, payload=answer: core.answer_key_query(query, payload))  # type: ignore[misc]  # bound at once
+            self.gossip.act(lambda query=question.query, payload=answer: core.querying.answer_key_query(query, payload))  # type: ignore[misc]  # bound at once
 
     async def _do(self, question: KeyQuestion) -> bytes:
         keyring = self.gossip.keyring
@@ -165,7 +165,7 @@ class KeyManager:
 
         def ask() -> None:
             asked.extend(member.name for member in core.snapshot() if member.status.value == "alive")
-            core.ask(operation.query_name, payload, answers.take, over.set)
+            core.querying.ask(operation.query_name, payload, answers.take, over.set)
 
         try:
             self.gossip.act(ask)

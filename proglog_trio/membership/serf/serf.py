@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
 
@@ -25,10 +25,9 @@ from ..swim.effects import (
     StatusChange,
     UserMessageReceived,
 )
-from ..swim.node import Endpoint, NodeStatus
+from ..swim.node import Endpoint
 from ..swim.swim import Swim
 from ..wire import (
-    QUERY_FLAG_NO_BROADCAST,
     DecodingError,
     Event,
     EventsAtTime,
@@ -38,8 +37,6 @@ from ..wire import (
     Query,
     QueryResponse,
     Relay,
-    RelayAddress,
-    RelayHeader,
     SerfMessage,
     SerfPushPull,
     UserEvent,
@@ -53,12 +50,10 @@ from ..wire import (
     encode_tags,
 )
 from ..wire.serf import SerfMessageType
-from . import queries
-from .asking import OpenQueries, default_timeout
-from .keys import KeyQuestion, KeyRefused, refusal
 from .lamport import HIGHEST_LAMPORT_TIME, LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from .members import Members
+from .querying import Querying
 from .recent import RecentRing
 from .vivaldi import Vivaldi
 
@@ -115,7 +110,7 @@ class Serf:
         stage: see Stage.
         vivaldi: where this node is in the network, for those who estimate round-trip times.
         refused: counts of what was not taken.
-        on_key_query: takes key queries, and has them answered by answer_key_query; None: there is no keyring.
+        querying: queries of others, and this node's own.
     """
 
     swim: Swim
@@ -126,20 +121,21 @@ class Serf:
     query_clock: LamportClock = field(factory=LamportClock)
     stage: Stage = Stage.ALIVE
     refused: Refused = field(factory=Refused)
-    on_key_query: Callable[[KeyQuestion], None] | None = None
     vivaldi: Vivaldi = field(init=False)
-    _open_queries: OpenQueries = field(factory=OpenQueries)
+    querying: Querying = field(init=False)
     _intents: BroadcastQueue = field(init=False)
     _queries: BroadcastQueue = field(init=False)
     _events: BroadcastQueue = field(init=False)
     _recent_events: RecentRing[tuple[str, bytes]] = field(factory=lambda: RecentRing(_event_bytes))
-    _recent_queries: RecentRing[int] = field(factory=RecentRing)
 
     def __attrs_post_init__(self) -> None:
         multiplier = self.swim.rules.profile.retransmit_multiplier
         self._intents, self._queries, self._events = (BroadcastQueue(multiplier) for _ in range(3))
         self.swim.queues += [self._intents, self._queries, self._events]
         self.vivaldi = Vivaldi(self.swim.rules.rng)
+        self.querying = Querying(
+            self.swim, self.members, self.query_clock, lambda payload: self._pass_on(self._queries, payload)
+        )
         self.swim.prober.ack_payload = lambda: encode_ack_payload(self.vivaldi.coordinate)
 
     @classmethod
@@ -330,14 +326,14 @@ class Serf:
                 if self._take_event(message.ltime, message.name, message.payload):
                     self._pass_on(self._events, payload)
             case Query():
-                self._take_query(message, payload)
+                self.querying.receive(message, payload)
             case Relay() if len(message.payload) > MOST_RELAYED_BYTES:
                 self.refused.too_large += 1
             case Relay():
                 header = message.header
                 target = Endpoint(header.dest_addr.ip, header.dest_addr.port)
                 self.swim.send(target, encode_message(UserMessage(message.payload)))
-            case QueryResponse() if self._open_queries.take(message):
+            case QueryResponse() if self.querying.take_response(message):
                 pass
             case _:
                 # Responses to queries that are over or never were, and push/pulls outside a stream.
@@ -357,96 +353,6 @@ class Serf:
     def _take_event(self, ltime: int, name: str, payload: bytes) -> bool:
         self.event_clock.witness(ltime)
         return self._recent_events.take(ltime, (name, payload), self.event_clock.time)
-
-    def _take_query(self, query: Query, payload: bytes) -> None:
-        self.query_clock.witness(query.ltime)
-        if not self._recent_queries.take(query.ltime, query.id, self.query_clock.time):
-            return
-        if not query.flags & QUERY_FLAG_NO_BROADCAST:
-            self._pass_on(self._queries, payload)
-        me = self.members.by_name.get(self.name)
-        if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
-            return
-        asked_about = self.members.by_name.get(query.payload.decode("utf-8", "surrogateescape"))
-        has_keyring = self.on_key_query is not None
-        for response in queries.answers(query, me, asked_about, has_keyring=has_keyring):
-            self._respond(query, response)
-        if self.on_key_query is not None and query.name in queries.KEY_QUERIES:
-            try:
-                self.on_key_query(KeyQuestion.of(query))
-            except KeyRefused as error:
-                self.answer_key_query(query, refusal(str(error)))
-
-    def answer_key_query(self, query: Query, payload: bytes) -> None:
-        """Answer a key query that on_key_query was given."""
-        response = queries.response_to(query, self.name, payload)
-        if Endpoint(query.addr, query.port) == self.swim.rules.me.endpoint:
-            self.receive(response)  # Its own; nothing has to leave the node.
-        else:
-            self._respond(query, response)
-
-    def _respond(self, query: Query, response: bytes) -> None:
-        asker = Endpoint(query.addr, query.port)
-        self.swim.send(asker, encode_message(UserMessage(response)))
-        self._relay(response, asker, query)
-
-    def ask(self, name: str, payload: bytes, answered: Callable[[str, bytes], None], ended: Callable[[], None]) -> None:
-        """Ask all members that are alive, this node among them.
-
-        Args:
-            name: of the query.
-            payload: with it.
-            answered: called with each answer: who gives it, and its payload. Each member answers once.
-            ended: called once, when everybody has answered or the time that gossip needs is over.
-
-        Raises:
-            TooManyQueries: too many are open.
-            ValueError: the payload is too large for a packet.
-        """
-        rules = self.swim.rules
-        expected = [member.name for member in self.members.with_status(MemberStatus.ALIVE)]
-        timeout = default_timeout(rules.profile, len(expected))
-        query = Query(
-            ltime=self.query_clock.tick(),
-            id=rules.rng.getrandbits(32),
-            addr=rules.me.endpoint.address,
-            port=rules.me.endpoint.port,
-            source_node=self.name,
-            filters=(),
-            flags=0,
-            relay_factor=0,
-            timeout=round(timeout * 1e9),
-            name=name,
-            payload=payload,
-        )
-        encoded = encode_serf(query)
-        if len(encoded) > self.swim.largest_broadcast:
-            raise ValueError(f"a query of {len(encoded)} bytes fits into no packet")
-        opened = self._open_queries.add(query, expected, answered, ended)
-        rules.timers.after(timeout / 2, lambda: self._ask_again(opened.expected, encoded))
-        rules.timers.after(timeout, lambda: self._open_queries.close(opened))
-        self._take_query(query, encoded)
-
-    def _ask_again(self, silent: Iterable[str], query: bytes) -> None:
-        """Ask those that have not answered, each directly: gossip reaches nearly everybody."""
-        for name in silent:
-            member = self.members.by_name.get(name)
-            if member is not None and name != self.name:
-                self.swim.send(member.endpoint, encode_message(UserMessage(query)))
-
-    def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
-        """Send a response through other members as well, as often as the query wants."""
-        rules = self.swim.rules
-        header = RelayHeader(
-            dest_addr=RelayAddress(ip=asker.address, port=asker.port, zone=""), dest_name=query.source_node
-        )
-        message = encode_message(UserMessage(encode_serf(Relay(header, response))))
-        helpers = rules.choose(
-            query.relay_factor,
-            lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
-        )
-        for helper in helpers:
-            self.swim.send(helper.endpoint, message)
 
     def _pass_on(self, queue: BroadcastQueue, payload: bytes) -> None:
         if len(payload) > self.swim.largest_broadcast:
