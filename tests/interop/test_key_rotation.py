@@ -11,7 +11,8 @@ from proglog_trio.membership.key_manager import KeyAnswers
 from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.membership.wire import decode_key
 
-from ..membership.running import Ours
+from ..membership.running import Ours, eventually
+from .agents import Agent
 from .cluster import ALL, Cluster, cluster
 from .test_keys import generated_key
 
@@ -23,13 +24,26 @@ async def ask(ours: Ours, operation: KeyOperation, key: str = "") -> KeyAnswers:
     return await keys.ask(operation, key)
 
 
+async def by_agent(agent: Agent, option: str) -> str:
+    """Run a key command of an agent, and return what it says.
+
+    Until everybody has answered: gossip reaches nearly everybody, and agents do not ask those again that are silent.
+    """
+
+    async def run() -> tuple[int, str]:
+        result = await agent.try_command("keys", option)
+        return result.returncode, (result.stdout + result.stderr).decode()
+
+    return (await eventually(run, lambda done: done[0] == 0))[1]
+
+
 async def only_key(running: Cluster, key: str) -> None:
     """Check that everybody has one key alone, as both sides see it."""
     found = await ask(running.b, KeyOperation.LIST)
     assert (sorted(found.done), found.problems, found.silent) == (sorted(ALL), {}, [])
     assert {each: sorted(names) for each, names in found.holders.items()} == {key: sorted(ALL)}
     assert {each: sorted(names) for each, names in found.primary_of.items()} == {key: sorted(ALL)}
-    listed = await running.y.command("keys", "-list")
+    listed = await by_agent(running.y, "-list")
     assert f"[{len(ALL)}/{len(ALL)}]" in listed
     assert key in listed
     for ours in (running.a, running.b):
@@ -64,8 +78,7 @@ async def test_rotation_by_either_side(tmp_path: Path) -> None:
             (running.y, "use", third),
             (running.z, "remove", second),
         ):
-            said = await agent.command("keys", f"-{option}={key}")
-            assert "error" not in said.lower()
+            await by_agent(agent, f"-{option}={key}")
         await only_key(running, third)
         await nobody_was_lost(running)
 
@@ -101,7 +114,8 @@ async def test_an_agent_with_an_old_key_takes_part_until_it_is_removed(tmp_path:
             await running.all_see("alive", "both", by=(running.a, running.b, both))
             answers = await ask(running.b, KeyOperation.LIST)
             assert sorted(answers.done) == sorted((*ALL, "both"))
-            assert answers.primary_of[old] == ["both"]
+            # Which of them it encrypts with depends on whether the query of before still went round when it came.
+            assert sorted(answers.holders[old]) == sorted(answers.holders[new]) == sorted((*ALL, "both"))
 
 
 async def test_a_key_of_each_length(tmp_path: Path) -> None:
