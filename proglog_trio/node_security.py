@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 import trio
-from attrs import field, frozen
+from attrs import frozen
 
 from .config import NodeConfig
 from .membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
@@ -44,7 +44,6 @@ class NodeSecurity:
     peers: ClientTls | None
     keyring: Keyring | None
     reloader: Reloader
-    _read_again: trio.Event = field(factory=trio.Event)
 
     def peer_connection(self) -> ConnectionConfig:
         """Return how other nodes are connected to."""
