@@ -106,3 +106,10 @@ def soak(session: nox.Session) -> None:
     unlimited = ("-o", "timeout=0", "-o", "faulthandler_timeout=0")
     environment = {"HYPOTHESIS_PROFILE": "long"}
     session.run("python", "-m", "pytest", "-v", *unlimited, *(session.posargs or ["tests"]), env=environment)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Give a million hostile inputs to everything that reads bytes; `-- packets --cases 5000000 --seed 2` for more."""
+    session.install("-e", ".[fuzz,tests]")
+    session.run("python", "-m", "fuzz", *session.posargs)

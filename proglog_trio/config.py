@@ -21,6 +21,7 @@ from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict, Env
 
 from proglog_trio.address import Address
+from proglog_trio.config_checks import security_problem
 
 if TYPE_CHECKING:
     from proglog_trio.membership.profile import GossipProfile
@@ -96,7 +97,8 @@ def _check_name(_type: type, value: str) -> None:
         raise ValueError(f"A name is 1 to {_NAME_BYTES} bytes of printable text without spaces at its ends.")
 
 
-def _check_host(_type: type, value: str | None) -> None:
+def check_host(_type: type, value: str | None) -> None:
+    """Refuse what is no host (a validator of cyclopts)."""
     if value is not None and (not value or any(c.isspace() or c in "/[]" for c in value)):
         raise ValueError("A host is a name or an IP address, without a port and without brackets.")
 
@@ -180,7 +182,7 @@ class NodeConfig:
     advertise_addr: Annotated[
         str | None,
         Parameter(
-            validator=_check_host,
+            validator=check_host,
             metavar="HOST",
             help="The host that others dial to reach this node, where it is not that of --bind-addr (behind address "
             "translation, or when bound to 0.0.0.0).",
@@ -244,11 +246,89 @@ class NodeConfig:
             "instead of having it leave and join."
         ),
     ] = False
+    keyring_file: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            help="Where the gossip keys are kept: a JSON array of keys in base64, the first of which encrypts and any "
+            "of which decrypts. Rotation (the keys command, or serf's) writes it. Made with the key of --encrypt when "
+            "it does not exist; when it does, it counts and --encrypt does not.",
+        ),
+    ] = None
+    server_tls_cert_file: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            help="The node's certificate (PEM), then those of intermediate authorities. With it, RPC is encrypted: TLS "
+            "1.2 or later. Read again on SIGHUP and when it changes, as all files of certificates, keys and policies.",
+        ),
+    ] = None
+    server_tls_key_file: Annotated[
+        Path | None, Parameter(metavar="FILE", help="The key of that certificate (PEM), not encrypted.")
+    ] = None
+    server_tls_ca_file: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            help="The authorities (PEM) whose client certificates are accepted, those of other nodes included. With "
+            "it, whoever has none of them can only ask whether the node is well.",
+        ),
+    ] = None
+    peer_tls_cert_file: Annotated[
+        Path | None, Parameter(metavar="FILE", help="The certificate (PEM) that this node shows to other nodes.")
+    ] = None
+    peer_tls_key_file: Annotated[
+        Path | None, Parameter(metavar="FILE", help="The key of that certificate (PEM), not encrypted.")
+    ] = None
+    peer_tls_ca_file: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            show_default=lambda _value: "that of --server-tls-ca-file",
+            help="The authorities (PEM) that signed the certificates of other nodes.",
+        ),
+    ] = None
+    peer_tls_server_name: Annotated[
+        str | None,
+        Parameter(
+            validator=check_host,
+            metavar="HOST",
+            help="What the certificates of other nodes must be for, where that is not the host that is dialled.",
+        ),
+    ] = None
+    acl_model_file: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            show_default=lambda _value: "each rule of the policy is a subject, * and an action",
+            help="The casbin model that the policy follows (model.conf).",
+        ),
+    ] = None
+    acl_policy_file: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            help="The casbin policy (policy.csv): subjects are the common names of certificates, the object is *, "
+            "actions are produce, consume, replicate and admin. Without it, every accepted certificate may do all.",
+        ),
+    ] = None
+    metrics_addr: Annotated[
+        Address | None,
+        Parameter(
+            converter=_converter(Address.parse),
+            accepts_keys=False,
+            n_tokens=1,
+            metavar="HOST:PORT",
+            show_default=False,
+            help="Serve figures for Prometheus there, over plain HTTP at /metrics, to whoever asks. Port 0 takes any "
+            "free one.",
+        ),
+    ] = None
     insecure: Annotated[
         bool,
         flag(
-            "Allow a --bind-addr beyond loopback. This version encrypts and authenticates nothing: whoever "
-            "reaches the port can read and write the log."
+            "Allow a --bind-addr beyond loopback without TLS or without a gossip key: whoever reaches the ports can "
+            "then read and write the log, or join the cluster."
         ),
     ] = False
     cluster_name: Annotated[
@@ -347,11 +427,9 @@ class NodeConfig:
                     validator(object, getattr(self, name))
                 except ValueError as error:
                     raise ValueError(f"{flag_name(name)}: {error}") from None
-        if not (self.insecure or self.bind_addr.is_loopback):
-            raise ConfigError(
-                f"--bind-addr {self.bind_addr} can be reached from other machines, and this version encrypts and "
-                "authenticates nothing: say --insecure to allow that"
-            )
+        problem = security_problem(self)
+        if problem is not None:
+            raise ConfigError(problem)
         if self.bind_addr.is_wildcard and self.advertise_addr is None:
             raise ConfigError(
                 f"--bind-addr {self.bind_addr} is no address that others can dial: say which is, with --advertise-addr"

@@ -133,6 +133,13 @@ class DataDirectoryError(ProglogError):
     """A data directory that cannot be used: locked, not writable, of another cluster or of a newer format."""
 
 
+# -- who may do what ---------------------------------------------------------------------------------------------------
+
+
+class SecurityFileError(ProglogError):
+    """A certificate, key, policy or keyring that cannot be used. The message names the file, and holds no key."""
+
+
 # -- the network -------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,8 @@
 run_node
 ├── log              its committer thread, retention and scrub; outermost, so that it closes last
 └── parts            one nursery, shielded from being cancelled out of order
+    ├── security     reads certificates and policies again, warns of those that expire
+    ├── metrics      if wanted
     ├── replicator   a nursery of peers, from which this node pulls what they have
     ├── server       gRPC; given the log, the replicator and the membership
     └── membership   gossip; tells the others where the server is, and the replicator of them
@@ -16,6 +18,7 @@ commits what it accepted and closes.
 
 import contextlib
 import random
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -33,15 +36,19 @@ from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
+from proglog_trio.metrics import NodeMetrics
+from proglog_trio.metrics_endpoint import serve_metrics
+from proglog_trio.node_security import NodeSecurity, load_security
+from proglog_trio.open_files import connections_that_fit
 from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
-from proglog_trio.rpc.client.connection import ConnectionConfig
 from proglog_trio.rpc.client.pull_stream import fetch_frames, pull_from
 from proglog_trio.rpc.cluster_service import ClusterService
 from proglog_trio.rpc.cluster_status import status_of
+from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.log_service import LogService, open_log_service
 from proglog_trio.rpc.replication_service import ReplicationService
 from proglog_trio.rpc.server import ServerConfig, serve
@@ -67,6 +74,8 @@ class RunningNode:
         gossip_address: what other members send gossip to.
         data_dir: where its log is, absolute.
         lowest_offset, next_offset: what the log held when it was opened: [lowest, next).
+        reload: reads certificates, keys and policies again; returns at once.
+        metrics_address: where its figures are, if they are anywhere.
     """
 
     name: str
@@ -75,6 +84,8 @@ class RunningNode:
     data_dir: Path
     lowest_offset: int
     next_offset: int
+    reload: Callable[[], None]
+    metrics_address: Address | None = None
 
 
 async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNode] = trio.TASK_STATUS_IGNORED) -> None:
@@ -86,16 +97,21 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
 
     Raises:
         DataDirectoryError: the data directory cannot be used.
+        TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
         AddressUnavailable: nobody can listen at an address, or another process does.
         NameTaken: a member of the cluster that is alive has the node's name.
     """
+    security = load_security(config)
     async with asyncio_loop(), open_log(log_config(config)) as log:
-        replicator = _replicator(config, log)
+        replicator = _replicator(config, security, log)
         membership = await bind_membership(
-            gossip_config(config), _tags(config, log, None), handler=replicator, rng=random.SystemRandom()
+            gossip_config(config, security.keyring),
+            _tags(config, log, None),
+            handler=replicator,
+            rng=random.SystemRandom(),
         )
         replicator.directory_of = partial(_directory_of, membership)
-        parts = _Parts(config, log, membership, replicator)
+        parts = _Parts(config, security, log, membership, replicator)
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
@@ -109,6 +125,7 @@ class _Parts:
     """The server and the membership, which are started and stopped in order."""
 
     config: NodeConfig
+    security: NodeSecurity
     log: Log
     membership: Membership
     replicator: Replicator
@@ -145,10 +162,22 @@ class _Parts:
 
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
+        parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         cluster = ClusterService(membership, config.bind_addr.port, self.stop, partial(self.status, service))
         replication = ReplicationService(self.replicator.replica, service.state.executor)
-        serving = partial(serve, [service, cluster, replication], config=server_config(config))
+        counters = ServerCounters()
+        metrics_address = None
+        if config.metrics_addr is not None:
+            metrics = self._metrics(service, counters)
+            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr)
+        serving = partial(
+            serve,
+            [service, cluster, replication],
+            config=server_config(config),
+            counters=counters,
+            security=self.security.server,
+        )
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, rpc_address))
@@ -162,6 +191,19 @@ class _Parts:
             config.data_dir.absolute(),
             self.log.lowest_offset,
             self.log.next_offset,
+            self.security.reloader.reload,
+            metrics_address,
+        )
+
+    def _metrics(self, service: LogService, counters: ServerCounters) -> NodeMetrics:
+        server = self.security.server
+        return NodeMetrics(
+            log=self.log,
+            membership=self.membership,
+            server=counters,
+            service=service.counters,
+            gate=None if server is None or server.gate is None else server.gate.counters,
+            expiries=self.security.expiries,
         )
 
     async def _leave(self) -> None:
@@ -204,17 +246,18 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
     return None
 
 
-def _replicator(config: NodeConfig, log: Log) -> Replicator:
+def _replicator(config: NodeConfig, security: NodeSecurity, log: Log) -> Replicator:
     hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.wall_clock())
     replica = Replica(
         log, hello, trio.current_time, log_event, ReplicationConfig(origin_retention_seconds=config.origin_retention)
     )
-    connection = ConnectionConfig(
+    connection = attrs.evolve(
+        security.peer_connection(),
         transport=TransportConfig(
             message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
             keepalive_seconds=PEER_KEEPALIVE_SECONDS,
             keepalive_timeout_seconds=PEER_KEEPALIVE_SECONDS,
-        )
+        ),
     )
     pull = partial(pull_from, connection)
     fetch = partial(fetch_frames, connection, config.cluster_name)
@@ -228,15 +271,16 @@ def log_service_config(config: NodeConfig) -> LogServiceConfig:
     )
 
 
-def gossip_config(config: NodeConfig) -> GossipConfig:
-    """Return what a node's configuration says about gossip."""
+def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
+    """Return what a node's configuration says about gossip; keyring: what it begins with."""
     return GossipConfig(
         name=config.node_name,
         bind_host=config.bind_addr.host,
         bind_port=config.bind_addr.port,
         advertise_host=config.advertise_addr,
         profile=config.profile(),
-        keyring=None if config.encrypt is None else Keyring.from_base64([config.encrypt]),
+        keyring=keyring,
+        keyring_file=config.keyring_file,
     )
 
 
@@ -255,4 +299,8 @@ def log_config(config: NodeConfig) -> LogConfig:
 def server_config(config: NodeConfig) -> ServerConfig:
     """Return what a node's configuration says about its server."""
     limits = ServerConfig()
-    return attrs.evolve(limits, transport=attrs.evolve(limits.transport, message_bytes=config.max_message_bytes))
+    return attrs.evolve(
+        limits,
+        most_connections=connections_that_fit(limits.most_connections),
+        transport=attrs.evolve(limits.transport, message_bytes=config.max_message_bytes),
+    )

@@ -1,11 +1,11 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+
+from .rpc.book_stubs import compile_stubs
 
 # No deadlines: this machine's speed is nothing that a test should fail for.
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -42,13 +42,4 @@ def structured_logging() -> None:
 @pytest.fixture(scope="session")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the modules that grpcio's compiler makes of the book's own proto."""
-    directory = tmp_path_factory.mktemp("stubs")
-    source = Path(__file__).parent / "rpc"
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "grpc_tools.protoc", "-I", source, source / "book.proto"),
-            *(f"--python_out={directory}", f"--grpc_python_out={directory}"),
-        ],
-        check=True,
-    )
-    return directory
+    return compile_stubs(tmp_path_factory.mktemp("stubs"))

@@ -49,6 +49,17 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "gossip_profile": ("wan", "wan"),
     "gossip_settings": ("probe-interval=3s,gossip_nodes=4", (("probe_interval", 3.0), ("gossip_nodes", 4))),
     "encrypt": ("AAECAwQFBgcICQoLDA0ODw==", "AAECAwQFBgcICQoLDA0ODw=="),
+    "keyring_file": ("keys.json", Path("keys.json")),
+    "server_tls_cert_file": ("server.pem", Path("server.pem")),
+    "server_tls_key_file": ("server-key.pem", Path("server-key.pem")),
+    "server_tls_ca_file": ("ca.pem", Path("ca.pem")),
+    "peer_tls_cert_file": ("peer.pem", Path("peer.pem")),
+    "peer_tls_key_file": ("peer-key.pem", Path("peer-key.pem")),
+    "peer_tls_ca_file": ("ca.pem", Path("ca.pem")),
+    "peer_tls_server_name": ("127.0.0.1", "127.0.0.1"),
+    "acl_model_file": ("model.conf", Path("model.conf")),
+    "acl_policy_file": ("policy.csv", Path("policy.csv")),
+    "metrics_addr": ("127.0.0.1:0", Address("127.0.0.1", 0)),
     "leave_timeout": ("1m", 60.0),
     "no_leave_on_terminate": ("true", True),
     "insecure": ("true", True),
@@ -62,6 +73,19 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "log_format": ("json", "json"),
 }
 
+SERVER_TLS = ("--server-tls-cert-file=server.pem", "--server-tls-key-file=server-key.pem")
+ACCESS = ("--server-tls-ca-file=ca.pem", "--acl-model-file=model.conf", "--acl-policy-file=policy.csv")
+# what has to be given with an option for it to be allowed
+COMPANIONS = {
+    "server_tls_cert_file": SERVER_TLS[1:],
+    "server_tls_key_file": SERVER_TLS[:1],
+    "server_tls_ca_file": SERVER_TLS,
+    "peer_tls_cert_file": ("--peer-tls-key-file=peer-key.pem",),
+    "peer_tls_key_file": ("--peer-tls-cert-file=peer.pem",),
+    "acl_model_file": (*SERVER_TLS, ACCESS[0], ACCESS[2]),
+    "acl_policy_file": (*SERVER_TLS, ACCESS[0]),
+}
+
 
 def test_samples_are_complete() -> None:
     assert {field.name for field in attrs.fields(NodeConfig)} == {*SAMPLES, "config_file"}
@@ -70,14 +94,14 @@ def test_samples_are_complete() -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_flag_sets_the_option(name: str) -> None:
     text, value = SAMPLES[name]
-    assert getattr(parse(f"{flag_name(name)}={text}"), name) == value
+    assert getattr(parse(f"{flag_name(name)}={text}", *COMPANIONS.get(name, ())), name) == value
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_variable_sets_the_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, value = SAMPLES[name]
     monkeypatch.setenv(ENVIRONMENT_PREFIX + name.upper(), text)
-    assert getattr(parse(), name) == value
+    assert getattr(parse(*COMPANIONS.get(name, ())), name) == value
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -87,7 +111,8 @@ def test_file_sets_the_option(name: str, spelling: str, tmp_path: Path) -> None:
     key = name.replace("_", "-") if spelling == "dashes" else name
     bare = {"rpc_port", "cluster_size", "insecure", "no_leave_on_terminate", "max_message_bytes"}
     written = text if name in bare else f'"{text}"'
-    assert getattr(parse("--config-file", write(tmp_path, f"{key} = {written}\n")), name) == value
+    file = write(tmp_path, f"{key} = {written}\n")
+    assert getattr(parse("--config-file", file, *COMPANIONS.get(name, ())), name) == value
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -218,10 +243,39 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         parse("--config-file", str(file))
 
 
-def test_beyond_loopback_must_be_said() -> None:
-    with pytest.raises(ConfigError, match="--insecure"):
-        NodeConfig(bind_addr=Address("10.0.0.1", 8401))
+TLS = {"server_tls_cert_file": Path("server.pem"), "server_tls_key_file": Path("server-key.pem")}
+KEY = "AAECAwQFBgcICQoLDA0ODw=="
+
+
+def test_beyond_loopback_needs_tls_and_a_key_or_must_be_said() -> None:
+    beyond = Address("10.0.0.1", 8401)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "give --server-tls-cert-file and --server-tls-key-file, and --encrypt or --keyring-file, or"),
+        ({"encrypt": KEY}, "give --server-tls-cert-file and --server-tls-key-file, or say --insecure"),
+        (TLS, "give --encrypt or --keyring-file, or say --insecure"),
+    ]
+    for options, missing in cases:
+        with pytest.raises(ConfigError, match=missing):
+            NodeConfig(bind_addr=beyond, **options)
+    enough: list[dict[str, Any]] = [{**TLS, "encrypt": KEY}, {**TLS, "keyring_file": Path("k")}, {"insecure": True}]
+    for options in enough:
+        assert NodeConfig(bind_addr=beyond, **options).bind_addr == beyond
     assert NodeConfig(bind_addr=Address("10.0.0.1", 8401), insecure=True).rpc_address(1) == Address("10.0.0.1", 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"server_tls_cert_file": Path("a")}, "--server-tls-cert-file and --server-tls-key-file go together"),
+        ({"peer_tls_key_file": Path("a")}, "--peer-tls-cert-file and --peer-tls-key-file go together"),
+        ({"server_tls_ca_file": Path("a")}, "give --server-tls-cert-file as well"),
+        ({"acl_model_file": Path("a")}, "--acl-model-file is the model of a policy"),
+        ({"acl_policy_file": Path("b"), **TLS}, "give --server-tls-ca-file as well"),
+    ],
+)
+def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NodeConfig(**given)
 
 
 def test_wildcard_needs_an_address_to_dial() -> None:

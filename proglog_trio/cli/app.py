@@ -12,7 +12,18 @@ from typing import NoReturn
 from cyclopts import App, CoercionError, CycloptsError, UnusedCliTokensError
 
 from proglog_trio import __version__
-from proglog_trio.cli import cluster, consume, local_cluster, log_dump, log_verify, node, produce, status
+from proglog_trio.cli import (
+    certs,
+    cluster,
+    consume,
+    keys,
+    local_cluster,
+    log_dump,
+    log_verify,
+    node,
+    produce,
+    status,
+)
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.config import ConfigError
 
@@ -32,6 +43,9 @@ app.command(cluster.members_app)
 app.command(cluster.join_app)
 app.command(cluster.leave_app)
 app.command(cluster.force_leave_app)
+app.command(certs.certs_app)
+app.command(certs.keygen_app)
+app.command(keys.app)
 
 log_app = App(name="log", help="Look into a data directory without a node.")
 log_app.command(log_verify.app)

@@ -17,10 +17,12 @@ from proglog_trio.cli.running import (
     report,
     run_interruptible,
 )
+from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import flag
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import GetStatusResponse, Member
+    from proglog_trio.rpc.tls import ClientTls
 
 Answer = TypeVar("Answer")
 
@@ -42,18 +44,19 @@ def members(
             "which the node pulls have connected, problem, peer_behind, node_behind and places too (see status)."
         ),
     ] = False,
+    tls: Tls = None,
 ) -> int:
     """Show the members of a node's cluster, as that node sees them."""
-    return run_interruptible(partial(_members, dialled(addr), timeout, json=json))
+    return run_interruptible(partial(_members, dialled(addr), timeout, client_tls(tls), json=json))
 
 
-async def _members(address: str, timeout: float, *, json: bool) -> int:
+async def _members(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
     from proglog_trio.rpc.client.cluster import get_members, get_status
 
-    found = await asked(address, partial(get_members, address, timeout))
+    found = await asked(address, partial(get_members, address, timeout, tls=tls))
     described = [_described(member) for member in found]
     if json:
-        peers = await _described_peers(partial(get_status, address, timeout), address)
+        peers = await _described_peers(partial(get_status, address, timeout, tls=tls), address)
         described = [{**each, **peers.get(each["name"], {})} for each in described]
         print(json_format.dumps(described, indent=2))
         return ExitCode.DONE
@@ -107,29 +110,30 @@ def join(
     *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip.")],
     addr: NodeAddress = DEFAULT_NODE_ADDRESS,
     timeout: Timeout = 30.0,
+    tls: Tls = None,
 ) -> int:
     """Let a node join a cluster. A node that is in one joins both together."""
-    return run_interruptible(partial(_join, dialled(addr), members, timeout))
+    return run_interruptible(partial(_join, dialled(addr), members, timeout, client_tls(tls)))
 
 
-async def _join(address: str, members: tuple[str, ...], timeout: float) -> int:
+async def _join(address: str, members: tuple[str, ...], timeout: float, tls: "ClientTls | None") -> int:
     from proglog_trio.rpc.client import cluster
 
-    joined = await asked(address, partial(cluster.join, address, members, timeout))
+    joined = await asked(address, partial(cluster.join, address, members, timeout, tls=tls))
     report(f"joined through {joined} of {len(members)}")
     return ExitCode.DONE
 
 
 @leave_app.default
-def leave(*, addr: NodeAddress = DEFAULT_NODE_ADDRESS, timeout: Timeout = 30.0) -> int:
+def leave(*, addr: NodeAddress = DEFAULT_NODE_ADDRESS, timeout: Timeout = 30.0, tls: Tls = None) -> int:
     """Let a node leave its cluster and stop."""
-    return run_interruptible(partial(_leave, dialled(addr), timeout))
+    return run_interruptible(partial(_leave, dialled(addr), timeout, client_tls(tls)))
 
 
-async def _leave(address: str, timeout: float) -> int:
+async def _leave(address: str, timeout: float, tls: "ClientTls | None") -> int:
     from proglog_trio.rpc.client import cluster
 
-    await asked(address, partial(cluster.leave, address, timeout))
+    await asked(address, partial(cluster.leave, address, timeout, tls=tls))
     report("left")
     return ExitCode.DONE
 
@@ -141,15 +145,16 @@ def force_leave(
     addr: NodeAddress = DEFAULT_NODE_ADDRESS,
     prune: Annotated[bool, flag("Forget the member at once, instead of showing it as left for a day.")] = False,
     timeout: Timeout = 10.0,
+    tls: Tls = None,
 ) -> int:
     """Let a failed member count as one that has left, everywhere in the cluster."""
-    return run_interruptible(partial(_force_leave, dialled(addr), name, timeout, prune=prune))
+    return run_interruptible(partial(_force_leave, dialled(addr), name, timeout, client_tls(tls), prune=prune))
 
 
-async def _force_leave(address: str, name: str, timeout: float, *, prune: bool) -> int:
+async def _force_leave(address: str, name: str, timeout: float, tls: "ClientTls | None", *, prune: bool) -> int:
     from proglog_trio.rpc.client import cluster
 
-    await asked(address, partial(cluster.force_leave, address, name, timeout, prune=prune))
+    await asked(address, partial(cluster.force_leave, address, name, timeout, prune=prune, tls=tls))
     return ExitCode.DONE
 
 

@@ -20,10 +20,11 @@ from proglog_trio.cli.running import (
     report,
     run_interruptible,
 )
+from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
 
 if TYPE_CHECKING:
-    from proglog_trio.client import ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
+    from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
 
 app = App(name="consume")
 
@@ -87,6 +88,7 @@ def consume(
             "key_base64, headers_base64.",
         ),
     ] = False,
+    tls: Tls = None,
 ) -> int:
     """Read records from a node and write their values, one a line.
 
@@ -95,7 +97,18 @@ def consume(
     """
     if from_offset is not None and position is not None:
         raise CommandError("--from-offset and --position are two places to begin: give one.", ExitCode.USAGE)
-    options = Options(addr, from_offset, position, count, follow, skip_missing, show_position, timeout, json)
+    options = Options(
+        addr,
+        from_offset,
+        position,
+        count,
+        follow,
+        skip_missing,
+        show_position,
+        timeout,
+        json,
+        client_tls(tls),
+    )
     return run_interruptible(partial(_consume, options), after_signal=ExitCode.DONE if follow else ExitCode.INTERRUPTED)
 
 
@@ -112,6 +125,7 @@ class Options:
     show_position: bool
     timeout: float
     json: bool
+    tls: "ClientTls | None"
 
 
 async def _consume(options: Options) -> int:
@@ -145,7 +159,8 @@ async def _consume(options: Options) -> int:
     last: ConsumedBatch | None = None
     try:
         with progress("consuming", wanted=not sys.stdout.isatty()) as counted:
-            async with open_consumer(options.addresses, config, connection=reading_connection()) as consumer:
+            connection = reading_connection(options.tls)
+            async with open_consumer(options.addresses, config, connection=connection) as consumer:
                 position = consumer.position
                 async for whole in consumer.batches():
                     batch = whole if left is None or len(whole) <= left else whole.part(0, left)
@@ -171,12 +186,12 @@ async def _consume(options: Options) -> int:
     return ExitCode.FAILED if writer.malformed else ExitCode.DONE
 
 
-def reading_connection() -> "ConnectionConfig":
+def reading_connection(tls: "ClientTls | None") -> "ConnectionConfig":
     """Return a connection that takes whatever a node may be configured to send."""
     from proglog_trio.client import ConnectionConfig
     from proglog_trio.rpc.transport import TransportConfig
 
-    return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE))
+    return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE), tls=tls)
 
 
 def _name_skipped(skipped: "Sequence[SkippedRange]") -> None:

@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
         (
             "Nothing was done, because it was asked for wrongly: an unknown option or key of the configuration file, a "
             "bad value, an address that cannot be listened on, a data directory that cannot be used, a file that "
-            "cannot be read."
+            "cannot be read, such as that of a certificate or a policy."
         ),
     )
     UNREACHABLE = 3, "The node could not be reached, or the connection to it was lost for good."

@@ -3,6 +3,7 @@
 import contextlib
 import json as json_format
 import os
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +12,13 @@ from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
+from proglog_trio.cli.tls_options import TLS_VARIABLES
 from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
+from proglog_trio.open_files import allow_many_open_files
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import trio
 
     from proglog_trio.node import RunningNode
@@ -40,28 +45,29 @@ def node(
     """Run a node until it is told to stop, by Ctrl-C or SIGTERM.
 
     Without options it runs a single node on loopback and keeps its log in ./proglog-data. Once it is ready it says so
-    in one line on standard output. A second Ctrl-C or SIGTERM ends it at once.
+    in one line on standard output. A second Ctrl-C or SIGTERM ends it at once. SIGHUP has certificates, keys and
+    policies read again.
     """
     config = config or NodeConfig()
     # imported late: `node --help` needs none of it
     import structlog
 
-    from proglog_trio.errors import AddressUnavailable, DataDirectoryError, NameTaken
+    from proglog_trio.errors import AddressUnavailable, DataDirectoryError, NameTaken, SecurityFileError
     from proglog_trio.log_output import configure_log_output
 
     configure_log_output(config.log_format, config.log_level)
     logger = structlog.get_logger("proglog_trio.cli.node")
-    for variable in unknown_variables(
-        os.environ, also_known=[ADDRESS_VARIABLE, _JSON_VARIABLE, _END_WITH_STDIN_VARIABLE]
-    ):
+    also_known = [ADDRESS_VARIABLE, _JSON_VARIABLE, _END_WITH_STDIN_VARIABLE, *TLS_VARIABLES]
+    for variable in unknown_variables(os.environ, also_known=also_known):
         logger.warning("a variable of the environment is no option and is ignored", variable=variable)
+    allow_many_open_files()
     try:
         return run_interruptible(
             partial(_run, config, json=json, end_with_stdin=end_with_stdin),
             after_signal=ExitCode.DONE,
             on_signal=lambda number: logger.info("told to stop", signal=number.name),
         )
-    except (DataDirectoryError, AddressUnavailable, NameTaken) as error:
+    except (DataDirectoryError, AddressUnavailable, NameTaken, SecurityFileError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     except Exception:
         logger.exception("the node stopped on an error")
@@ -73,13 +79,16 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
 
     from proglog_trio.node import run_node
 
-    async with trio.open_nursery() as beside:
-        if end_with_stdin:
-            beside.start_soon(_end_with_stdin, beside.cancel_scope)
-        async with trio.open_nursery() as nursery:
-            running = await nursery.start(run_node, config)
-            print(_described(running) if json else _readable(running), flush=True)
-        beside.cancel_scope.cancel()
+    # Received from the beginning: by itself, a SIGHUP would end the process.
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        async with trio.open_nursery() as beside:
+            if end_with_stdin:
+                beside.start_soon(_end_with_stdin, beside.cancel_scope)
+            async with trio.open_nursery() as nursery:
+                running = await nursery.start(run_node, config)
+                print(_described(running) if json else _readable(running), flush=True)
+                beside.start_soon(_reload_on, hangups, running)
+            beside.cancel_scope.cancel()
     # It was told to leave, and has.
     return ExitCode.DONE
 
@@ -101,7 +110,13 @@ def _read_to_end(descriptor: int) -> None:
             continue
 
 
+async def _reload_on(hangups: "AsyncIterator[int]", running: "RunningNode") -> None:
+    async for _ in hangups:
+        running.reload()
+
+
 def _described(running: "RunningNode") -> str:
+    metrics = {} if running.metrics_address is None else {"metrics_addr": str(running.metrics_address)}
     return json_format.dumps(
         {
             "node_name": running.name,
@@ -111,6 +126,7 @@ def _described(running: "RunningNode") -> str:
             "lowest_offset": running.lowest_offset,
             "next_offset": running.next_offset,
             "pid": os.getpid(),
+            **metrics,
         }
     )
 

@@ -21,6 +21,7 @@ from proglog_trio.cli.running import (
     report,
     run_interruptible,
 )
+from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import flag
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from proglog_trio.cli.lines import Line
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import Progress
-    from proglog_trio.client import BatchDelivery, DeliveredBatch, DeliveryError, Producer
+    from proglog_trio.client import BatchDelivery, ClientTls, DeliveredBatch, DeliveryError, Producer
 
 app = App(name="produce")
 
@@ -83,6 +84,7 @@ def produce(
             "and how many nodes have it."
         ),
     ] = False,
+    tls: Tls = None,
 ) -> int:
     """Write records to a node, one a line.
 
@@ -94,7 +96,7 @@ def produce(
     if key_separator == "":
         raise CommandError("--key-separator must not be empty.", ExitCode.USAGE)
     separator = key_separator.encode() if key_separator else None
-    options = Options(addr, separator, acknowledgement, acknowledgement_timeout, timeout, json)
+    options = Options(addr, separator, acknowledgement, acknowledgement_timeout, timeout, json, client_tls(tls))
     try:
         descriptor = sys.stdin.fileno() if file in (None, Path("-")) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
@@ -116,6 +118,7 @@ class Options:
     acknowledgement_timeout: float | None
     timeout: float
     json: bool
+    tls: "ClientTls | None"
 
 
 @define
@@ -236,7 +239,14 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
 
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import progress
-    from proglog_trio.client import Acknowledgement, DeliveryTimeout, NodeUnreachable, ProducerConfig, open_producer
+    from proglog_trio.client import (
+        Acknowledgement,
+        ConnectionConfig,
+        DeliveryTimeout,
+        NodeUnreachable,
+        ProducerConfig,
+        open_producer,
+    )
     from proglog_trio.log_output import configure_log_output
 
     configure_log_output("console", "warning")
@@ -253,7 +263,11 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
     sending, settling = trio.open_memory_channel[Sent](_DELIVERIES)
     try:
         with progress("producing", total_bytes=size, wanted=not os.isatty(descriptor)) as count:
-            async with open_producer(options.addresses, config) as producer, trio.open_nursery() as nursery:
+            connection = ConnectionConfig(tls=options.tls)
+            async with (
+                open_producer(options.addresses, config, connection=connection) as producer,
+                trio.open_nursery() as nursery,
+            ):
                 nursery.start_soon(settler.run, settling)
                 async with sending:
                     with settler.reading:

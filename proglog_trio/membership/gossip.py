@@ -5,6 +5,7 @@ Gossip.run
 ├── receiver     UDP packets into the core, as many as have arrived at a time
 ├── timekeeper   wakes the core when it wants to be woken
 ├── listeners    one task a stream, bounded in number and time
+├── keys         changes the keyring as members ask, if there is one
 └── exchanges    push/pulls and pings by stream that the core asks for
 ```
 
@@ -18,12 +19,14 @@ import random
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 import trio
 from attrs import define, field, frozen
 
 from ..errors import AddressUnavailable
+from .key_manager import KeyManager
 from .profile import GossipProfile
 from .serf.serf import CoreEvent, Serf
 from .streams import ExchangeFailed, StreamCodec
@@ -42,7 +45,7 @@ from .wire import (
 )
 
 MOST_STREAMS = 128
-"""Streams of others that are served at once."""
+"""Streams of others that are served at once; for one more, the oldest is ended."""
 MOST_EXCHANGES = 32
 """Exchanges of our own that are under way at once; what the core asks for beyond that is not done and counts."""
 PACKETS_PER_WAKEUP = 64
@@ -63,6 +66,7 @@ class GossipConfig:
         advertise_host, advertise_port: what the others are told; None: what it listens on.
         profile: the timing.
         keyring: encrypts everything, and refuses what is not encrypted; None: all is plain.
+        keyring_file: where the keyring is written to when its keys change; None: nowhere.
         label: of the cluster; packets with another are refused.
     """
 
@@ -73,6 +77,7 @@ class GossipConfig:
     advertise_port: int | None = None
     profile: GossipProfile = field(factory=GossipProfile)
     keyring: Keyring | None = None
+    keyring_file: Path | None = None
     label: bytes = b""
 
 
@@ -100,6 +105,9 @@ class Gossip:
         endpoint: what the others are told.
         core: who is there, and what to do about it.
         counters: see GossipCounters.
+        codec: how messages stand on streams.
+        keyring: what encrypts now; None: nothing does.
+        keys: changes the keyring; None: there is none.
     """
 
     config: GossipConfig
@@ -109,10 +117,15 @@ class Gossip:
     codec: StreamCodec
     _udp: socket.socket
     _listener: trio.SocketListener
+    keyring: Keyring | None
+    keys: KeyManager | None = field(init=False)
     _rescheduled: trio.Event = field(factory=trio.Event)
     _armed: float = math.inf
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
     _nursery: trio.Nursery | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.keys = None if self.keyring is None else KeyManager(self, self.config.keyring_file)
 
     @classmethod
     async def bind(
@@ -150,7 +163,7 @@ class Gossip:
                 overhead_bytes=packet_overhead(keyring=config.keyring, label=config.label),
             )
             codec = StreamCodec(config.keyring, config.label)
-            gossip = cls(config, endpoint, core, GossipCounters(), codec, udp, listener)
+            gossip = cls(config, endpoint, core, GossipCounters(), codec, udp, listener, config.keyring)
             on_failure.pop_all()
             return gossip
 
@@ -162,6 +175,8 @@ class Gossip:
                 nursery.start_soon(self._receive_packets)
                 nursery.start_soon(self._keep_time)
                 nursery.start_soon(self._accept)
+                if self.keys is not None:
+                    nursery.start_soon(self.keys.run)
                 self.core.swim.advance(trio.current_time())
                 self.core.start()
                 self.flush()
@@ -175,6 +190,11 @@ class Gossip:
         self._udp.close()
         with trio.CancelScope(shield=True):
             await self._listener.aclose()
+
+    def use_keyring(self, keyring: Keyring) -> None:
+        """Encrypt and decrypt with this from now on; exchanges that are under way end as they began."""
+        self.keyring = keyring
+        self.codec = StreamCodec(keyring, self.config.label)
 
     # -- the core ------------------------------------------------------------------------------------------------------
 
@@ -202,7 +222,7 @@ class Gossip:
                 for packet in encode_packets(
                     messages,
                     max_bytes=self.config.profile.packet_bytes,
-                    keyring=self.config.keyring,
+                    keyring=self.keyring,
                     label=self.config.label,
                     checksum=checksum,
                 ):
@@ -319,7 +339,7 @@ class Gossip:
     def _take_packet(self, data: bytes, source: tuple[str, int]) -> None:
         self.counters.packets_received += 1
         try:
-            decoded = decode_packet(data, keyring=self.config.keyring, label=self.config.label)
+            decoded = decode_packet(data, keyring=self.keyring, label=self.config.label)
         except DecodingError as error:
             self.counters.packets_refused += 1
             _logger.debug("a packet was refused", source=source[0], reason=str(error))
@@ -332,17 +352,17 @@ class Gossip:
     # -- streams of others ---------------------------------------------------------------------------------------------
 
     async def _accept(self) -> None:
-        limiter = trio.CapacityLimiter(MOST_STREAMS)
+        served: dict[trio.CancelScope, None] = {}
 
         async def serve(stream: trio.SocketStream) -> None:
-            try:
-                limiter.acquire_on_behalf_of_nowait(stream)
-            except trio.WouldBlock:
-                self.counters.streams_refused += 1
-                await stream.aclose()
-                return
+            # For one more than there may be, the oldest goes: an exchange that is meant takes milliseconds.
+            while len(served) >= MOST_STREAMS:
+                oldest = next(iter(served))
+                del served[oldest]
+                oldest.cancel()
             try:
                 with trio.move_on_after(self.config.profile.stream_timeout) as scope:
+                    served[scope] = None
                     async with stream:
                         await self._serve(stream)
                 if scope.cancelled_caught:
@@ -352,7 +372,7 @@ class Gossip:
                 self.counters.streams_refused += 1
                 _logger.debug("a stream was refused", reason=str(error))
             finally:
-                limiter.release_on_behalf_of(stream)
+                served.pop(scope, None)
 
         await trio.serve_listeners(serve, [self._listener])
 

@@ -17,6 +17,7 @@ from ..address import Address
 from ..membership.membership import JoinFailed, Membership
 from ..membership.serf.member import Member, MemberStatus
 from .calls import receive_only
+from .key_calls import KeyCalls
 from .text import sendable
 
 SERVICE_NAME = "log.v1.Cluster"
@@ -61,6 +62,7 @@ class ClusterService:
             f"/{SERVICE_NAME}/GetStatus": Handler(
                 self._get_status, unary, log_v1.GetStatusRequest, log_v1.GetStatusResponse
             ),
+            **KeyCalls(self.membership.gossip.keys).methods(SERVICE_NAME),
         }
 
     async def _get_members(self, stream: Stream[Any, Any]) -> None:

@@ -23,6 +23,8 @@ from grpclib.server import Stream
 from h2.exceptions import H2Error
 
 from ..errors import ProglogError
+from .authorization import Gate, requirement_of
+from .identity import Identity
 from .status import grpc_error
 from .transport import TunedStream
 
@@ -44,17 +46,23 @@ class ServerCounters:
     """What a server has accepted and refused since it began.
 
     Attributes:
-        connections: accepted connections.
+        connections: connections that were taken in.
         connections_refused: connections above the limit.
+        connections_evicted: idle connections that were closed above the limit, to make room for a new one.
+        handshakes_failed: connections that did not get through the TLS handshake.
+        accept_failures: how often the system had nothing left to accept a connection with.
         requests: requests that were passed on to a service.
-        requests_turned_away: requests that came while the server was stopping, with a deadline that had passed, or
-            for a method that is not known.
+        requests_turned_away: requests that came while the server was stopping, with a deadline that had passed, for a
+            method that is not known, or from a client that may not make them.
         requests_failed: requests that ended with a status other than OK.
         messages_refused: messages that were too long, compressed or cut off.
     """
 
     connections: int = 0
     connections_refused: int = 0
+    connections_evicted: int = 0
+    handshakes_failed: int = 0
+    accept_failures: int = 0
     requests: int = 0
     requests_turned_away: int = 0
     requests_failed: int = 0
@@ -71,10 +79,12 @@ class ServerState:
 
     Attributes:
         counters: see ServerCounters.
+        gate: decides which requests may pass; None: all may.
         stopping: the server takes no more requests.
     """
 
     counters: ServerCounters
+    gate: Gate | None = None
     stopping: bool = False
 
 
@@ -152,13 +162,34 @@ class ServerHandler(GrpclibHandler):
         super().__init__(mapping, codec, status_details_codec, dispatch)
         self._state = state
         self._most_unfinished = concurrent_streams * _UNFINISHED_PER_STREAM
+        self._paths: dict[ProtocolStream, str] = {}
+        self.identity = Identity(None)
+        self.peer = ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being handled."""
+        return not self._paths
+
+    def has_lost_rights(self) -> bool:
+        """Tell whether a request is being handled that the client would no longer be allowed to make."""
+        gate, subject = self._state.gate, self.identity.subject
+        if gate is None or subject is None:
+            return False
+        return not all(gate.permits(path, subject) for path in set(self._paths.values()))
 
     def accept(self, stream: ProtocolStream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]) -> None:
         """Begin to handle a request, or turn it away."""
         if self._state.stopping:
             self._turn_away(stream, release_stream, stopping_error())
             return
-        path = dict(headers).get(":path")
+        path = dict(headers).get(":path", "")
+        refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
+        # A method that nobody has heard of is just that, but to those only who are somebody.
+        unknown = path not in self.mapping and requirement_of(path) is None
+        if refusal is not None and (not unknown or refusal.status is Status.UNAUTHENTICATED):
+            self._turn_away(stream, release_stream, refusal)
+            return
         if path not in self.mapping:
             # grpclib's own answer has no content type, which its clients do not understand.
             error = GRPCError(Status.UNIMPLEMENTED, f"the method {path} is not known")
@@ -178,8 +209,10 @@ class ServerHandler(GrpclibHandler):
             nonlocal released
             if not released:
                 released = True
+                self._paths.pop(stream, None)
                 release_stream()
 
+        self._paths[stream] = path
         super().accept(stream, headers, release_once)
         # grpclib's handler releases the stream itself, unless it is cancelled before its first step.
         self._tasks[stream].add_done_callback(lambda _: release_once())

@@ -46,6 +46,16 @@ class PeerWatch:
     _stopped: bool = False
     _timer: asyncio.TimerHandle | None = None
 
+    @property
+    def has_greeted(self) -> bool:
+        """Whether the peer's greeting is here."""
+        return self._greeted
+
+    @property
+    def last_received(self) -> float:
+        """When something last came from the peer, by the loop's clock."""
+        return self._last_received
+
     def begin(self) -> None:
         """Begin to wait for the peer's greeting."""
         self._last_received = self.loop.time()

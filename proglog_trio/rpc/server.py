@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -20,11 +19,16 @@ from grpclib.reflection.service import ServerReflection
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 
+from ..reloading import FromFiles
+from .accepting import Acceptor
 from .asyncio_loop import asyncio_loop
+from .authorization import Gate
 from .codec import MessageCodec
 from .descriptors import descriptor_pool
 from .handlers import ServerCounters, ServerHandler, ServerState, Service, guarded
+from .identity import identity_of
 from .listening import open_listening_sockets
+from .tls import LoadedTls
 from .transport import TransportConfig, TunedProtocol, grpclib_configuration
 
 _logger = structlog.get_logger(__name__)
@@ -48,7 +52,9 @@ class ServerConfig:
 
     Attributes:
         transport: limits and keepalive of each connection.
-        most_connections: connections above it are sent away with GOAWAY (ENHANCE_YOUR_CALM).
+        most_connections: for a connection above it, an idle one is closed; if there is none, the new one is sent away
+            (GOAWAY, ENHANCE_YOUR_CALM, either way).
+        most_handshakes: TLS handshakes that may be under way at once; above it the oldest is ended.
         backlog: how many connections may wait to be accepted.
         drain_seconds: how long calls may take to finish what they have taken in when the server stops.
         stop_seconds: how long the calls that are then cancelled may take to tell their clients.
@@ -57,14 +63,30 @@ class ServerConfig:
     transport: TransportConfig = field(
         factory=lambda: TransportConfig(keepalive_seconds=60.0, keepalive_timeout_seconds=30.0)
     )
-    most_connections: int = field(default=1000, validator=validators.ge(1))
+    most_connections: int = field(default=4096, validator=validators.ge(1))
+    most_handshakes: int = field(default=128, validator=validators.ge(1))
     backlog: int = field(default=256, validator=validators.ge(1))
     drain_seconds: float = field(default=0.8, validator=validators.ge(0))
     stop_seconds: float = field(default=0.8, validator=validators.ge(0))
 
 
+@frozen
+class ServerSecurity:
+    """Who gets through, and how it is known who somebody is.
+
+    Attributes:
+        tls: the certificate, for each new connection.
+        gate: decides about each request; None: clients cannot be told apart, and may do everything.
+    """
+
+    tls: FromFiles[LoadedTls]
+    gate: Gate | None = None
+
+
 class ServerProtocol(TunedProtocol):
     """One client's connection."""
+
+    handler: ServerHandler
 
     def __init__(self, server: _Server) -> None:
         super().__init__(
@@ -79,6 +101,8 @@ class ServerProtocol(TunedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take in a client, or send it away when there are too many."""
         super().connection_made(transport)
+        self.handler.identity = identity_of(transport)
+        self.handler.peer = str((transport.get_extra_info("peername") or ("unknown",))[0])
         if self._server.admit(self):
             return
         self.say_goodbye(ErrorCodes.ENHANCE_YOUR_CALM, b"too many connections")
@@ -99,9 +123,11 @@ class ServerProtocol(TunedProtocol):
 class _Server:
     """The connections of one server and what they have in common."""
 
-    def __init__(self, services: Sequence[Service], config: ServerConfig, counters: ServerCounters) -> None:
+    def __init__(
+        self, services: Sequence[Service], config: ServerConfig, counters: ServerCounters, gate: Gate | None
+    ) -> None:
         self.config = config
-        self.state = ServerState(counters)
+        self.state = ServerState(counters, gate)
         self.services = services
         self.grpclib_config: Configuration = grpclib_configuration().__for_server__()
         # Header names and values are checked by h2 on the way in; nobody checks ours on the way out.
@@ -124,7 +150,7 @@ class _Server:
         self._status_details_codec = ProtoStatusDetailsCodec()
         # All requests pass it: grpclib.events.listen(server, RecvRequest, f) sees each before its method is called.
         self.__dispatch__ = _DispatchServerEvents()
-        self._protocols: set[ServerProtocol] = set()
+        self._protocols: dict[ServerProtocol, None] = {}
         self._all_gone = trio.Event()
         self._all_gone.set()
 
@@ -139,20 +165,50 @@ class _Server:
         )
 
     def admit(self, protocol: ServerProtocol) -> bool:
-        admitted = len(self._protocols) < self.config.most_connections and not self.state.stopping
+        admitted = not self.state.stopping and self._has_room()
         if admitted:
             self.state.counters.connections += 1
         else:
             self.state.counters.connections_refused += 1
             _logger.warning("connection refused: too many are open", open=len(self._protocols))
         # Those sent away are waited for as well.
-        self._protocols.add(protocol)
+        self._protocols[protocol] = None
         if self._all_gone.is_set():
             self._all_gone = trio.Event()
         return admitted
 
+    def _has_room(self) -> bool:
+        """Tell whether there is room for one more connection, or make some: whoever does nothing goes first."""
+        if len(self._protocols) < self.config.most_connections:
+            return True
+        idle = [each for each in self._protocols if each.handler.is_idle and not each.connection.is_closing()]
+        if not idle:
+            return False
+        # Those that never spoke HTTP/2 before those that are nobody, and those before clients that wait.
+        goes = min(
+            idle,
+            key=lambda each: (
+                each.connection.watch.has_greeted,
+                each.handler.identity.subject is not None,
+                each.connection.watch.last_received,
+            ),
+        )
+        self.state.counters.connections_evicted += 1
+        goes.say_goodbye(ErrorCodes.ENHANCE_YOUR_CALM, b"too many connections, and this one was idle")
+        goes.connection.abort("too many connections, and this one was idle")
+        return True
+
+    def withdraw_lost_rights(self) -> None:
+        """Close the connections of clients that are in the middle of what they are no longer allowed to do."""
+        for protocol in list(self._protocols):
+            if protocol.handler.has_lost_rights():
+                if self.state.gate is not None:
+                    self.state.gate.counters.connections_withdrawn += 1
+                _logger.warning("connection closed: rights were withdrawn", subject=protocol.handler.identity.subject)
+                protocol.say_goodbye(ErrorCodes.NO_ERROR, b"rights were withdrawn")
+
     def forget(self, protocol: ServerProtocol) -> None:
-        self._protocols.discard(protocol)
+        self._protocols.pop(protocol, None)
         if not self._protocols:
             self._all_gone.set()
 
@@ -171,8 +227,7 @@ class _Server:
         with trio.move_on_after(self.config.stop_seconds):
             async with trio.open_nursery() as nursery:
                 for handler in handlers:
-                    if isinstance(handler, ServerHandler):
-                        nursery.start_soon(trio_asyncio.aio_as_trio(handler.wait_closed))
+                    nursery.start_soon(trio_asyncio.aio_as_trio(handler.wait_closed))
         for protocol in list(self._protocols):
             protocol.say_goodbye(ErrorCodes.NO_ERROR, b"the node is stopping")
         with trio.move_on_after(_GOODBYE_SECONDS):
@@ -192,6 +247,7 @@ async def serve(
     *,
     config: ServerConfig | None = None,
     counters: ServerCounters | None = None,
+    security: ServerSecurity | None = None,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, then stop cleanly: nothing is left of it when this returns.
@@ -206,6 +262,7 @@ async def serve(
         port: where to listen; 0: one that the operating system chooses.
         config: see ServerConfig.
         counters: where to count; see ServerCounters.
+        security: TLS and who may do what; None: no TLS, and everybody may do everything.
         task_status: is given the bound host and port once connections are accepted.
 
     Raises:
@@ -213,30 +270,28 @@ async def serve(
     """
     config = config or ServerConfig()
     async with asyncio_loop() as loop:
-        server = _Server(services, config, counters or ServerCounters())
+        counters = counters or ServerCounters()
+        server = _Server(services, config, counters, None if security is None else security.gate)
+        if security is not None and security.gate is not None and isinstance(security.gate.policy, FromFiles):
+            security.gate.policy.on_change(server.withdraw_lost_rights)
         sockets = await open_listening_sockets(host, port, config.backlog)
-        listeners: list[asyncio.Server] = []
+        acceptor = Acceptor(
+            loop,
+            lambda: ServerProtocol(server),
+            None if security is None else lambda: security.tls.value.context,
+            config.most_handshakes,
+            config.transport.handshake_seconds,
+            counters,
+        )
         try:
-            for listening in sockets:
-                listener = await _accept(loop, server, listening, config.backlog)
-                listeners.append(listener)
-            bound_host, bound_port = sockets[0].getsockname()[:2]
-            _logger.info("listening", host=bound_host, port=bound_port)
-            task_status.started((bound_host, bound_port))
-            await trio.sleep_forever()
+            async with trio.open_nursery() as nursery:
+                for listening in sockets:
+                    nursery.start_soon(acceptor.run, listening, nursery)
+                bound_host, bound_port = sockets[0].getsockname()[:2]
+                _logger.info("listening", host=bound_host, port=bound_port, tls=security is not None)
+                task_status.started((bound_host, bound_port))
         finally:
-            for listener in listeners:
-                listener.close()
             for listening in sockets:
                 listening.close()
             with trio.CancelScope(shield=True):
                 await server.stop()
-
-
-async def _accept(
-    loop: asyncio.AbstractEventLoop, server: _Server, listening: socket.socket, backlog: int
-) -> asyncio.Server:
-    async def create() -> asyncio.Server:
-        return await loop.create_server(lambda: ServerProtocol(server), sock=listening, backlog=backlog)
-
-    return await trio_asyncio.aio_as_trio(create)()  # type: ignore[no-any-return]  # trio-asyncio has no types

@@ -81,9 +81,14 @@ class TransportConfig:
         return PeerPatience(self.handshake_seconds, self.keepalive_seconds, self.keepalive_timeout_seconds)
 
 
-def grpclib_configuration() -> Configuration:
-    """Return grpclib's own configuration: our windows, and its keepalive off, since ours takes its place."""
+def grpclib_configuration(server_name: str | None = None) -> Configuration:
+    """Return grpclib's own configuration: our windows, and its keepalive off, since ours takes its place.
+
+    Args:
+        server_name: what the certificate of a server must be for; None: the host that is dialled.
+    """
     return Configuration(
+        ssl_target_name_override=server_name,
         _keepalive_time=None,
         http2_connection_window_size=CONNECTION_WINDOW_BYTES,
         http2_stream_window_size=STREAM_WINDOW_BYTES,

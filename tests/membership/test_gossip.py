@@ -1,7 +1,7 @@
 import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -245,25 +245,17 @@ async def test_half_open_and_slow_streams_are_ended() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_more_streams_than_are_served_at_once() -> None:
+async def test_the_oldest_stream_makes_room_for_one_more() -> None:
     patient = evolve(LOCAL, stream_timeout=30)
-    async with gossiping(profile=patient) as gossip:
-        streams = [await trio.open_tcp_stream(*at(gossip)) for _ in range(MOST_STREAMS)]
-        for stream in streams:
-            await stream.send_all(b"\x06")
-        async with await trio.open_tcp_stream(*at(gossip)) as one_more:
-            with trio.fail_after(20):
-                await _until_closed(one_more)
-        assert gossip.counters.streams_refused == 1
-        await streams.pop().aclose()
-
-        async def refused() -> int:
-            return gossip.counters.streams_refused
-
-        await eventually(refused, lambda count: count == 2)
+    async with gossiping(profile=patient) as gossip, AsyncExitStack() as stack:
+        streams = []
+        for _ in range(MOST_STREAMS):
+            streams.append(await stack.enter_async_context(await trio.open_tcp_stream(*at(gossip))))
+            await streams[-1].send_all(b"\x06")
         await still_answers(gossip)
-        for stream in streams:
-            await stream.aclose()
+        with trio.fail_after(20):
+            await _until_closed(streams[0])
+        assert gossip.counters.streams_refused == 1
 
 
 async def test_no_more_exchanges_than_allowed_are_under_way() -> None:

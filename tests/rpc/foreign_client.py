@@ -1,6 +1,7 @@
 """A client made of grpcio and of stubs of the book's contract; a process of its own, told what to do by its arguments.
 
-Usage: foreign_client.py STUBS ADDRESS COMMAND [COUNT]; prints what it found as JSON.
+Usage: foreign_client.py STUBS ADDRESS COMMAND COUNT [CERTIFICATES CLIENT]; prints what it found as JSON. Certificates
+are a directory as the book has it: ca.pem, CLIENT-client.pem, CLIENT-client-key.pem.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,10 +20,16 @@ TIMEOUT = 60
 
 
 class BookClient:
-    def __init__(self, stubs: str, address: str) -> None:
+    def __init__(self, stubs: str, address: str, certificates: str = "", client: str = "") -> None:
         sys.path.insert(0, stubs)
         self.messages = importlib.import_module("book_pb2")
-        self.channel = grpc.insecure_channel(address)
+        if certificates:
+            names = ("ca.pem", f"{client}-client-key.pem", f"{client}-client.pem")
+            authority, key, chain = ((Path(certificates) / name).read_bytes() for name in names)
+            credentials = grpc.ssl_channel_credentials(authority, key, chain)
+            self.channel = grpc.secure_channel(address, credentials)
+        else:
+            self.channel = grpc.insecure_channel(address)
         self.stub = importlib.import_module("book_pb2_grpc").LogStub(self.channel)
 
     def _record(self, number: int) -> Any:
@@ -100,14 +108,31 @@ class BookClient:
             return str(error.code().name)
         raise AssertionError("the stream ended")
 
+    def unauthorized(self, count: int) -> list[str]:
+        """Try to produce and to consume, as the book's test does for nobody."""
+        found = []
+        for call in (
+            lambda: self.stub.Produce(self._record(count), timeout=TIMEOUT),
+            lambda: self.stub.Consume(self.messages.ConsumeRequest(offset=0), timeout=TIMEOUT),
+            lambda: list(self.stub.ProduceStream(iter([self._record(count)]), timeout=TIMEOUT)),
+            lambda: next(self.stub.ConsumeStream(self.messages.ConsumeRequest(offset=0), timeout=TIMEOUT)),
+        ):
+            try:
+                call()
+            except grpc.RpcError as error:
+                found.append(f"{error.code().name}: {error.details()}")
+            else:
+                found.append("OK")
+        return found
+
     def servers(self, count: int) -> list[tuple[str, str, bool]]:
         found = self.stub.GetServers(self.messages.GetServersRequest(), timeout=TIMEOUT).servers
         return [(server.id, server.rpc_addr, server.is_leader) for server in found]
 
 
 def main() -> None:
-    stubs, address, command, count = sys.argv[1:]
-    client = BookClient(stubs, address)
+    stubs, address, command, count, *certificates = sys.argv[1:]
+    client = BookClient(stubs, address, *certificates)
     result = getattr(client, command)(int(count))
     client.channel.close()
     sys.stdout.write(json.dumps(result))

@@ -24,7 +24,7 @@ from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.client.connection import Connection, TunedChannel, open_connection
 from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.log_service import LogService, open_log_service
-from proglog_trio.rpc.server import ServerConfig, serve
+from proglog_trio.rpc.server import ServerConfig, ServerSecurity, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
 
 
@@ -64,6 +64,7 @@ async def running_server(
     *,
     config: ServerConfig | None = None,
     service_config: LogServiceConfig | None = None,
+    security: ServerSecurity | None = None,
     **log_settings: Any,
 ) -> AsyncIterator[RunningServer]:
     """Serve a log in directory for the length of the block."""
@@ -73,7 +74,9 @@ async def running_server(
 
     async def run(service: LogService, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
         with scope:
-            await serve([service], "127.0.0.1", 0, config=config, counters=counters, task_status=task_status)
+            await serve(
+                [service], "127.0.0.1", 0, config=config, counters=counters, security=security, task_status=task_status
+            )
         stopped.set()
 
     def servers() -> Sequence[ServerInfo]:

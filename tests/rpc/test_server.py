@@ -149,17 +149,37 @@ async def test_reflection_describes_the_service(tmp_path: Path, version: str) ->
 async def test_too_many_connections_are_sent_away(tmp_path: Path) -> None:
     async with running_server(tmp_path, config=ServerConfig(most_connections=2)) as server:
         async with RawClient.open(server.port) as first, RawClient.open(server.port) as second:
-            await first.receive()
-            await second.receive()
+            for busy in (first, second):
+                await busy.request("ProduceBatches")
+            await eventually(lambda: len(server.service.state.producing) == 2)
             async with RawClient.open(server.port) as third:
                 await third.closed()
-                (goodbye,) = [event for event in third.events if isinstance(event, h2.events.ConnectionTerminated)]
-                assert goodbye.error_code is ErrorCodes.ENHANCE_YOUR_CALM
-                assert goodbye.additional_data == b"too many connections"
-        assert server.counters.connections_refused == 1
+                assert _goodbye(third) == b"too many connections"
+        assert (server.counters.connections_refused, server.counters.connections_evicted) == (1, 0)
         await eventually(lambda: len(psutil_connections(server.port)) == 1)
         async with open_connection(server.address) as connection:
             await connection.run(call, "GetServers", log_v1.GetServersRequest())
+
+
+async def test_who_does_nothing_makes_room(tmp_path: Path) -> None:
+    async with running_server(tmp_path, config=ServerConfig(most_connections=2)) as server:
+        async with RawClient.open(server.port) as busy, RawClient.open(server.port) as idle:
+            number = await busy.request("ProduceBatches")
+            await eventually(lambda: len(server.service.state.producing) == 1)
+            await idle.receive()
+            async with open_connection(server.address) as third:
+                await third.run(call, "GetServers", log_v1.GetServersRequest())
+            await idle.closed()
+            assert _goodbye(idle) == b"too many connections, and this one was idle"
+            await busy.send(number, b"", end=True)
+            assert (await busy.status(number))[0] == 0
+        assert (server.counters.connections_refused, server.counters.connections_evicted) == (0, 1)
+
+
+def _goodbye(client: RawClient) -> bytes | None:
+    (event,) = [event for event in client.events if isinstance(event, h2.events.ConnectionTerminated)]
+    assert event.error_code is ErrorCodes.ENHANCE_YOUR_CALM
+    return event.additional_data
 
 
 async def test_a_deadline_that_has_passed_is_said(tmp_path: Path) -> None:

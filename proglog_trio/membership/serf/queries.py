@@ -75,29 +75,37 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def answers(query: Query, me: KnownMember, asked_about: KnownMember | None) -> list[bytes]:
+def answers(
+    query: Query, me: KnownMember, asked_about: KnownMember | None, *, has_keyring: bool = False
+) -> list[bytes]:
     """Return the responses to a query that is for this node, encoded.
 
     Args:
         query: what is asked.
         me: this node.
         asked_about: for a conflict query, whom this node knows under the contested name.
+        has_keyring: key queries are answered elsewhere, when what they ask for is done.
     """
     responses = []
     if query.flags & QUERY_FLAG_ACK:
-        responses.append(_response(query, me, RESPONSE_FLAG_ACK, b""))
+        responses.append(_response(query, me.name, RESPONSE_FLAG_ACK, b""))
     if query.name == CONFLICT_QUERY:
         # The holder of a contested name does not judge in its own case.
         if query.payload.decode("utf-8", "surrogateescape") != me.name:
-            responses.append(_response(query, me, 0, encode_serf(_conflict_response(asked_about))))
-    elif query.name in KEY_QUERIES:
+            responses.append(_response(query, me.name, 0, encode_serf(_conflict_response(asked_about))))
+    elif query.name in KEY_QUERIES and not has_keyring:
         refusal = KeyResponse(result=False, message="this node has no keyring", keys=(), primary_key="")
-        responses.append(_response(query, me, 0, encode_serf(refusal)))
+        responses.append(_response(query, me.name, 0, encode_serf(refusal)))
     return responses
 
 
-def _response(query: Query, me: KnownMember, flags: int, payload: bytes) -> bytes:
-    response = QueryResponse(ltime=query.ltime, id=query.id, from_node=me.name, flags=flags, payload=payload)
+def response_to(query: Query, name: str, payload: bytes) -> bytes:
+    """Return a response to a query, encoded; name: of the node that gives it."""
+    return _response(query, name, 0, payload)
+
+
+def _response(query: Query, name: str, flags: int, payload: bytes) -> bytes:
+    response = QueryResponse(ltime=query.ltime, id=query.id, from_node=name, flags=flags, payload=payload)
     return encode_serf(response)
 
 

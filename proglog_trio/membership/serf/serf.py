@@ -28,7 +28,6 @@ from ..swim.effects import (
 from ..swim.node import Endpoint, NodeStatus
 from ..swim.swim import Swim
 from ..wire import (
-    QUERY_FLAG_NO_BROADCAST,
     DecodingError,
     Event,
     EventsAtTime,
@@ -36,9 +35,8 @@ from ..wire import (
     Leave,
     PushPull,
     Query,
+    QueryResponse,
     Relay,
-    RelayAddress,
-    RelayHeader,
     SerfMessage,
     SerfPushPull,
     UserEvent,
@@ -52,10 +50,10 @@ from ..wire import (
     encode_tags,
 )
 from ..wire.serf import SerfMessageType
-from . import queries
 from .lamport import LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from .members import Members
+from .querying import Querying
 from .recent import RecentRing
 from .vivaldi import Vivaldi
 
@@ -112,6 +110,7 @@ class Serf:
         stage: see Stage.
         vivaldi: where this node is in the network, for those who estimate round-trip times.
         refused: counts of what was not taken.
+        querying: queries of others, and this node's own.
     """
 
     swim: Swim
@@ -123,17 +122,20 @@ class Serf:
     stage: Stage = Stage.ALIVE
     refused: Refused = field(factory=Refused)
     vivaldi: Vivaldi = field(init=False)
+    querying: Querying = field(init=False)
     _intents: BroadcastQueue = field(init=False)
     _queries: BroadcastQueue = field(init=False)
     _events: BroadcastQueue = field(init=False)
     _recent_events: RecentRing[tuple[str, bytes]] = field(factory=lambda: RecentRing(_event_bytes))
-    _recent_queries: RecentRing[int] = field(factory=RecentRing)
 
     def __attrs_post_init__(self) -> None:
         multiplier = self.swim.rules.profile.retransmit_multiplier
         self._intents, self._queries, self._events = (BroadcastQueue(multiplier) for _ in range(3))
         self.swim.queues += [self._intents, self._queries, self._events]
         self.vivaldi = Vivaldi(self.swim.rules.rng)
+        self.querying = Querying(
+            self.swim, self.members, self.query_clock, lambda payload: self._pass_on(self._queries, payload)
+        )
         self.swim.prober.ack_payload = lambda: encode_ack_payload(self.vivaldi.coordinate)
 
     @classmethod
@@ -324,15 +326,17 @@ class Serf:
                 if self._take_event(message.ltime, message.name, message.payload):
                     self._pass_on(self._events, payload)
             case Query():
-                self._take_query(message, payload)
+                self.querying.receive(message, payload)
             case Relay() if len(message.payload) > MOST_RELAYED_BYTES:
                 self.refused.too_large += 1
             case Relay():
                 header = message.header
                 target = Endpoint(header.dest_addr.ip, header.dest_addr.port)
                 self.swim.send(target, encode_message(UserMessage(message.payload)))
+            case QueryResponse() if self.querying.take_response(message):
+                pass
             case _:
-                # Responses to queries of our own, of which there are none, and push/pulls outside a stream.
+                # Responses to queries that are over or never were, and push/pulls outside a stream.
                 self.refused.malformed += 1
 
     def _take_leave(self, message: Leave) -> bool:
@@ -350,35 +354,6 @@ class Serf:
     def _take_event(self, ltime: int, name: str, payload: bytes) -> bool:
         self.event_clock.witness(ltime)
         return self._recent_events.take(ltime, (name, payload), self.event_clock.time)
-
-    def _take_query(self, query: Query, payload: bytes) -> None:
-        self.query_clock.witness(query.ltime)
-        if not self._recent_queries.take(query.ltime, query.id, self.query_clock.time):
-            return
-        if not query.flags & QUERY_FLAG_NO_BROADCAST:
-            self._pass_on(self._queries, payload)
-        me = self.members.by_name.get(self.name)
-        if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
-            return
-        asked_about = self.members.by_name.get(query.payload.decode("utf-8", "surrogateescape"))
-        asker = Endpoint(query.addr, query.port)
-        for response in queries.answers(query, me, asked_about):
-            self.swim.send(asker, encode_message(UserMessage(response)))
-            self._relay(response, asker, query)
-
-    def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
-        """Send a response through other members as well, as often as the query wants."""
-        rules = self.swim.rules
-        header = RelayHeader(
-            dest_addr=RelayAddress(ip=asker.address, port=asker.port, zone=""), dest_name=query.source_node
-        )
-        message = encode_message(UserMessage(encode_serf(Relay(header, response))))
-        helpers = rules.choose(
-            query.relay_factor,
-            lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
-        )
-        for helper in helpers:
-            self.swim.send(helper.endpoint, message)
 
     def _pass_on(self, queue: BroadcastQueue, payload: bytes) -> None:
         if len(payload) > self.swim.largest_broadcast:

@@ -3,6 +3,7 @@
 from ...backoff import BackoffConfig
 from ...log.origin import Origin
 from ...log.record import Record
+from ..tls import ClientTls, TlsError
 from .configuration import Acknowledgement, AcknowledgementLevel, Anchor, ConsumerConfig, ProducerConfig
 from .connection import ConnectionConfig
 from .consumed import ConsumedBatch, ConsumedRecord, SkippedRange
@@ -34,6 +35,7 @@ __all__ = [
     "BackoffConfig",
     "BatchDelivery",
     "ClientError",
+    "ClientTls",
     "ConnectionConfig",
     "ConsumedBatch",
     "ConsumedRecord",
@@ -61,6 +63,7 @@ __all__ = [
     "RecordsNotDelivered",
     "SkippedRange",
     "StartOutOfRange",
+    "TlsError",
     "open_consumer",
     "open_producer",
 ]

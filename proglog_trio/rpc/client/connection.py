@@ -7,6 +7,7 @@ grpclib's calls must not be spread over both sides (a cancelled scope would leav
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
@@ -23,6 +24,7 @@ from ...address import Address
 from ...errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
 from ..asyncio_loop import asyncio_loop
 from ..codec import MessageCodec
+from ..tls import ClientTls
 from ..transport import TransportConfig, TunedProtocol, grpclib_configuration
 
 Result = TypeVar("Result")
@@ -37,11 +39,13 @@ class ConnectionConfig:
 
     Attributes:
         transport: limits and keepalive; a node that does not answer a PING is given up.
-        connect_timeout: seconds for the TCP connection.
+        connect_timeout: seconds for the TCP connection and the TLS handshake.
+        tls: the certificates; None: no TLS.
     """
 
     transport: TransportConfig = field(factory=TransportConfig)
     connect_timeout: float = field(default=10.0, validator=validators.gt(0))
+    tls: ClientTls | None = None
 
 
 class TunedChannel(Channel):
@@ -51,10 +55,13 @@ class TunedChannel(Channel):
     """
 
     def __init__(self, host: str, port: int, config: ConnectionConfig) -> None:
+        tls = config.tls
         super().__init__(
             host,
             port,
-            config=grpclib_configuration(),
+            # None: the host that is dialled
+            config=grpclib_configuration(server_name=tls.server_name if tls is not None else None),
+            ssl=None if tls is None else tls.context(),
             codec=MessageCodec(_MOST_FIELDS),
             status_details_codec=ProtoStatusDetailsCodec(),
         )
@@ -132,6 +139,14 @@ def call_error(
     return ConnectionLost(f"the connection to {address} was lost: {reason}")
 
 
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the node's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS connection: {error.reason or error}"
+    return error.strerror or str(error)
+
+
 @contextlib.asynccontextmanager
 async def open_connection(address: str, config: ConnectionConfig | None = None) -> AsyncIterator[Connection]:
     """Connect to a node, for the length of an ``async with`` block in Trio.
@@ -144,7 +159,8 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
 
     Raises:
         ValueError: the address is not one.
-        ConnectionNotOpened: nobody answers there, or not within the time.
+        ConnectionNotOpened: nobody answers there, or not within the time, or with a certificate that is not accepted.
+        TlsError: the files of the TLS configuration cannot be used.
     """
     dialled = Address.parse(address)
     config = config or ConnectionConfig()
@@ -157,7 +173,7 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
             except trio.TooSlowError:
                 raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
             except OSError as error:
-                raise ConnectionNotOpened(f"cannot connect to {address}: {error.strerror or error}") from error
+                raise ConnectionNotOpened(f"cannot connect to {address}: {_why(error)}") from error
             yield Connection(address, channel)
         finally:
             channel.abort()

@@ -326,6 +326,7 @@ async def open_consumer(
 
     Raises:
         ValueError: an address or the position is none, or the places to begin contradict one another.
+        TlsError: the files of the connection's TLS cannot be used.
         NodeUnreachable: no answer within connect_timeout.
     """
     config = config or ConsumerConfig()

@@ -385,6 +385,7 @@ async def open_producer(
 
     Raises:
         ValueError: an address is none.
+        TlsError: the files of the connection's TLS cannot be used.
         NodeUnreachable: no connection within connect_timeout.
         RecordsNotDelivered: see Producer.flush.
     """

@@ -59,7 +59,12 @@ class EncodedMessage:
 
 
 def produce_link(connection: ConnectionConfig | None = None) -> ProduceLink:
-    """Return what runs one ProduceBatches stream to its session's node."""
+    """Return what runs one ProduceBatches stream to its session's node.
+
+    Raises:
+        TlsError: the files of the connection's TLS cannot be used.
+    """
+    _check(connection)
 
     async def link(session: ProduceSession) -> None:
         await _run(connection, _produce, session)
@@ -68,12 +73,18 @@ def produce_link(connection: ConnectionConfig | None = None) -> ProduceLink:
 
 
 def consume_link(connection: ConnectionConfig | None = None) -> ConsumeLink:
-    """Return what runs one ConsumeBatches stream from its session's node."""
+    """Return what runs one ConsumeBatches stream from its session's node; raises as produce_link."""
+    _check(connection)
 
     async def link(session: ConsumeSession) -> None:
         await _run(connection, _consume, session)
 
     return link
+
+
+def _check(connection: ConnectionConfig | None) -> None:
+    if connection is not None and connection.tls is not None:
+        connection.tls.files()
 
 
 async def _run(

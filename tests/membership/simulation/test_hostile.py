@@ -256,7 +256,7 @@ def test_queries_are_bounded() -> None:
             timeout=1, name="q", payload=b"",
         )  # fmt: skip
         victim.receive(UserMessage(encode_serf(query)))
-    assert [len(ids) for _, ids in victim.core._recent_queries.items()] == [MOST_AT_ONE_TIME]
+    assert [len(ids) for _, ids in victim.core.querying.recent.items()] == [MOST_AT_ONE_TIME]
 
 
 def test_pings_for_others_are_bounded() -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import trio
 
+from tests.node_process import node_process
+from tests.pki import Pki
+
 from .harness import running_node
 
 GUIDE = Path(__file__).parents[3] / "docs" / "how-to" / "client-library.md"
@@ -21,6 +24,7 @@ SAID = [
     "work on 1 records from offset 0",
     "101003 records; 0 offsets could not be read []",
     "",
+    "1 records",
 ]
 
 
@@ -35,8 +39,15 @@ for example in sys.argv[1:]:
 
 async def test_all_examples(tmp_path: Path) -> None:
     assert len(EXAMPLES) == len(SAID)
-    async with running_node(tmp_path / "data") as node:
-        programs = [example.replace("127.0.0.1:8400", node.address) for example in EXAMPLES]
+    pki = Pki.make(tmp_path / "pki")
+    async with (
+        running_node(tmp_path / "data") as node,
+        node_process(tmp_path / "secured", *pki.node_arguments()) as secured,
+    ):
+        programs = [
+            example.replace("127.0.0.1:8400", secured.address if "ClientTls" in example else node.address)
+            for example in EXAMPLES
+        ]
         with trio.fail_after(60):
             ended = await trio.run_process(
                 [sys.executable, "-W", "error", "-c", DRIVER, *programs],

@@ -26,10 +26,16 @@ __all__ = (
     "GetStatusResponse",
     "Hello",
     "HolderNews",
+    "InstallKeyRequest",
+    "InstallKeyResponse",
     "JoinRequest",
     "JoinResponse",
+    "KeyAnswers",
+    "KeyHolders",
     "LeaveRequest",
     "LeaveResponse",
+    "ListKeysRequest",
+    "ListKeysResponse",
     "Member",
     "MemberStatus",
     "OriginPlace",
@@ -44,8 +50,12 @@ __all__ = (
     "PullRequest",
     "PullResponse",
     "Record",
+    "RemoveKeyRequest",
+    "RemoveKeyResponse",
     "Server",
     "Skipped",
+    "UseKeyRequest",
+    "UseKeyResponse",
     "Want",
 )
 
@@ -480,6 +490,25 @@ default_message_pool.register_message("log.v1", "HolderNews", HolderNews)
 
 
 @dataclass(eq=False, repr=False)
+class InstallKeyRequest(betterproto2.Message):
+    key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    16, 24 or 32 bytes in base64, also in the next two.
+    """
+
+
+default_message_pool.register_message("log.v1", "InstallKeyRequest", InstallKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class InstallKeyResponse(betterproto2.Message):
+    answers: "KeyAnswers | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("log.v1", "InstallKeyResponse", InstallKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
 class JoinRequest(betterproto2.Message):
     addresses: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
@@ -502,6 +531,48 @@ default_message_pool.register_message("log.v1", "JoinResponse", JoinResponse)
 
 
 @dataclass(eq=False, repr=False)
+class KeyAnswers(betterproto2.Message):
+    """
+    What the members answered that were asked to do something with a key.
+    """
+
+    done: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The names of those that did it.
+    """
+
+    problems: "dict[str, str]" = betterproto2.field(
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    By name, why others did not.
+    """
+
+    silent: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The names of those that are alive and did not answer in time.
+    """
+
+
+default_message_pool.register_message("log.v1", "KeyAnswers", KeyAnswers)
+
+
+@dataclass(eq=False, repr=False)
+class KeyHolders(betterproto2.Message):
+    key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    members: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The names of the members that have it, and of those that encrypt with it.
+    """
+
+    primary_of: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+
+
+default_message_pool.register_message("log.v1", "KeyHolders", KeyHolders)
+
+
+@dataclass(eq=False, repr=False)
 class LeaveRequest(betterproto2.Message):
     pass
 
@@ -515,6 +586,24 @@ class LeaveResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "LeaveResponse", LeaveResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListKeysRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("log.v1", "ListKeysRequest", ListKeysRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListKeysResponse(betterproto2.Message):
+    answers: "KeyAnswers | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+    keys: "list[KeyHolders]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("log.v1", "ListKeysResponse", ListKeysResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -860,6 +949,22 @@ default_message_pool.register_message("log.v1", "Record", Record)
 
 
 @dataclass(eq=False, repr=False)
+class RemoveKeyRequest(betterproto2.Message):
+    key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("log.v1", "RemoveKeyRequest", RemoveKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RemoveKeyResponse(betterproto2.Message):
+    answers: "KeyAnswers | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("log.v1", "RemoveKeyResponse", RemoveKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Server(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -884,6 +989,22 @@ class Skipped(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "Skipped", Skipped)
+
+
+@dataclass(eq=False, repr=False)
+class UseKeyRequest(betterproto2.Message):
+    key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("log.v1", "UseKeyRequest", UseKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class UseKeyResponse(betterproto2.Message):
+    answers: "KeyAnswers | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("log.v1", "UseKeyResponse", UseKeyResponse)
 
 
 @dataclass(eq=False, repr=False)

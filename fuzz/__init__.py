@@ -1,0 +1,1 @@
+"""Hostile input, by the million: `nox -s fuzz`. Not part of the package."""

@@ -1,0 +1,304 @@
+"""What is fuzzed: each target takes any bytes, and fails if anything comes out but the errors that are documented.
+
+Every target looks, now and then or each time, at what is left behind: memory that is held, tasks that run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import betterproto2
+from attrs import define, field
+from grpclib.const import Cardinality, Handler
+from grpclib.exceptions import GRPCError
+
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.errors import BatchRefused, FormatError, PositionError
+from proglog_trio.log.batch import Batch
+from proglog_trio.log.envelope import Envelope, find_envelope, read_unchecked
+from proglog_trio.log.frame import decode_frame, iterate_frames
+from proglog_trio.log.gap import GapMarker
+from proglog_trio.log.position import Position
+from proglog_trio.log.record import check_payload, payload_crc, unpack_records
+from proglog_trio.log.segment_header import SegmentHeader
+from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.serf import Serf
+from proglog_trio.membership.swim.broadcasts import MOST_BROADCASTS
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.wire import DecodingError, Keyring, PushPull, StreamDecoder, UserMessage, decode_packet
+from proglog_trio.membership.wire.layers import compressed_layer, encrypt
+from proglog_trio.membership.wire.stream import StreamLimits
+from proglog_trio.rpc.authorization import Gate
+from proglog_trio.rpc.calls import receive_available
+from proglog_trio.rpc.codec import MessageCodec
+from proglog_trio.rpc.handlers import ServerCounters
+from proglog_trio.rpc.server import ServerConfig, ServerProtocol, _Server
+
+from .seeds import PREFACE, SALT
+
+KEYRING = Keyring((b"k" * 16,))
+HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)
+CASES_PER_CORE = 500
+MOST_EFFECTS = 10_000
+MOST_FIELDS = 16_384
+TURNS = 200
+
+Target = Callable[[bytes], None]
+
+
+class Broken(AssertionError):
+    """Something is left behind, or a bound does not hold."""
+
+
+@define(eq=False)
+class Gossip:
+    """Packets and streams, given to a core as a node would."""
+
+    _core: Serf | None = None
+    _cases: int = 0
+
+    def _fresh(self) -> Serf:
+        if self._core is None or self._cases % CASES_PER_CORE == 0:
+            self._core = Serf.make("me", HERE, {}, GossipProfile(), random.Random(self._cases), _ignore, now=0.0)
+            self._core.querying.on_key_query = _ignore
+            self._core.start()
+        self._cases += 1
+        return self._core
+
+    def _look(self, core: Serf) -> None:
+        core.swim.advance(core.now + 0.05)
+        if len(core.swim.effects) > MOST_EFFECTS:
+            raise Broken(f"{len(core.swim.effects)} effects of one packet")
+        core.swim.effects.clear()
+        if any(len(queue) > MOST_BROADCASTS for queue in core.swim.queues):
+            raise Broken("a queue of broadcasts has no bound")
+
+    def packet(self, data: bytes) -> None:
+        """Take one packet: plain or encrypted, as it is or compressed, as the first byte says."""
+        core = self._fresh()
+        mode, data = data[:1], data[1:]
+        compressed, encrypted = mode and mode[0] & 1, mode and mode[0] & 2
+        if compressed:
+            data = compressed_layer(data)
+        if encrypted:
+            data = encrypt(data, keyring=KEYRING, associated=b"", nonce=bytes(12))
+        try:
+            decoded = decode_packet(data, keyring=KEYRING if encrypted else None)
+        except DecodingError:
+            return
+        core.swim.receive(decoded.messages, THERE)
+        self._look(core)
+
+    def stream(self, data: bytes) -> None:
+        """Take one stream, in pieces whose size the first byte says."""
+        core = self._fresh()
+        mode, data = data[:1], data[1:]
+        number = mode[0] if mode else 0
+        if number & 1:
+            data = compressed_layer(data)
+        if number & 2:
+            header = b"\x0a" + (len(data) + 29).to_bytes(4, "big")
+            data = header + encrypt(data, keyring=KEYRING, associated=header, nonce=bytes(12))
+        limits = StreamLimits()
+        decoder = StreamDecoder(keyring=KEYRING if number & 2 else None, limits=limits)
+        step = (number >> 2) or len(data) or 1
+        message = None
+        try:
+            for start in range(0, len(data), step):
+                message = decoder.feed(data[start : start + step])
+                if message is not None:
+                    break
+            else:
+                decoder.end()
+        except DecodingError:
+            message = None
+        if isinstance(message, PushPull):
+            with contextlib.suppress(DecodingError):
+                core.merge(message)
+        elif isinstance(message, UserMessage):
+            core.receive(message.payload)
+        self._look(core)
+
+
+def _ignore(_event: object) -> None:
+    """Take news, and do nothing."""
+
+
+def frame(data: bytes) -> None:
+    """Read bytes as whatever of the log the first byte says."""
+    if not data:
+        return
+    mode, data = data[0], data[1:]
+    with contextlib.suppress(FormatError, PositionError, BatchRefused):
+        match mode % 8:
+            case 0:
+                for each in iterate_frames(data):
+                    unpack_records(each.payload)
+            case 1:
+                Envelope.decode(data, 0, SALT)
+            case 2:
+                unpack_records(data)
+            case 3:
+                Batch(data, max(1, mode), payload_crc(data)).check(1 << 20)
+            case 4:
+                decoded = Position.decode(data)
+                if Position.decode(decoded.encode()) != decoded:
+                    raise Broken("a position does not survive encoding")
+            case 5:
+                SegmentHeader.decode(data)
+            case 6:
+                GapMarker.of_frame(decode_frame(data))
+            case _:
+                find_envelope(data, 0, SALT)
+                read_unchecked(data, 0)
+                check_payload(data, mode)
+
+
+def message_classes() -> list[type[betterproto2.Message]]:
+    """Every message of the contract, those of pulls between nodes included where there are any."""
+    found = [
+        member
+        for _, member in sorted(inspect.getmembers(log_v1, inspect.isclass))
+        if issubclass(member, betterproto2.Message) and member is not betterproto2.Message
+    ]
+    if not found:
+        raise Broken("there is no message")
+    return found
+
+
+@define(eq=False)
+class Messages:
+    """Bytes read as a message of the contract, which the first byte chooses."""
+
+    _classes: list[type[betterproto2.Message]] = field(factory=message_classes)
+    _codec: MessageCodec = field(factory=lambda: MessageCodec(MOST_FIELDS))
+
+    def message(self, data: bytes) -> None:
+        """Read one."""
+        if not data:
+            return
+        kind = self._classes[data[0] % len(self._classes)]
+        with contextlib.suppress(GRPCError):
+            self._codec.decode(data[1:], kind)
+
+
+class _Service:
+    """Takes whatever comes on the methods of the Log service, as the real one does, and answers nothing."""
+
+    _REQUESTS = (
+        ("Produce", log_v1.ProduceRequest),
+        ("ProduceStream", log_v1.ProduceRequest),
+        ("ProduceBatches", log_v1.ProduceBatchRequest),
+        ("Consume", log_v1.ConsumeRequest),
+        ("ConsumeStream", log_v1.ConsumeRequest),
+        ("ConsumeBatches", log_v1.ConsumeBatchesRequest),
+        ("GetServers", log_v1.GetServersRequest),
+    )
+
+    def __mapping__(self) -> dict[str, Handler]:
+        kind = Cardinality.STREAM_STREAM
+        return {
+            f"/log.v1.Log/{name}": Handler(self._take, kind, request, log_v1.ProduceResponse)
+            for name, request in self._REQUESTS
+        }
+
+    async def _take(self, stream: Any) -> None:  # noqa: ANN401 - grpclib's
+        while await receive_available(stream, 1 << 16):
+            pass
+
+
+class _Transport(asyncio.Transport):
+    """A connection whose other end reads everything and says nothing but what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 1)})
+        self.closed = False
+
+    def write(self, data: Any) -> None:  # noqa: ANN401 - bytes of any kind
+        """Drop it."""
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self.closed
+
+    def close(self) -> None:
+        """Take note."""
+        self.closed = True
+
+    abort = close
+
+
+@define(eq=False)
+class Connections:
+    """Bytes that a client sends on a connection; the first says in how large pieces, and whether there is a gate."""
+
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.new_event_loop)
+    _servers: list[_Server] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._loop.set_exception_handler(_fail)
+        asyncio.set_event_loop(self._loop)
+        self._servers = [
+            _Server([_Service()], ServerConfig(), ServerCounters(), gate) for gate in (None, Gate(_Nobody()))
+        ]
+
+    def connection(self, data: bytes) -> None:
+        """Take in all that a client sends, then lose the connection; nothing may be left."""
+        if not data:
+            return
+        mode, data = data[0], PREFACE + data[1:]
+        self._loop.run_until_complete(self._converse(self._servers[mode & 1], data, (mode >> 1) or len(data)))
+
+    async def _converse(self, server: _Server, data: bytes, step: int) -> None:
+        transport = _Transport()
+        protocol = ServerProtocol(server)
+        protocol.connection_made(transport)
+        for start in range(0, len(data), step):
+            if transport.closed:
+                break
+            protocol.data_received(data[start : start + step])
+            await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        me = asyncio.current_task()
+        for _ in range(TURNS):
+            if asyncio.all_tasks() == {me}:
+                break
+            await asyncio.sleep(0)
+        else:
+            raise Broken(f"tasks are left: {asyncio.all_tasks()}")
+        if server._protocols:  # noqa: SLF001 - what is looked at
+            raise Broken("a connection is left")
+
+
+class _Nobody:
+    def allows(self, subject: str, action: object) -> bool:
+        """Nobody may do anything."""
+        del subject, action
+        return False
+
+
+def _fail(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    raise Broken(str(context)) from context.get("exception")
+
+
+@contextlib.contextmanager
+def targets() -> Iterator[dict[str, Target]]:
+    """Give the targets by name."""
+    gossip = Gossip()
+    connections = Connections()
+    yield {
+        "packets": gossip.packet,
+        "streams": gossip.stream,
+        "frames": frame,
+        "messages": Messages().message,
+        "connections": connections.connection,
+    }

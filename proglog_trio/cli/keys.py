@@ -1,0 +1,131 @@
+"""``proglog-trio keys``: the gossip keys of a whole cluster, rotated without an outage."""
+
+import json as json_format
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from proglog_trio.cli.cluster import asked
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.running import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, report, run_interruptible
+from proglog_trio.cli.tls_options import Tls, client_tls
+from proglog_trio.config import flag
+
+if TYPE_CHECKING:
+    from proglog_trio._proto.log.v1 import KeyAnswers
+    from proglog_trio.rpc.tls import ClientTls
+
+app = App(
+    name="keys",
+    help="Rotate the gossip keys of a cluster: install a new key, use it, remove the old one. Serf agents take part.",
+)
+
+# gossip takes some seconds to reach everybody, and silence is noticed only when they are over
+_SECONDS = 60.0
+_LONGEST_LINE = 200
+
+Key = Annotated[
+    str,
+    Parameter(
+        metavar="KEY",
+        help="16, 24 or 32 bytes in base64. Without it, or with -, it is read from standard input: others can read "
+        "command lines.",
+        allow_leading_hyphen=True,
+    ),
+]
+
+
+def _read_key(key: str) -> str:
+    if key != "-":
+        return key
+    text = sys.stdin.readline(_LONGEST_LINE).strip()
+    if not text:
+        raise CommandError("there is no key on standard input", ExitCode.USAGE)
+    return text
+
+
+@app.command(name="install")
+def install(
+    key: Key = "-",
+    /,
+    *,
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    timeout: Timeout = _SECONDS,
+    tls: Tls = None,
+) -> int:
+    """Have all members take in a key, which decrypts from then on. The exit code is 1 if a member did not."""
+    return _change("InstallKey", key, addr, timeout, tls)
+
+
+@app.command(name="use")
+def use(
+    key: Key = "-",
+    /,
+    *,
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    timeout: Timeout = _SECONDS,
+    tls: Tls = None,
+) -> int:
+    """Have all members encrypt with a key that all have installed. The exit code is 1 if a member does not."""
+    return _change("UseKey", key, addr, timeout, tls)
+
+
+@app.command(name="remove")
+def remove(
+    key: Key = "-",
+    /,
+    *,
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    timeout: Timeout = _SECONDS,
+    tls: Tls = None,
+) -> int:
+    """Have all members forget a key that none of them encrypts with. The exit code is 1 if a member did not."""
+    return _change("RemoveKey", key, addr, timeout, tls)
+
+
+def _change(method: str, key: str, addr: str, timeout: float, tls: Tls) -> int:
+    return run_interruptible(partial(_changed, method, _read_key(key), dialled(addr), timeout, client_tls(tls)))
+
+
+async def _changed(method: str, key: str, address: str, timeout: float, tls: "ClientTls | None") -> int:
+    from proglog_trio.rpc.client.keys import change_key
+
+    return _reported(await asked(address, partial(change_key, address, method, key, timeout, tls=tls)))
+
+
+def _reported(answers: "KeyAnswers") -> int:
+    report(f"done by {len(answers.done)}: {', '.join(answers.done) or 'nobody'}")
+    for name, problem in sorted(answers.problems.items()):
+        report(f"not done by {name}: {problem}")
+    for name in answers.silent:
+        report(f"no answer from {name}")
+    return ExitCode.FAILED if answers.problems or answers.silent else ExitCode.DONE
+
+
+@app.command(name="list")
+def list_(
+    *,
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    timeout: Timeout = _SECONDS,
+    json: Annotated[bool, flag("Write a JSON array of objects with key, members and primary_of.")] = False,
+    tls: Tls = None,
+) -> int:
+    """Show the keys that members have: how many have each, and for how many it is the one that encrypts."""
+    return run_interruptible(partial(_list, dialled(addr), timeout, client_tls(tls), json=json))
+
+
+async def _list(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
+    from proglog_trio.rpc.client.keys import list_keys
+
+    found = await asked(address, partial(list_keys, address, timeout, tls=tls))
+    if json:
+        described = [
+            {"key": each.key, "members": list(each.members), "primary_of": list(each.primary_of)} for each in found.keys
+        ]
+        print(json_format.dumps(described, indent=2))
+    else:
+        for each in found.keys:
+            print(f"{each.key}  held by {len(each.members)}, encrypts for {len(each.primary_of)}")
+    return _reported(found.answers) if found.answers is not None else ExitCode.FAILED

@@ -1,0 +1,178 @@
+"""A node's gossip keys: changed when members ask for it, one at a time, and written down before they count.
+
+```
+KeyManager
+├── run      changes the keyring as key queries want, and has them answered
+└── ask      asks all members, and collects what they answer
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+import trio
+from attrs import define, field
+
+from ..errors import ProglogError
+from .keyring_file import KeyringFileError, save_keyring_file
+from .serf.asking import TooManyQueries
+from .serf.keys import (
+    KeyOperation,
+    KeyQuestion,
+    KeyRefused,
+    changed,
+    fits_into_response,
+    refusal,
+    request_payload,
+    success,
+)
+from .serf.serf import Serf
+from .wire import DecodingError, KeyResponse, Keyring, decode_key, decode_serf
+
+MOST_WAITING = 32
+"""Key queries that wait for one that is being done; further ones are refused."""
+
+_logger = structlog.get_logger(__name__)
+
+
+class KeysNotAsked(ProglogError):
+    """The members could not be asked; the message says why."""
+
+
+class HasKeyring(Protocol):
+    """What uses the keyring: see Gossip."""
+
+    core: Serf
+    keyring: Keyring | None
+
+    def use_keyring(self, keyring: Keyring) -> None:
+        """Encrypt and decrypt with this from now on."""
+
+    def act(self, action: Callable[[], None]) -> None:
+        """Do something to the core, and what it wants done for it."""
+
+
+@define
+class KeyAnswers:
+    """What the members said.
+
+    Attributes:
+        done: the names of those that did what was asked.
+        problems: by name, why others did not.
+        silent: the names of those that did not answer.
+        holders: for a list, by key (base64): who has it.
+        primary_of: for a list, by key (base64): whose primary it is.
+    """
+
+    done: list[str] = field(factory=list)
+    problems: dict[str, str] = field(factory=dict)
+    silent: list[str] = field(factory=list)
+    holders: dict[str, list[str]] = field(factory=dict, repr=False)
+    primary_of: dict[str, list[str]] = field(factory=dict, repr=False)
+
+    def take(self, name: str, payload: bytes) -> None:
+        """Take one member's answer."""
+        try:
+            response = decode_serf(payload)
+        except DecodingError as error:
+            self.problems[name] = f"its answer is malformed: {error}"
+            return
+        if not isinstance(response, KeyResponse):
+            self.problems[name] = "its answer is no key response"
+            return
+        if not response.result:
+            self.problems[name] = response.message or "it did not say why"
+            return
+        self.done.append(name)
+        for key in response.keys:
+            self.holders.setdefault(key, []).append(name)
+        if response.primary_key:
+            self.primary_of.setdefault(response.primary_key, []).append(name)
+
+
+@define(eq=False)
+class KeyManager:
+    """See the module.
+
+    Attributes:
+        gossip: what uses the keyring.
+        file: where it is written; None: nowhere, and changes are lost with the process.
+    """
+
+    gossip: HasKeyring
+    file: Path | None
+    _send: trio.MemorySendChannel[KeyQuestion] = field(init=False)
+    _receive: trio.MemoryReceiveChannel[KeyQuestion] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[KeyQuestion](MOST_WAITING)
+        self.gossip.core.querying.on_key_query = self._take
+
+    def _take(self, question: KeyQuestion) -> None:
+        try:
+            self._send.send_nowait(question)
+        except trio.WouldBlock:
+            raise KeyRefused("too many key queries at once") from None
+
+    async def run(self) -> None:
+        """Do what key queries ask for, until cancelled."""
+        core = self.gossip.core
+        async for question in self._receive:
+            answer = await self._do(question)
+            self.gossip.act(lambda query=question.query, payload=answer: core.querying.answer_key_query(query, payload))  # type: ignore[misc]  # bound at once
+
+    async def _do(self, question: KeyQuestion) -> bytes:
+        keyring = self.gossip.keyring
+        operation, asked_by = question.operation, question.query.source_node
+        if keyring is None:
+            return refusal("this node has no keyring")
+        try:
+            fresh = changed(keyring, operation, question.key)
+            if fresh is not keyring:
+                if self.file is not None:
+                    await trio.to_thread.run_sync(save_keyring_file, self.file, fresh)
+                self.gossip.use_keyring(fresh)
+                _logger.info("gossip keys changed", operation=operation.value, asked_by=asked_by, keys=len(fresh.keys))
+        except (KeyRefused, KeyringFileError) as error:
+            _logger.warning(
+                "a key operation was not done", operation=operation.value, asked_by=asked_by, reason=str(error)
+            )
+            return refusal(str(error))
+        return success(operation, fresh, fits_into_response(question.query, self.gossip.core.name))
+
+    async def ask(self, operation: KeyOperation, key: str = "") -> KeyAnswers:
+        """Have all members do something with a key, this node among them; return what they answered.
+
+        Takes until everybody has answered, or for as long as gossip may need to reach everybody: some seconds.
+
+        Args:
+            operation: what they are to do.
+            key: in base64; nothing for LIST.
+
+        Raises:
+            ValueError: the key is none.
+            KeysNotAsked: too many queries are open.
+        """
+        payload = request_payload(operation, b"" if operation is KeyOperation.LIST else decode_key(key))
+        answers = KeyAnswers()
+        over = trio.Event()
+        core = self.gossip.core
+        asked: list[str] = []
+
+        def ask() -> None:
+            asked.extend(member.name for member in core.snapshot() if member.status.value == "alive")
+            core.querying.ask(operation.query_name, payload, answers.take, over.set)
+
+        try:
+            self.gossip.act(ask)
+        except TooManyQueries as error:
+            raise KeysNotAsked(str(error)) from None
+        await over.wait()
+        answered = {*answers.done, *answers.problems}
+        answers.silent = sorted(set(asked) - answered)
+        answers.done.sort()
+        return answers

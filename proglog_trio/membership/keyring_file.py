@@ -1,0 +1,63 @@
+"""The file of a keyring, as serf agents keep it: a JSON array of keys in base64, the primary first."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from ..errors import SecurityFileError
+from .wire import Keyring
+
+MOST_BYTES = 64 * 1024
+
+_logger = structlog.get_logger(__name__)
+
+
+class KeyringFileError(SecurityFileError):
+    """A keyring file that cannot be read or written, or holds no keyring. The message holds no key."""
+
+
+def load_keyring_file(path: Path) -> Keyring:
+    """Return the keyring in a file. Raises KeyringFileError."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise KeyringFileError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MOST_BYTES:
+        raise KeyringFileError(f"{path} is larger than {MOST_BYTES} bytes: it is no keyring")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        _logger.warning("others than its owner can read the keyring file: chmod 600", keyring_file=str(path))
+    try:
+        return Keyring.load(data)
+    except ValueError as error:
+        raise KeyringFileError(f"{path}: {error}") from None
+
+
+def save_keyring_file(path: Path, keyring: Keyring) -> None:
+    """Write a keyring into a file, whole or not at all, readable for its owner alone. Raises KeyringFileError."""
+    try:
+        # mkstemp makes it readable for its owner alone.
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(keyring.dump())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise KeyringFileError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,150 @@
+"""Queries: those of others, which are passed on and answered, and this node's own, whose answers are collected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import define, field
+
+from ..swim.node import Endpoint, NodeStatus
+from ..swim.swim import Swim
+from ..wire import (
+    QUERY_FLAG_NO_BROADCAST,
+    Query,
+    QueryResponse,
+    Relay,
+    RelayAddress,
+    RelayHeader,
+    UserMessage,
+    encode_message,
+    encode_serf,
+)
+from . import queries
+from .asking import OpenQueries, default_timeout
+from .keys import KeyQuestion, KeyRefused, refusal
+from .lamport import LamportClock
+from .member import MemberStatus
+from .members import Members
+from .recent import RecentRing
+
+
+@define(eq=False)
+class Querying:
+    """One member's part in queries.
+
+    Attributes:
+        swim: sends, and sets timers.
+        members: who is asked, and who asks.
+        clock: of queries.
+        recent: the queries that were seen, by Lamport time.
+        on_key_query: takes key queries, and has them answered by answer_key_query; None: there is no keyring.
+    """
+
+    swim: Swim
+    members: Members
+    clock: LamportClock
+    _pass_on: Callable[[bytes], None]
+    recent: RecentRing[int] = field(factory=RecentRing)
+    on_key_query: Callable[[KeyQuestion], None] | None = None
+    _open: OpenQueries = field(factory=OpenQueries)
+
+    @property
+    def _name(self) -> str:
+        return self.swim.rules.me.name
+
+    def take_response(self, response: QueryResponse) -> bool:
+        """Take an answer; tell whether it is one to an open query of this node."""
+        return self._open.take(response)
+
+    def receive(self, query: Query, payload: bytes) -> None:
+        """Take a query, pass it on, and answer it if it is for this node; payload: its bytes."""
+        self.clock.witness(query.ltime)
+        if not self.recent.take(query.ltime, query.id, self.clock.time):
+            return
+        if not query.flags & QUERY_FLAG_NO_BROADCAST:
+            self._pass_on(payload)
+        me = self.members.by_name.get(self._name)
+        if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
+            return
+        asked_about = self.members.by_name.get(query.payload.decode("utf-8", "surrogateescape"))
+        has_keyring = self.on_key_query is not None
+        for response in queries.answers(query, me, asked_about, has_keyring=has_keyring):
+            self._respond(query, response)
+        if self.on_key_query is not None and query.name in queries.KEY_QUERIES:
+            try:
+                self.on_key_query(KeyQuestion.of(query))
+            except KeyRefused as error:
+                self.answer_key_query(query, refusal(str(error)))
+
+    def answer_key_query(self, query: Query, payload: bytes) -> None:
+        """Answer a key query that on_key_query was given."""
+        if Endpoint(query.addr, query.port) == self.swim.rules.me.endpoint:
+            # Its own question: nothing has to leave the node.
+            self._open.take(
+                QueryResponse(ltime=query.ltime, id=query.id, from_node=self._name, flags=0, payload=payload)
+            )
+        else:
+            self._respond(query, queries.response_to(query, self._name, payload))
+
+    def _respond(self, query: Query, response: bytes) -> None:
+        asker = Endpoint(query.addr, query.port)
+        self.swim.send(asker, encode_message(UserMessage(response)))
+        self._relay(response, asker, query)
+
+    def ask(self, name: str, payload: bytes, answered: Callable[[str, bytes], None], ended: Callable[[], None]) -> None:
+        """Ask all members that are alive, this node among them.
+
+        Args:
+            name: of the query.
+            payload: with it.
+            answered: called with each answer: who gives it, and its payload. Each member answers once.
+            ended: called once, when everybody has answered or the time that gossip needs is over.
+
+        Raises:
+            TooManyQueries: too many are open.
+            ValueError: the payload is too large for a packet.
+        """
+        rules = self.swim.rules
+        expected = [member.name for member in self.members.with_status(MemberStatus.ALIVE)]
+        timeout = default_timeout(rules.profile, len(expected))
+        query = Query(
+            ltime=self.clock.tick(),
+            id=rules.rng.getrandbits(32),
+            addr=rules.me.endpoint.address,
+            port=rules.me.endpoint.port,
+            source_node=self._name,
+            filters=(),
+            flags=0,
+            relay_factor=0,
+            timeout=round(timeout * 1e9),
+            name=name,
+            payload=payload,
+        )
+        encoded = encode_serf(query)
+        if len(encoded) > self.swim.largest_broadcast:
+            raise ValueError(f"a query of {len(encoded)} bytes fits into no packet")
+        opened = self._open.add(query, expected, answered, ended)
+        rules.timers.after(timeout / 2, lambda: self._ask_again(opened.expected, encoded))
+        rules.timers.after(timeout, lambda: self._open.close(opened))
+        self.receive(query, encoded)
+
+    def _ask_again(self, silent: Iterable[str], query: bytes) -> None:
+        """Ask those that have not answered, each directly: gossip reaches nearly everybody."""
+        for name in silent:
+            member = self.members.by_name.get(name)
+            if member is not None and name != self._name:
+                self.swim.send(member.endpoint, encode_message(UserMessage(query)))
+
+    def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
+        """Send a response through other members as well, as often as the query wants."""
+        rules = self.swim.rules
+        header = RelayHeader(
+            dest_addr=RelayAddress(ip=asker.address, port=asker.port, zone=""), dest_name=query.source_node
+        )
+        message = encode_message(UserMessage(encode_serf(Relay(header, response))))
+        helpers = rules.choose(
+            query.relay_factor,
+            lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
+        )
+        for helper in helpers:
+            self.swim.send(helper.endpoint, message)

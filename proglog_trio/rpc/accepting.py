@@ -1,0 +1,103 @@
+"""Accepting connections: TLS handshakes in tasks of their own, bounded in number and time.
+
+A connection that shakes hands is nobody yet. When too many do, the one that has taken longest goes: those who mean it
+need milliseconds, and those who only want to hold a place are the old ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+
+import structlog
+import trio
+import trio_asyncio
+from attrs import define, field
+
+from .handlers import ServerCounters
+
+_RETRY_SECONDS = 0.1
+_SHUTDOWN_SECONDS = 2.0
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_logger = structlog.get_logger(__name__)
+
+
+@define(eq=False)
+class Acceptor:
+    """What turns accepted sockets into connections.
+
+    Attributes:
+        loop: asyncio's, that the connections live on.
+        new_protocol: makes the protocol of a connection whose handshake is done.
+        context: gives the TLS context for a new connection; None: no TLS.
+        most_handshakes: how many may be under way at once.
+        handshake_seconds: how long one may take.
+        counters: where to count.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    new_protocol: Callable[[], asyncio.Protocol]
+    context: Callable[[], ssl.SSLContext] | None
+    most_handshakes: int
+    handshake_seconds: float
+    counters: ServerCounters
+    _handshakes: dict[trio.CancelScope, None] = field(factory=dict)
+
+    async def run(self, listening: socket.socket, nursery: trio.Nursery) -> None:
+        """Accept connections until cancelled; their handshakes run in the nursery."""
+        listener = trio.socket.from_stdlib_socket(listening)
+        while True:
+            try:
+                accepted, _ = await listener.accept()
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    # The connection waits in the backlog, and there is no event for a descriptor that becomes free.
+                    self.counters.accept_failures += 1
+                    _logger.error("cannot accept a connection", reason=error.strerror)
+                    await trio.sleep(_RETRY_SECONDS)
+                continue  # Otherwise the client had gone by the time it was accepted.
+            # The protocol is named since asyncio sets TCP_NODELAY only where it is.
+            owned = socket.socket(accepted.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=accepted.detach())
+            scope = trio.CancelScope()
+            self._make_room()
+            self._handshakes[scope] = None
+            nursery.start_soon(self._connect, owned, scope)
+
+    def _make_room(self) -> None:
+        while len(self._handshakes) >= self.most_handshakes:
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.cancel()
+
+    async def _connect(self, accepted: socket.socket, scope: trio.CancelScope) -> None:
+        entered = False
+
+        async def connect() -> None:
+            nonlocal entered
+            entered = True
+            if self.context is None:
+                await self.loop.connect_accepted_socket(self.new_protocol, accepted)
+                return
+            await self.loop.connect_accepted_socket(
+                self.new_protocol,
+                accepted,
+                ssl=self.context(),
+                ssl_handshake_timeout=self.handshake_seconds,
+                ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            )
+
+        try:
+            with scope, contextlib.suppress(OSError):
+                await trio_asyncio.aio_as_trio(connect)()
+                return
+            # The other side is no TLS client, has a certificate that is not accepted, took too long, or made room.
+            self.counters.handshakes_failed += 1
+        finally:
+            self._handshakes.pop(scope, None)
+            if not entered:
+                accepted.close()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
+from proglog_trio.membership.serf.asking import MOST_QUERIES
+from proglog_trio.membership.serf.keys import KeyOperation, refusal
+from proglog_trio.membership.wire import Join, encode_serf
+
+from .running import Ours, start_ours_in
+
+OLD = "AAECAwQFBgcICQoLDA0ODw=="
+NEW = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
+
+
+async def ask(ours: Ours, operation: KeyOperation, key: str = "") -> KeyAnswers:
+    assert ours.membership.gossip.keys is not None
+    with trio.fail_after(60):
+        return await ours.membership.gossip.keys.ask(operation, key)
+
+
+async def test_two_of_ours_rotate() -> None:
+    async with start_ours_in() as start:
+        a = await start("a", key=OLD)
+        b = await start("b", key=OLD, join=[a.address])
+        await a.until_status("alive", "a", "b")
+        for ours, operation, key in (
+            (a, KeyOperation.INSTALL, NEW),
+            (b, KeyOperation.USE, NEW),
+            (a, KeyOperation.REMOVE, OLD),
+        ):
+            assert await ask(ours, operation, key) == KeyAnswers(done=["a", "b"])
+        found = await ask(b, KeyOperation.LIST)
+        assert (found.done, set(found.holders), set(found.primary_of)) == (["a", "b"], {NEW}, {NEW})
+        for ours in (a, b):
+            assert ours.membership.gossip.keyring is not None
+            assert ours.membership.gossip.keyring.to_base64() == [NEW]
+
+
+async def test_who_does_not_answer_is_named() -> None:
+    async with start_ours_in() as start:
+        a = await start("a", key=OLD)
+        b = await start("b", key=OLD, join=[a.address])
+        await a.until_status("alive", "a", "b")
+        await b.crash()
+        answers = await ask(a, KeyOperation.INSTALL, NEW)
+        assert (answers.done, answers.problems, answers.silent) == (["a"], {}, ["b"])
+
+
+async def test_without_a_keyring_there_is_no_manager() -> None:
+    async with start_ours_in() as start:
+        assert (await start("a")).membership.gossip.keys is None
+
+
+async def test_no_more_questions_than_allowed() -> None:
+    async with start_ours_in() as start:
+        a = await start("a", key=OLD)
+        core = a.membership.gossip.core
+        for _ in range(MOST_QUERIES):
+            core.querying.ask("name", b"", lambda *_: None, lambda: None)
+        with pytest.raises(KeysNotAsked, match="wait for answers already"):
+            await ask(a, KeyOperation.LIST)
+        with pytest.raises(ValueError, match="no base64 text"):
+            await ask(a, KeyOperation.USE, "nonsense!")
+
+
+def test_answers_that_make_no_sense_are_problems() -> None:
+    answers = KeyAnswers()
+    answers.take("a", b"")
+    answers.take("b", encode_serf(Join(ltime=1, node="b")))
+    answers.take("c", refusal(""))
+    assert answers.done == []
+    assert set(answers.problems) == {"a", "b", "c"}
+    assert answers.problems["b"] == "its answer is no key response"
+
+
+async def test_keys_are_not_in_what_is_shown(tmp_path: Path) -> None:
+    async with start_ours_in() as start:
+        a = await start("a", key=OLD)
+        found = await ask(a, KeyOperation.LIST)
+        assert OLD not in repr(found)
+        assert OLD not in repr(a.membership.gossip.config)
