@@ -100,6 +100,13 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill, stop, cut off and damage five nodes under load for minutes; `-- --chaos-seed N` decides on the faults."""
+    session.install("-e", ".[tests]")
+    session.run("python", "-m", "pytest", "tests/chaos", "-v", "-s", "--chaos-seconds", "180", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Look for new counter-examples, for hours: 5,000 random examples a property; `-- tests/log` for a part."""
     session.install("-e", ".[tests]")

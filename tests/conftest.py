@@ -18,10 +18,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of tests/crash; they have to stand here to be known however pytest is called."""
+    """Add the options of tests/crash and tests/chaos; here they are known however pytest is called."""
     group = parser.getgroup("proglog-trio")
     group.addoption("--crash-rounds", type=int, default=5, help="how often tests/crash kills a node (default: 5)")
     group.addoption("--crash-seed", type=int, default=None, help="the first round's seed (default: a random one)")
+    group.addoption("--chaos-seconds", type=float, default=8, help="how long tests/chaos makes faults (default: 8)")
+    group.addoption("--chaos-seed", type=int, default=None, help="what decides on the faults (default: random)")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,26 @@
+import random
+
+import pytest
+
+from ..interop.namespaces import why_none
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest) -> int:
+    """What decides on the faults; shown when a test fails, and given again with --chaos-seed."""
+    given = request.config.getoption("--chaos-seed")
+    seed = random.SystemRandom().randrange(1_000_000) if given is None else int(given)
+    print(f"--chaos-seed {seed}")  # noqa: T201 - shown with a failure
+    return seed
+
+
+@pytest.fixture
+def chaos_seconds(request: pytest.FixtureRequest) -> float:
+    """How long there are faults."""
+    return float(request.config.getoption("--chaos-seconds"))
+
+
+@pytest.fixture(scope="session")
+def has_namespaces() -> bool:
+    """Whether nodes can have networks of their own, whose links can be cut."""
+    return why_none() is None

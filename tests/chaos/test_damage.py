@@ -1,0 +1,112 @@
+"""What was done to NATS JetStream (Jepsen, 2025): bits flipped, files cut, power lost; here on five nodes of ours."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import trio
+
+from proglog_trio.client import Acknowledgement, ConsumerConfig, open_consumer
+
+from .cluster import ChaosNode, chaos_cluster
+from .load import Load, under_load
+
+NODES = 5
+MINORITY = 2
+LOCAL = Acknowledgement.parse("local")
+MAJORITY = Acknowledgement.parse("majority")
+
+
+def flip(node: ChaosNode, rng: random.Random, count: int) -> None:
+    """Flip bits anywhere in a node's log, in the files as they are."""
+    for _ in range(count):
+        path = rng.choice(node.stores)
+        with path.open("r+b") as file:
+            size = file.seek(0, 2)
+            place = rng.randrange(size)
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1 << rng.randrange(8)]))
+
+
+def cut(node: ChaosNode, rng: random.Random) -> None:
+    """Cut one of a node's files anywhere."""
+    path = rng.choice(node.stores)
+    with path.open("r+b") as file:
+        file.truncate(rng.randrange(file.seek(0, 2)))
+
+
+async def read_all(address: str) -> int:
+    """Read a node's log from its beginning, past whatever cannot be read."""
+    count = 0
+    config = ConsumerConfig(follow=False, skip_missing=True, find_nodes=False)
+    async with open_consumer(address, config) as consumer:
+        async for _ in consumer:
+            count += 1
+    return count
+
+
+async def test_damage_of_a_minority_loses_nothing_of_what_a_majority_has(tmp_path: Path, chaos_seed: int) -> None:
+    load = Load()
+    async with chaos_cluster(tmp_path, NODES, chaos_seed, in_namespaces=False) as cluster:
+        rng = cluster.rng
+        producers = [(cluster.addresses, MAJORITY), ([cluster.addresses[-1]], MAJORITY)]
+        with trio.fail_after(500):
+            async with under_load(load, producers, [], pause=0.0) as stop:
+                await load.more_acknowledged(4000)
+                damaged = rng.sample(list(cluster.nodes.values())[:-1], MINORITY)
+                # While they run.
+                for node in damaged:
+                    flip(node, rng, 5)
+                    await read_all(node.rpc_addr)
+                await load.more_acknowledged(1000)
+                # While they are down.
+                for node in damaged:
+                    await cluster.kill(node)
+                    flip(node, rng, 5)
+                    cut(node, rng)
+                await load.more_acknowledged(1000)
+                for node in damaged:
+                    await cluster.start(node)
+                    await read_all(node.rpc_addr)
+                await load.more_acknowledged(1000)
+                stop.set()
+            await cluster.agree()
+            await cluster.become_sound()
+        load_of_majority = {value for value, nodes in load.acknowledged.items() if nodes > NODES // 2}
+        assert len(load_of_majority) > 4000
+        for node in cluster.nodes.values():
+            await check_holds(node, load_of_majority)
+
+
+async def check_holds(node: ChaosNode, values: set[bytes]) -> None:
+    found: set[bytes] = set()
+    async with open_consumer(node.rpc_addr, ConsumerConfig(follow=False, find_nodes=False)) as consumer:
+        async for record in consumer:
+            found.add(record.value)
+    assert not values - found, f"{node.name} lacks {len(values - found)} of {len(values)} records"
+
+
+async def test_power_lost_everywhere_at_once_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, chaos_seed: int
+) -> None:
+    load = Load()
+    async with chaos_cluster(tmp_path, NODES, chaos_seed, in_namespaces=False, lossy=True) as cluster:
+        with trio.fail_after(300):
+            alone = [([address], LOCAL) for address in cluster.addresses]
+            async with under_load(load, alone, [], pause=0.005) as stop:
+                for _ in range(2):
+                    await load.more_acknowledged(1000)
+                    async with trio.open_nursery() as nursery:
+                        for node in cluster.nodes.values():
+                            nursery.start_soon(cluster.kill, node)
+                    for node in cluster.nodes.values():
+                        await cluster.start(node)
+                await load.more_acknowledged(500)
+                stop.set()
+            await cluster.agree()
+            assert await cluster.verified(), cluster.history[-3:]
+        for node in cluster.nodes.values():
+            await check_holds(node, set(load.acknowledged))
