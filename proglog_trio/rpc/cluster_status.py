@@ -42,6 +42,10 @@ def status_of(
 def _counters(replica: Replica, counted: Sequence[attrs.AttrsInstance]) -> dict[str, int]:
     counters = {name: number for each in counted for name, number in attrs.asdict(each).items()}
     counters["acknowledgements_waiting"] = replica.acknowledgements.waiting
+    damage = replica.log.damage
+    # Each place once, however often it was met; what is left is what no peer had.
+    counters["damage_found"], counters["damage_repaired"] = damage.found, damage.repaired
+    counters["damage_left"] = len(damage)
     return counters
 
 
