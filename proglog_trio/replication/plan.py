@@ -349,9 +349,7 @@ class PullPlan:
         ]
         if not resuming:
             self._look_again(origin, now + self.config.retry_damage_seconds)
-            if damaged:
-                return None
-            # Everybody has lost everything of it, and knows it.
+            # Everybody has lost everything of it: retention removed it, or nobody can read it any more.
             last = max((peer.ranges[origin] for peer in showing), key=lambda held: held.next)
             return GiveUp(origin, last.next, last.last_header_crc)
         resumes_at, name = min(resuming)

@@ -288,6 +288,21 @@ def test_a_frame_that_is_damaged_before_anybody_pulled_it_is_named_and_given_up_
     assert cluster.disagreement() is None
 
 
+def test_what_is_damaged_up_to_its_end_and_held_by_nobody_else_is_given_up_late() -> None:
+    cluster, (a,) = cluster_of(19, 1)
+    origin = fill(cluster, a, 10)
+    for sequence in (8, 9):
+        damage(a, origin, sequence)
+    b = cluster.add("b")
+    cluster.run(40.0)
+    assert b.running.opened.log.origins[origin].next == 8
+    cluster.run(80.0)
+    assert b.running.opened.log.origins[origin].gaps == ((8, 10),)
+    fill(cluster, a, 3)
+    cluster.run(5.0)
+    assert cluster.disagreement() is None
+
+
 def test_logs_that_have_diverged_are_reported_with_both_places_and_left_alone() -> None:
     cluster, (a,) = cluster_of(11, 1)
     origin = fill(cluster, a, 5)
