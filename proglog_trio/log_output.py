@@ -15,8 +15,9 @@ from structlog.typing import Processor
 if TYPE_CHECKING:
     from proglog_trio.config import LogFormat, LogLevel
 
-# below warning grpclib logs each stream that a client ends early, asyncio its selector, h2 and hpack every frame in hex
-_QUIET_LOGGERS = ("asyncio", "grpclib", "h2", "hpack")
+# below warning grpclib logs each stream that a client ends early, asyncio its selector, casbin its policy, h2 and hpack
+# every frame in hex
+_QUIET_LOGGERS = ("asyncio", "casbin", "grpclib", "h2", "hpack")
 
 
 def configure_log_output(log_format: "LogFormat", log_level: "LogLevel", stream: TextIO | None = None) -> None:

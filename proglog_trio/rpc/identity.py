@@ -39,4 +39,8 @@ def identity_of(transport: asyncio.BaseTransport) -> Identity:
     if len(names) != 1 or not names[0]:
         # With several, one program may take the first and another the last.
         return Identity(None, problem=f"the client's certificate has {len(names)} common names, and one is needed")
-    return Identity(str(names[0]), ssl.cert_time_to_seconds(certificate["notAfter"]))
+    try:
+        expires = ssl.cert_time_to_seconds(certificate["notAfter"])
+    except (KeyError, ValueError):
+        return Identity(None, problem="the client's certificate does not say until when it is valid")
+    return Identity(str(names[0]), expires)
