@@ -41,6 +41,7 @@ def test_no_error_of_the_log_is_forgotten() -> None:
     elsewhere = {
         *(errors.ProglogError, errors.DataDirectoryError, errors.CallFailed, errors.NameTaken),
         *(errors.AddressUnavailable, errors.AddressInUse),
+        *(errors.RepairError, errors.SecurityFileError),
         *(errors.NodeConnectionError, errors.ConnectionNotOpened, errors.ConnectionLost),
     }
     for _, kind in inspect.getmembers(errors, inspect.isclass):
