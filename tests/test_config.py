@@ -65,6 +65,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "insecure": ("true", True),
     "cluster_name": ("blue", "blue"),
     "cluster_size": ("5", 5),
+    "acknowledgement_timeout": ("2s", 2.0),
+    "origin_retention": ("30d", 30 * 86400.0),
     "segment_bytes": ("1MiB", MEBIBYTE),
     "retention_bytes": ("10GiB", 10 * GIBIBYTE),
     "retention_age": ("7d", 7 * 86400.0),

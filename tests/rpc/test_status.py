@@ -40,7 +40,8 @@ def test_no_error_of_the_log_is_forgotten() -> None:
     """Errors that a call can meet are no INTERNAL errors; those that it cannot are named here."""
     elsewhere = {
         *(errors.ProglogError, errors.DataDirectoryError, errors.CallFailed, errors.NameTaken),
-        *(errors.AddressUnavailable, errors.AddressInUse, errors.SecurityFileError),
+        *(errors.AddressUnavailable, errors.AddressInUse),
+        *(errors.RepairError, errors.SecurityFileError),
         *(errors.NodeConnectionError, errors.ConnectionNotOpened, errors.ConnectionLost),
     }
     for _, kind in inspect.getmembers(errors, inspect.isclass):
