@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,11 @@ async def running_node(directory: Path, name: str, cluster_name: str = "proglog"
         host, port = await nursery.start(serve, [replication], "127.0.0.1", 0)
         yield RunningNode(name, log, replicator, f"{host}:{port}")
         nursery.cancel_scope.cancel()
+
+
+def contents(frames: Sequence[StoredFrame]) -> list[tuple[int, bytes]]:
+    """What a repair must not change: offsets and portable frames."""
+    return [(stored.base_offset, stored.data) for stored in frames]
 
 
 def frames_of(log: Log) -> list[StoredFrame]:
@@ -176,7 +181,7 @@ async def test_what_is_damaged_is_fetched_from_a_peer_while_the_node_goes_on(tmp
             file.write(data)
         await trio.to_thread.run_sync(scrub, b.log)
         await eventually(lambda: b.log.damage.repaired == 2 and not len(b.log.damage))
-        assert await trio.to_thread.run_sync(frames_of, b.log) == frames
+        assert contents(await trio.to_thread.run_sync(frames_of, b.log)) == contents(frames)
         assert files != b.log.catalog.active.files
 
 
@@ -197,7 +202,7 @@ async def test_what_no_peer_has_stays_named_until_one_has_it(tmp_path: Path) -> 
         await eventually(lambda: a.log.damage.unrepairable == 1)
         await a.replicator.join("c", c.address)
         await eventually(lambda: not len(a.log.damage))
-        assert await trio.to_thread.run_sync(frames_of, a.log) == frames
+        assert contents(await trio.to_thread.run_sync(frames_of, a.log)) == contents(frames)
 
 
 async def test_frames_of_another_cluster_are_not_given(tmp_path: Path) -> None:
