@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from attrs import Factory, define, field
@@ -114,6 +114,8 @@ class PullLink:
             return
         del self.poll_at[is_puller]
         node = self.puller if is_puller else self.source
+        if not (self.puller_life if is_puller else self.source_life).is_running:
+            return
         if node.is_paused:
             self.poll(is_puller, 0.5)
             return
@@ -144,6 +146,8 @@ class PullLink:
                 self.stream.send(False, partial(self.at_puller, response))
 
     def at_source(self, request: PullRequest) -> None:
+        if not self.source_life.is_running:
+            return
         try:
             self.served.received(request)
         except (PullRefused, PeerLied) as error:
@@ -489,7 +493,16 @@ class Cluster:
                 base = stored.envelope.base_sequence
                 expected = state.low if sequence is None else sequence
                 if base != expected:
-                    is_missing = base > expected and (not is_sound or (expected, base) in state.gaps)
+                    is_missing = base > expected and (not is_sound or are_gaps(state.gaps, expected, base))
                     assert is_missing, f"{node.name} has {base} of {origin} where {expected} comes next"
                 sequence = base + stored.envelope.count
-            assert sequence == state.next or not is_sound
+            assert sequence is not None
+            assert are_gaps(state.gaps, sequence, state.next) or not is_sound
+
+
+def are_gaps(gaps: Sequence[tuple[int, int]], first: int, following: int) -> bool:
+    """Tell whether gaps, one after the other, are all that lies between two sequences."""
+    for begin, end in gaps:
+        if begin == first and first < following:
+            first = end
+    return first == following

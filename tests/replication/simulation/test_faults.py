@@ -178,8 +178,11 @@ class Faults(RuleBasedStateMachine):
     @rule(place=PLACES)
     def start_a_copy(self, place: int) -> None:
         """A new node on a copy of another's data directory, while that may be running."""
-        _, disk = self.backups[place % len(self.backups)]
-        self.cluster.add(f"n{len(self.cluster.nodes)}", disk.copy())
+        original, disk = self.backups[place % len(self.backups)]
+        name = f"n{len(self.cluster.nodes)}"
+        if original in self.cluster.damaged:
+            self.cluster.damaged.add(name)
+        self.cluster.add(name, disk.copy())
 
     @precondition(lambda self: len(self.cluster.nodes) < MOST_NODES)
     @rule()
