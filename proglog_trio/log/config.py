@@ -20,6 +20,7 @@ class LogConfig:
         retention_seconds: segments go whose newest record was stored longer ago than this; None: never.
         max_batch_bytes: the largest payload.
         index_interval_bytes: how far apart entries of the sparse index are.
+        recent_bytes: how many bytes of the newest frames are kept in memory for peers that follow the log closely.
         pending_bytes_limit: how many bytes may wait for their commit before appends have to wait.
         scrub_bytes_per_second: how fast the whole log is read in the background to find damage; None: not at all.
         scrub_interval_seconds: how long after its beginning a pass of the scrub is followed by the next.
@@ -33,6 +34,7 @@ class LogConfig:
     retention_seconds: float | None = None
     max_batch_bytes: int = (4 << 20) - (64 << 10)
     index_interval_bytes: int = 32 << 10
+    recent_bytes: int = 8 << 20
     pending_bytes_limit: int = 64 << 20
     scrub_bytes_per_second: int | None = 4 << 20
     scrub_interval_seconds: float = 24 * 3600.0

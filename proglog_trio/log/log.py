@@ -30,6 +30,7 @@ from .gap import GapMarker
 from .origin import Origin
 from .position import Position
 from .reader import Bounds, LogReader, position_of
+from .recent import RecentFrames
 from .recovery import RecoveryReport
 from .repair import RepairPlan, plan_repair
 from .segment import SegmentFiles, Unplaced
@@ -95,6 +96,7 @@ class Log:
         on_work: called with the new work whenever there is some; whoever takes it calls committed when it is done.
         wall_clock: milliseconds since the Unix epoch.
         lowest_offset, next_offset: the log durably holds [lowest_offset, next_offset).
+        recent: the newest of what is durable.
         read_only_reason: why it takes no more records, once it does not.
     """
 
@@ -116,6 +118,7 @@ class Log:
     closing: bool = False
     pending_bytes: int = 0
     counters: LogCounters = field(factory=LogCounters)
+    recent: RecentFrames = field(init=False)
     _pending: deque[_Pending] = field(factory=deque)
     _retries: list[tuple[int, Appended, Done]] = field(factory=list)
     _room_waiters: deque[Callable[[], None]] = field(factory=deque)
@@ -123,6 +126,9 @@ class Log:
     _next_watcher: int = 0
     # Readers are made in other threads: they must not see offsets and origins of two different moments.
     _bounds_lock: threading.Lock = Factory(threading.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        self.recent = RecentFrames(self.config.recent_bytes, self.next_offset)
 
     # -- appending -----------------------------------------------------------------------------------------------------
 
@@ -282,6 +288,8 @@ class Log:
                     # Retention may have removed segments since the state was noted.
                     low = state.low if held is None else held.low
                     self._durable_origins[origin] = state if low <= state.low else raise_low(state, low)
+                    if isinstance(item.work, Unplaced):
+                        self.recent.add(item.work)
                     self.counters.batches_appended += 1
                     self.counters.bytes_appended += item.size
                 if item.done is not None:

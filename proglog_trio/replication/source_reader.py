@@ -15,6 +15,7 @@ from ..log.log import Log
 from ..log.origin import Origin
 from ..log.position import Position, Range
 from ..log.reader import Bounds, LogReader
+from ..log.segment import Unplaced
 from ..log.segment_header import OriginState
 from .messages import Ended, EndReason, OriginRange, Want
 
@@ -36,13 +37,16 @@ class SourceAnswer:
     """What one read gave.
 
     Attributes:
-        frames: portable frames, those of one origin in their order and without a hole.
+        pieces: portable frames, one after the other, those of one origin in their order and without a hole; a frame may
+            be in several pieces.
+        count: how many frames they are.
         ended: origins that cannot go on.
         read_to: the log's end when it was read.
         is_done: nothing that is wanted and below that is left.
     """
 
-    frames: tuple[bytes, ...]
+    pieces: tuple[bytes, ...]
+    count: int
     ended: tuple[Ended, ...]
     read_to: int
     is_done: bool
@@ -70,6 +74,8 @@ class FrameSource:
     """
 
     log: Log
+    # Up to where the log is read for the origins at its end.
+    _tail_offset: int = 0
     _cursors: dict[Origin, int] = Factory(dict)
     _tail: _Lane = Factory(_Lane)
     _catch_up: _Lane = Factory(_Lane)
@@ -86,13 +92,45 @@ class FrameSource:
         """
         bounds = self.log.bounds()
         self._change(changes, bounds)
+        self._place_tail()
         frames: list[bytes] = []
         ended: list[Ended] = []
         tail_done = self._read_lane(self._tail, most_bytes, bounds, frames, ended)
+        if self._tail.reader is not None:
+            self._tail_offset = self._tail.reader.next_offset
         catch_up_done = self._read_lane(self._catch_up, most_bytes, bounds, frames, ended)
         if catch_up_done and self._catch_up.origins:
             self._join_tail(bounds)
-        return SourceAnswer(tuple(frames), tuple(ended), bounds.next_offset, tail_done and catch_up_done)
+        return SourceAnswer(tuple(frames), len(frames), tuple(ended), bounds.next_offset, tail_done and catch_up_done)
+
+    def read_recent(self, most_bytes: int) -> SourceAnswer | None:
+        """Return what is new from memory, if that is all that is wanted; None: it has to be read.
+
+        It does not block, and is called in the log's thread, while no read is under way.
+        """
+        log, lane = self.log, self._tail
+        if self._catch_up.origins or not lane.origins or self._tail_offset < log.recent.start_offset:
+            return None
+        bounds = Bounds(log.lowest_offset, log.next_offset, log.origins)
+        pieces: list[bytes] = []
+        ended: list[Ended] = []
+        count = size = 0
+        for frame in log.recent.since(self._tail_offset):
+            if pieces and size + frame.length > most_bytes:
+                return SourceAnswer(tuple(pieces), count, tuple(ended), bounds.next_offset, is_done=False)
+            if self._take(lane, frame, bounds, ended):
+                pieces += frame.buffers
+                size += frame.length
+                count += 1
+            self._tail_offset = frame.base_offset + frame.count
+        self._tail_offset = bounds.next_offset
+        self._end_what_is_missing(lane, bounds, ended)
+        return SourceAnswer(tuple(pieces), count, tuple(ended), bounds.next_offset, is_done=True)
+
+    @property
+    def is_at_the_end(self) -> bool:
+        """Whether what comes next is in memory."""
+        return not self._catch_up.origins and self._tail_offset >= self.log.recent.start_offset
 
     def close(self) -> None:
         """Close the readers."""
@@ -103,6 +141,8 @@ class FrameSource:
         for origin in changes.stops:
             self._drop(origin)
         restart = False
+        if not self._tail.origins:
+            self._tail_offset = bounds.next_offset
         for want in changes.wants:
             self._drop(want.origin)
             self._cursors[want.origin] = want.from_sequence
@@ -112,12 +152,18 @@ class FrameSource:
             else:
                 self._catch_up.origins.add(want.origin)
                 restart = True
-        if self._tail.origins and self._tail.reader is None:
-            self._tail.reader = self.log.reader_at_offset(bounds.next_offset, skip_missing=True)
         if restart or not self._catch_up.origins:
             self._catch_up.close()
         if restart:
             self._catch_up.reader = self._open_catch_up(bounds.origins)
+
+    def _place_tail(self) -> None:
+        """Have a reader at the log's end where one is needed; what came from memory need not be read again."""
+        reader = self._tail.reader
+        if reader is not None and (not self._tail.origins or reader.next_offset != self._tail_offset):
+            self._tail.close()
+        if self._tail.origins and self._tail.reader is None:
+            self._tail.reader = self.log.reader_at_offset(self._tail_offset, skip_missing=True)
 
     def _drop(self, origin: Origin) -> None:
         self._cursors.pop(origin, None)
@@ -134,8 +180,8 @@ class FrameSource:
 
     def _join_tail(self, bounds: Bounds) -> None:
         """Everything below the log's end is read: what comes next is the other reader's."""
-        if self._tail.reader is None:
-            self._tail.reader = self.log.reader_at_offset(bounds.next_offset, skip_missing=True)
+        if not self._tail.origins:
+            self._tail_offset = bounds.next_offset
         self._tail.origins |= self._catch_up.origins
         self._catch_up.origins.clear()
         self._catch_up.close()
@@ -161,27 +207,31 @@ class FrameSource:
                 return reader.next_offset >= bounds.next_offset
         if reader.next_offset < bounds.next_offset:
             return False
+        self._end_what_is_missing(lane, bounds, ended)
+        return True
+
+    def _end_what_is_missing(self, lane: _Lane, bounds: Bounds, ended: list[Ended]) -> None:
+        """The log is read to its end: what has not shown up by then is not there."""
         for origin in sorted(lane.origins):
             state = bounds.origins.get(origin)
             if state is not None and self._cursors[origin] < state.next:
                 self._end(lane, origin, None, bounds, ended)
-        return True
 
-    def _wants(self, lane: _Lane, envelope: Envelope) -> bool:
+    def _wants(self, lane: _Lane, frame: Envelope | Unplaced) -> bool:
         return (
-            envelope.kind is EnvelopeKind.RECORDS
-            and envelope.origin in lane.origins
-            and envelope.base_sequence + envelope.count > self._cursors[envelope.origin]
+            frame.kind is EnvelopeKind.RECORDS
+            and frame.origin in lane.origins
+            and frame.base_sequence + frame.count > self._cursors[frame.origin]
         )
 
-    def _take(self, lane: _Lane, envelope: Envelope, bounds: Bounds, ended: list[Ended]) -> bool:
-        if not self._wants(lane, envelope):
+    def _take(self, lane: _Lane, frame: Envelope | Unplaced, bounds: Bounds, ended: list[Ended]) -> bool:
+        if not self._wants(lane, frame):
             return False
-        origin = envelope.origin
-        if envelope.base_sequence > self._cursors[origin]:
-            self._end(lane, origin, envelope.base_sequence, bounds, ended)
+        origin = frame.origin
+        if frame.base_sequence > self._cursors[origin]:
+            self._end(lane, origin, frame.base_sequence, bounds, ended)
             return False
-        self._cursors[origin] = envelope.base_sequence + envelope.count
+        self._cursors[origin] = frame.base_sequence + frame.count
         return True
 
     def _end(self, lane: _Lane, origin: Origin, resumes_at: int | None, bounds: Bounds, ended: list[Ended]) -> None:

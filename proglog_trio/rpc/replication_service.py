@@ -108,24 +108,29 @@ class ReplicationService:
                 while (response := session.next_response()) is not None:
                     await wait_writable(stream)
                     await send_encoded(stream, encode_response(response), 1)
+                is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
+                if ahead is None and not (session.has_want_changes or is_behind):
+                    await wait_until(ready, session.deadline, self.replica.clock)
+                    continue
+                window = await wait_writable(stream)
                 if ahead is None:
-                    is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
-                    if not (session.has_want_changes or is_behind):
-                        await wait_until(ready, session.deadline, self.replica.clock)
-                        continue
-                    await wait_writable(stream)
-                    ahead = self._read(disk, source, session)
-                answer = await ahead
-                ahead = None
+                    answer = await self._next_answer(disk, source, session)
+                else:
+                    answer, ahead = await ahead, None
                 read_to, is_done = answer.read_to, answer.is_done
-                size = sum(map(len, answer.frames))
-                session.frames_read(len(answer.frames), size, answer.ended)
-                if answer.frames:
-                    window = await wait_writable(stream)
-                    if size <= window and (not is_done or read_to < log.next_offset):
+                size = sum(map(len, answer.pieces))
+                session.frames_read(answer.count, size, answer.ended)
+                if answer.pieces:
+                    if not is_done and size <= window and not source.is_at_the_end:
                         # The puller takes this answer at once, so the next may be read meanwhile.
                         ahead = self._read(disk, source, session)
-                    await send_encoded(stream, encode_frames(answer.frames), 1)
+                    await send_encoded(stream, encode_frames(answer.pieces), 1)
+
+    async def _next_answer(
+        self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
+    ) -> SourceAnswer:
+        recent = None if session.has_want_changes else source.read_recent(self.config.answer_bytes)
+        return recent if recent is not None else await self._read(disk, source, session)
 
     def _read(
         self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession

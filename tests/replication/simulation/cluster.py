@@ -136,10 +136,12 @@ class PullLink:
         while self.stream.in_flight(False) + len(self.arrived) < MOST_IN_FLIGHT and (
             self.served.has_want_changes or not self.is_done or self.read_to < log.next_offset
         ):
-            answer = self.reader.read(self.served.take_want_changes(), READ_BYTES)
+            answer = None if self.served.has_want_changes else self.reader.read_recent(READ_BYTES)
+            if answer is None:
+                answer = self.reader.read(self.served.take_want_changes(), READ_BYTES)
             self.read_to, self.is_done = answer.read_to, answer.is_done
-            data = b"".join(answer.frames)
-            self.served.frames_read(len(answer.frames), len(data), answer.ended)
+            data = b"".join(answer.pieces)
+            self.served.frames_read(answer.count, len(data), answer.ended)
             if data:
                 self.stream.send(False, partial(self.at_puller, PullResponse(frames=data)))
             while (response := self.served.next_response()) is not None:

@@ -56,14 +56,16 @@ class Faults(RuleBasedStateMachine):
         pending=st.sampled_from([300, 64 << 20]),
         retention=st.sampled_from([None, None, 6_000]),
         damage=st.booleans(),
+        recent=st.sampled_from([0, 2_000, 8 << 20]),
     )
-    def form(self, seed: int, size: int, pending: int, retention: int | None, damage: bool) -> None:
+    def form(self, seed: int, size: int, pending: int, retention: int | None, damage: bool, recent: int) -> None:
         config = LogConfig(
             DIRECTORY,
             segment_bytes=4096,
             index_interval_bytes=512,
             pending_bytes_limit=pending,
             retention_bytes=retention,
+            recent_bytes=recent,
         )
         self.loses_by_retention = retention is not None
         self.has_damage = damage
