@@ -1,4 +1,4 @@
-"""The log output about those who are turned away: neither a peer that tries for ever nor a stranger may fill the disk."""
+"""The log output about those who are turned away: no peer that tries for ever, no stranger may fill the disk."""
 
 from __future__ import annotations
 
