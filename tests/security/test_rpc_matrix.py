@@ -19,7 +19,7 @@ from proglog_trio.client import open_producer
 from proglog_trio.replication.messages import PROTOCOL_VERSION
 from proglog_trio.rpc.authorization import METHODS, SERVICES, requirement_of
 from proglog_trio.rpc.cluster_service import ClusterService
-from proglog_trio.rpc.handlers import ServerCounters
+from proglog_trio.rpc.handlers import ServerCounters, Service
 from proglog_trio.rpc.log_service import LogService
 from proglog_trio.rpc.replication_service import ReplicationService
 from proglog_trio.rpc.server import ServerConfig, _Server
@@ -69,7 +69,7 @@ def served_methods() -> set[str]:
     """What a node serves, as its server maps paths to methods; nothing is called, so there is nothing behind them."""
     nothing: Any = None
     member: Any = SimpleNamespace(gossip=SimpleNamespace(keys=nothing))
-    services = [
+    services: list[Service] = [
         LogService(nothing),
         ClusterService(member, 0, nothing, nothing),
         ReplicationService(nothing, nothing),
@@ -160,9 +160,10 @@ def services_of(address: str, pki: Pki) -> set[str]:
     with channel(address, pki) as opened:
         call = opened.stream_stream(REFLECTION, request_serializer=bytes, response_deserializer=bytes)
         answers = call(iter([LIST_SERVICES]), timeout=30.0)
-        answer = bytes(next(answers))
-        answers.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it out
-    return {found.decode() for found in re.findall(rb"[a-z0-9]+(?:\.[A-Za-z0-9]+)+", answer)}
+        for answer in answers:
+            answers.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it out
+            return {found.decode() for found in re.findall(rb"[a-z0-9]+(?:\.[A-Za-z0-9]+)+", answer)}
+    raise AssertionError("the node does not say what it has")
 
 
 async def test_a_node_has_no_service_that_is_not_looked_at(tmp_path: Path) -> None:
