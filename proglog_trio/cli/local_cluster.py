@@ -77,7 +77,8 @@ def cluster(
     """Run a whole cluster on this machine, show how it is, and stop it with Ctrl-C or SIGTERM.
 
     The nodes are processes of their own, called node-1, node-2 and so on, on loopback. They stop with this command,
-    however it ends. Further options of theirs can be given in the environment (PROGLOG_...).
+    however it ends. Further options of theirs can be given in the environment (PROGLOG_...), but for those of
+    certificates, policies, keys and other addresses: these nodes are plain, and nobody else can reach them.
     """
     from proglog_trio.local_cluster.plan import ClusterPlan
     from proglog_trio.log_output import configure_log_output

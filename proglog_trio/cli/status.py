@@ -2,14 +2,18 @@
 
 import json as json_format
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
 from proglog_trio.cli.cluster import asked
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.running import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, run_interruptible
+from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import flag
+
+if TYPE_CHECKING:
+    from proglog_trio.rpc.tls import ClientTls
 
 app = App(name="status")
 
@@ -22,6 +26,7 @@ def status(
     json: Annotated[
         bool, flag("Write one JSON object with all that the node says, each peer's places and the counters included.")
     ] = False,
+    tls: Tls = None,
 ) -> int:
     """Show what a node's log has, from whom it gets the rest, and how far the others are.
 
@@ -30,14 +35,14 @@ def status(
     it is pulled. Per peer: how many records it lacks and how many it has that are lacked here, as far as it has said,
     and whether it is pulled from or why not.
     """
-    return run_interruptible(partial(_status, dialled(addr), timeout, json=json))
+    return run_interruptible(partial(_status, dialled(addr), timeout, client_tls(tls), json=json))
 
 
-async def _status(address: str, timeout: float, *, json: bool) -> int:
+async def _status(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
     from proglog_trio.cli.status_format import described_status, status_lines
     from proglog_trio.rpc.client.cluster import get_status
 
-    answer = await asked(address, partial(get_status, address, timeout))
+    answer = await asked(address, partial(get_status, address, timeout, tls=tls))
     if json:
         print(json_format.dumps(described_status(answer), indent=2))
     else:

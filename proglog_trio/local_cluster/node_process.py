@@ -24,7 +24,7 @@ from ..address import Address
 from ..config import ENVIRONMENT_PREFIX
 from ..errors import ProglogError
 from .events import Event, NodeEnded, NodeKilled, ending, shown_path
-from .plan import NodePlan
+from .plan import NOT_FROM_ENVIRONMENT, NodePlan
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -174,11 +174,12 @@ async def _close_pipes(process: trio.Process) -> None:
 
 
 def node_environment(environ: Mapping[str, str], options: Collection[str]) -> dict[str, str]:
-    """Return the environment of a node: without what would be put in place of what its file says.
+    """Return the environment of a node: without what would be put in place of what its file says, or make it secure.
 
     Args:
         environ: this process's.
         options: the keys of the node's configuration file.
     """
-    ours = {ENVIRONMENT_PREFIX + option.replace("-", "_").upper() for option in (*options, "config-file")}
+    dropped = (*options, *NOT_FROM_ENVIRONMENT, "config-file")
+    ours = {ENVIRONMENT_PREFIX + option.replace("-", "_").upper() for option in dropped}
     return {name: content for name, content in environ.items() if name not in ours}

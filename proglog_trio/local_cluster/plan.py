@@ -16,6 +16,24 @@ MOST_NODES = 16
 PORTS_PER_NODE = 2
 HIGHEST_PORT = 65535
 LEAVE_SECONDS = 2
+NOT_FROM_ENVIRONMENT = (
+    "encrypt",
+    "keyring-file",
+    "server-tls-cert-file",
+    "server-tls-key-file",
+    "server-tls-ca-file",
+    "peer-tls-cert-file",
+    "peer-tls-key-file",
+    "peer-tls-ca-file",
+    "peer-tls-server-name",
+    "acl-model-file",
+    "acl-policy-file",
+    "insecure",
+    "advertise-addr",
+    "metrics-addr",
+)
+"""Options that no node of a local cluster is given, whatever the environment says. They are plain and on loopback: the
+command dials them without TLS, and an address that all of them share can be only one's."""
 
 
 @frozen

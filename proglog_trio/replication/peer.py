@@ -10,7 +10,7 @@ import trio
 from attrs import define, field
 
 from ..backoff import Backoff, BackoffConfig
-from ..errors import ProglogError
+from ..errors import CallFailed, ProglogError
 from .events import PeerLied
 from .pull import PullSession
 from .replica import Replica
@@ -81,7 +81,18 @@ class Peer:
         except ProglogError as error:
             if isinstance(error, PeerLied):
                 self._replica.counters.lies += 1
-            return str(error)
+            return _reason(error)
         finally:
             self._replica.close_pull(session)
         return "the peer ended the stream"
+
+
+def _reason(error: ProglogError) -> str:
+    """Return why there is no stream, for people: whose decision it was, where the peer only says what."""
+    if isinstance(error, CallFailed):
+        match error.status:
+            case "PERMISSION_DENIED":
+                return f"the peer's policy does not let this node pull: {error.message}"
+            case "UNAUTHENTICATED":
+                return f"the peer wants to know who this node is: {error.message}"
+    return str(error)

@@ -18,6 +18,7 @@ import trio
 import trio_asyncio
 from attrs import define, field
 
+from .denial_log import DenialLog
 from .handlers import ServerCounters
 
 _RETRY_SECONDS = 0.1
@@ -47,13 +48,14 @@ class Acceptor:
     handshake_seconds: float
     counters: ServerCounters
     _handshakes: dict[trio.CancelScope, None] = field(factory=dict)
+    _denials: DenialLog = field(factory=DenialLog)
 
     async def run(self, listening: socket.socket, nursery: trio.Nursery) -> None:
         """Accept connections until cancelled; their handshakes run in the nursery."""
         listener = trio.socket.from_stdlib_socket(listening)
         while True:
             try:
-                accepted, _ = await listener.accept()
+                accepted, peer = await listener.accept()
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
                     # The connection waits in the backlog, and there is no event for a descriptor that becomes free.
@@ -66,7 +68,7 @@ class Acceptor:
             scope = trio.CancelScope()
             self._make_room()
             self._handshakes[scope] = None
-            nursery.start_soon(self._connect, owned, scope)
+            nursery.start_soon(self._connect, owned, str(peer[0]), scope)
 
     def _make_room(self) -> None:
         while len(self._handshakes) >= self.most_handshakes:
@@ -74,7 +76,7 @@ class Acceptor:
             del self._handshakes[oldest]
             oldest.cancel()
 
-    async def _connect(self, accepted: socket.socket, scope: trio.CancelScope) -> None:
+    async def _connect(self, accepted: socket.socket, peer: str, scope: trio.CancelScope) -> None:
         entered = False
 
         async def connect() -> None:
@@ -93,7 +95,11 @@ class Acceptor:
 
         try:
             with scope, contextlib.suppress(OSError):
-                await trio_asyncio.aio_as_trio(connect)()
+                try:
+                    await trio_asyncio.aio_as_trio(connect)()
+                except ssl.SSLCertVerificationError as error:
+                    self._denials.tell("a certificate was not accepted", peer=peer, reason=error.verify_message)
+                    raise
                 return
             # The other side is no TLS client, has a certificate that is not accepted, took too long, or made room.
             self.counters.handshakes_failed += 1

@@ -16,11 +16,8 @@ from grpclib.exceptions import GRPCError
 
 from ..reloading import FromFiles
 from .access_policy import OBJECT, Action, Policy
+from .denial_log import DenialLog
 from .identity import Identity
-
-LOGGED_DENIALS = 20
-"""Denials that are logged in each period; further ones are counted. A stranger must not be able to fill the disk."""
-LOG_PERIOD_SECONDS = 10.0
 
 _logger = structlog.get_logger(__name__)
 
@@ -102,8 +99,11 @@ class Gate:
     policy: FromFiles[Policy] | Policy
     counters: GateCounters = field(factory=GateCounters)
     _clock: Callable[[], float] = time.monotonic
-    _period: float = 0.0
-    _logged: int = 0
+    _denials: DenialLog = field(init=False)
+    _judged_by: object = None
+
+    def __attrs_post_init__(self) -> None:
+        self._denials = DenialLog(self._clock)
 
     def refusal(self, path: str, identity: Identity, peer: str) -> GRPCError | None:
         """Return what a request is turned away with; None: it may pass.
@@ -135,8 +135,11 @@ class Gate:
         requirement = requirement_of(path)
         if requirement is None:
             return False
-        policy = self.policy.value if isinstance(self.policy, FromFiles) else self.policy
+        policy = self._policy()
         return not requirement.actions or any(policy.allows(subject, action) for action in requirement.actions)
+
+    def _policy(self) -> Policy:
+        return self.policy.value if isinstance(self.policy, FromFiles) else self.policy
 
     def _denied(self, subject: str, what: str, action: str, path: str, peer: str) -> GRPCError:
         self.counters.denied[action] = self.counters.denied.get(action, 0) + 1
@@ -144,11 +147,9 @@ class Gate:
         return GRPCError(Status.PERMISSION_DENIED, f"{subject} not permitted to {what}")
 
     def _log(self, event: str, **what: str) -> None:
-        now = self._clock()
-        if now - self._period >= LOG_PERIOD_SECONDS:
-            if self._logged > LOGGED_DENIALS:
-                _logger.warning("more calls were turned away than are logged", not_logged=self._logged - LOGGED_DENIALS)
-            self._period, self._logged = now, 0
-        self._logged += 1
-        if self._logged <= LOGGED_DENIALS:
-            _logger.warning(event, **what)
+        policy = self._policy()
+        if policy is not self._judged_by:
+            # What another policy says is news, even if it says the same.
+            self._judged_by = policy
+            self._denials.begin_anew()
+        self._denials.tell(event, **what)

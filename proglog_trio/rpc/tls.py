@@ -22,6 +22,16 @@ from ..reloading import FromFiles
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption; all of TLS 1.3's are so."""
+_CERTIFICATE_ALERTS = (
+    "UNKNOWN_CA",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_UNKNOWN",
+    "CERTIFICATE_REVOKED",
+    "CERTIFICATE_REQUIRED",
+    "UNSUPPORTED_CERTIFICATE",
+)
+"""What the other side says of a certificate that it was shown: TLS's alerts (RFC 8446, section 6.2)."""
 MOST_PEM_BYTES = 4 * 1024 * 1024
 
 
@@ -194,3 +204,12 @@ def _read(path: Path) -> bytes:
 def earliest_expiry(certificates: Iterable[x509.Certificate]) -> datetime:
     """Return when the first of these certificates expires, in UTC."""
     return min(certificate.not_valid_after_utc for certificate in certificates).astimezone(UTC)
+
+
+def tls_problem(error: ssl.SSLError) -> str:
+    """Return for people what has gone wrong with TLS."""
+    reason = error.reason or str(error)
+    said = next((alert for alert in _CERTIFICATE_ALERTS if reason.endswith(alert)), None)
+    if said is None:
+        return f"no TLS connection: {reason}"
+    return f"the other side does not accept the certificate that it was shown: {said.lower().replace('_', ' ')}"

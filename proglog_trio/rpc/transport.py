@@ -16,6 +16,7 @@ All that reaches into grpclib's internals on the way of bytes is here (checked w
 from __future__ import annotations
 
 import asyncio
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -37,6 +38,7 @@ from h2.settings import SettingCodes, Settings
 from .frame_repr import use_cheap_frame_repr
 from .message_buffer import MessageBuffer
 from .peer_watch import PeerPatience, PeerWatch
+from .tls import tls_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -377,5 +379,7 @@ class TunedProtocol(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End everything that still runs on this connection."""
+        if isinstance(exc, ssl.SSLError) and self.connection.lost_reason is None:
+            self.connection.lost_reason = tls_problem(exc)
         reason = self.connection.lost_reason or (f"Connection lost: {exc}" if exc else "Connection lost")
         self.processor.close(reason=reason)

@@ -23,6 +23,7 @@ from attrs import define, field
 
 from proglog_trio.cli.exit_codes import ExitCode
 from tests.node_process import READY_SECONDS, STOP_SECONDS, clean_environment, read_line, run_command
+from tests.pki import Pki
 
 
 @define
@@ -116,6 +117,28 @@ async def test_a_cluster_is_shown_and_stopped_and_goes_on(tmp_path: Path) -> Non
         await cluster.next_event("status", lambda event: [node["next_offset"] for node in event["nodes"]] == [2, 2])
         assert await cluster.stop(signal.SIGINT) == ExitCode.DONE
         assert (tmp_path / "cluster" / "node-1.log").read_text("utf-8").count("node is ready") == 2
+
+
+async def test_the_nodes_are_plain_whatever_the_environment_says(tmp_path: Path) -> None:
+    pki = Pki.make(tmp_path / "pki")
+    options = [option.removeprefix("--").partition("=") for option in pki.node_arguments()]
+    variables = {f"PROGLOG_{name.upper().replace('-', '_')}": value for name, _, value in options}
+    others = {
+        "PROGLOG_ENCRYPT": "AAECAwQFBgcICQoLDA0ODw==",
+        "PROGLOG_METRICS_ADDR": "127.0.0.1:1",
+        "PROGLOG_ADVERTISE_ADDR": "192.0.2.1",
+        "PROGLOG_BIND_ADDR": "0.0.0.0:0",
+    }
+    async with running_cluster(tmp_path / "cluster", "--nodes", "3", **variables, **others) as cluster:
+        shown = await cluster.next_event(
+            "status", lambda event: all(len(node["peers"]) == 2 for node in event["nodes"])
+        )
+        assert set(shown["members"].values()) == {"alive"}
+        assert [node["problem"] for node in shown["nodes"]] == [None] * 3
+        assert {address.partition(":")[0] for address in cluster.addresses()} == {"127.0.0.1"}
+        code, _, errors = await run_command("produce", "--addr", cluster.addresses()[0], stdin=b"one\n")
+        assert code == ExitCode.DONE, errors
+        assert await cluster.stop(signal.SIGTERM) == ExitCode.DONE
 
 
 async def test_a_node_that_dies_and_is_started_again(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 import tomllib
 from pathlib import Path
 
+import attrs
 import pytest
 
+from proglog_trio.config import ENVIRONMENT_PREFIX, NodeConfig
 from proglog_trio.local_cluster.node_process import node_environment
-from proglog_trio.local_cluster.plan import ClusterPlan
+from proglog_trio.local_cluster.plan import NOT_FROM_ENVIRONMENT, ClusterPlan
 
 
 def test_ports_begin_with_the_defaults_of_a_node(tmp_path: Path) -> None:
@@ -50,3 +52,17 @@ def test_configuration_files(tmp_path: Path) -> None:
 def test_the_environment_cannot_speak_against_the_file() -> None:
     environ = {"PATH": "/bin", "PROGLOG_DATA_DIR": "x", "PROGLOG_CONFIG_FILE": "y", "PROGLOG_SEGMENT_BYTES": "1MiB"}
     assert node_environment(environ, ["data-dir"]) == {"PATH": "/bin", "PROGLOG_SEGMENT_BYTES": "1MiB"}
+
+
+def test_the_environment_cannot_make_a_node_secure_or_bind_elsewhere(tmp_path: Path) -> None:
+    plan = ClusterPlan(directory=tmp_path)
+    nodes = plan.nodes()
+    told = plan.options(nodes[0], nodes)
+    every = {attribute.name for attribute in attrs.fields(NodeConfig)}
+    kept = node_environment({f"{ENVIRONMENT_PREFIX}{name.upper()}": "x" for name in every}, list(told))
+    left = {name.removeprefix(ENVIRONMENT_PREFIX).lower() for name in kept}
+    assert {name.replace("-", "_") for name in NOT_FROM_ENVIRONMENT} <= every
+    # A new option of this kind has to be thought about here.
+    kinds = ("tls", "acl", "addr", "encrypt", "key", "secure", "port")
+    assert [name for name in sorted(left) if any(kind in name for kind in kinds)] == []
+    assert {"segment_bytes", "retention_age", "log_level"} <= left

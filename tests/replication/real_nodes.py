@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from proglog_trio._proto.log.v1 import GetStatusResponse
-from proglog_trio.client import ConsumedRecord, ConsumerConfig, open_consumer
+from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedRecord, ConsumerConfig, open_consumer
 from proglog_trio.rpc.client.cluster import get_status
 from tests.node_process import NodeProcess, node_process
 
@@ -27,8 +27,10 @@ def joining(node: NodeProcess) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def running_nodes(directory: Path, names: str, *options: str) -> AsyncIterator[list[NodeProcess]]:
-    """Run a node for each letter, and wait until each pulls from all others."""
+async def running_nodes(
+    directory: Path, names: str, *options: str, tls: ClientTls | None = None
+) -> AsyncIterator[list[NodeProcess]]:
+    """Run a node for each letter, and wait until each pulls from all others; tls: to ask them."""
     async with AsyncExitStack() as stack:
         nodes: list[NodeProcess] = []
         for name in names:
@@ -39,7 +41,7 @@ async def running_nodes(directory: Path, names: str, *options: str) -> AsyncIter
                 )
             )
         for node in nodes:
-            await wait_for(node, lambda status: connected(status) == len(nodes) - 1)
+            await wait_for(node, lambda status: connected(status) == len(nodes) - 1, tls)
         yield nodes
 
 
@@ -48,28 +50,31 @@ def connected(status: GetStatusResponse) -> int:
     return sum(peer.connected for peer in status.peers)
 
 
-async def status_of(node: NodeProcess) -> GetStatusResponse:
+async def status_of(node: NodeProcess, tls: ClientTls | None = None) -> GetStatusResponse:
     """What a node says of itself."""
-    return await get_status(node.address, WAIT_SECONDS)
+    return await get_status(node.address, WAIT_SECONDS, tls=tls)
 
 
-async def wait_for(node: NodeProcess, wanted: Callable[[GetStatusResponse], bool]) -> GetStatusResponse:
+async def wait_for(
+    node: NodeProcess, wanted: Callable[[GetStatusResponse], bool], tls: ClientTls | None = None
+) -> GetStatusResponse:
     """Ask a node for its status until that is as wanted."""
     with trio.fail_after(WAIT_SECONDS):
-        while not wanted(status := await status_of(node)):
+        while not wanted(status := await status_of(node, tls)):
             await trio.lowlevel.checkpoint()
     return status
 
 
-async def wait_for_records(nodes: Sequence[NodeProcess], count: int) -> None:
+async def wait_for_records(nodes: Sequence[NodeProcess], count: int, tls: ClientTls | None = None) -> None:
     """Wait until each log has so many records."""
     for node in nodes:
-        await wait_for(node, lambda status: status.next_offset >= count)
+        await wait_for(node, lambda status: status.next_offset >= count, tls)
 
 
-async def records_of(node: NodeProcess) -> list[ConsumedRecord]:
+async def records_of(node: NodeProcess, tls: ClientTls | None = None) -> list[ConsumedRecord]:
     """All that a node's log has, in its order."""
-    async with open_consumer(node.address, ConsumerConfig(follow=False)) as consumer:
+    connection = ConnectionConfig(tls=tls)
+    async with open_consumer(node.address, ConsumerConfig(follow=False), connection=connection) as consumer:
         return [record async for record in consumer]
 
 

@@ -4,7 +4,8 @@ import pytest
 from grpclib.const import Status
 
 from proglog_trio.rpc.access_policy import Action
-from proglog_trio.rpc.authorization import LOGGED_DENIALS, Gate, requirement_of
+from proglog_trio.rpc.authorization import Gate, requirement_of
+from proglog_trio.rpc.denial_log import LOGGED_DENIALS
 from proglog_trio.rpc.identity import Identity
 
 FOREVER = float("inf")
@@ -21,8 +22,10 @@ class Only:
         return (subject, action.value) in self.pairs
 
 
-def refused(gate: Gate, path: str, subject: str | None = "anna", expires: float = FOREVER) -> tuple[Status, str] | None:
-    error = gate.refusal(path, Identity(subject, expires), "192.0.2.1")
+def refused(
+    gate: Gate, path: str, subject: str | None = "anna", expires: float = FOREVER, peer: str = "192.0.2.1"
+) -> tuple[Status, str] | None:
+    error = gate.refusal(path, Identity(subject, expires), peer)
     return None if error is None else (error.status, error.message or "")
 
 
@@ -81,10 +84,35 @@ def test_what_is_not_in_the_table_is_denied_to_everybody(path: str) -> None:
 def test_the_log_of_denials_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
     gate = Gate(Only(), clock=lambda: now)
-    for _ in range(LOGGED_DENIALS + 30):
-        refused(gate, PRODUCE)
+    for number in range(LOGGED_DENIALS + 30):
+        refused(gate, PRODUCE, peer=f"192.0.2.{number}")
     assert len(caplog.records) == LOGGED_DENIALS
     now += 60
-    refused(gate, PRODUCE)
+    refused(gate, PRODUCE, "bob")
     assert "not_logged=30" in caplog.text
     assert gate.counters.denied == {"produce": LOGGED_DENIALS + 31}
+
+
+def test_a_denial_that_is_repeated_is_logged_once_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    gate = Gate(Only(), clock=lambda: now)
+    for _ in range(5):
+        refused(gate, PRODUCE)
+        refused(gate, PRODUCE, subject=None)
+    assert len(caplog.records) == 2
+    refused(gate, CONSUME)
+    refused(gate, PRODUCE, "bob")
+    assert len(caplog.records) == 4
+    now += 3600
+    refused(gate, PRODUCE)
+    assert len(caplog.records) == 5
+    assert "repeated=4" in caplog.text
+    assert gate.counters.denied == {"produce": 7, "consume": 1}
+
+
+def test_a_denial_under_another_policy_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate(Only())
+    refused(gate, PRODUCE)
+    gate.policy = Only(("anna", "consume"))
+    refused(gate, PRODUCE)
+    assert len(caplog.records) == 2

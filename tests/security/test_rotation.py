@@ -1,4 +1,4 @@
-"""Certificates, authorities and gossip keys are replaced under load: no call fails, no member is lost."""
+"""Certificates, authorities and gossip keys are replaced under load: no call fails, no member or stream is lost."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import trio
 from attrs import define, field
 
 from proglog_trio.address import Address
-from proglog_trio.client import ClientTls, ConnectionConfig, open_consumer, open_producer
+from proglog_trio.client import Acknowledgement, ClientTls, ConnectionConfig, open_consumer, open_producer
 from proglog_trio.membership.profile import ProfileName
-from proglog_trio.rpc.client.cluster import get_members
+from proglog_trio.rpc.client.cluster import get_members, get_status
 from proglog_trio.rpc.client.keys import change_key, list_keys
 from tests.interop.agents import SERF, Agent, agent
 from tests.node_process import NodeProcess, node_process
 from tests.pki import POLICY, Pki
+from tests.replication.real_nodes import connected, records_of, status_of, wait_for, wait_for_records
 
 OLD = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 NEW = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
@@ -34,6 +35,7 @@ class Load:
     Attributes:
         produced: how many records each node has acknowledged.
         calls: how many calls on new connections were answered.
+        pulled: how many records each node says it has from others.
         moved: wakes who waits for more of either.
     """
 
@@ -41,6 +43,7 @@ class Load:
     tls: ClientTls
     produced: dict[str, int] = field(factory=dict)
     calls: int = 0
+    pulled: dict[str, int] = field(factory=dict)
     moved: trio.Event = field(factory=trio.Event)
 
     def _note(self) -> None:
@@ -58,18 +61,30 @@ class Load:
     async def call(self, node: NodeProcess) -> None:
         """Connect and ask, again and again."""
         while True:
-            await get_members(node.address, SECONDS, tls=self.tls)
+            status = await get_status(node.address, SECONDS, tls=self.tls)
+            assert [peer.name for peer in status.peers if not peer.connected] == []
+            self.pulled[node.address] = status.counters["records_applied"]
             self.calls += 1
             self._note()
 
     async def goes_on(self) -> None:
-        """Wait until every node has acknowledged more, and every kind of client has had an answer."""
-        before, calls = dict(self.produced), self.calls
+        """Wait until every node has acknowledged and pulled more, and every kind of client has had an answer."""
+        counted = (self.produced, self.pulled)
+        before, calls = [dict(each) for each in counted], self.calls
         with trio.fail_after(SECONDS):
             while self.calls < calls + 2 * len(self.nodes) or any(
-                self.produced.get(node.address, 0) <= before.get(node.address, 0) for node in self.nodes
+                now.get(node.address, 0) <= then.get(node.address, 0)
+                for node in self.nodes
+                for now, then in zip(counted, before, strict=True)
             ):
                 await self.moved.wait()
+
+
+def options_of(name: str, directory: Path, pki: Pki, others: Sequence[NodeProcess]) -> list[str]:
+    """What a node with everything on is told."""
+    join = ["--start-join-addrs", str(others[0].ready["gossip_addr"])] if others else []
+    keyring = ["--keyring-file", str(directory / f"{name}.keys")]
+    return [*pki.node_arguments(), "--node-name", name, *keyring, "--gossip-profile", "lan", *join]
 
 
 @asynccontextmanager
@@ -78,17 +93,7 @@ async def cluster(directory: Path, pki: Pki) -> AsyncIterator[list[NodeProcess]]
     async with AsyncExitStack() as stack:
         nodes: list[NodeProcess] = []
         for name in NAMES:
-            options = [
-                "--node-name",
-                name,
-                "--keyring-file",
-                str(directory / f"{name}.keys"),
-                "--gossip-profile",
-                "lan",
-            ]
-            if nodes:
-                options += ["--start-join-addrs", str(nodes[0].ready["gossip_addr"])]
-            started = node_process(directory / name, *pki.node_arguments(), *options, PROGLOG_ENCRYPT=OLD)
+            started = node_process(directory / name, *options_of(name, directory, pki, nodes), PROGLOG_ENCRYPT=OLD)
             nodes.append(await stack.enter_async_context(started))
         yield nodes
 
@@ -123,7 +128,7 @@ async def an_agent(directory: Path, nodes: Sequence[NodeProcess]) -> AsyncIterat
 
 async def test_everything_is_replaced_under_load(tmp_path: Path) -> None:
     pki = Pki.make(tmp_path / "pki")
-    (pki / "policy.csv").write_text(POLICY + "p, operator, *, admin\n")
+    (pki / "policy.csv").write_text(POLICY + "p, operator, *, admin\np, root, *, replicate\n")
     pki.client("operator")
     operator = pki.client_tls("operator")
     async with cluster(tmp_path, pki) as nodes, an_agent(tmp_path, nodes) as foreign:
@@ -132,6 +137,8 @@ async def test_everything_is_replaced_under_load(tmp_path: Path) -> None:
             for node in nodes:
                 while await alive(node, operator) != names:  # noqa: ASYNC110 - asked of another process
                     await trio.sleep(0.1)
+            for node in nodes:
+                await wait_for(node, lambda status: connected(status) == 2, operator)
         load = Load(nodes, pki.client_tls())
         async with trio.open_nursery() as nursery:
             for node in nodes:
@@ -175,5 +182,32 @@ async def test_everything_is_replaced_under_load(tmp_path: Path) -> None:
                 assert (consumer.end_offset or 0) >= load.produced[node.address]
             assert '"happened": "join"' in node.logged()
             assert '"happened": "failed"' not in node.logged()
+            # The streams that were open at the beginning are open still.
+            assert node.logged().count('"pulling from a peer"') == len(NAMES) - 1
+            assert "cannot pull from a peer" not in node.logged()
         if foreign is not None:
             assert "EventMemberFailed" not in foreign.log
+        await a_new_node_replicates(tmp_path, pki, nodes)
+
+
+async def a_new_node_replicates(directory: Path, pki: Pki, nodes: Sequence[NodeProcess]) -> None:
+    """Start a node that knows nothing but what is new: streams begun now are replicated over as well."""
+    tls = pki.client_tls()
+    written = 0
+    for node in nodes:
+        status = await status_of(node, tls)
+        written += sum(origin.next for origin in status.origins if origin.written_by == status.node_name)
+    started = node_process(directory / "d", *options_of("d", directory, pki, nodes), PROGLOG_ENCRYPT=NEW)
+    async with started as new:
+        async with open_producer(
+            new.address, acknowledgement=Acknowledgement.nodes_of(2), connection=ConnectionConfig(tls=tls)
+        ) as to:
+            await to.send(b"of the new node")
+        everybody = [*nodes, new]
+        await wait_for_records(everybody, written + 1, tls)
+        found = [{(record.origin, record.sequence) for record in await records_of(node, tls)} for node in everybody]
+        assert all(each == found[0] for each in found)
+        assert len(found[0]) == written + 1
+        for node in everybody:
+            assert (await status_of(node, tls)).next_offset == written + 1
+            assert connected(await wait_for(node, lambda status: connected(status) == len(NAMES), tls)) == len(NAMES)

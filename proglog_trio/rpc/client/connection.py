@@ -24,7 +24,7 @@ from ...address import Address
 from ...errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
 from ..asyncio_loop import asyncio_loop
 from ..codec import MessageCodec
-from ..tls import ClientTls
+from ..tls import ClientTls, tls_problem
 from ..transport import TransportConfig, TunedProtocol, grpclib_configuration
 
 Result = TypeVar("Result")
@@ -83,14 +83,23 @@ class TunedChannel(Channel):
         if protocol is None:
             raise ConnectionNotOpened(f"the channel to {self._authority} is not open")
         if protocol.handler.connection_lost:  # type: ignore[attr-defined]  # the client's handler has it
-            reason = protocol.connection.lost_reason or "closed by the node"
+            reason = self.lost_reason or "closed by the node"
             raise ConnectionLost(f"the connection to {self._authority} is gone: {reason}")
         return protocol
 
     @property
     def lost_reason(self) -> str | None:
         """Why the connection was given up, if we did it or know it."""
-        return None if self._tuned_protocol is None else self._tuned_protocol.connection.lost_reason
+        protocol, tls = self._tuned_protocol, self._connection_config.tls
+        if protocol is None:
+            return None
+        connection = protocol.connection
+        if connection.lost_reason is None and tls is not None and not connection.watch.has_greeted:
+            # In TLS 1.3 a client is done before the server has looked at its certificate, and what the server says of
+            # it may be lost with the connection.
+            shown = "shows no certificate" if tls.certificate is None else "shows a certificate that it does not accept"
+            return f"the node ended it before HTTP/2 began, as it does when a client {shown}"
+        return connection.lost_reason
 
     def abort(self) -> None:
         """Close the connection and drop what was not sent: a node that has stopped reading would hold it for ever."""
@@ -143,7 +152,7 @@ def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the node's certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"no TLS connection: {error.reason or error}"
+        return tls_problem(error)
     return error.strerror or str(error)
 
 

@@ -1,0 +1,53 @@
+"""What is logged of something that happens again and again: the first time, and then once a period."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+
+from attrs import define, field
+
+PERIOD_SECONDS = 3600.0
+MOST_KINDS = 1024
+
+
+@define
+class _Kind:
+    since: float
+    repeated: int = 0
+
+
+@define(eq=False)
+class Repetitions:
+    """Tells what is news and what is only a repetition.
+
+    Attributes:
+        period: of what goes on happening, one in so many seconds is news again.
+        most_kinds: how many kinds are remembered; beyond that those that were news longest ago are forgotten.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    period: float = PERIOD_SECONDS
+    most_kinds: int = MOST_KINDS
+    _kinds: dict[Hashable, _Kind] = field(factory=dict)
+
+    def news(self, kind: Hashable) -> int | None:
+        """Take note that something of a kind has happened.
+
+        Returns:
+            None: it is a repetition, and not to be told; else how many repetitions there were since it was last told.
+        """
+        now = self.clock()
+        known = self._kinds.get(kind)
+        if known is not None and now - known.since < self.period:
+            known.repeated += 1
+            return None
+        self._kinds.pop(kind, None)
+        while len(self._kinds) >= self.most_kinds:
+            del self._kinds[next(iter(self._kinds))]
+        self._kinds[kind] = _Kind(now)
+        return 0 if known is None else known.repeated
+
+    def clear(self) -> None:
+        """Forget all: whatever happens next is news."""
+        self._kinds.clear()

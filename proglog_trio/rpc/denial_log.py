@@ -1,0 +1,48 @@
+"""The log output about those who are turned away: no peer that tries for ever, no stranger may fill the disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+from attrs import define, field
+
+from ..repetition import Repetitions
+
+LOGGED_DENIALS = 20
+"""Denials that are logged in each period, at most. One that only repeats another is logged once an hour."""
+LOG_PERIOD_SECONDS = 10.0
+
+_logger = structlog.get_logger(__name__)
+
+
+@define(eq=False)
+class DenialLog:
+    """Logs denials, within bounds."""
+
+    clock: Callable[[], float] = time.monotonic
+    _repetitions: Repetitions = field(init=False)
+    _period: float = 0.0
+    _logged: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._repetitions = Repetitions(self.clock)
+
+    def tell(self, event: str, **what: str) -> None:
+        """Log a denial, unless it is only a repetition or one too many."""
+        repeated = self._repetitions.news((event, *what.values()))
+        if repeated is None:
+            return
+        now = self.clock()
+        if now - self._period >= LOG_PERIOD_SECONDS:
+            if self._logged > LOGGED_DENIALS:
+                _logger.warning("more calls were turned away than are logged", not_logged=self._logged - LOGGED_DENIALS)
+            self._period, self._logged = now, 0
+        self._logged += 1
+        if self._logged <= LOGGED_DENIALS:
+            _logger.warning(event, **what, repeated=repeated)
+
+    def begin_anew(self) -> None:
+        """Take whatever is denied from now on for news."""
+        self._repetitions.clear()
