@@ -12,7 +12,7 @@ import structlog
 with atheris.instrument_imports(
     include=["proglog_trio", "grpclib", "h2", "hpack", "hyperframe"], enable_loader_override=False
 ):
-    from . import seeds
+    from . import pulls, seeds
     from .targets import targets
 
 SEEDS = {
@@ -20,6 +20,7 @@ SEEDS = {
     "streams": seeds.streams,
     "frames": seeds.frames,
     "messages": seeds.messages,
+    "pulls": pulls.seeds,
     "connections": seeds.connections,
 }
 

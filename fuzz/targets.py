@@ -39,6 +39,7 @@ from proglog_trio.rpc.codec import MessageCodec
 from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.server import ServerConfig, ServerProtocol, _Server
 
+from .pulls import Pulls
 from .seeds import PREFACE, SALT
 
 KEYRING = Keyring((b"k" * 16,))
@@ -300,5 +301,6 @@ def targets() -> Iterator[dict[str, Target]]:
         "streams": gossip.stream,
         "frames": frame,
         "messages": Messages().message,
+        "pulls": Pulls().pull,
         "connections": connections.connection,
     }
