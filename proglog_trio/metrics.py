@@ -78,6 +78,10 @@ class NodeMetrics(Collector):
     def _log_offsets(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("proglog_log_lowest_offset", "The first offset that is held.", self.log.lowest_offset)
         yield GaugeMetricFamily("proglog_log_next_offset", "The offset that comes next.", self.log.next_offset)
+        damage = self.log.damage
+        yield CounterMetricFamily("proglog_log_damage_found", "Damaged places, each once.", damage.found)
+        yield CounterMetricFamily("proglog_log_damage_repaired", "Damaged places that were repaired.", damage.repaired)
+        yield GaugeMetricFamily("proglog_log_damage_left", "Damaged places that are known and left.", len(damage))
 
     def _members(self) -> Metric:
         family = GaugeMetricFamily("proglog_members", "Members of the cluster, by status.", labels=["status"])

@@ -204,6 +204,7 @@ class _Parts:
             service=service.counters,
             gate=None if server is None or server.gate is None else server.gate.counters,
             expiries=self.security.expiries,
+            others={"replication": self.replicator.replica.counters},
         )
 
     async def _leave(self) -> None:
