@@ -133,10 +133,12 @@ class Pulls:
                 response = session.next_response()
                 if response is not None:
                     encode_response(response)
-                answer = source.read(session.take_want_changes(), MOST_READ)
-                session.frames_read(len(answer.frames), sum(map(len, answer.frames)), answer.ended)
-                encode_frames(answer.frames)
-                if response is None and answer.is_done and not answer.frames and not answer.ended:
+                answer = None if session.has_want_changes else source.read_recent(MOST_READ)
+                if answer is None:
+                    answer = source.read(session.take_want_changes(), MOST_READ)
+                session.frames_read(answer.count, sum(map(len, answer.pieces)), answer.ended)
+                encode_frames(answer.pieces)
+                if response is None and answer.is_done and not answer.pieces and not answer.ended:
                     break
         finally:
             source.close()
