@@ -154,4 +154,7 @@ def connections() -> Iterator[bytes]:
             connection.send_data(number, prefixed(request), end_stream=number == 3)
         connection.ping(b"12345678")
         connection.reset_stream(1)
-        yield b"\x07" + connection.data_to_send().removeprefix(PREFACE)
+        sent = connection.data_to_send().removeprefix(PREFACE)
+        # With a gate and without: in pieces of three bytes, and all at once, where a reset comes with what it resets.
+        for mode in (b"\x07", b"\x06", b"\x01", b"\x00"):
+            yield mode + sent

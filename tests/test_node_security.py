@@ -184,10 +184,10 @@ async def test_commands_over_tls(pki: Pki, tmp_path: Path) -> None:
         code, output, _ = await run_command("members", *address, *root)
         assert (code, output.split()[0]) == (ExitCode.DONE, b"a")
         code, _, errors = await run_command("produce", *address, *nobody, stdin=b"three\n")
-        assert code == ExitCode.FAILED
+        assert code == ExitCode.FAILED, errors
         assert "nobody not permitted to produce to *" in errors
         code, _, errors = await run_command("force-leave", "x", *address, *root)
-        assert code == ExitCode.FAILED
+        assert code == ExitCode.FAILED, errors
         assert "root not permitted to admin to *" in errors
         code, _, errors = await run_command("force-leave", "x", *address, *operator)
         assert "no member named 'x' is known" in errors

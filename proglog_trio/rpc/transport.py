@@ -16,6 +16,7 @@ All that reaches into grpclib's internals on the way of bytes is here (checked w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -116,9 +117,11 @@ class TunedStream(ProtocolStream):
     def answer_with_trailers(self, headers: list[tuple[str, str]]) -> None:
         """Answer a request at once with nothing but a status, and leave the stream."""
         stream_id = self._number()
-        self._h2_connection.send_headers(stream_id, headers, end_stream=True)
-        if self.closable:
-            self._h2_connection.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+        # What arrived in one piece has all been taken in: a client may have reset the request, or left, in that piece.
+        with contextlib.suppress(ProtocolError):
+            self._h2_connection.send_headers(stream_id, headers, end_stream=True)
+            if self.closable:
+                self._h2_connection.reset_stream(stream_id, ErrorCodes.NO_ERROR)
         self.connection.flush()
 
     async def read_messages(self, most_bytes: int) -> list[bytes]:
@@ -363,8 +366,14 @@ class TunedProtocol(H2Protocol):
             self._end_after_error(error, ErrorCodes.PROTOCOL_ERROR)
             return
         self.connection.flush()
-        for event in events:
-            self.processor.process(event)
+        try:
+            for event in events:
+                self.processor.process(event)
+        except Exception as error:
+            # What is wrong is ours then; it ends this connection and not the loop, as above.
+            _logger.error("a connection failed unexpectedly", exc_info=error)
+            self._end_after_error(error, ErrorCodes.INTERNAL_ERROR)
+            return
         self.connection.flush()
 
     def _end_after_error(self, error: Exception, code: ErrorCodes | int) -> None:

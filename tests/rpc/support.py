@@ -161,6 +161,12 @@ class RawClient:
 
     async def request(self, name: str, *extra: tuple[str, str]) -> int:
         """Open a stream and return its number."""
+        number = self.begin_request(name, *extra)
+        await self.flush()
+        return number
+
+    def begin_request(self, name: str, *extra: tuple[str, str]) -> int:
+        """Open a stream, to be sent with what comes next, and return its number."""
         number = self.h2.get_next_available_stream_id()
         headers = [
             (":method", "POST"),
@@ -172,7 +178,6 @@ class RawClient:
             *extra,
         ]
         self.h2.send_headers(number, headers)
-        await self.flush()
         return number
 
     async def send(self, number: int, data: bytes, *, end: bool = False) -> None:

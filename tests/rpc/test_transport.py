@@ -12,6 +12,7 @@ from hyperframe.frame import PingFrame
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.rpc.client.connection import ConnectionConfig, open_connection
+from proglog_trio.rpc.handlers import ServerHandler
 from proglog_trio.rpc.message_buffer import prefixed
 from proglog_trio.rpc.server import ServerConfig
 from proglog_trio.rpc.transport import TransportConfig
@@ -213,6 +214,42 @@ async def test_streams_that_are_reset_leave_nothing(tmp_path: Path) -> None:
         await client.send(number, message_frame(0), end=True)
         assert (await client.status(number))[0] == 0
         await eventually(lambda: not server.service.state.producing)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_request_that_is_turned_away_after_it_was_reset_ends_nothing(tmp_path: Path, leaves: bool) -> None:
+    """In one piece with it: the request is looked at when its reset, or the client's goodbye, has been taken in."""
+    async with running_server(tmp_path) as server:
+        async with RawClient.open(server.port) as client:
+            number = client.begin_request("NoSuchMethod")
+            client.h2.reset_stream(number, ErrorCodes.CANCEL)
+            if leaves:
+                client.h2.close_connection()
+            await client.flush()
+            if not leaves:
+                number = await client.request("GetServers")
+                await client.send(number, message_frame(0), end=True)
+                assert (await client.status(number))[0] == 0
+        await eventually(lambda: server.counters.requests_turned_away == 1)
+        await _serves(server.address)
+
+
+async def test_what_fails_while_an_event_is_processed_ends_that_connection_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_server(tmp_path) as server:
+        async with RawClient.open(server.port) as client:
+            with monkeypatch.context() as patch:
+                patch.setattr(ServerHandler, "accept", _fail)
+                await client.request("GetServers")
+                await client.flush()
+                await client.closed()
+        assert "a connection failed unexpectedly" in caplog.text
+        await _serves(server.address)
+
+
+def _fail(*_arguments: object) -> None:
+    raise RuntimeError("a mistake of ours")
 
 
 async def _serves(address: str) -> None:
