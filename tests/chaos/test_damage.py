@@ -90,7 +90,9 @@ async def test_damage_of_a_minority_loses_nothing_of_what_a_majority_has(tmp_pat
 
 async def check_holds(node: ChaosNode, values: set[bytes]) -> None:
     found: set[bytes] = set()
-    async with open_consumer(node.rpc_addr, ConsumerConfig(follow=False, find_nodes=False)) as consumer:
+    # What was lost with the end of the newest file is named for ever at its offsets, and here again at others.
+    config = ConsumerConfig(follow=False, skip_missing=True, find_nodes=False)
+    async with open_consumer(node.rpc_addr, config) as consumer:
         async for record in consumer:
             found.add(record.value)
     assert not values - found, f"{node.name} lacks {len(values - found)} of {len(values)} records"
