@@ -50,8 +50,11 @@ async def test_the_five_commands(tmp_path: Path) -> None:
         await shell(produce.replace(f"{ADDRESS}:8400", running.address), tmp_path)
         assert await consumed(running, tmp_path, "root") == (0, b"hello, log\n")
         assert (await consumed(running, tmp_path, "nobody"))[0] == 1
-        code, output, _ = await run_command("keys", "list", "--json", "--addr", running.address, *tls(tmp_path, "root"))
-        assert (code, [each["key"] for each in json.loads(output)]) == (0, [made])
+        code, output, errors = await run_command(
+            "keys", "list", "--json", "--addr", running.address, *tls(tmp_path, "root")
+        )
+        assert code == 0, errors + running.logged()
+        assert [each["key"] for each in json.loads(output)] == [made]
         assert await running.stop() == 0
 
 
