@@ -14,7 +14,7 @@ Nothing here does I/O or reads a clock: times go in as seconds, decisions come o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 from attrs import Factory, define
 
@@ -370,7 +370,3 @@ class PullPlan:
     def _look_again(self, origin: Origin, at: float) -> None:
         known = self._deadlines.get(origin)
         self._deadlines[origin] = at if known is None else min(at, known)
-
-    def assignments_of(self, name: str) -> Mapping[Origin, Assignment]:
-        """Return what a peer was told to send."""
-        return {origin: assignment for origin, assignment in self.assigned.items() if assignment.peer == name}
