@@ -37,12 +37,19 @@ class NodeProcess:
         """All that the node wrote to standard error."""
         return self.stderr_path.read_text("utf-8")
 
+    def check_runs(self) -> None:
+        """Fail if it has ended by itself."""
+        code = self.process.poll()
+        assert code is None, f"the node ended by itself with {code}:\n{self.logged()[-4000:]}"
+
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash would."""
+        """End it with SIGKILL, as a crash would; fails if it has ended by itself before."""
+        self.check_runs()
         self.process.send_signal(signal.SIGKILL)
 
     async def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to stop and return its exit code."""
+        """Tell it to stop and return its exit code; fails if it has ended by itself before."""
+        self.check_runs()
         self.process.send_signal(with_signal)
         with trio.fail_after(STOP_SECONDS):
             return await self.process.wait()

@@ -62,6 +62,7 @@ class ChaosCluster:
     nodes: dict[str, ChaosNode]
     network: Switch | None
     rng: random.Random
+    _watches: trio.Nursery
     history: list[str] = Factory(list)
     _began: float = field(factory=trio.current_time)
 
@@ -88,6 +89,15 @@ class ChaosCluster:
         with trio.fail_after(READY_SECONDS):
             line = await read_line(node.process.stdout)
         assert line, f"{node.name} did not start: {self.logged(node)[-2000:]}"
+        self._watches.start_soon(self._watch, node, node.process)
+
+    async def _watch(self, node: ChaosNode, process: trio.Process) -> None:
+        """Fail as soon as a node ends by itself: what it alone has would otherwise be taken for lost later."""
+        code = await process.wait()
+        if node.process is process:
+            raise AssertionError(
+                f"{node.name} ended by itself with {code}, after {self.history[-5:]}: {self.logged(node)[-4000:]}"
+            )
 
     async def kill(self, node: ChaosNode) -> None:
         self.note(f"kill {node.name}")
@@ -197,17 +207,18 @@ async def _cluster(
             *("--insecure", "--segment-bytes", "256KiB", *options),
         )
         nodes[name] = ChaosNode(name, directory / name, f"{hosts[name]}:{ports[name][0]}", command)
-    cluster = ChaosCluster(nodes, network, random.Random(seed))
-    try:
-        async with trio.open_nursery() as nursery:
-            for node in nodes.values():
-                nursery.start_soon(cluster.start, node)
-        yield cluster
-    finally:
-        with trio.CancelScope(shield=True):
-            for node in nodes.values():
-                if node.process is not None:
-                    await cluster.kill(node)
+    async with trio.open_nursery() as watches:
+        cluster = ChaosCluster(nodes, network, random.Random(seed), watches)
+        try:
+            async with trio.open_nursery() as nursery:
+                for node in nodes.values():
+                    nursery.start_soon(cluster.start, node)
+            yield cluster
+        finally:
+            with trio.CancelScope(shield=True):
+                for node in nodes.values():
+                    if node.process is not None:
+                        await cluster.kill(node)
 
 
 def _free_port() -> int:
