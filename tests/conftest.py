@@ -34,8 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many processes run the tests where nobody says ``-n``.
 
-    Two for each core, since tests wait for half of their time: for a process to start, for a disk, for gossip. None where
-    output is not captured, which that of workers always is, and where only single tests were named.
+    Two for each core, since tests wait for half of their time: for a process to start, for a disk, for gossip. None
+    where output is not captured, which that of workers always is, and where only single tests were named.
     """
     if config.option.capture == "no" or all("::" in argument for argument in config.args):
         return 0
