@@ -17,17 +17,24 @@ DESCRIPTORS = "descriptors.binpb"
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments go to pytest."""
+    """Run the tests, those of the system excepted, in minutes; arguments go to pytest."""
     session.install("-e", ".[tests]")
     session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session
+def system(session: nox.Session) -> None:
+    """Run what `tests` leaves out: many processes, foreign servers, network namespaces; arguments go to pytest."""
+    session.install("-e", ".[tests]")
+    session.run("python", "-m", "pytest", "-m", "system", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests and report what they cover, node processes included."""
+    """Run all tests, the system's too, and report what they cover, node processes included."""
     session.install("-e", ".[tests]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-n", "0", "-m", "system or not system", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report", "--show-missing", "--skip-covered")
 
@@ -96,21 +103,22 @@ def bench(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Kill a node under load 200 times; `-- --crash-seed N` replays one run."""
     session.install("-e", ".[tests]")
-    session.run("python", "-m", "pytest", "tests/crash", "-v", "--crash-rounds", "200", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "0", "tests/crash", "-v", "--crash-rounds", "200", *session.posargs)
 
 
 @nox.session
 def chaos(session: nox.Session) -> None:
     """Kill, stop, cut off and damage five nodes under load for minutes; `-- --chaos-seed N` decides on the faults."""
     session.install("-e", ".[tests]")
-    session.run("python", "-m", "pytest", "tests/chaos", "-v", "-s", "--chaos-seconds", "180", *session.posargs)
+    options = ("-n", "0", "-m", "system", "-v", "-s", "--chaos-seconds", "180")
+    session.run("python", "-m", "pytest", "tests/chaos", *options, *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Look for new counter-examples, for hours: 5,000 random examples a property; `-- tests/log` for a part."""
     session.install("-e", ".[tests]")
-    unlimited = ("-o", "timeout=0", "-o", "faulthandler_timeout=0")
+    unlimited = ("-n", "0", "-m", "system or not system", "-o", "timeout=0", "-o", "faulthandler_timeout=0")
     environment = {"HYPOTHESIS_PROFILE": "long"}
     session.run("python", "-m", "pytest", "-v", *unlimited, *(session.posargs or ["tests"]), env=environment)
 

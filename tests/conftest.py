@@ -1,9 +1,11 @@
 import os
+import random
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from xdist.workermanage import WorkerController
 
 from .rpc.book_stubs import compile_stubs
 
@@ -16,6 +18,9 @@ settings.register_profile("ci", deadline=None, suppress_health_check=_SLOW, max_
 settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=5_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# what is drawn at random unless it is given
+SEEDS = ("crash_seed", "chaos_seed")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of tests/crash and tests/chaos; here they are known however pytest is called."""
@@ -24,6 +29,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--crash-seed", type=int, default=None, help="the first round's seed (default: a random one)")
     group.addoption("--chaos-seconds", type=float, default=8, help="how long tests/chaos makes faults (default: 8)")
     group.addoption("--chaos-seed", type=int, default=None, help="what decides on the faults (default: random)")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests where nobody says ``-n``.
+
+    Two for each core, since tests wait for half of their time: for a process to start, for a disk, for gossip. None
+    where output is not captured, which that of workers always is, and where only single tests were named.
+    """
+    if config.option.capture == "no" or all("::" in argument for argument in config.args):
+        return 0
+    return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw what is random once for the run; workers take what was drawn, and so collect the same tests."""
+    drawn: dict[str, int] = getattr(config, "workerinput", {})
+    for name in SEEDS:
+        if getattr(config.option, name) is None:
+            setattr(config.option, name, drawn.get(name, random.SystemRandom().randrange(1_000_000)))
+
+
+def pytest_configure_node(node: WorkerController) -> None:
+    """Give a worker what was drawn."""
+    node.workerinput.update({name: getattr(node.config.option, name) for name in SEEDS})
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what was drawn, so that a run can be repeated."""
+    return f"seeds: --crash-seed {config.option.crash_seed} --chaos-seed {config.option.chaos_seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the system's tests unless ``-m`` says which tests to take, or a file or a test was named."""
+    if config.option.markexpr:
+        return
+    named = {config.invocation_params.dir.joinpath(argument.partition("::")[0]).resolve() for argument in config.args}
+    left_out = {item for item in items if item.get_closest_marker("system") and item.path not in named}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session", autouse=True)

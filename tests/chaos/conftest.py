@@ -1,5 +1,3 @@
-import random
-
 import pytest
 
 from ..interop.namespaces import why_none
@@ -8,8 +6,7 @@ from ..interop.namespaces import why_none
 @pytest.fixture
 def chaos_seed(request: pytest.FixtureRequest) -> int:
     """What decides on the faults; shown when a test fails, and given again with --chaos-seed."""
-    given = request.config.getoption("--chaos-seed")
-    seed = random.SystemRandom().randrange(1_000_000) if given is None else int(given)
+    seed = int(request.config.getoption("--chaos-seed"))
     print(f"--chaos-seed {seed}")  # noqa: T201 - shown with a failure
     return seed
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from proglog_trio.client import Acknowledgement
 
 from .cluster import ChaosCluster, chaos_cluster
 from .load import Load, under_load
+
+pytestmark = pytest.mark.system
 
 NODES = 5
 LOCAL = Acknowledgement.parse("local")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 import trio
 
 from proglog_trio.client import Acknowledgement, ConsumerConfig, open_consumer
 
 from .cluster import ChaosNode, chaos_cluster
 from .load import Load, under_load
+
+pytestmark = pytest.mark.system
 
 NODES = 5
 MINORITY = 2

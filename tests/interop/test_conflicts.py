@@ -9,6 +9,8 @@ from ..membership.running import start_ours_in
 from .agents import agent
 from .cluster import all_of
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize("through", ["us", "its holder"])
 async def test_the_holder_of_a_contested_name_stays(tmp_path: Path, key: str | None, through: str) -> None:

@@ -13,6 +13,8 @@ from .agents import agent
 from .cluster import all_of
 from .namespaces import island, why_none
 
+pytestmark = pytest.mark.system
+
 # Only ours can reach all: they repeat what they pass on, so that the luck of a few packets is not what is tested.
 INSISTENT = evolve(LAN, retransmit_multiplier=12, push_pull_interval=3.0)
 NO_ISLANDS = why_none()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import pytest
 import trio
 
 from proglog_trio.membership.key_manager import KeyAnswers
@@ -15,6 +16,8 @@ from ..membership.running import Ours, eventually
 from .agents import Agent
 from .cluster import ALL, Cluster, cluster
 from .test_keys import generated_key
+
+pytestmark = pytest.mark.system
 
 
 async def ask(ours: Ours, operation: KeyOperation, key: str = "") -> KeyAnswers:

@@ -9,6 +9,8 @@ from ..membership.running import Ours, start_ours_in
 from .agents import Agent, agent, run_command
 from .cluster import all_of
 
+pytestmark = pytest.mark.system
+
 
 async def generated_key() -> str:
     """Return a key as `serf keygen` makes them."""

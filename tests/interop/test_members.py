@@ -3,7 +3,11 @@
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from .cluster import ALL, all_of, cluster
+
+pytestmark = pytest.mark.system
 
 
 async def test_joins_in_both_directions_and_tags_both_ways(tmp_path: Path, key: str | None) -> None:

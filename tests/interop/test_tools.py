@@ -4,9 +4,13 @@ import re
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from ..membership.running import eventually
 from .agents import Agent
 from .cluster import ALL, cluster
+
+pytestmark = pytest.mark.system
 
 
 async def printed_by(one: Agent, *command: str) -> str:

@@ -52,7 +52,7 @@ from proglog_trio.membership.wire import (
 )
 
 SERF = shutil.which("serf")
-pytestmark = pytest.mark.skipif(SERF is None, reason="there is no serf command")
+pytestmark = [pytest.mark.system, pytest.mark.skipif(SERF is None, reason="there is no serf command")]
 
 LOOPBACK = "127.0.0.1"
 SECONDS = 20.0
