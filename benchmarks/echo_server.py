@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 import trio
-import trio_asyncio
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 
 from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.rpc.bridge import aio_as_trio, open_loop
 
 
 class Echo:
@@ -33,8 +33,8 @@ async def _serve(port: int) -> None:
 
 
 async def _main(port: int) -> None:
-    async with trio_asyncio.open_loop():
-        await trio_asyncio.aio_as_trio(_serve)(port)
+    async with open_loop():
+        await aio_as_trio(_serve)(port)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 
 import trio
-import trio_asyncio
 from grpclib.client import Channel, UnaryUnaryMethod
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
 from proglog_trio.log import pack_values, payload_crc
+from proglog_trio.rpc.bridge import aio_as_trio, open_loop
 
 from . import peers
 from .common import (
@@ -117,8 +117,8 @@ async def _unary(port: int, value: bytes, calls: int) -> list[float]:
             channel.close()
         return taken
 
-    async with trio_asyncio.open_loop():
-        measured: list[float] = await trio_asyncio.aio_as_trio(measure)()
+    async with open_loop():
+        measured: list[float] = await aio_as_trio(measure)()
         return measured
 
 

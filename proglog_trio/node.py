@@ -18,9 +18,10 @@ commits what it accepted and closes.
 
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import structlog
@@ -88,11 +89,17 @@ class RunningNode:
     metrics_address: Address | None = None
 
 
-async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNode] = trio.TASK_STATUS_IGNORED) -> None:
+async def run_node(
+    config: NodeConfig,
+    *,
+    counted: Mapping[str, Any] | None = None,
+    task_status: trio.TaskStatus[RunningNode] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Run a node until it is cancelled or told to leave; see above for how it stops.
 
     Args:
         config: what it is told.
+        counted: what the program around it counts (attrs classes), for the metrics, by the name of their part.
         task_status: is given the node once it takes requests and gossips.
 
     Raises:
@@ -111,7 +118,7 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
             rng=random.SystemRandom(),
         )
         replicator.directory_of = partial(_directory_of, membership)
-        parts = _Parts(config, security, log, membership, replicator)
+        parts = _Parts(config, security, log, membership, replicator, counted or {})
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
@@ -129,6 +136,7 @@ class _Parts:
     log: Log
     membership: Membership
     replicator: Replicator
+    counted: Mapping[str, Any]
     rpc_address: Address | None = None
     _stop: trio.Event = field(factory=trio.Event)
     _starting: trio.CancelScope = field(factory=trio.CancelScope)
@@ -204,7 +212,7 @@ class _Parts:
             service=service.counters,
             gate=None if server is None or server.gate is None else server.gate.counters,
             expiries=self.security.expiries,
-            others={"replication": self.replicator.replica.counters},
+            others={"replication": self.replicator.replica.counters, **self.counted},
         )
 
     async def _leave(self) -> None:

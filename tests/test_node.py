@@ -174,7 +174,7 @@ async def test_failure_that_nobody_foresaw(tmp_path: Path) -> None:
 import proglog_trio.node
 from proglog_trio.cli.app import main
 
-async def run_node(config, *, task_status):
+async def run_node(config, *, counted, task_status):
     raise RuntimeError("unforeseen")
 
 proglog_trio.node.run_node = run_node

@@ -4,6 +4,7 @@ The modules of the commands are all imported, and import themselves what they do
 they are run: `consume` does not pay for the server, nor `node` for the client.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from proglog_trio.cli import (
     status,
 )
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.standard_streams import OutputError
 from proglog_trio.config import ConfigError
 
 app = App(
@@ -74,10 +76,8 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _silence_stdout()
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our output has had enough (`consume | head`), which is no failure
-        _silence_stdout()
-        return ExitCode.DONE
+    except OutputError as error:
+        return ExitCode.DONE if error.has_no_reader else _fail(str(error), ExitCode.FAILED)
     return result if isinstance(result, int) else ExitCode.DONE
 
 
@@ -93,7 +93,8 @@ def _describe(error: CycloptsError) -> str:
 
 
 def _fail(message: str, code: ExitCode) -> int:
-    sys.stdout.flush()
+    with contextlib.suppress(OutputError):
+        sys.stdout.flush()
     print(f"proglog-trio: {' '.join(message.split())}", file=sys.stderr)
     return code
 

@@ -157,6 +157,7 @@ async def _consume(options: Options) -> int:
     left = options.count
     position = options.position
     last: ConsumedBatch | None = None
+    all_said = True
     try:
         with progress("consuming", wanted=not sys.stdout.isatty()) as counted:
             connection = reading_connection(options.tls)
@@ -182,8 +183,8 @@ async def _consume(options: Options) -> int:
             # Once and not after each batch: of a log with many producers it takes long to encode.
             position = last.position
         if options.show_position and position is not None:
-            report(f"position: {base64.urlsafe_b64encode(position).decode()}")
-    return ExitCode.FAILED if writer.malformed else ExitCode.DONE
+            all_said = report(f"position: {base64.urlsafe_b64encode(position).decode()}")
+    return ExitCode.DONE if all_said and not writer.malformed else ExitCode.FAILED
 
 
 def reading_connection(tls: "ClientTls | None") -> "ConnectionConfig":

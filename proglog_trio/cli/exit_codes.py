@@ -17,7 +17,13 @@ class ExitCode(IntEnum):
     meaning: str
 
     DONE = 0, "Everything that was asked for is done."
-    FAILED = 1, "The work failed, or a part of it: a record was refused, a log is damaged, a node stopped on an error."
+    FAILED = (
+        1,
+        (
+            "The work failed, or a part of it: a record was refused, a log is damaged, a node stopped on an error, "
+            "standard output cannot be written."
+        ),
+    )
     USAGE = (
         2,
         (

@@ -40,7 +40,12 @@ Key = Annotated[
 def _read_key(key: str) -> str:
     if key != "-":
         return key
-    text = sys.stdin.readline(_LONGEST_LINE).strip()
+    try:
+        text = sys.stdin.readline(_LONGEST_LINE).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        # without what was read, which may be a key
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise CommandError(f"standard input: {reason}", ExitCode.USAGE) from None
     if not text:
         raise CommandError("there is no key on standard input", ExitCode.USAGE)
     return text

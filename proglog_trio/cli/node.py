@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
+from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.tls_options import TLS_VARIABLES
 from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
 from proglog_trio.open_files import allow_many_open_files
@@ -79,18 +80,33 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
 
     from proglog_trio.node import run_node
 
+    run = partial(run_node, counted={"log_output": dropped_output(sys.stderr)})
     # Received from the beginning: by itself, a SIGHUP would end the process.
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with trio.open_nursery() as beside:
             if end_with_stdin:
                 beside.start_soon(_end_with_stdin, beside.cancel_scope)
             async with trio.open_nursery() as nursery:
-                running = await nursery.start(run_node, config)
-                print(_described(running) if json else _readable(running), flush=True)
+                running = await nursery.start(run, config)
                 beside.start_soon(_reload_on, hangups, running)
+                await _say(_described(running) if json else _readable(running))
             beside.cancel_scope.cancel()
     # It was told to leave, and has.
     return ExitCode.DONE
+
+
+async def _say(line: str) -> None:
+    """Say on standard output that the node is ready, if anybody is there. It is, whether they hear it or not."""
+    import structlog
+
+    from proglog_trio.cli.output import StandardOutput
+
+    try:
+        await StandardOutput().write(f"{line}\n".encode())
+    except OutputError as error:
+        structlog.get_logger("proglog_trio.cli.node").warning(
+            "nobody could be told that the node is ready", error=error
+        )
 
 
 async def _end_with_stdin(node: "trio.CancelScope") -> None:

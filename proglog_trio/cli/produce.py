@@ -101,9 +101,9 @@ def produce(
         descriptor = sys.stdin.fileno() if file in (None, Path("-")) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
     except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}", ExitCode.USAGE) from error
+        raise CommandError(f"{file or 'standard input'}: {error.strerror}", ExitCode.USAGE) from error
     if stat.S_ISDIR(status.st_mode):
-        raise CommandError(f"{file}: it is a directory", ExitCode.USAGE)
+        raise CommandError(f"{file or 'standard input'}: it is a directory", ExitCode.USAGE)
     size = status.st_size if stat.S_ISREG(status.st_mode) else None
     return run_interruptible(partial(_produce, descriptor, size, options))
 

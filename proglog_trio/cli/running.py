@@ -8,7 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter, Token
 
 from proglog_trio.address import Address
+from proglog_trio.cli.default_signals import end_on
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, parse_seconds
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
@@ -124,7 +126,8 @@ async def _run(
 
         async def cancel_on_signal() -> None:
             async for number in signals:
-                _end_on_next_signal()
+                # so that another one ends the process even when the loop is stuck
+                end_on(signal.SIGINT, signal.SIGTERM)
                 on_signal(signal.Signals(number))
                 nursery.cancel_scope.cancel()
 
@@ -138,7 +141,7 @@ async def _run(
                 failure = error
             nursery.cancel_scope.cancel()
     if failure is not None:
-        raise only_leaf(failure)
+        raise _first_of_all(failure)
     return code
 
 
@@ -146,10 +149,12 @@ def _say_nothing(_signal: signal.Signals) -> None:
     """Unwind in silence."""
 
 
-def _end_on_next_signal() -> None:
-    """Give SIGINT and SIGTERM back to the kernel, so that another one ends the process even when the loop is stuck."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _first_of_all(error: BaseException) -> BaseException:
+    """Return what a command failed by; what else went wrong when its output could not be written came of that."""
+    found: BaseException | None = error.split(OutputError)[0] if isinstance(error, BaseExceptionGroup) else None
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found or only_leaf(error)
 
 
 def only_leaf(error: BaseException) -> BaseException:
@@ -167,6 +172,9 @@ def failed_at(address: str | Sequence[str], error: Exception, code: ExitCode) ->
     return CommandError(message if any(each in message for each in addresses) else f"{named}: {message}", code)
 
 
-def report(message: str) -> None:
-    """Write one line for people to standard error."""
+def report(message: str) -> bool:
+    """Write one line for people to standard error; return whether that could be written."""
+    dropped = dropped_output(sys.stderr)
+    before = dropped.dropped_lines
     print(message, file=sys.stderr)
+    return dropped.dropped_lines == before

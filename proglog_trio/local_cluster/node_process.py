@@ -123,8 +123,8 @@ class NodeProcess:
     async def _stop(self, process: trio.Process) -> None:
         process.terminate()
         await trio.sleep(self.stop_seconds)
+        process.kill()  # first: it may not be possible to tell
         await self.tell(NodeKilled(self.plan.name, self.stop_seconds))
-        process.kill()
 
     async def _wait_ready(self, process: trio.Process, begin: int) -> None:
         line = b""

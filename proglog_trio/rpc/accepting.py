@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import structlog
 import trio
-import trio_asyncio
 from attrs import define, field
 
+from .bridge import aio_as_trio
 from .denial_log import DenialLog
 from .handlers import ServerCounters
 
@@ -96,7 +96,7 @@ class Acceptor:
         try:
             with scope, contextlib.suppress(OSError):
                 try:
-                    await trio_asyncio.aio_as_trio(connect)()
+                    await aio_as_trio(connect)()
                 except ssl.SSLCertVerificationError as error:
                     self._denials.tell("a certificate was not accepted", peer=peer, reason=error.verify_message)
                     raise

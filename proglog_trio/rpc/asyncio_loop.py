@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import trio_asyncio
-
+from .bridge import current_loop, open_loop
 from .timers import sweep_cancelled_timers
 
 
@@ -17,13 +16,13 @@ async def asyncio_loop() -> AsyncIterator[asyncio.AbstractEventLoop]:
 
     An error of the body comes out as it is, not inside the exception group that a new loop's nursery would make of it.
     """
-    running = trio_asyncio.current_loop.get()
+    running = current_loop.get()
     if running is not None:
         sweep_cancelled_timers(running)
         yield running
         return
     failure: Exception | None = None
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         sweep_cancelled_timers(loop)
         try:
             yield loop

@@ -10,12 +10,12 @@ from attrs import frozen
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
-from trio_asyncio import trio_as_aio
 
 from .._proto.log import v1 as log_v1
 from ..address import Address
 from ..membership.membership import JoinFailed, Membership
 from ..membership.serf.member import Member, MemberStatus
+from .bridge import trio_as_aio
 from .calls import receive_only
 from .key_calls import KeyCalls
 from .text import sendable

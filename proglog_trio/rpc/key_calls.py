@@ -14,11 +14,11 @@ from attrs import frozen
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
-from trio_asyncio import trio_as_aio
 
 from .._proto.log import v1 as log_v1
 from ..membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
 from ..membership.serf.keys import KeyOperation
+from .bridge import trio_as_aio
 from .calls import receive_only
 
 _CHANGES: Mapping[str, tuple[KeyOperation, type, type]] = {

@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 import trio
-import trio_asyncio
 from attrs import field, frozen, validators
 from grpclib.config import Configuration
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
@@ -23,6 +22,7 @@ from ..reloading import FromFiles
 from .accepting import Acceptor
 from .asyncio_loop import asyncio_loop
 from .authorization import Gate
+from .bridge import aio_as_trio
 from .codec import MessageCodec
 from .descriptors import descriptor_pool
 from .handlers import ServerCounters, ServerHandler, ServerState, Service, guarded
@@ -220,14 +220,14 @@ class _Server:
             async with trio.open_nursery() as nursery:
                 for service in self.services:
                     if isinstance(service, Draining):
-                        nursery.start_soon(trio_asyncio.aio_as_trio(service.drain))
+                        nursery.start_soon(aio_as_trio(service.drain))
         handlers = [protocol.handler for protocol in self._protocols]
         for handler in handlers:
             handler.close()
         with trio.move_on_after(self.config.stop_seconds):
             async with trio.open_nursery() as nursery:
                 for handler in handlers:
-                    nursery.start_soon(trio_asyncio.aio_as_trio(handler.wait_closed))
+                    nursery.start_soon(aio_as_trio(handler.wait_closed))
         for protocol in list(self._protocols):
             protocol.say_goodbye(ErrorCodes.NO_ERROR, b"the node is stopping")
         with trio.move_on_after(_GOODBYE_SECONDS):

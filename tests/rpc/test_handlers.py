@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-import trio_asyncio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.server import Stream
@@ -12,6 +11,7 @@ from h2.exceptions import StreamClosedError
 
 from proglog_trio.errors import LogReadOnly
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.bridge import aio_as_trio
 from proglog_trio.rpc.handlers import Method, ServerCounters, ServerState, guarded
 
 
@@ -35,7 +35,7 @@ async def test_a_client_that_has_gone_is_no_failure_of_ours(
     method, state = raising(error)
     async with asyncio_loop():
         with pytest.raises(type(gone)) as caught:
-            await trio_asyncio.aio_as_trio(method)(stream)
+            await aio_as_trio(method)(stream)
     assert caught.value is gone
     assert state.counters.requests_failed == 1
     assert not caplog.records
@@ -58,7 +58,7 @@ async def test_a_call_that_was_cancelled_and_meets_the_closed_stream_ends_as_can
         return task.cancelled()
 
     async with asyncio_loop():
-        assert await trio_asyncio.aio_as_trio(cancelled)()
+        assert await aio_as_trio(cancelled)()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def test_every_error_has_a_status(
         method, _ = raising(raised)
         async with asyncio_loop():
             with pytest.raises(GRPCError) as caught:
-                await trio_asyncio.aio_as_trio(method)(stream)
+                await aio_as_trio(method)(stream)
         assert caught.value.status is status
         assert len(caplog.records) == logged
 

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import trio
 import trio.testing
-import trio_asyncio
 
+from proglog_trio.rpc.bridge import TrioEventLoop, open_loop
 from proglog_trio.rpc.peer_watch import PeerPatience, PeerWatch
 
 PATIENCE = PeerPatience(handshake=5, silence=10, answer=3)
 
 
 class Peer:
-    def __init__(self, loop: trio_asyncio.TrioEventLoop) -> None:
+    def __init__(self, loop: TrioEventLoop) -> None:
         self.asked: list[float] = []
         self.given_up: list[tuple[float, str]] = []
         self.watch = PeerWatch(loop, PATIENCE, self._ask, self._give_up)
@@ -24,7 +24,7 @@ class Peer:
 
 
 async def test_one_that_never_greets(autojump_clock: trio.testing.MockClock) -> None:
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         peer = Peer(loop)
         peer.watch.received()  # bytes that are no greeting
         await trio.sleep(100)
@@ -32,7 +32,7 @@ async def test_one_that_never_greets(autojump_clock: trio.testing.MockClock) -> 
 
 
 async def test_one_that_falls_silent(autojump_clock: trio.testing.MockClock) -> None:
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         peer = Peer(loop)
         await trio.sleep(1)
         peer.watch.greeted()
@@ -44,7 +44,7 @@ async def test_one_that_falls_silent(autojump_clock: trio.testing.MockClock) -> 
 
 
 async def test_one_that_answers(autojump_clock: trio.testing.MockClock) -> None:
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         peer = Peer(loop)
         peer.watch.received()
         peer.watch.greeted()
@@ -58,7 +58,7 @@ async def test_one_that_answers(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_one_that_sends_something_else_instead_of_an_answer(autojump_clock: trio.testing.MockClock) -> None:
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         peer = Peer(loop)
         peer.watch.greeted()
         for _ in range(20):
@@ -68,7 +68,7 @@ async def test_one_that_sends_something_else_instead_of_an_answer(autojump_clock
 
 
 async def test_nothing_after_the_end(autojump_clock: trio.testing.MockClock) -> None:
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         peer = Peer(loop)
         peer.watch.greeted()
         peer.watch.stop()

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import trio
-import trio_asyncio
 
+from proglog_trio.rpc.bridge import TrioEventLoop, open_loop
 from proglog_trio.rpc.timers import LEAST_CANCELLED_TO_SWEEP, sweep_cancelled_timers
 
 HOUR = 3600.0
 
 
-async def _timers_left(loop: trio_asyncio.TrioEventLoop, count: int) -> int:
+async def _timers_left(loop: TrioEventLoop, count: int) -> int:
     for _ in range(count):
         handle = loop.call_later(HOUR, print)
         await loop.synchronize()
@@ -18,7 +18,7 @@ async def _timers_left(loop: trio_asyncio.TrioEventLoop, count: int) -> int:
 
 
 async def test_cancelled_timers_are_swept() -> None:
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         sweep_cancelled_timers(loop)
         sweep_cancelled_timers(loop)
         kept = loop.call_later(HOUR, print)
@@ -27,7 +27,7 @@ async def test_cancelled_timers_are_swept() -> None:
 
 
 async def test_timers_that_are_left_still_fire() -> None:
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         sweep_cancelled_timers(loop)
         fired = trio.Event()
         loop.call_later(0.05, fired.set)
@@ -38,5 +38,5 @@ async def test_timers_that_are_left_still_fire() -> None:
 
 async def test_trio_asyncio_still_keeps_cancelled_timers() -> None:
     """When this fails, trio-asyncio sweeps cancelled timers itself: timers.py can go."""
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         assert await _timers_left(loop, 3 * LEAST_CANCELLED_TO_SWEEP) == 3 * LEAST_CANCELLED_TO_SWEEP

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
 import trio
-import trio_asyncio
 from attrs import field, frozen, validators
 from grpclib.client import Channel
 from grpclib.client import Handler as ClientHandler
@@ -23,6 +22,7 @@ from h2.exceptions import H2Error
 from ...address import Address
 from ...errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
 from ..asyncio_loop import asyncio_loop
+from ..bridge import aio_as_trio
 from ..codec import MessageCodec
 from ..tls import ClientTls, tls_problem
 from ..transport import TransportConfig, TunedProtocol, grpclib_configuration
@@ -133,7 +133,7 @@ class Connection:
             CallFailed: the node answered with a status other than OK.
         """
         try:
-            return await trio_asyncio.aio_as_trio(function)(self.channel, *arguments)  # type: ignore[no-any-return]  # trio-asyncio has no types
+            return await aio_as_trio(function)(self.channel, *arguments)  # type: ignore[no-any-return]  # trio-asyncio has no types
         except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
             raise call_error(error, self.address, self.channel) from error
 
@@ -178,7 +178,7 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
         try:
             try:
                 with trio.fail_after(config.connect_timeout):
-                    await trio_asyncio.aio_as_trio(channel.open)()
+                    await aio_as_trio(channel.open)()
             except trio.TooSlowError:
                 raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
             except OSError as error:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-import trio_asyncio
 from attrs import frozen
 from grpclib.client import Stream, UnaryUnaryMethod
 from grpclib.const import Cardinality
@@ -28,6 +27,7 @@ from ..._proto.log.v1 import (
     ProduceBatchResponse,
 )
 from ...errors import CallFailed, NodeConnectionError
+from ..bridge import current_loop
 from .beside import run_beside
 from .connection import ConnectionConfig, TunedChannel, call_error, open_connection
 from .errors import StreamBroken, status_of_code
@@ -93,7 +93,7 @@ async def _run(
     session: Session,
 ) -> None:
     # A loop of its own: the one that this task inherited may be closed by whoever opened it before this task ends.
-    trio_asyncio.current_loop.set(None)
+    current_loop.set(None)
     config = connection or ConnectionConfig()
     try:
         async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:

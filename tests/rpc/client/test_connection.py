@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio_asyncio
 from grpclib.const import Cardinality
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import CallFailed, ConnectionLost, ConnectionNotOpened
+from proglog_trio.rpc.bridge import current_loop, open_loop
 from proglog_trio.rpc.client.connection import ConnectionConfig, TunedChannel, open_connection
 from proglog_trio.rpc.transport import TransportConfig
 
@@ -30,12 +30,12 @@ async def test_without_a_running_loop_it_brings_its_own(tmp_path: Path) -> None:
         results: list[list[int]] = []
 
         async def alone() -> None:
-            token = trio_asyncio.current_loop.set(None)
+            token = current_loop.set(None)
             try:
                 async with open_connection(server.address) as connection:
                     results.append(await produce(connection, b"a", b"b"))
             finally:
-                trio_asyncio.current_loop.reset(token)
+                current_loop.reset(token)
 
         await alone()
         assert results == [[0, 1]]
@@ -140,7 +140,7 @@ async def test_a_silent_node_is_given_up() -> None:
 
 async def test_leaving_closes_the_socket_of_a_node_that_does_not_read() -> None:
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-    async with listener, trio_asyncio.open_loop():
+    async with listener, open_loop():
         with trio.move_on_after(0.3):
             async with open_connection(f"127.0.0.1:{listener.socket.getsockname()[1]}") as connection:
                 await connection.run(_send_on)
