@@ -31,6 +31,7 @@ from proglog_trio import __version__
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
+from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.log import Log, LogConfig, open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
@@ -101,6 +102,7 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
         AddressUnavailable: nobody can listen at an address, or another process does.
         NameTaken: a member of the cluster that is alive has the node's name.
     """
+    errors = InternalErrors()
     security = load_security(config)
     async with asyncio_loop(), open_log(log_config(config)) as log:
         replicator = _replicator(config, security, log)
@@ -111,7 +113,7 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
             rng=random.SystemRandom(),
         )
         replicator.directory_of = partial(_directory_of, membership)
-        parts = _Parts(config, security, log, membership, replicator)
+        parts = _Parts(config, security, log, membership, replicator, errors)
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
@@ -129,6 +131,7 @@ class _Parts:
     log: Log
     membership: Membership
     replicator: Replicator
+    errors: InternalErrors
     rpc_address: Address | None = None
     _stop: trio.Event = field(factory=trio.Event)
     _starting: trio.CancelScope = field(factory=trio.CancelScope)
@@ -204,6 +207,7 @@ class _Parts:
             service=service.counters,
             gate=None if server is None or server.gate is None else server.gate.counters,
             expiries=self.security.expiries,
+            errors=self.errors,
             others={"replication": self.replicator.replica.counters},
         )
 
