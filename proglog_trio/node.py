@@ -173,7 +173,7 @@ class _Parts:
         metrics_address = None
         if config.metrics_addr is not None:
             metrics = self._metrics(service, counters)
-            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr)
+            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
         serving = partial(
             serve,
             [service, cluster, replication],
