@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -63,6 +64,15 @@ class Where(StrEnum):
     SCRUB = "scrub"
     SECURITY_RELOAD = "security_reload"
     STOPPING = "stopping"
+
+
+Boundaries = Callable[[Where], AbstractContextManager[object]]
+"""Gives a protocol core, which logs nothing and knows no time, its boundaries."""
+
+
+def no_boundary(_where: Where) -> AbstractContextManager[object]:
+    """Return what catches nothing: for a core that runs by itself, whose mistakes are to be seen."""
+    return nullcontext()
 
 
 @define

@@ -64,7 +64,7 @@ async def serve_metrics(
     """
     try:
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise AddressUnavailable(f"cannot serve metrics on {address}: {error}") from None
     served: dict[trio.CancelScope, None] = {}
 

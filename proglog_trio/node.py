@@ -111,6 +111,7 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
             _tags(config, log, None),
             handler=replicator,
             rng=random.SystemRandom(),
+            errors=errors,
         )
         replicator.directory_of = partial(_directory_of, membership)
         parts = _Parts(config, security, log, membership, replicator, errors)

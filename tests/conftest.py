@@ -29,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--chaos-seed", type=int, default=None, help="what decides on the faults (default: random)")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the marker of tests in which something fails that nobody foresees."""
+    config.addinivalue_line("markers", "internal_errors: error boundaries may catch something in this test")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def structured_logging() -> None:
     """Send structlog's events the way of the standard library's, which pytest captures, and not to standard output."""
@@ -52,7 +57,7 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def internal_errors() -> list[tuple[Where, Exception]]:
-    """What error boundaries caught in this process; a test that asks for it may have some."""
+    """What error boundaries caught in this process; a test that asks for it may have some, as one with the marker."""
     return []
 
 
@@ -60,9 +65,9 @@ def internal_errors() -> list[tuple[Where, Exception]]:
 def no_internal_errors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail a test in which a boundary caught something: what the program survives is a mistake all the same."""
     caught: list[tuple[Where, Exception]] = []
-    are_expected = "internal_errors" in request.fixturenames
-    if are_expected:
-        caught = request.getfixturevalue("internal_errors")
+    are_expected = request.node.get_closest_marker("internal_errors") is not None
+    if "internal_errors" in request.fixturenames:
+        are_expected, caught = True, request.getfixturevalue("internal_errors")
     note = InternalErrors.note
 
     def noting(self: InternalErrors, where: Where, error: Exception, **context: object) -> None:
