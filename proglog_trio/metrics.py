@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import attrs
@@ -18,6 +19,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from . import __version__
+from .internal_errors import InternalErrors, Where
 from .log import Log
 from .membership.membership import Membership
 from .membership.serf.member import MemberStatus
@@ -36,6 +38,7 @@ class NodeMetrics(Collector):
         log, membership, server, service: what is counted; service: the Log service's counters.
         gate: who was turned away; None: nobody is.
         expiries: gives when which certificate expires.
+        errors: counts what nobody foresaw.
         others: further counters (attrs classes), by the name of their part.
     """
 
@@ -45,6 +48,7 @@ class NodeMetrics(Collector):
     service: Any
     gate: GateCounters | None
     expiries: Callable[[], Mapping[str, datetime]]
+    errors: InternalErrors
     others: dict[str, Any] = field(factory=dict)
 
     def registry(self) -> CollectorRegistry:
@@ -54,12 +58,32 @@ class NodeMetrics(Collector):
         return registry
 
     def collect(self) -> Iterator[Metric]:
-        """Return the figures as they are now; prometheus_client's name for it."""
+        """Return the figures as they are now, without those that cannot be had; prometheus_client's name for it."""
+        collectors: list[Callable[[], Iterable[Metric]]] = [
+            self._info,
+            *(partial(_fields, part, counters) for part, counters in self._counters()),
+            self._log_offsets,
+            self._members,
+            self._denials,
+            self._certificates,
+        ]
+        for collector in collectors:
+            found: list[Metric] = []
+            with self.errors.boundary(Where.METRICS_COLLECTOR):
+                # All of a part or nothing of it, so that no family comes in two pieces.
+                found = list(collector())
+            yield from found
+        # Last, so that what happened just now is counted.
+        yield self._internal_errors()
+
+    def _info(self) -> Iterable[Metric]:
         info = GaugeMetricFamily("proglog_info", "Always 1; its labels say what runs.", labels=["version", "node_name"])
         info.add_metric([__version__, self.membership.name], 1)
         yield info
+
+    def _counters(self) -> Iterable[tuple[str, Any]]:
         gossip = self.membership.gossip
-        parts = {
+        return {
             "log": self.log.counters,
             "server": self.server,
             "service": self.service,
@@ -67,13 +91,15 @@ class NodeMetrics(Collector):
             "swim": gossip.core.swim.rules.counters,
             "serf_refused": gossip.core.refused,
             **self.others,
-        }
-        for part, counters in parts.items():
-            yield from _fields(part, counters)
-        yield from self._log_offsets()
-        yield self._members()
-        yield from self._denials()
-        yield self._certificates()
+        }.items()
+
+    def _internal_errors(self) -> Metric:
+        family = CounterMetricFamily(
+            "proglog_internal_errors", "Errors that nobody foresaw, by where they were caught.", labels=["where"]
+        )
+        for where, count in self.errors.counts.items():
+            family.add_metric([where.value], count)
+        return family
 
     def _log_offsets(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("proglog_log_lowest_offset", "The first offset that is held.", self.log.lowest_offset)
@@ -83,12 +109,12 @@ class NodeMetrics(Collector):
         yield CounterMetricFamily("proglog_log_damage_repaired", "Damaged places that were repaired.", damage.repaired)
         yield GaugeMetricFamily("proglog_log_damage_left", "Damaged places that are known and left.", len(damage))
 
-    def _members(self) -> Metric:
+    def _members(self) -> Iterable[Metric]:
         family = GaugeMetricFamily("proglog_members", "Members of the cluster, by status.", labels=["status"])
         found = Counter(member.status for member in self.membership.members())
         for status in MemberStatus:
             family.add_metric([status.value], found[status])
-        return family
+        yield family
 
     def _denials(self) -> Iterable[Metric]:
         gate = self.gate or GateCounters()
@@ -103,7 +129,7 @@ class NodeMetrics(Collector):
             "proglog_connections_withdrawn", "Connections closed for withdrawn rights.", gate.connections_withdrawn
         )
 
-    def _certificates(self) -> Metric:
+    def _certificates(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
             "proglog_certificate_expiry_seconds",
             "When the first certificate of a file expires, in seconds of the Unix epoch.",
@@ -111,7 +137,7 @@ class NodeMetrics(Collector):
         )
         for what, moment in sorted(self.expiries().items()):
             family.add_metric([what], moment.timestamp())
-        return family
+        yield family
 
 
 def _fields(part: str, counters: Any) -> Iterator[Metric]:  # noqa: ANN401 - any attrs class of numbers

@@ -32,6 +32,7 @@ from proglog_trio import __version__
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
+from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.log import Log, LogConfig, open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
@@ -108,6 +109,7 @@ async def run_node(
         AddressUnavailable: nobody can listen at an address, or another process does.
         NameTaken: a member of the cluster that is alive has the node's name.
     """
+    errors = InternalErrors()
     security = load_security(config)
     async with asyncio_loop(), open_log(log_config(config)) as log:
         replicator = _replicator(config, security, log)
@@ -116,9 +118,10 @@ async def run_node(
             _tags(config, log, None),
             handler=replicator,
             rng=random.SystemRandom(),
+            errors=errors,
         )
         replicator.directory_of = partial(_directory_of, membership)
-        parts = _Parts(config, security, log, membership, replicator, counted or {})
+        parts = _Parts(config, security, log, membership, replicator, errors, counted or {})
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
@@ -136,6 +139,7 @@ class _Parts:
     log: Log
     membership: Membership
     replicator: Replicator
+    errors: InternalErrors
     counted: Mapping[str, Any]
     rpc_address: Address | None = None
     _stop: trio.Event = field(factory=trio.Event)
@@ -178,7 +182,7 @@ class _Parts:
         metrics_address = None
         if config.metrics_addr is not None:
             metrics = self._metrics(service, counters)
-            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr)
+            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
         serving = partial(
             serve,
             [service, cluster, replication],
@@ -212,6 +216,7 @@ class _Parts:
             service=service.counters,
             gate=None if server is None or server.gate is None else server.gate.counters,
             expiries=self.security.expiries,
+            errors=self.errors,
             others={"replication": self.replicator.replica.counters, **self.counted},
         )
 

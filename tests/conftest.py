@@ -1,11 +1,14 @@
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from xdist.workermanage import WorkerController
+
+from proglog_trio.internal_errors import InternalErrors, Where
 
 from .rpc.book_stubs import compile_stubs
 
@@ -90,3 +93,27 @@ def structured_logging() -> None:
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the modules that grpcio's compiler makes of the book's own proto."""
     return compile_stubs(tmp_path_factory.mktemp("stubs"))
+
+
+@pytest.fixture
+def internal_errors() -> list[tuple[Where, Exception]]:
+    """What error boundaries caught in this process; a test that asks for it may have some, as one with the marker."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def no_internal_errors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which a boundary caught something: what the program survives is a mistake all the same."""
+    caught: list[tuple[Where, Exception]] = []
+    are_expected = request.node.get_closest_marker("internal_errors") is not None
+    if "internal_errors" in request.fixturenames:
+        are_expected, caught = True, request.getfixturevalue("internal_errors")
+    note = InternalErrors.note
+
+    def noting(self: InternalErrors, where: Where, error: Exception, **context: object) -> None:
+        caught.append((where, error))
+        note(self, where, error, **context)
+
+    monkeypatch.setattr(InternalErrors, "note", noting)
+    yield
+    assert are_expected or not caught, "an error boundary caught something"

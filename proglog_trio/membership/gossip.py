@@ -25,7 +25,9 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
+from ..accepting import accept_streams
 from ..errors import AddressUnavailable
+from ..internal_errors import InternalErrors, Where
 from .key_manager import KeyManager
 from .profile import GossipProfile
 from .serf.serf import CoreEvent, Serf
@@ -108,6 +110,7 @@ class Gossip:
         codec: how messages stand on streams.
         keyring: what encrypts now; None: nothing does.
         keys: changes the keyring; None: there is none.
+        errors: where unforeseen errors of packets, streams, exchanges and timers are counted.
     """
 
     config: GossipConfig
@@ -118,14 +121,17 @@ class Gossip:
     _udp: socket.socket
     _listener: trio.SocketListener
     keyring: Keyring | None
+    errors: InternalErrors = field(factory=InternalErrors)
     keys: KeyManager | None = field(init=False)
     _rescheduled: trio.Event = field(factory=trio.Event)
     _armed: float = math.inf
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
+    _served: dict[trio.CancelScope, None] = field(factory=dict)
     _nursery: trio.Nursery | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.keys = None if self.keyring is None else KeyManager(self, self.config.keyring_file)
+        self.core.use_boundaries(self.errors.boundary)
+        self.keys = None if self.keyring is None else KeyManager(self, self.config.keyring_file, self.errors)
 
     @classmethod
     async def bind(
@@ -134,6 +140,7 @@ class Gossip:
         tags: Mapping[str, str],
         emit: Callable[[CoreEvent], None],
         rng: random.Random,
+        errors: InternalErrors | None = None,
     ) -> Gossip:
         """Take the sockets; nothing is sent or answered before run.
 
@@ -142,6 +149,7 @@ class Gossip:
             tags: what to tell of this node.
             emit: called with each event of the core.
             rng: the core's randomness.
+            errors: see Gossip.
 
         Raises:
             AddressUnavailable: nobody can listen there, or another process does.
@@ -163,7 +171,8 @@ class Gossip:
                 overhead_bytes=packet_overhead(keyring=config.keyring, label=config.label),
             )
             codec = StreamCodec(config.keyring, config.label)
-            gossip = cls(config, endpoint, core, GossipCounters(), codec, udp, listener, config.keyring)
+            errors = errors if errors is not None else InternalErrors()
+            gossip = cls(config, endpoint, core, GossipCounters(), codec, udp, listener, config.keyring, errors)
             on_failure.pop_all()
             return gossip
 
@@ -174,7 +183,7 @@ class Gossip:
                 self._nursery = nursery
                 nursery.start_soon(self._receive_packets)
                 nursery.start_soon(self._keep_time)
-                nursery.start_soon(self._accept)
+                nursery.start_soon(accept_streams, self._listener, self._serve_stream, self.errors, Where.GOSSIP_STREAM)
                 if self.keys is not None:
                     nursery.start_soon(self.keys.run)
                 self.core.swim.advance(trio.current_time())
@@ -210,8 +219,10 @@ class Gossip:
         """Do what the core wants done."""
         effects = self.core.swim.effects
         wanted, effects[:] = list(effects), []
+        boundary = self.errors.boundary(Where.GOSSIP_SEND)
         for effect in wanted:
-            self._do(effect)
+            with boundary:
+                self._do(effect)
         deadline = self.core.swim.next_deadline
         if deadline is not None and deadline < self._armed:
             self._rescheduled.set()
@@ -244,11 +255,15 @@ class Gossip:
         self, key: tuple[Endpoint, str], exchange: Callable[..., object], *arguments: object
     ) -> None:
         self.counters.exchanges += 1
+        boundary = self.errors.boundary(Where.GOSSIP_EXCHANGE, target=str(key[0]))
         try:
-            await exchange(*arguments)  # type: ignore[misc]  # both exchanges are coroutine functions
-        except ExchangeFailed as error:
-            self.counters.exchanges_failed += 1
-            _logger.debug("an exchange failed", reason=str(error))
+            with boundary:
+                try:
+                    await exchange(*arguments)  # type: ignore[misc]  # both exchanges are coroutine functions
+                except ExchangeFailed as error:
+                    self.counters.exchanges_failed += 1
+                    _logger.debug("an exchange failed", reason=str(error))
+            self.counters.exchanges_failed += boundary.failed
         finally:
             self._exchanges.discard(key)
 
@@ -300,14 +315,16 @@ class Gossip:
     # -- time and packets ----------------------------------------------------------------------------------------------
 
     async def _keep_time(self) -> None:
+        turns = self.errors.turns(Where.GOSSIP_TIMER)
         while True:
-            deadline = self.core.swim.next_deadline
-            self._armed = math.inf if deadline is None else deadline
-            self._rescheduled = trio.Event()
-            with trio.CancelScope(deadline=self._armed):
-                await self._rescheduled.wait()
-            self.core.swim.advance(trio.current_time())
-            self.flush()
+            async with turns:
+                deadline = self.core.swim.next_deadline
+                self._armed = math.inf if deadline is None else deadline
+                self._rescheduled = trio.Event()
+                with trio.CancelScope(deadline=self._armed):
+                    await self._rescheduled.wait()
+                self.core.swim.advance(trio.current_time())
+                self.flush()
 
     def _send_packet(self, target: Endpoint, packet: bytes) -> None:
         try:
@@ -321,20 +338,29 @@ class Gossip:
             self.counters.bytes_sent += len(packet)
 
     async def _receive_packets(self) -> None:
+        turns = self.errors.turns(Where.GOSSIP_PACKET)
         while True:
-            await trio.lowlevel.wait_readable(self._udp)
-            self.core.swim.advance(trio.current_time())
-            for _ in range(PACKETS_PER_WAKEUP):
+            async with turns:
+                await trio.lowlevel.wait_readable(self._udp)
+                self.core.swim.advance(trio.current_time())
                 try:
-                    data, source = self._udp.recvfrom(LARGEST_DATAGRAM_BYTES)
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    # What earlier packets met on their way (ICMP); the socket itself is fine.
-                    _logger.debug("the network refused a packet", reason=str(error))
-                    continue
+                    self._receive_waiting()
+                finally:
+                    self.flush()
+
+    def _receive_waiting(self) -> None:
+        """Take the packets that have arrived, up to a number."""
+        for _ in range(PACKETS_PER_WAKEUP):
+            try:
+                data, source = self._udp.recvfrom(LARGEST_DATAGRAM_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                # What earlier packets met on their way (ICMP); the socket itself is fine.
+                _logger.debug("the network refused a packet", reason=str(error))
+                continue
+            with self.errors.boundary(Where.GOSSIP_PACKET, source=source[0]):
                 self._take_packet(data, source)
-            self.flush()
 
     def _take_packet(self, data: bytes, source: tuple[str, int]) -> None:
         self.counters.packets_received += 1
@@ -351,30 +377,25 @@ class Gossip:
 
     # -- streams of others ---------------------------------------------------------------------------------------------
 
-    async def _accept(self) -> None:
-        served: dict[trio.CancelScope, None] = {}
-
-        async def serve(stream: trio.SocketStream) -> None:
-            # For one more than there may be, the oldest goes: an exchange that is meant takes milliseconds.
-            while len(served) >= MOST_STREAMS:
-                oldest = next(iter(served))
-                del served[oldest]
-                oldest.cancel()
-            try:
-                with trio.move_on_after(self.config.profile.stream_timeout) as scope:
-                    served[scope] = None
-                    async with stream:
-                        await self._serve(stream)
-                if scope.cancelled_caught:
-                    self.counters.streams_refused += 1
-                    _logger.debug("a stream was refused", reason="it took too long")
-            except (DecodingError, OSError, trio.BrokenResourceError) as error:
+    async def _serve_stream(self, stream: trio.SocketStream) -> None:
+        # For one more than there may be, the oldest goes: an exchange that is meant takes milliseconds.
+        while len(self._served) >= MOST_STREAMS:
+            oldest = next(iter(self._served))
+            del self._served[oldest]
+            oldest.cancel()
+        try:
+            with trio.move_on_after(self.config.profile.stream_timeout) as scope:
+                self._served[scope] = None
+                async with stream:
+                    await self._serve(stream)
+            if scope.cancelled_caught:
                 self.counters.streams_refused += 1
-                _logger.debug("a stream was refused", reason=str(error))
-            finally:
-                served.pop(scope, None)
-
-        await trio.serve_listeners(serve, [self._listener])
+                _logger.debug("a stream was refused", reason="it took too long")
+        except (DecodingError, OSError, trio.BrokenResourceError) as error:
+            self.counters.streams_refused += 1
+            _logger.debug("a stream was refused", reason=str(error))
+        finally:
+            self._served.pop(scope, None)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         message = await self.codec.receive(stream, from_dialler=True)
@@ -409,7 +430,7 @@ async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketLi
     for _ in range(BIND_ATTEMPTS if config.bind_port == 0 else 1):
         try:
             listeners = await trio.open_tcp_listeners(config.bind_port, host=config.bind_host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port}: {error}") from None
         for listener in listeners[1:]:
             # A name may stand for several addresses; the first is what this node is known by.
@@ -436,8 +457,8 @@ async def _advertised(config: GossipConfig, bound: tuple[str, int], family: int)
     if config.advertise_host is not None:
         try:
             found = await trio.socket.getaddrinfo(config.advertise_host, None, family=family, type=socket.SOCK_STREAM)
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ValueError(
                 f"the address to advertise, {config.advertise_host}, cannot be looked up: {reason}"
             ) from None

@@ -18,6 +18,7 @@ import trio
 from attrs import define, field
 
 from ..errors import ProglogError
+from ..internal_errors import InternalErrors, Where
 from .keyring_file import KeyringFileError, save_keyring_file
 from .serf.asking import TooManyQueries
 from .serf.keys import (
@@ -101,10 +102,12 @@ class KeyManager:
     Attributes:
         gossip: what uses the keyring.
         file: where it is written; None: nowhere, and changes are lost with the process.
+        errors: where an operation that fails unexpectedly is counted.
     """
 
     gossip: HasKeyring
     file: Path | None
+    errors: InternalErrors = field(factory=InternalErrors)
     _send: trio.MemorySendChannel[KeyQuestion] = field(init=False)
     _receive: trio.MemoryReceiveChannel[KeyQuestion] = field(init=False)
 
@@ -120,10 +123,16 @@ class KeyManager:
 
     async def run(self) -> None:
         """Do what key queries ask for, until cancelled."""
-        core = self.gossip.core
         async for question in self._receive:
-            answer = await self._do(question)
-            self.gossip.act(lambda query=question.query, payload=answer: core.querying.answer_key_query(query, payload))  # type: ignore[misc]  # bound at once
+            answer = refusal("internal error")
+            with self.errors.boundary(Where.GOSSIP_KEYS, operation=question.operation.value):
+                answer = await self._do(question)
+            with self.errors.boundary(Where.GOSSIP_KEYS, operation=question.operation.value):
+                self._answer(question, answer)
+
+    def _answer(self, question: KeyQuestion, answer: bytes) -> None:
+        querying = self.gossip.core.querying
+        self.gossip.act(lambda: querying.answer_key_query(question.query, answer))
 
     async def _do(self, question: KeyQuestion) -> bytes:
         keyring = self.gossip.keyring

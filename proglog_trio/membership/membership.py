@@ -10,6 +10,7 @@ Membership.run
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,8 +23,9 @@ from attrs import define, field
 
 from ..address import Address
 from ..errors import NameTaken, ProglogError
+from ..internal_errors import InternalErrors, Where
 from .gossip import Gossip, GossipConfig
-from .serf.member import Member, MemberEvent, MemberEventKind
+from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from .serf.members import together
 from .serf.serf import Conflict, CoreEvent, HasLeft
 from .streams import ExchangeFailed
@@ -36,6 +38,8 @@ MOST_WAITING_EVENTS = 1024
 FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 15.0
 HANDLER_CLOSE_SECONDS = 5.0
+FIRST_HANDLER_RETRY_SECONDS = 1.0
+LONGEST_HANDLER_RETRY_SECONDS = 60.0
 MOST_LOOKS = 16
 """Start addresses that are looked at, at the same time."""
 
@@ -54,7 +58,10 @@ class Handler(Protocol):
     """Told of peers: members other than this node that say where they take RPCs."""
 
     async def join(self, name: str, addr: str) -> None:
-        """A peer is there. Not called again for this name before leave was."""
+        """A peer is there. Not called again for this name before leave was.
+
+        When it raises, leave and join are called again after a while, for as long as the peer is there.
+        """
 
     async def leave(self, name: str) -> None:
         """A peer has left, has failed, or is now at another address (then join follows)."""
@@ -66,6 +73,14 @@ class _Told:
 
     address: str | None = None
     went: bool = False
+
+
+@define
+class _Retry:
+    """A peer whose join failed: when it is tried again, and how long that took to come."""
+
+    at: float
+    wait: float
 
 
 @define(eq=False)
@@ -113,8 +128,15 @@ class Membership:
     _news: trio.Event = field(factory=trio.Event)
     _peer_news: trio.Event = field(factory=trio.Event)
     _left: trio.Event = field(factory=trio.Event)
+    _retries: dict[str, _Retry] = field(factory=dict)
+    _is_unsure: bool = False
     conflicts: int = 0
     handler_failures: int = 0
+
+    @property
+    def errors(self) -> InternalErrors:
+        """Where unforeseen errors are counted."""
+        return self.gossip.errors
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
@@ -160,7 +182,16 @@ class Membership:
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def emit(self, event: CoreEvent) -> None:
-        """Take an event of the core; called while it works."""
+        """Take an event of the core; called while it works, and never raises an Exception."""
+        boundary = self.errors.boundary(Where.GOSSIP_NEWS)
+        with boundary:
+            self._emit(event)
+        if boundary.failed:
+            # What the handler was to be told is found out by looking at everybody.
+            self._is_unsure = True
+            self._peer_news.set()
+
+    def _emit(self, event: CoreEvent) -> None:
         match event:
             case MemberEvent():
                 self._waiting.append(event)
@@ -193,40 +224,83 @@ class Membership:
         elif kind is not MemberEventKind.REAP:
             pending.address, pending.went = None, True
 
+    def _look_at_everybody(self) -> None:
+        """Note what the handler must be told of all peers, whatever it was told."""
+        members = self.members()
+        for member in members:
+            is_there = member.status in (MemberStatus.ALIVE, MemberStatus.LEAVING)
+            self._note(member, MemberEventKind.UPDATE if is_there else MemberEventKind.FAILED)
+        for name in self._told.keys() - {member.name for member in members}:
+            self._dirty[name] = _Told(None, went=True)
+        self._is_unsure = False
+
     async def _tell_all_subscribers(self) -> None:
         """Tell subscribers what is new; what came since they were last told comes together."""
+        turns = self.errors.turns(Where.MEMBERSHIP_SUBSCRIBER)
         while True:
-            await self._news.wait()
-            self._news = trio.Event()
-            waiting, self._waiting = self._waiting, []
-            self._tell_subscribers(waiting)
+            async with turns:
+                await self._news.wait()
+                self._news = trio.Event()
+                waiting, self._waiting = self._waiting, []
+                self._tell_subscribers(waiting)
 
     async def _tell_of_peers(self) -> None:
         """Tell the handler of peers; in a task of its own, since it may take its time."""
+        turns = self.errors.turns(Where.MEMBERSHIP_HANDLER)
         try:
             while True:
-                await self._peer_news.wait()
-                self._peer_news = trio.Event()
-                while self._dirty:
-                    name = next(iter(self._dirty))
-                    await self._tell_handler(name, self._dirty.pop(name))
+                async with turns:
+                    with trio.CancelScope(deadline=min((each.at for each in self._retries.values()), default=math.inf)):
+                        await self._peer_news.wait()
+                    self._peer_news = trio.Event()
+                    if self._is_unsure:
+                        self._look_at_everybody()
+                    self._note_retries()
+                    while self._dirty:
+                        name = next(iter(self._dirty))
+                        await self._tell_handler(name, self._dirty.pop(name))
         finally:
             with trio.move_on_after(HANDLER_CLOSE_SECONDS, shield=True):
                 for name in list(self._told):
                     await self._tell_handler(name, _Told())
 
+    def _note_retries(self) -> None:
+        now = trio.current_time()
+        for name in [name for name, retry in self._retries.items() if retry.at <= now]:
+            if name in self._told:
+                # What is known by now of the peer counts, where there is news of it.
+                self._dirty.setdefault(name, _Told(self._told[name])).went = True
+            else:
+                del self._retries[name]
+
     def _tell_subscribers(self, events: Sequence[MemberEvent]) -> None:
-        for event in together(events):
-            _logger.info("members", happened=event.kind.value, names=[member.name for member in event.members])
+        boundary = self.errors.boundary(Where.MEMBERSHIP_SUBSCRIBER)
+        with boundary:
+            for event in together(events):
+                _logger.info("members", happened=event.kind.value, names=[member.name for member in event.members])
+                for subscription in list(self._subscriptions):
+                    self._tell_subscriber(subscription, event)
+        if boundary.failed:
             for subscription in list(self._subscriptions):
-                try:
-                    subscription.send.send_nowait(event)
-                except trio.WouldBlock:
-                    subscription.missed = True
-                    subscription.send.close()
-                    self._subscriptions.discard(subscription)
-                except trio.BrokenResourceError:
-                    self._subscriptions.discard(subscription)
+                self._miss(subscription)
+
+    def _tell_subscriber(self, subscription: _Subscription, event: MemberEvent) -> None:
+        boundary = self.errors.boundary(Where.MEMBERSHIP_SUBSCRIBER)
+        with boundary:
+            try:
+                subscription.send.send_nowait(event)
+            except trio.WouldBlock:
+                self._miss(subscription)
+            except trio.BrokenResourceError:
+                self._subscriptions.discard(subscription)
+        if boundary.failed:
+            self._miss(subscription)
+
+    def _miss(self, subscription: _Subscription) -> None:
+        """End a subscription that was not told of everything, and have it say so."""
+        subscription.missed = True
+        self._subscriptions.discard(subscription)
+        subscription.send.close()
 
     async def _tell_handler(self, name: str, pending: _Told) -> None:
         if self._handler is None:
@@ -238,14 +312,27 @@ class Membership:
             known = None
         if known is None and pending.address is not None:
             self._told[name] = pending.address
-            await self._call("join", name, pending.address, partial(self._handler.join, name, pending.address))
+            if await self._call("join", name, pending.address, partial(self._handler.join, name, pending.address)):
+                self._retries.pop(name, None)
+            else:
+                self._retry_later(name)
+        if name not in self._told:
+            self._retries.pop(name, None)
 
-    async def _call(self, what: str, name: str, address: str, call: Callable[[], Awaitable[None]]) -> None:
-        try:
+    def _retry_later(self, name: str) -> None:
+        before = self._retries.get(name)
+        wait = FIRST_HANDLER_RETRY_SECONDS
+        if before is not None:
+            wait = min(before.wait * 2, LONGEST_HANDLER_RETRY_SECONDS)
+        self._retries[name] = _Retry(trio.current_time() + wait, wait)
+
+    async def _call(self, what: str, name: str, address: str, call: Callable[[], Awaitable[None]]) -> bool:
+        """Call the handler; tell whether it did not raise."""
+        boundary = self.errors.boundary(Where.MEMBERSHIP_HANDLER, call=what, name=name, rpc_addr=address)
+        with boundary:
             await call()
-        except Exception as error:
-            self.handler_failures += 1
-            _logger.exception(f"the handler's {what} failed", name=name, rpc_addr=address, reason=str(error))
+        self.handler_failures += boundary.failed
+        return not boundary.failed
 
     # -- joining and leaving -------------------------------------------------------------------------------------------
 
@@ -272,11 +359,9 @@ class Membership:
 
                 async def keep_joining() -> None:
                     nonlocal taken
-                    try:
-                        await self._keep_joining(start_addresses)
-                    except NameTaken as error:
+                    taken = await self._keep_joining(start_addresses)
+                    if taken is not None:
                         # Raised below, by itself and not in a group.
-                        taken = error
                         nursery.cancel_scope.cancel()
 
                 nursery.start_soon(self._tell_all_subscribers)
@@ -303,12 +388,16 @@ class Membership:
         for endpoint in endpoints:
             if endpoint == self.gossip.endpoint:
                 continue  # One name may stand for all members, this node among them.
-            try:
-                await self.gossip.exchange(endpoint, join=True)
-            except ExchangeFailed as error:
-                problems.append(str(error))
-            else:
-                joined += 1
+            boundary = self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
+            with boundary:
+                try:
+                    await self.gossip.exchange(endpoint, join=True)
+                except ExchangeFailed as error:
+                    problems.append(str(error))
+                else:
+                    joined += 1
+            if boundary.failed:
+                problems.append(f"{endpoint}: internal error")
         if not joined:
             raise JoinFailed(f"no member answered: {'; '.join(problems) or 'there is no address to try'}")
         self.gossip.act(self.gossip.core.announce_join)
@@ -342,10 +431,11 @@ class Membership:
 
         async def look(endpoint: Endpoint) -> None:
             async with limiter:
-                try:
-                    answers.append(await self.gossip.look(endpoint))
-                except ExchangeFailed as error:
-                    problems.append(str(error))
+                with self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint)):
+                    try:
+                        answers.append(await self.gossip.look(endpoint))
+                    except ExchangeFailed as error:
+                        problems.append(str(error))
 
         # All of them: members forget a failed one at different times; those that have not yet would refuse this one.
         async with trio.open_nursery() as nursery:
@@ -381,14 +471,20 @@ class Membership:
         _logger.info("joined the cluster", through=count)
         return True
 
-    async def _keep_joining(self, addresses: Sequence[Address]) -> None:
+    async def _keep_joining(self, addresses: Sequence[Address]) -> NameTaken | None:
+        """Try until this node has joined; or return that it cannot, since its name is taken."""
         wait = FIRST_RETRY_SECONDS
+        turns = self.errors.turns(Where.MEMBERSHIP_JOIN)
         while True:
-            await trio.sleep(wait * self._rng.uniform(0.5, 1.0))
-            joinable = await self._first_look(addresses)
-            if await self._try_to_join(joinable):
-                return
-            wait = min(wait * 2, LONGEST_RETRY_SECONDS)
+            async with turns:
+                await trio.sleep(wait * self._rng.uniform(0.5, 1.0))
+                try:
+                    joinable = await self._first_look(addresses)
+                except NameTaken as error:
+                    return error
+                if await self._try_to_join(joinable):
+                    return None
+                wait = min(wait * 2, LONGEST_RETRY_SECONDS)
 
 
 async def _resolve(addresses: Sequence[Address]) -> tuple[list[Endpoint], list[str]]:
@@ -398,8 +494,9 @@ async def _resolve(addresses: Sequence[Address]) -> tuple[list[Endpoint], list[s
     for address in addresses:
         try:
             found = await trio.socket.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
-        except OSError as error:
-            problems.append(f"{address}: {error.strerror or error}")
+        except (OSError, UnicodeError) as error:
+            # A name that is none (a label of more than 63 characters, say) is a UnicodeError.
+            problems.append(f"{address}: {getattr(error, 'strerror', None) or error}")
             continue
         for *_, socket_address in found:
             endpoints[Endpoint.of(str(socket_address[0]).partition("%")[0], int(socket_address[1]))] = None
@@ -412,6 +509,7 @@ async def bind_membership(
     *,
     handler: Handler | None = None,
     rng: random.Random | None = None,
+    errors: InternalErrors | None = None,
 ) -> Membership:
     """Take a member's sockets and return it; it does nothing before `run`.
 
@@ -420,13 +518,14 @@ async def bind_membership(
         tags: what is told of this node; `rpc_addr` makes it a peer to others.
         handler: told of peers.
         rng: decides whom to probe and gossip to; None: the system's own randomness.
+        errors: where unforeseen errors are counted.
 
     Raises:
         AddressUnavailable, ValueError: see Gossip.bind.
     """
     rng = rng if rng is not None else random.SystemRandom()
     waiting: list[CoreEvent] = []
-    gossip = await Gossip.bind(config, tags, waiting.append, rng)
+    gossip = await Gossip.bind(config, tags, waiting.append, rng, errors)
     membership = Membership(gossip, handler, rng)
     gossip.core.emit = gossip.core.members.emit = membership.emit
     return membership

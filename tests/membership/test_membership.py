@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import trio
 from attrs import define, evolve, field
+from trio.testing import MockClock
 
 from proglog_trio.address import Address
 from proglog_trio.errors import NameTaken
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import (
     MOST_WAITING_EVENTS,
@@ -430,7 +432,7 @@ class Raising(Peers):
 
 
 async def test_a_handler_that_raises_is_logged_and_told_on(
-    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, internal_errors: list[tuple[Where, Exception]]
 ) -> None:
     raising = Raising()
     membership = await running(nursery, raising)
@@ -442,11 +444,73 @@ async def test_a_handler_that_raises_is_logged_and_told_on(
     assert raising.told == [("join", "x", "x:1"), ("leave", "x"), ("join", "y", "y:1")]
     assert membership.handler_failures == 3
     logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(logged) == 3
-    assert "join failed" in logged[0]
-    for words in ("name='x'", "rpc_addr='x:1'", "no way to get there"):
+    assert [where for where, _ in internal_errors] == [Where.MEMBERSHIP_HANDLER] * 3
+    assert len(logged) == 2  # the second join fails like the first
+    for words in ("call='join'", "name='x'", "rpc_addr='x:1'", "no way to get there"):
         assert words in logged[0]
-    assert "leave failed" in logged[1]
-    for words in ("name='x'", "rpc_addr='x:1'", "what peer?"):
+    for words in ("call='leave'", "name='x'", "rpc_addr='x:1'", "what peer?"):
         assert words in logged[1]
     assert [member.name for member in membership.members()] == ["me"]  # the others were invented
+
+
+@define
+class Failing(Peers):
+    """A handler whose joins fail so many times."""
+
+    failures: int = 0
+
+    async def join(self, name: str, addr: str) -> None:
+        await super().join(name, addr)
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("not now")
+
+
+async def test_a_join_that_failed_is_tried_again_until_it_does_not(
+    nursery: trio.Nursery, autojump_clock: MockClock, internal_errors: list[tuple[Where, Exception]]
+) -> None:
+    failing = Failing(failures=3)
+    membership = await running(nursery, failing)
+    membership.emit(event_of(JOIN, "x", "x:1"))
+    await trio.sleep(30)
+    assert failing.of("x") == [("join", "x", "x:1"), ("leave", "x")] * 3 + [("join", "x", "x:1")]
+    assert len(internal_errors) == 3
+
+
+async def test_a_join_that_failed_is_not_tried_again_for_one_who_left(
+    nursery: trio.Nursery, autojump_clock: MockClock, internal_errors: list[tuple[Where, Exception]]
+) -> None:
+    failing = Failing(failures=1)
+    membership = await running(nursery, failing)
+    membership.emit(event_of(JOIN, "x", "x:1"))
+    await trio.testing.wait_all_tasks_blocked()
+    membership.emit(event_of(FAILED, "x", "x:1"))
+    await trio.sleep(30)
+    assert failing.of("x") == [("join", "x", "x:1"), ("leave", "x")]
+    assert len(internal_errors) == 1
+
+
+async def test_news_that_failed_is_found_out_by_looking_at_everybody(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, internal_errors: list[tuple[Where, Exception]]
+) -> None:
+    peers = Peers()
+    membership = await running(nursery, peers)
+    membership.emit(event_of(JOIN, "gone", "gone:1"))
+    await trio.testing.wait_all_tasks_blocked()
+    note, fails = Membership._note, True
+
+    def failing(self: Membership, member: Member, kind: MemberEventKind) -> None:
+        nonlocal fails
+        if fails:
+            fails = False
+            raise RuntimeError("unforeseen")
+        note(self, member, kind)
+
+    monkeypatch.setattr(Membership, "_note", failing)
+    members = [Member("x", "10.0.0.1", 1, {"rpc_addr": "x:1"}, MemberStatus.ALIVE)]
+    monkeypatch.setattr(Membership, "members", lambda _self: members)
+    membership.emit(event_of(JOIN, "x", "x:1"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert peers.of("x") == [("join", "x", "x:1")]
+    assert peers.of("gone") == [("join", "gone", "gone:1"), ("leave", "gone")]
+    assert [where for where, _ in internal_errors] == [Where.GOSSIP_NEWS]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
 
+from ...internal_errors import Boundaries, Where
 from ..profile import GossipProfile
 from ..swim.broadcasts import BroadcastQueue
 from ..swim.effects import (
@@ -111,6 +112,7 @@ class Serf:
         vivaldi: where this node is in the network, for those who estimate round-trip times.
         refused: counts of what was not taken.
         querying: queries of others, and this node's own.
+        disagreements: how often SWIM and the members had come to differ about who is there, which only an error brings.
     """
 
     swim: Swim
@@ -121,6 +123,7 @@ class Serf:
     query_clock: LamportClock = field(factory=LamportClock)
     stage: Stage = Stage.ALIVE
     refused: Refused = field(factory=Refused)
+    disagreements: int = 0
     vivaldi: Vivaldi = field(init=False)
     querying: Querying = field(init=False)
     _intents: BroadcastQueue = field(init=False)
@@ -171,6 +174,11 @@ class Serf:
         holder.append(serf)
         return serf
 
+    def use_boundaries(self, boundaries: Boundaries) -> None:
+        """Have everything that this core does run in boundaries: each timer, message and piece of news in its own."""
+        self.swim.boundaries = boundaries
+        self.swim.rules.timers.boundary = lambda: boundaries(Where.GOSSIP_TIMER)
+
     # -- this node -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -212,6 +220,8 @@ class Serf:
         profile = self.swim.rules.profile
         time = self.clock.tick()
         self.members.leave_intent(self.name, time, self.now, prune=False)
+        # Whatever fails on the way, those who wait for the end of it do not wait for ever.
+        self.swim.rules.timers.after(2 * profile.broadcast_timeout + profile.leave_propagation, self._has_left)
         leave_swim = self._once(self._leave_swim)
         if not self._others_there():
             leave_swim()
@@ -268,7 +278,12 @@ class Serf:
     # -- what arrives --------------------------------------------------------------------------------------------------
 
     def notified(self, notification: Notification) -> None:
-        """Take SWIM's news."""
+        """Take SWIM's news; what fails here does not keep SWIM from finishing what it is about."""
+        is_message = isinstance(notification, UserMessageReceived)
+        with self.swim.boundaries(Where.GOSSIP_MESSAGE if is_message else Where.GOSSIP_NEWS):
+            self._notified(notification)
+
+    def _notified(self, notification: Notification) -> None:
         nodes = self.swim.rules.nodes
         match notification:
             case Seen(name):
@@ -410,34 +425,63 @@ class Serf:
         for name in state.left_members:
             # Agents take a time one higher, which they make up: it can be the time of an intent that somebody really
             # had, and with each exchange between two who say left it grows.
-            time = state.status_ltimes.get(name, 0)
-            if name == self.name:
-                self._take_leave(Leave(ltime=time, node=name, prune=False))
-            else:
-                self.clock.witness(time)
-                self.members.left_elsewhere(name, time, self.now)
+            self._left_elsewhere(name, state.status_ltimes.get(name, 0))
         for name, time in state.status_ltimes.items():
             if name not in left:
-                self.clock.witness(time)
-                if self.members.join_intent(name, time, self.now) and name == self.name and self.stage is Stage.ALIVE:
-                    # Newer than what this node said of itself: somebody has learned of an earlier life's leave, and
-                    # thinks that this one is leaving.
-                    self.announce_join()
+                self._joined_elsewhere(name, time)
         if joining:
             self._recent_events.lowest = max(self._recent_events.lowest, state.event_ltime)
         for events in state.events:
             if events is not None:
                 for event in events.events:
-                    self._take_event(events.ltime, event.name, event.payload)
+                    with self.swim.boundaries(Where.GOSSIP_MESSAGE):
+                        self._take_event(events.ltime, event.name, event.payload)
+
+    def _left_elsewhere(self, name: str, time: int) -> None:
+        with self.swim.boundaries(Where.GOSSIP_MESSAGE):
+            if name == self.name:
+                self._take_leave(Leave(ltime=time, node=name, prune=False))
+            else:
+                self.clock.witness(time)
+                self.members.left_elsewhere(name, time, self.now)
+
+    def _joined_elsewhere(self, name: str, time: int) -> None:
+        with self.swim.boundaries(Where.GOSSIP_MESSAGE):
+            self.clock.witness(time)
+            if self.members.join_intent(name, time, self.now) and name == self.name and self.stage is Stage.ALIVE:
+                # Newer than what this node said of itself: somebody has learned of an earlier life's leave, and
+                # thinks that this one is leaving.
+                self.announce_join()
 
     # -- the passing of time -------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
         self.swim.rules.timers.after(self.swim.rules.profile.reap_interval, self._reap)
-        self.members.reap(self.now)
+        boundary = self.swim.boundaries(Where.GOSSIP_TIMER)
+        with boundary:
+            self.agree()
+        with boundary:
+            self.members.reap(self.now)
         for member in self.members.with_status(MemberStatus.LEAVING):
             if member.name != self.name and self.swim.rules.nodes[member.name].status is NodeStatus.ALIVE:
                 self.members.stayed(member.name, self.now)
+
+    def agree(self) -> None:
+        """Have the members agree with SWIM again about who is there, should an error have come between the two."""
+        nodes, members = self.swim.rules.nodes, self.members
+        there = {member.name for member in members.with_status(MemberStatus.ALIVE, MemberStatus.LEAVING)}
+        for node in list(nodes.values()):
+            if node.is_gone == (node.name in there):
+                self.disagreements += 1
+                with self.swim.boundaries(Where.GOSSIP_NEWS):
+                    if node.is_gone:
+                        members.gone(node.name, self.now, left=node.status is NodeStatus.LEFT)
+                    else:
+                        members.seen(node)
+        for name in there - nodes.keys():
+            self.disagreements += 1
+            with self.swim.boundaries(Where.GOSSIP_NEWS):
+                members.gone(name, self.now, left=False)
 
     def _reconnect(self) -> None:
         """Try one failed member again, the more likely the more have failed."""

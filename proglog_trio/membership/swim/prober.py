@@ -68,6 +68,7 @@ class Prober:
     send: Callable[[Endpoint, bytes], None]
     ack_payload: Callable[[], bytes] = bytes
     _probe: _Probe | None = None
+    _following: Timer | None = None
     _relayed: dict[int, _Relayed] = field(factory=dict)
     _next_index: int = 0
     _sequence_number: int = 0
@@ -78,15 +79,22 @@ class Prober:
         timers.after(self.rules.rng.random() * self.rules.profile.probe_interval, self._tick)
 
     def _tick(self) -> None:
+        # Before anything that may fail: whatever becomes of this probe, there is a next one.
+        self._schedule(self.rules.timers.now)
         node = self._next_node()
-        began = self.rules.timers.now
-        if node is None:
-            self._schedule(began)
-            return
-        self._begin(node)
+        if node is not None:
+            self._begin(node)
+            self._unschedule()
 
     def _schedule(self, began: float) -> None:
-        self.rules.timers.set(began + self.rules.profile.probe_interval, self._tick)
+        """Probe next an interval after this probe began; never is there more than one that is next."""
+        self._unschedule()
+        self._following = self.rules.timers.set(began + self.rules.profile.probe_interval, self._tick)
+
+    def _unschedule(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
 
     def _next_node(self) -> Node | None:
         """Return the next member in the round that is to be probed; a new round is in a new order."""
@@ -193,9 +201,10 @@ class Prober:
         probe = self._probe
         if probe is not None and message.seq_no == probe.sequence_number:
             took = self.rules.timers.now - probe.began
+            # First: that it answers must count even if the rest of its answer cannot be taken.
+            self._succeed(probe)
             if took < self.rules.profile.probe_timeout:
                 self.rules.notify(RoundTrip(probe.node.name, took, message.payload))
-            self._succeed(probe)
             return
         relayed = self._relayed.pop(message.seq_no, None)
         if relayed is not None:

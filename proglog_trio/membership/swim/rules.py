@@ -180,8 +180,9 @@ class Rules:
                 self.broadcasts.add(encode_message(news), news.node)
                 self._set_suspicion_timer(node, running.suspicion)
             return
-        if node.status is not NodeStatus.ALIVE:
+        if node.is_gone:
             return
+        # One that is suspected without a timer, since something failed before that was set, is suspected anew.
         if node is self.me:
             self._refute(news.incarnation)
             return
@@ -238,11 +239,11 @@ class Rules:
     def _declare(
         self, news: Dead, node: Node, cause: Cause, reason: str, finished: Callable[[], None] | None = None
     ) -> None:
-        self.broadcasts.add(encode_message(news), news.node, finished)
         left = news.from_node == news.node
         node.incarnation = news.incarnation
         self._change(node, NodeStatus.LEFT if left else NodeStatus.DEAD, cause, reason)
         self.notify(Gone(news.node, left))
+        self.broadcasts.add(encode_message(news), news.node, finished)
 
     def leave(self, finished: Callable[[], None]) -> None:
         """Say that this node leaves; finished is called when everybody was told, as far as gossip tells."""

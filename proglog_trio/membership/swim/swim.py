@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
 
+from ...internal_errors import Boundaries, Where, no_boundary
 from ..profile import GossipProfile
 from ..wire import (
     Ack,
@@ -63,6 +64,7 @@ class Swim:
         queues: the layer above has broadcasts of its own here, sent after SWIM's, in this order.
         overhead_bytes: what encryption and label take of each packet.
         effects: what is to be done; whoever does it empties it.
+        boundaries: what each message and each piece of news is taken in, so that one that fails is the only one.
     """
 
     rules: Rules
@@ -70,6 +72,7 @@ class Swim:
     queues: list[BroadcastQueue]
     effects: list[Effect]
     overhead_bytes: int = 0
+    boundaries: Boundaries = no_boundary
 
     @classmethod
     def make(
@@ -189,25 +192,30 @@ class Swim:
 
     def receive(self, messages: Iterable[Message], source: Endpoint) -> None:
         """Take the messages of a packet."""
-        rules, prober = self.rules, self.prober
+        boundary = self.boundaries(Where.GOSSIP_MESSAGE)
         for message in messages:
-            match message:
-                case Ping():
-                    prober.ping(message, source)
-                case IndirectPing():
-                    prober.indirect_ping(message, source)
-                case Ack():
-                    prober.ack(message)
-                case Nack():
-                    prober.nack(message)
-                case Suspect():
-                    rules.suspect(message)
-                case Alive():
-                    rules.alive(message)
-                case Dead():
-                    rules.dead(message)
-                case UserMessage():
-                    rules.notify(UserMessageReceived(message.payload, source))
+            with boundary:
+                self._receive(message, source)
+
+    def _receive(self, message: Message, source: Endpoint) -> None:
+        rules, prober = self.rules, self.prober
+        match message:
+            case Ping():
+                prober.ping(message, source)
+            case IndirectPing():
+                prober.indirect_ping(message, source)
+            case Ack():
+                prober.ack(message)
+            case Nack():
+                prober.nack(message)
+            case Suspect():
+                rules.suspect(message)
+            case Alive():
+                rules.alive(message)
+            case Dead():
+                rules.dead(message)
+            case UserMessage():
+                rules.notify(UserMessageReceived(message.payload, source))
 
     def local_state(self) -> list[NodeState]:
         """Return what is known of every member, for a push/pull."""
@@ -229,26 +237,30 @@ class Swim:
 
         Of the dead as of the suspect it is only taken that they are suspected, so that one who lives can refute.
         """
-        rules = self.rules
+        boundary = self.boundaries(Where.GOSSIP_MESSAGE)
         for state in states:
-            if not state.addr or not state.name:
-                continue  # It cannot be reached, so it cannot be a member.
-            match state.state:
-                case NodeStateType.ALIVE:
-                    rules.alive(
-                        Alive(
-                            incarnation=state.incarnation,
-                            node=state.name,
-                            addr=state.addr,
-                            port=state.port,
-                            meta=state.meta,
-                            vsn=state.vsn,
-                        )
+            if state.addr and state.name:  # otherwise it cannot be reached, so it cannot be a member
+                with boundary:
+                    self._merge_one(state)
+
+    def _merge_one(self, state: NodeState) -> None:
+        rules = self.rules
+        match state.state:
+            case NodeStateType.ALIVE:
+                rules.alive(
+                    Alive(
+                        incarnation=state.incarnation,
+                        node=state.name,
+                        addr=state.addr,
+                        port=state.port,
+                        meta=state.meta,
+                        vsn=state.vsn,
                     )
-                case NodeStateType.LEFT:
-                    rules.dead(Dead(incarnation=state.incarnation, node=state.name, from_node=state.name))
-                case _:
-                    rules.suspect(Suspect(incarnation=state.incarnation, node=state.name, from_node=rules.me.name))
+                )
+            case NodeStateType.LEFT:
+                rules.dead(Dead(incarnation=state.incarnation, node=state.name, from_node=state.name))
+            case _:
+                rules.suspect(Suspect(incarnation=state.incarnation, node=state.name, from_node=rules.me.name))
 
 
 def _unset(target: Endpoint, message: bytes) -> None:

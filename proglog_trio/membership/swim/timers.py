@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from attrs import define, field
 
@@ -37,9 +38,11 @@ class Timers:
 
     Attributes:
         now: the time, in seconds, as it was last said.
+        boundary: what each action runs in, so that one that fails does not keep the others from running.
     """
 
     now: float = 0.0
+    boundary: Callable[[], AbstractContextManager[object]] = nullcontext
     _heap: list[tuple[float, int, Timer]] = field(factory=list)
     _next_number: int = 0
     _cancelled: int = 0
@@ -82,4 +85,5 @@ class Timers:
             action = timer.action
             timer.action = None
             if action is not None:
-                action()
+                with self.boundary():
+                    action()

@@ -135,6 +135,7 @@ class Cluster:
     def run(self, seconds: float) -> None:
         """Let time pass."""
         self.network.run(self.now + seconds)
+        assert not any(node.core.disagreements for node in self.nodes.values()), "SWIM and the members have differed"
 
     def run_until(self, condition: Callable[[], bool], limit: float, step: float = 0.5) -> float | None:
         """Let time pass until something is so; return how long that took, or None if it was not within the limit."""

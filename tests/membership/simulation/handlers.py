@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from attrs import define, field
 
+from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership
 from proglog_trio.membership.serf.member import MemberEvent
@@ -61,7 +62,7 @@ async def tell(
 ) -> WatchedHandler:
     """Give events to a Membership, with pauses between them, and return its handler after everything was told."""
     handler = WatchedHandler(me, delays)
-    gossip = cast("Gossip", SimpleNamespace(config=SimpleNamespace(name=me)))
+    gossip = cast("Gossip", SimpleNamespace(config=SimpleNamespace(name=me), errors=InternalErrors()))
     membership = Membership(gossip, handler, random.Random(0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cast("Any", membership)._tell_of_peers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def histories(draw: st.DrawFn) -> list[MemberEvent]:
     return events
 
 
+@pytest.mark.internal_errors
 @given(
     histories(),
     st.lists(st.sampled_from([0.0, 0.1, 1.0, -0.1]), max_size=4),
@@ -70,6 +72,7 @@ def test_one_who_failed_and_came_back_meanwhile_has_left_and_joined() -> None:
     assert handler.calls[:3] == [("join", "a", "x:1"), ("leave", "a", "x:1"), ("join", "a", "x:1")]
 
 
+@pytest.mark.internal_errors
 @settings(max_examples=max(EXAMPLES // 6, 5))
 @given(SEEDS)
 def test_calls_alternate_in_a_cluster_that_is_cut_and_heals(seed: int) -> None:
