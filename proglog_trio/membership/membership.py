@@ -29,7 +29,7 @@ from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from .serf.members import together
 from .serf.serf import Conflict, CoreEvent, HasLeft
 from .streams import ExchangeFailed
-from .swim.effects import StatusChange
+from .swim.effects import Paused, StatusChange
 from .swim.node import Endpoint
 from .wire import NodeStateType, PushPull
 
@@ -204,6 +204,8 @@ class Membership:
             case Conflict(name, endpoint):
                 self.conflicts += 1
                 _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
+            case Paused(seconds):
+                _logger.warning("this process was stopped, or its loop was held", seconds=round(seconds, 1))
             case StatusChange():
                 _logger.debug(
                     "gossip",

@@ -70,6 +70,7 @@ class StreamCodec:
         Raises:
             ExchangeFailed: saying why there is no answer.
         """
+        answer: StreamMessage | None = None
         try:
             with trio.fail_after(timeout):
                 stream = await trio.open_tcp_stream(target.host, target.port)
@@ -77,7 +78,9 @@ class StreamCodec:
                     await self.send(stream, question, from_dialler=True)
                     answer = await self.receive(stream, from_dialler=False)
         except trio.TooSlowError:
-            raise ExchangeFailed(f"{target} did not answer within {timeout:g} s") from None
+            # Where it was read in the last moment, or after this process was stopped for longer, only closing failed.
+            if answer is None:
+                raise ExchangeFailed(f"{target} did not answer within {timeout:g} s") from None
         except (OSError, trio.BrokenResourceError) as error:
             raise ExchangeFailed(f"{target}: {_reason(error)}") from None
         except DecodingError as error:

@@ -66,6 +66,7 @@ class ReplicationCounters:
         frames_sent, bytes_sent: to pullers.
         streams_ended_damaged: origins that a puller was told to get elsewhere, because they are damaged here.
         acknowledgements_reached, acknowledgements_missed: produces that asked for more nodes than this one.
+        pauses: how often this process was stopped, or its loop held, while a decision was due.
     """
 
     frames_applied: int = 0
@@ -83,3 +84,4 @@ class ReplicationCounters:
     streams_ended_damaged: int = 0
     acknowledgements_reached: int = 0
     acknowledgements_missed: int = 0
+    pauses: int = 0

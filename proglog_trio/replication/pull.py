@@ -101,7 +101,7 @@ class PullSession:
                 raise PeerLied(f"{self.peer} ends origin {ended.origin}, which it was not asked for")
             if ended.reason is EndReason.DAMAGED:
                 self.replica.emit(SourceEnded(self.peer, ended.origin, ended.from_sequence))
-            self.replica.plan.ended(self.peer, ended, self.replica.clock())
+            self.replica.plan.ended(self.peer, ended, self.replica.now())
         self.replica.decide()
         return is_done
 
@@ -133,7 +133,7 @@ class PullSession:
                         return False
                     if outcome is Outcome.APPLIED:
                         applied.add(frame.header.origin)
-                        self.replica.plan.advanced(frame.header.origin, self.replica.clock())
+                        self.replica.plan.advanced(frame.header.origin, self.replica.now())
                     elif outcome is Outcome.DIVERGED:
                         self.replica.plan.diverged(self.peer, frame.header.origin)
                     elif outcome is Outcome.AHEAD:

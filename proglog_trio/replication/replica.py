@@ -13,6 +13,7 @@ from itertools import chain
 from attrs import Factory, define, field, frozen, validators
 
 from ..errors import LogClosed, LogReadOnly
+from ..lived_time import LivedTime
 from ..log.clock import to_milliseconds
 from ..log.log import Log
 from ..log.origin import Origin
@@ -29,6 +30,10 @@ from .source import SourceSession
 from .teller import Teller
 
 MOST_ORIGINS = 65_536
+LATE_SECONDS = 0.5
+"""A decision that is later than this was not made because the process was stopped, or its loop was held."""
+READING_SECONDS = 0.5
+"""How long what has arrived meanwhile is read before the time of decisions goes on."""
 
 
 @frozen(kw_only=True)
@@ -55,10 +60,13 @@ class ReplicationConfig:
 class Replica:
     """A node's part in replication.
 
+    Decisions go by the time that this process lived through: while it was stopped it could not see who sent what, so no
+    source has stalled then, nothing has been missing for long, and nobody has been waited for.
+
     Attributes:
         log: this node's.
         hello: what it says of itself.
-        clock: seconds, monotonic.
+        clock: seconds, monotonic; goes on while the process is stopped.
         emit: is told what happens.
         on_decide: called when next_deadline may have changed.
     """
@@ -79,8 +87,12 @@ class Replica:
     living: dict[str, bytes] = Factory(dict)
     _seen: dict[Origin, OriginState] = Factory(dict)
     _forget_watch: Callable[[], None] = field(init=False)
+    _time: LivedTime = field(init=False)
+    # The next deadline as it was last told of, in lived time: by then the clock is read.
+    _due: float | None = None
 
     def __attrs_post_init__(self) -> None:
+        self._time = LivedTime(self.clock(), LATE_SECONDS, READING_SECONDS)
         self.plan = PullPlan(self.hello.node_name, self.log.planned_origins.get, self.config.plan)
         self.holders = Holders(self.hello.directory_id, self._held_more)
         self.acknowledgements = Acknowledgements(self._holders_of)
@@ -151,7 +163,7 @@ class Replica:
 
     def joined(self, name: str) -> None:
         """Take note of a peer; a stream to it may be opened."""
-        self.plan.joined(name, self.clock())
+        self.plan.joined(name, self.now())
         self._peers_changed()
 
     def left(self, name: str) -> None:
@@ -187,7 +199,7 @@ class Replica:
         """The stream is gone."""
         if self.pulls.get(session.peer) is session:
             del self.pulls[session.peer]
-            self.plan.disconnected(session.peer, self.clock())
+            self.plan.disconnected(session.peer, self.now())
             self.decide()
 
     def open_source(self) -> SourceSession:
@@ -276,25 +288,36 @@ class Replica:
                 self.counters.acknowledgements_missed += 1
             done(achieved)
 
-        self.acknowledgements.wait(origin, end, wanted, self.clock() + seconds, settle)
-        self.on_decide()
+        self.acknowledgements.wait(origin, end, wanted, self.now() + seconds, settle)
+        self._decided()
 
     # -- decisions -----------------------------------------------------------------------------------------------------
 
     @property
     def next_deadline(self) -> float | None:
         """When advance must be called, if nothing happens before; in seconds."""
+        return None if self._due is None else self._time.reading_of(self._due)
+
+    def now(self) -> float:
+        """Return the time in seconds, without the pauses in which this process was stopped."""
+        if self._time.advance(self.clock(), self._due):
+            self.counters.pauses += 1
+        return self._time.now
+
+    def _decided(self) -> None:
+        """Note when decisions are due next, and tell."""
         deadlines = (self.plan.next_deadline, self.acknowledgements.next_deadline)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        self._due = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        self.on_decide()
 
     def advance(self) -> None:
         """Do what is due."""
-        self.acknowledgements.advance(self.clock())
+        self.acknowledgements.advance(self.now())
         self.decide()
 
     def decide(self) -> None:
         """Decide whom to pull from, and tell them."""
-        for decision in self.plan.decide(self.clock()):
+        for decision in self.plan.decide(self.now()):
             if isinstance(decision, GiveUp):
                 self._give_up(decision)
                 continue
@@ -305,7 +328,7 @@ class Replica:
                 session.want(decision.want)
             else:
                 session.stop(decision.origin)
-        self.on_decide()
+        self._decided()
 
     def _give_up(self, decision: GiveUp) -> None:
         state = self.log.planned_origins.get(decision.origin, OriginState())

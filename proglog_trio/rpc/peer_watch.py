@@ -1,6 +1,9 @@
 """Noticing that a peer has gone: one that never greets, and one that falls silent and does not answer a PING.
 
 TCP alone does not tell for minutes that the other machine is off, and never that the other process is stopped.
+
+Where it is this process that was stopped, what the peer sent meanwhile waits to be read, and its silence says nothing:
+a timer that comes late gives the loop a moment to read before anything is concluded.
 """
 
 from __future__ import annotations
@@ -9,6 +12,13 @@ import asyncio
 from collections.abc import Callable
 
 from attrs import define, frozen
+
+from ..durations import remaining
+
+LATE_SECONDS = 0.5
+"""A timer that is later than this was not looked at: this process was stopped, or its loop was held."""
+READING_SECONDS = 0.5
+"""How long what has arrived meanwhile is read before a late timer does what it is for."""
 
 
 @frozen
@@ -87,15 +97,27 @@ class PeerWatch:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(max(0.0, seconds), then)
+        self._arm(seconds, then, may_be_late=True)
+
+    def _arm(self, seconds: float, then: Callable[[], None], *, may_be_late: bool) -> None:
+        due = self.loop.time() + seconds
+
+        def run() -> None:
+            if may_be_late and self.loop.time() > due + LATE_SECONDS:
+                # Once: a loop that is late all the time must notice dead peers as well.
+                self._arm(READING_SECONDS, then, may_be_late=False)
+            else:
+                then()
+
+        self._timer = self.loop.call_later(seconds, run)
 
     def _greeting_is_late(self) -> None:
         self._give_up(f"no HTTP/2 handshake within {self.patience.handshake:g} s")
 
     def _check_silence(self) -> None:
-        remaining = self._last_received + self.patience.silence - self.loop.time()
-        if remaining > 0:
-            self._after(remaining, self._check_silence)
+        patience = remaining(self._last_received + self.patience.silence, self.loop.time())
+        if patience:
+            self._after(patience, self._check_silence)
             return
         asked = self.loop.time()
         self._after(self.patience.answer, lambda: self._check_answer(asked))

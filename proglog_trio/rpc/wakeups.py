@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from attrs import Factory, define
 
+from ..durations import remaining
+
 
 @define
 class Wakeups:
@@ -43,5 +45,5 @@ async def wait_until(event: asyncio.Event, deadline: float | None, clock: Callab
         await event.wait()
         return
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(max(deadline - clock(), 0.0)):
+        async with asyncio.timeout(remaining(deadline, clock())):
             await event.wait()

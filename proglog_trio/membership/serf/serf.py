@@ -21,6 +21,7 @@ from ..swim.effects import (
     Gone,
     NameConflict,
     Notification,
+    Paused,
     RoundTrip,
     Seen,
     StatusChange,
@@ -88,7 +89,7 @@ class Conflict:
     endpoint: Endpoint
 
 
-CoreEvent = MemberEvent | MemberStatusChange | HasLeft | Conflict | StatusChange
+CoreEvent = MemberEvent | MemberStatusChange | HasLeft | Conflict | Paused | StatusChange
 
 
 @define
@@ -299,7 +300,7 @@ class Serf:
                 self.receive(payload)
             case NameConflict(name, endpoint):
                 self.emit(Conflict(name, endpoint))
-            case StatusChange():
+            case Paused() | StatusChange():
                 self.emit(notification)
 
     def _measured(self, name: str, seconds: float, payload: bytes) -> None:

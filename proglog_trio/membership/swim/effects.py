@@ -118,6 +118,17 @@ class RoundTrip:
     payload: bytes
 
 
+@frozen
+class Paused:
+    """This process was stopped for so long that others may have taken it for dead.
+
+    Attributes:
+        seconds: for how long.
+    """
+
+    seconds: float
+
+
 class Cause(enum.Enum):
     """What makes a member's status change; nothing else does."""
 
@@ -150,4 +161,4 @@ class StatusChange:
     reason: str
 
 
-Notification = Seen | Changed | Gone | NameConflict | UserMessageReceived | RoundTrip | StatusChange
+Notification = Seen | Changed | Gone | NameConflict | UserMessageReceived | RoundTrip | Paused | StatusChange

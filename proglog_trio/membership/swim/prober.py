@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from ...durations import remaining
 from ..wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
 from .effects import Effect, PingByStream, RoundTrip, SendPacket
 from .node import Endpoint, Node, NodeStatus
@@ -32,12 +33,14 @@ class _Probe:
         node: whom.
         sequence_number: of the ping.
         began: when, in seconds.
+        pauses: how often this node had been stopped by then.
         nacks_wanted, nacks: how many of those that were asked should say that they got no answer, and how many did.
     """
 
     node: Node
     sequence_number: int
     began: float
+    pauses: int
     timers: list[Timer] = field(factory=list)
     nacks_wanted: int = 0
     nacks: int = 0
@@ -131,7 +134,7 @@ class Prober:
     def _begin(self, node: Node) -> None:
         rules, timers = self.rules, self.rules.timers
         rules.counters.probes += 1
-        probe = self._probe = _Probe(node, self._next_sequence_number(), timers.now)
+        probe = self._probe = _Probe(node, self._next_sequence_number(), timers.now, timers.pauses)
         ping = encode_message(self._ping(probe.sequence_number, node.name))
         if node.status is NodeStatus.ALIVE:
             self.send(node.endpoint, ping)
@@ -168,8 +171,9 @@ class Prober:
                 source_node=me.name,
             )
             self.send(helper.endpoint, encode_message(request))
-        rest = probe.timers[1].deadline - rules.timers.now
-        self.emit(PingByStream(node.endpoint, node.name, probe.sequence_number, rest))
+        rest = remaining(probe.timers[1].deadline, rules.timers.now)
+        if rest:
+            self.emit(PingByStream(node.endpoint, node.name, probe.sequence_number, rest))
 
     def _fail(self) -> None:
         probe, rules = self._probe, self.rules
@@ -203,7 +207,8 @@ class Prober:
             took = self.rules.timers.now - probe.began
             # First: that it answers must count even if the rest of its answer cannot be taken.
             self._succeed(probe)
-            if took < self.rules.profile.probe_timeout:
+            # How long it took is not known if this node was stopped meanwhile.
+            if took < self.rules.profile.probe_timeout and probe.pauses == self.rules.timers.pauses:
                 self.rules.notify(RoundTrip(probe.node.name, took, message.payload))
             return
         relayed = self._relayed.pop(message.seq_no, None)

@@ -43,6 +43,7 @@ class Counters:
     probes_failed: int = 0
     packets_sent: int = 0
     bytes_sent: int = 0
+    pauses: int = 0
 
 
 @define(eq=False)
@@ -104,6 +105,15 @@ class Rules:
             vsn=me.version,
         )
         self.broadcasts.add(encode_message(message), me.name, finished)
+
+    def say_again(self) -> None:
+        """Say louder than before that this node is alive: others may have taken it for dead.
+
+        So those who have forgotten it, and those who still hold it dead, take the same news.
+        """
+        if not self.leaving and self.me.name in self.nodes:
+            self.me.incarnation = self._raise_incarnation()
+            self.broadcast_me()
 
     def update_me(self, meta: bytes, finished: Callable[[], None] | None = None) -> None:
         """Tell everybody this node's new meta; before start nobody is told of the node at all."""
@@ -216,6 +226,12 @@ class Rules:
             )
 
         self._suspicions[node.name] = _Running(suspicion, self.timers.set(suspicion.deadline, expired))
+
+    def suspect_anew(self) -> None:
+        """Let every suspicion that runs begin again: this node could not hear whether it was refuted."""
+        for name, running in list(self._suspicions.items()):
+            running.suspicion.began = self.timers.now
+            self._set_suspicion_timer(self.nodes[name], running.suspicion)
 
     def _end_suspicion(self, name: str) -> None:
         running = self._suspicions.pop(name, None)

@@ -32,11 +32,11 @@ from ..wire import (
 )
 from .awareness import Awareness
 from .broadcasts import BroadcastQueue
-from .effects import Effect, ExchangeState, Notification, SendPacket, UserMessageReceived
+from .effects import Effect, ExchangeState, Notification, Paused, SendPacket, UserMessageReceived
 from .node import Endpoint, Node, NodeStatus
 from .prober import Prober
 from .rules import Rules
-from .timers import Timers
+from .timers import Timer, Timers
 
 COMPOUND_OVERHEAD_BYTES = 2
 """What a compound packet takes, and again each message in it."""
@@ -73,6 +73,7 @@ class Swim:
     effects: list[Effect]
     overhead_bytes: int = 0
     boundaries: Boundaries = no_boundary
+    _exchange_at_once: Timer | None = None
 
     @classmethod
     def make(
@@ -103,7 +104,9 @@ class Swim:
         """
         me = Node(name, endpoint, meta, version, 0, NodeStatus.ALIVE, now)
         broadcasts = BroadcastQueue(profile.retransmit_multiplier)
-        rules = Rules(me, profile, rng, Timers(now), broadcasts, Awareness(profile.awareness_maximum), notify)
+        patience = profile.probe_timeout / 2
+        timers = Timers(now, patience, grace=patience)
+        rules = Rules(me, profile, rng, timers, broadcasts, Awareness(profile.awareness_maximum), notify)
         effects: list[Effect] = []
         # The two need each other: the prober sends through the core, which adds broadcasts to what it sends.
         prober = Prober(rules, effects.append, _unset)
@@ -128,8 +131,28 @@ class Swim:
         return self.rules.timers.next_deadline
 
     def advance(self, now: float) -> None:
-        """Say what time it is; do this before anything else that has happened then."""
-        self.rules.timers.advance(now)
+        """Say what time it is; do this before anything else that has happened then.
+
+        If this comes so late that the process must have been stopped, nothing is judged by the time that has passed
+        meanwhile: see Timers.
+        """
+        paused = self.rules.timers.advance(now)
+        if paused:
+            self._resumed(paused)
+
+    def _resumed(self, seconds: float) -> None:
+        """Go on after this process was stopped: this node's own health is in doubt, and not the others'."""
+        rules, profile = self.rules, self.rules.profile
+        rules.counters.pauses += 1
+        if seconds < profile.probe_interval:
+            return
+        rules.awareness.change(+1)
+        rules.suspect_anew()
+        rules.say_again()
+        if profile.push_pull_interval and self._exchange_at_once is None:
+            # What it missed it learns by this, after it has read what has arrived.
+            self._exchange_at_once = rules.timers.after(rules.timers.grace, self._exchange_once)
+        rules.notify(Paused(seconds))
 
     def _gossip(self) -> None:
         rules, profile = self.rules, self.rules.profile
@@ -154,8 +177,16 @@ class Swim:
         return self.rules.profile.push_pull_interval * push_pull_scale(self.rules.known)
 
     def _push_pull(self) -> None:
+        self.rules.timers.after(self._push_pull_interval(), self._push_pull)
+        self._exchange()
+
+    def _exchange_once(self) -> None:
+        self._exchange_at_once = None
+        self._exchange()
+
+    def _exchange(self) -> None:
+        """Exchange states with some member."""
         rules = self.rules
-        rules.timers.after(self._push_pull_interval(), self._push_pull)
         for node in rules.choose(1, lambda node: node is not rules.me and node.status is NodeStatus.ALIVE):
             self.effects.append(ExchangeState(node.endpoint, node.name))
 

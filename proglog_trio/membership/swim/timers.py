@@ -1,12 +1,19 @@
-"""Timers of a protocol core: deadlines go in, and what is due is run when somebody says what time it is."""
+"""Timers of a protocol core: deadlines go in, and what is due is run when somebody says what time it is.
+
+All times here but those that advance takes and next_deadline gives are lived time (see LivedTime): while the process is
+stopped, no timer comes nearer.
+"""
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from attrs import define, field
+
+from ...lived_time import LivedTime
 
 MOST_CANCELLED = 64
 """Up to so many cancelled timers wait for their time whatever else there is."""
@@ -37,15 +44,32 @@ class Timers:
     """The timers of one core; those with equal deadlines run in the order in which they were set.
 
     Attributes:
-        now: the time, in seconds, as it was last said.
+        begun: the time at which they were made, in seconds.
+        patience, grace: see LivedTime; without them, every timer whose time has passed is due.
         boundary: what each action runs in, so that one that fails does not keep the others from running.
     """
 
-    now: float = 0.0
+    begun: float = 0.0
+    patience: float = math.inf
+    grace: float = 0.0
     boundary: Callable[[], AbstractContextManager[object]] = nullcontext
+    _time: LivedTime = field(init=False)
     _heap: list[tuple[float, int, Timer]] = field(factory=list)
     _next_number: int = 0
     _cancelled: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._time = LivedTime(self.begun, self.patience, self.grace)
+
+    @property
+    def now(self) -> float:
+        """The time, in seconds, as it was last said, without the pauses."""
+        return self._time.now
+
+    @property
+    def pauses(self) -> int:
+        """How often the process was stopped."""
+        return self._time.pauses
 
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
@@ -63,7 +87,11 @@ class Timers:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the next timer is due; None when none is set."""
+        """When the next timer is due, by the clock that advance is given; None when none is set."""
+        due = self._due()
+        return None if due is None else self._time.reading_of(due)
+
+    def _due(self) -> float | None:
         while self._heap and self._heap[0][2].action is None:
             heapq.heappop(self._heap)
             self._cancelled -= 1
@@ -77,13 +105,19 @@ class Timers:
             heapq.heapify(self._heap)
             self._cancelled = 0
 
-    def advance(self, now: float) -> None:
-        """Say what time it is, and run what is due; time never goes back."""
-        self.now = max(self.now, now)
-        while (deadline := self.next_deadline) is not None and deadline <= self.now:
+    def advance(self, now: float) -> float:
+        """Say what time it is, and run what is due; time never goes back.
+
+        Returns:
+            For how many seconds the process was stopped before; 0 if it was not. Nothing was run then, unless it is
+            stopped again and again, and there is a moment (the grace) to say what has arrived meanwhile.
+        """
+        paused = self._time.advance(now, self._due())
+        while (deadline := self._due()) is not None and deadline <= self.now:
             timer = heapq.heappop(self._heap)[2]
             action = timer.action
             timer.action = None
             if action is not None:
                 with self.boundary():
                     action()
+        return paused

@@ -7,6 +7,7 @@ import math
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.swim.broadcasts import retransmit_limit
 from proglog_trio.membership.swim.suspicion import shortest_suspicion
+from proglog_trio.membership.swim.swim import push_pull_scale
 
 
 def dissemination_seconds(profile: GossipProfile, members: int) -> float:
@@ -31,3 +32,12 @@ def detection_bound(profile: GossipProfile, members: int) -> float:
     """
     probing = profile.probe_interval * members + profile.probe_interval
     return probing + longest_suspicion(profile, members) + dissemination_seconds(profile, members)
+
+
+def recovery_bound(profile: GossipProfile, members: int) -> float:
+    """Return within how long a paused node is alive to everybody after it goes on, when no message is lost.
+
+    It takes in what has arrived and says that it is alive, which spreads; whom gossip misses, a push/pull reaches.
+    """
+    exchanging = profile.push_pull_interval * push_pull_scale(members)
+    return profile.probe_timeout + dissemination_seconds(profile, members) + 2 * exchanging

@@ -28,6 +28,8 @@ from proglog_trio.membership.wire import (
 from .network import Network
 
 PORT = 7946
+SOCKET_PACKETS = 128
+"""So many packets wait in a node's socket; what comes while they do is dropped."""
 FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 15.0
 COMPOUND_BYTES = 2
@@ -72,6 +74,8 @@ class SimulatedNode:
         joined: an exchange of it with another has succeeded.
         events: of its members.
         queued: what arrived while it was paused.
+        packets_waiting: how many packets are in that; SOCKET_PACKETS at the most.
+        ahead: how far its clock is ahead of the network's, in seconds: it may have been stopped for longer.
     """
 
     name: str
@@ -86,6 +90,8 @@ class SimulatedNode:
     joined: bool = False
     events: list[MemberEvent] = field(factory=list)
     queued: list[Callable[[], None]] = field(factory=list)
+    packets_waiting: int = 0
+    ahead: float = 0.0
     armed: float | None = None
 
     @property
@@ -194,12 +200,21 @@ class Cluster:
         """Give a process no time; what arrives waits."""
         node.paused = True
 
-    def resume(self, node: SimulatedNode, *, lose: bool = False) -> None:
-        """Give a process time again: first its timers run, all that are due, then it reads what waited for it."""
+    def resume(self, node: SimulatedNode, *, lose: bool = False, longer: float = 0.0) -> None:
+        """Give a process time again: first its timers run, all that are due, then it reads what waited for it.
+
+        Args:
+            node: whose.
+            lose: what waited for it is gone.
+            longer: by its own clock it was stopped for so many seconds more than the others saw.
+        """
         node.paused = False
+        node.ahead += longer
+        node.packets_waiting = 0
         if not node.running:
             return
-        node.core.swim.advance(self.now)
+        node.armed = None
+        self.advance(node)
         self.flush(node)
         queued, node.queued = node.queued, []
         for arrive in () if lose else queued:
@@ -217,9 +232,13 @@ class Cluster:
 
     def act(self, node: SimulatedNode, action: Callable[[], object]) -> None:
         """Do something to a core."""
-        node.core.swim.advance(self.now)
+        self.advance(node)
         action()
         self.flush(node)
+
+    def advance(self, node: SimulatedNode) -> None:
+        """Tell a core what its clock says."""
+        node.core.swim.advance(self.now + node.ahead)
 
     # -- joining -------------------------------------------------------------------------------------------------------
 
@@ -288,14 +307,15 @@ class Cluster:
         deadline = node.core.swim.next_deadline
         if deadline is not None and node.running and (node.armed is None or deadline < node.armed):
             node.armed = deadline
-            self.network.at(deadline, self._wake, node, deadline)
+            self.network.at(deadline - node.ahead, self._wake, node, deadline)
 
     def _wake(self, node: SimulatedNode, deadline: float) -> None:
         if node.armed != deadline:
             return
         node.armed = None
         if node.is_up:
-            node.core.swim.advance(self.now)
+            # No earlier than that, however the difference of the clocks was rounded.
+            node.core.swim.advance(max(self.now + node.ahead, deadline))
             self.flush(node)
 
     # -- packets -------------------------------------------------------------------------------------------------------
@@ -319,7 +339,9 @@ class Cluster:
         if node is None or not node.running:
             return
         if node.paused:
-            node.queued.append(lambda: self._arrive(target, packet, source))
+            if node.packets_waiting < SOCKET_PACKETS:
+                node.packets_waiting += 1
+                node.queued.append(lambda: self._arrive(target, packet, source))
             return
         if isinstance(packet, bytes):
             decoded = decode_packet(packet)
@@ -327,7 +349,7 @@ class Cluster:
             messages: Sequence[Message] = decoded.messages
         else:
             messages = [_decode_once(message) for message in packet]
-        node.core.swim.advance(self.now)
+        self.advance(node)
         node.core.swim.receive(messages, source)
         self.flush(node)
 
@@ -347,14 +369,14 @@ class Cluster:
         traffic.streams += 1
 
         def take(answer: PushPull) -> None:
-            node.core.swim.advance(self.now)
+            self.advance(node)
             node.core.merge(answer, joining=joining)
             node.joined = True
             traffic.state_exchanges += 1
             self.flush(node)
 
         def serve(other: SimulatedNode, question: PushPull) -> PushPull:
-            other.core.swim.advance(self.now)
+            self.advance(other)
             answer = other.core.local_state(join=False)
             other.core.merge(question)
             self.flush(other)
@@ -487,10 +509,14 @@ class _Stream(Generic[Question, Answer]):
         """Say what became of it, once."""
         if self.ended:
             return
-        if self.node.paused:
-            self.node.queued.append(lambda: self.end(answered))
-            return
+        # Also for one that is paused: when it goes on, its time is up before it reads an answer.
         self.ended = True
+        if self.node.paused:
+            self.node.queued.append(lambda: self._tell(answered))
+        else:
+            self._tell(answered)
+
+    def _tell(self, answered: bool) -> None:
         if self.done is not None and self.node.running:
             self.done(answered)
 

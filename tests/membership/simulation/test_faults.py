@@ -20,6 +20,7 @@ from .trace import unexplained
 
 CONVERGENCE_SECONDS = 1800.0
 PLACES = st.integers(0, 2**16)
+LONGER = st.sampled_from([0.0, 100.0, 1e6])
 SECONDS = st.sampled_from([0.0, 0.3, 2.0, 8.0, 20.0, 60.0])
 
 
@@ -82,11 +83,26 @@ class Faults(RuleBasedStateMachine):
             self.cluster.pause(node)
         self.cluster.run(seconds)
 
-    @rule(seconds=SECONDS, place=PLACES, lose=st.booleans())
-    def resume(self, seconds: float, place: int, lose: bool) -> None:
+    @rule(seconds=SECONDS, places=PLACES)
+    def pause_several(self, seconds: float, places: int) -> None:
+        """Those on one host, or all: each is stopped in the middle of whatever it does."""
+        for place, node in enumerate(self.cluster.live):
+            if not places % 4 or places >> place % 14 & 1:
+                self.cluster.pause(node)
+        self.cluster.run(seconds)
+
+    @rule(seconds=SECONDS, place=PLACES, lose=st.booleans(), longer=LONGER)
+    def resume(self, seconds: float, place: int, lose: bool, longer: float) -> None:
         node = self.some(place, lambda node: node.paused)
         if node is not None:
-            self.cluster.resume(node, lose=lose)
+            self.cluster.resume(node, lose=lose, longer=longer)
+        self.cluster.run(seconds)
+
+    @rule(seconds=SECONDS, lose=st.booleans(), longer=LONGER)
+    def resume_all(self, seconds: float, lose: bool, longer: float) -> None:
+        for node in self.cluster.nodes.values():
+            if node.paused:
+                self.cluster.resume(node, lose=lose, longer=longer)
         self.cluster.run(seconds)
 
     @rule(seconds=SECONDS, place=PLACES)
