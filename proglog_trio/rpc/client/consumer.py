@@ -17,6 +17,7 @@ from ..._proto.log.v1 import ConsumeBatchesResponse
 from ...backoff import Backoff
 from ...errors import PositionError
 from ...log.origin import Origin
+from .block import run_behind
 from .configuration import Anchor, ConsumerConfig
 from .connection import ConnectionConfig
 from .consumed import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
@@ -74,6 +75,7 @@ class Consumer:
         self._arrived = trio.lowlevel.ParkingLot()
         self._last_failure: StreamBroken | None = None
         self._closed = False
+        self._ended_because: str | None = None
         self._batch: ConsumedBatch | None = None
         self._delivered = 0
         self._rows: list[object] | None = None
@@ -90,7 +92,7 @@ class Consumer:
             StartOutOfRange, RecordsLost: no node has the next records; see ConsumerConfig.skip_missing.
             NodeUnreachable: no connection to any node for reconnect_timeout.
             ConsumerError: a node refused for another reason.
-            ConsumerClosed: the consumer's block has been left.
+            ConsumerClosed: the consumer's block has been left; or cancelled, and all that had arrived was delivered.
         """
         return self
 
@@ -187,6 +189,8 @@ class Consumer:
     async def _current_batch(self) -> ConsumedBatch | None:
         """Return the batch that has records left to deliver; None at the end."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed:
+            raise ConsumerClosed("the consumer is closed: its block has been left")
         if self._batch is not None:
             if self._delivered < self._batch.count:
                 return self._batch
@@ -209,9 +213,14 @@ class Consumer:
             if self._core.ended:
                 self._take_note_of(self._core.take_skipped())
                 return None
+            if self._ended_because is not None:
+                raise self._ended_error(self._ended_because)
             self._since_yield = 0
             await self._arrived.park()
         raise ConsumerClosed("the consumer is closed: its block has been left")
+
+    def _ended_error(self, reason: str) -> ConsumerClosed:
+        return ConsumerClosed(f"the consumer reads nothing more: {reason}")
 
     def _take_note_of(self, skipped: tuple[SkippedRange, ...]) -> None:
         self.skipped.extend(skipped)
@@ -231,7 +240,21 @@ class Consumer:
             self._arrived.unpark_all()
 
     async def run(self) -> None:
-        """Keep a stream from one node or another until everything asked for was read, or nothing more can be."""
+        """Keep a stream from one node or another until everything asked for was read, or nothing more can be.
+
+        However it ends, nobody is left waiting for it.
+        """
+        try:
+            await self._keep_streaming()
+        except Exception:
+            self._ended_because = "the task behind it has failed"
+            raise
+        finally:
+            if self._ended_because is None and not self._core.finished:
+                self._ended_because = "its block has been cancelled"
+            self._arrived.unpark_all()
+
+    async def _keep_streaming(self) -> None:
         core = self._core
         nodes = self._nodes
         while not core.finished:
@@ -260,8 +283,10 @@ class Consumer:
         """Wait until a node has said where the stream begins, or why not; raises NodeUnreachable after so long."""
         core = self._core
         with trio.move_on_after(seconds):
-            while core.end_offset is None and not core.finished:
+            while core.end_offset is None and not core.finished and self._ended_because is None:
                 await self._arrived.park()
+            if self._ended_because is not None:
+                raise self._ended_error(self._ended_because)
             return
         reason = "no answer" if self._last_failure is None else str(self._last_failure)
         if core.bound_to_first_node and len(self._nodes.given) > 1:
@@ -271,6 +296,7 @@ class Consumer:
     def close(self) -> None:
         """Deliver nothing more."""
         self._closed = True
+        self._rows = None
         self._arrived.unpark_all()
 
 
@@ -280,20 +306,10 @@ async def run_consumer(
 ) -> AsyncIterator[Consumer]:
     """Run a consumer over any link; open_consumer is this over gRPC."""
     consumer = Consumer(config, link, rng, NodeList(addresses, rng))
-    failure: Exception | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(consumer.run)
-            try:
-                await consumer.wait_started(config.connect_timeout)
-                yield consumer
-            except Exception as error:  # noqa: BLE001 - carried out of the nursery, which would wrap it in a group
-                failure = error
-            nursery.cancel_scope.cancel()
-    finally:
-        consumer.close()
-    if failure is not None:
-        raise failure
+    # What a shielded read would wait for may never come, unlike an acknowledgement, whose time is bounded.
+    async with run_behind(consumer.run, consumer.close, outlives_cancellation=False):
+        await consumer.wait_started(config.connect_timeout)
+        yield consumer
 
 
 @asynccontextmanager
@@ -311,7 +327,8 @@ async def open_consumer(
     """Read from a node, and from another when it fails, for the length of an ``async with`` block.
 
     When the block begins, a node has said where the reading starts: with Anchor.END, whatever is appended to its log
-    from then on is delivered.
+    from then on is delivered. When the scope around the block is cancelled, reading ends: what has arrived by then is
+    still delivered, in a shielded ``finally`` in the block, and then ConsumerClosed is raised.
 
     Args:
         addresses: one node's ("host:port"), or several nodes'. The first is where the reading begins, if it can be

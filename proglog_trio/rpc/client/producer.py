@@ -16,6 +16,7 @@ import trio
 
 from ..._proto.log.v1 import ProduceBatchResponse
 from ...log.record import Record
+from .block import run_behind
 from .configuration import Acknowledgement, ProducerConfig
 from .connection import ConnectionConfig
 from .delivery import BatchDelivery, BatchOutcome, BatchPart, Delivery
@@ -52,6 +53,7 @@ class Producer:
         self._dropped_because: StreamBroken | None = None
         self._opened_once = trio.Event()
         self._closed = False
+        self._closed_because = "its block has been left"
         self._finishing = False
         self._ended = trio.Event()
         self._work = trio.Event()
@@ -88,7 +90,7 @@ class Producer:
         Raises:
             TypeError, ValueError: a field has a wrong type, or the record is empty.
             RecordTooLarge: it is larger than max_batch_bytes.
-            ProducerClosed: the producer's block has been left.
+            ProducerClosed: the producer's block has been left, also while this waited for room.
         """
         packed = self._packer.pack(value, key, headers, timestamp)
         await self._admit(len(packed), 1)
@@ -144,8 +146,14 @@ class Producer:
 
         Raises:
             RecordsNotDelivered: records failed, since the last flush, whose deliveries nobody has waited for.
+            ProducerClosed: the producer's block has been left, and nothing failed of which nobody was told.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self._settle_all()
+        if self._ended.is_set():
+            raise self._closed_error()
+
+    async def _settle_all(self) -> None:
         self._core.close_batch()
         last = self._core.last_outcome
         if last is not None:
@@ -200,7 +208,10 @@ class Producer:
                     self._wake_link()
                     await self._room.park()
         if self._closed:
-            raise ProducerClosed("the producer is closed: its block has been left")
+            raise self._closed_error()
+
+    def _closed_error(self) -> ProducerClosed:
+        return ProducerClosed(f"the producer is closed: {self._closed_because}")
 
     def _add_record(self, packed: bytes) -> tuple[BatchOutcome, int]:
         added = self._core.join_open_batch(packed)
@@ -298,17 +309,27 @@ class Producer:
             await trio.sleep(self._core.backoff.next_delay())
 
     async def run(self) -> None:
-        """Keep a stream to one node or another while there is something to send, until the producer is finished."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_time)
-            await self._keep_streaming()
-            self._ended.set()
-            nursery.cancel_scope.cancel()
+        """Keep a stream to one node or another while there is something to send, until the producer is finished.
+
+        However it ends, everything is settled then, and nobody is left waiting.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_time)
+                await self._keep_streaming()
+                nursery.cancel_scope.cancel()
+        except Exception:
+            self._closed_because = "the task behind it has failed"
+            raise
+        finally:
+            self.abandon()
 
     async def wait_connected(self, seconds: float) -> None:
         """Wait for the first stream; raises NodeUnreachable after so many seconds."""
         with trio.move_on_after(seconds):
             await self._opened_once.wait()
+            if self._ended.is_set():
+                raise self._closed_error()
             return
         obstacle = self._core.obstacle
         reason = "no answer" if obstacle is None else str(obstacle)
@@ -322,7 +343,8 @@ class Producer:
         """
         self._closed = True
         self._settled_some()
-        await self.flush()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._settle_all()
         self._finishing = True
         if self._session is not None:
             self._session.finishing = True
@@ -331,10 +353,14 @@ class Producer:
             await self._ended.wait()
 
     def abandon(self) -> None:
-        """Fail whatever is not settled, and take nothing more."""
+        """Fail whatever is not settled, take nothing more, and let nobody wait any longer."""
         self._closed = True
+        if self._session is not None:
+            self._session.alive = False
         self._core.abandon()
         self._settled_some()
+        self._opened_once.set()
+        self._ended.set()
 
 
 @asynccontextmanager
@@ -343,22 +369,11 @@ async def run_producer(
 ) -> AsyncIterator[Producer]:
     """Run a producer over any link; open_producer is this over gRPC."""
     producer = Producer(config, link, rng, NodeList(addresses, rng))
-    failure: Exception | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(producer.run)
-            try:
-                if config.connect_timeout is not None:
-                    await producer.wait_connected(config.connect_timeout)
-                yield producer
-                await producer.finish()
-            except Exception as error:  # noqa: BLE001 - carried out of the nursery, which would wrap it in a group
-                failure = error
-            nursery.cancel_scope.cancel()
-    finally:
-        producer.abandon()
-    if failure is not None:
-        raise failure
+    async with run_behind(producer.run, producer.abandon, outlives_cancellation=True):
+        if config.connect_timeout is not None:
+            await producer.wait_connected(config.connect_timeout)
+        yield producer
+        await producer.finish()
 
 
 @asynccontextmanager
@@ -373,7 +388,8 @@ async def open_producer(
     """Write to a node, and to another when it fails, for the length of an ``async with`` block.
 
     At its end everything is flushed. When it is left by an exception or cancelled, what is not acknowledged fails at
-    once.
+    once, with DeliveryAbandoned. Until it is left the producer works, also when the scope around it has been cancelled:
+    a shielded ``finally`` in the block may send and flush.
 
     Args:
         addresses: one node's ("host:port"), or several nodes'; the first is where the writing begins, if it can be

@@ -1,0 +1,45 @@
+"""The ``async with`` block of a client: its body, and one task behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def run_behind(
+    task: Callable[[], Awaitable[None]], leave: Callable[[], None], *, outlives_cancellation: bool
+) -> AsyncIterator[None]:
+    """Run a task behind the body of a block, and end it, with all that it holds, when the body is left in any way.
+
+    An error of the body comes out as it is, not in a group: KeyboardInterrupt and SystemExit too, so that they still
+    mean what they mean to Python. An error of the task cancels the body and comes out in a group.
+
+    Args:
+        task: ended by being cancelled.
+        leave: called at once when the body is left, before the task is cancelled.
+        outlives_cancellation: whether the task goes on when what is around the block is cancelled, for as long as the
+            body has not been left: the body may be in a shielded ``finally`` in which it waits for the task. Otherwise
+            the task ends together with the scope, and must leave nobody waiting for it.
+    """
+    failure: BaseException | None = None
+    scope = trio.CancelScope(shield=outlives_cancellation)
+
+    async def behind() -> None:
+        with scope:
+            await task()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(behind)
+        try:
+            yield
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - carried out of the nursery
+            failure = error
+        finally:
+            # The shield must not outlive the body: nothing else would end the task then.
+            leave()
+            scope.cancel()
+    if failure is not None:
+        raise failure
