@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 
 from ..errors import SegmentError
 from .damage_registry import DamageRegistry
@@ -26,6 +26,8 @@ class SegmentCatalog:
     Attributes:
         segments: in the order of their offsets; the last is the active one.
         active: the segment that is written to.
+        noted_offset: the base offset of the newest segment that the log has taken note of. The writer may be ahead of
+            that; what the log says that it holds, it is not.
         damage: what is known not to be readable.
         files_lock: held while files of closed segments are replaced or removed, so that a repair cannot bring a
             segment back that retention removes at the same time.
@@ -37,12 +39,23 @@ class SegmentCatalog:
     segments: tuple[SegmentFiles, ...]
     active: ActiveSegment
     damage: DamageRegistry = Factory(DamageRegistry)
+    noted_offset: int = field(init=False)
     files_lock: threading.Lock = Factory(threading.Lock)
     repair_lock: threading.Lock = Factory(threading.Lock)
     _loaded: OrderedDict[int, ReadSegment] = Factory(OrderedDict)
     # Per segment whose files were replaced how often; odd while it happens.
     _replaced: dict[int, int] = Factory(dict)
     _lock: threading.Lock = Factory(threading.Lock)
+
+    @noted_offset.default
+    def _noted_at_first(self) -> int:
+        return self.segments[-1].base_offset
+
+    @property
+    def noted_segments(self) -> tuple[SegmentFiles, ...]:
+        """The segments that the log has taken note of, at least one: what removes or judges any keeps to these."""
+        segments = self.segments
+        return segments[: bisect_right(segments, self.noted_offset, key=lambda files: files.base_offset)]
 
     def make_active(self, active: ActiveSegment) -> None:
         """Take a new segment, which is written to from now on."""
@@ -51,9 +64,9 @@ class SegmentCatalog:
             self.active = active
 
     def forget(self, count: int) -> tuple[SegmentFiles, ...]:
-        """Take the oldest segments out and return them; never the active one."""
+        """Take the oldest segments out and return them; never the newest that the log has taken note of."""
         with self._lock:
-            count = min(count, len(self.segments) - 1)
+            count = min(count, len(self.noted_segments) - 1)
             forgotten = self.segments[:count]
             self.segments = self.segments[count:]
             for files in forgotten:

@@ -282,6 +282,8 @@ class Log:
                 item = self._pending.popleft()
                 self.next_offset = item.next_offset
                 self.pending_bytes -= item.size
+                if isinstance(item.work, Roll):
+                    self.catalog.noted_offset = item.work.header.base_offset
                 if item.changed is not None:
                     origin, state = item.changed
                     held = self._durable_origins.get(origin)
@@ -431,7 +433,12 @@ class Log:
         Args:
             count: how many.
             oldest: the header of the segment that is then the oldest.
+
+        Raises:
+            ValueError: that segment begins beyond what the log has taken note of.
         """
+        if oldest.base_offset > self.catalog.noted_offset:
+            raise ValueError(f"the segment from offset {oldest.base_offset} on has not been noted as durable yet")
         with self._bounds_lock:
             forgotten = self.catalog.forget(count)
             self.lowest_offset = max(self.lowest_offset, oldest.base_offset)

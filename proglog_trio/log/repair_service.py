@@ -50,9 +50,9 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
     Raises:
         LogReadOnly, LogClosed: it never will.
     """
-    if log.catalog.active.files != files:
+    if log.catalog.noted_offset > files.base_offset:
         return True
-    is_rolling = log.roll()
+    is_rolling = log.is_rolling or log.roll()
     changed = trio.Event()
 
     def note() -> None:
@@ -60,7 +60,7 @@ async def leave_segment(log: Log, files: SegmentFiles) -> bool:
 
     stop = log.notify_durable(note)
     try:
-        while log.catalog.active.files == files:
+        while log.catalog.noted_offset <= files.base_offset:
             if log.closing:
                 raise LogClosed("the log is closing")
             if log.read_only_reason is not None:

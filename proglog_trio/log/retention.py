@@ -15,7 +15,8 @@ def removable(catalog: SegmentCatalog, config: LogConfig, now: int) -> tuple[int
     """Return how many of the oldest segments may go, and the header of the one that is then the oldest.
 
     A segment goes when those after it hold retention_bytes, or when the one after it was begun more than
-    retention_seconds ago: then so was everything in it stored. The active segment stays. Blocks.
+    retention_seconds ago: then so was everything in it stored. The newest that the log has taken note of stays: what
+    stands in one that has just been begun the log does not know yet. Blocks.
 
     Args:
         catalog: the segments.
@@ -25,7 +26,7 @@ def removable(catalog: SegmentCatalog, config: LogConfig, now: int) -> tuple[int
     Raises:
         OSError: as the disk gives it.
     """
-    segments = catalog.segments
+    segments = catalog.noted_segments
     count = _removable_by_bytes(catalog, config, segments)
     if config.retention_seconds is not None:
         oldest_kept = now - int(config.retention_seconds * 1000)

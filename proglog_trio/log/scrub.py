@@ -57,7 +57,7 @@ class Scrub:
 
     def _open_next(self, found: list[tuple[SegmentFiles, DamagedPlace]]) -> None:
         files = self.catalog.segments[0] if self._files is None else self.catalog.after(self._files)
-        if files is None:
+        if files is None or files.base_offset > self.catalog.noted_offset:
             self.finished = True
             return
         self._files = files

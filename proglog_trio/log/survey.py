@@ -161,7 +161,8 @@ def survey_run(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> 
     Raises:
         OSError: as the disk gives it.
     """
-    segments = catalog.segments
+    # What the log has not taken note of yet would be compared with bounds that do not know of it.
+    segments = catalog.noted_segments
     if files not in segments[:-1]:
         return None
     first = segments.index(files)
@@ -172,11 +173,12 @@ def survey_run(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> 
     last = segments.index(files)
     while True:
         last += 1
-        if last == len(segments) - 1:
+        if last == len(segments):
+            return None
+        active = catalog.active
+        if segments[last] == active.files:
             # The active segment's header is in memory, whatever became of the file.
-            next_header = segments[last] == catalog.active.files and catalog.active.read.header
-            if not next_header:
-                return None
+            next_header = active.read.header
             break
         headers[last] = read_header(catalog, segments[last])
         found = headers[last]

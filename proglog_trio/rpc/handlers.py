@@ -7,6 +7,7 @@ every error its gRPC status.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from grpclib.const import Handler, Status
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.metadata import Deadline, encode_grpc_message
+from grpclib.metadata import Deadline, decode_metadata
 from grpclib.protocol import Stream as ProtocolStream
 from grpclib.server import Handler as GrpclibHandler
 from grpclib.server import Stream
@@ -26,12 +27,13 @@ from ..errors import ProglogError
 from .authorization import Gate, requirement_of
 from .identity import Identity
 from .status import grpc_error
-from .transport import TunedStream
+from .transport import TunedStream, status_headers
 
 _logger = structlog.get_logger(__name__)
 
 Method = Callable[[Stream[Any, Any]], Awaitable[None]]
 _UNFINISHED_PER_STREAM = 4
+_TIMEOUT = re.compile("[0-9]{1,8}[HMSmun]")
 
 
 class Service(Protocol):
@@ -53,7 +55,7 @@ class ServerCounters:
         accept_failures: how often the system had nothing left to accept a connection with.
         requests: requests that were passed on to a service.
         requests_turned_away: requests that came while the server was stopping, with a deadline that had passed, for a
-            method that is not known, or from a client that may not make them.
+            method that is not known, with headers that cannot be accepted, or from a client that may not make them.
         requests_failed: requests that ended with a status other than OK.
         messages_refused: messages that were too long, compressed or cut off.
     """
@@ -71,6 +73,10 @@ class ServerCounters:
     def message_refused(self) -> None:
         """Count one refused message."""
         self.messages_refused += 1
+
+    def request_refused(self) -> None:
+        """Count one request whose headers cannot be accepted."""
+        self.requests_turned_away += 1
 
 
 @define
@@ -140,6 +146,22 @@ def _status_error(error: Exception) -> GRPCError:
     return GRPCError(Status.INTERNAL, f"internal error: {type(error).__name__}")
 
 
+def _problem_of(headers: list[tuple[str, str]]) -> str | None:
+    """Return what grpclib would fail at in a request's headers, in words; None: nothing."""
+    binary = []
+    for name, value in headers:
+        # grpclib takes more digits than the protocol has, more than a clock can count.
+        if name == "grpc-timeout" and not _TIMEOUT.fullmatch(value):
+            return f"the grpc-timeout {value[:32]!r} is not at most 8 digits and a unit of H, M, S, m, u or n"
+        if name.endswith("-bin"):
+            binary.append((name, value))
+    try:
+        decode_metadata(binary)
+    except ValueError as error:
+        return f"the value of a binary metadata key is no base64: {error}"
+    return None
+
+
 class ServerHandler(GrpclibHandler):
     """Takes the requests of one connection.
 
@@ -195,10 +217,11 @@ class ServerHandler(GrpclibHandler):
             error = GRPCError(Status.UNIMPLEMENTED, f"the method {path} is not known")
             self._turn_away(stream, release_stream, error)
             return
-        try:
-            deadline = Deadline.from_headers(headers)
-        except ValueError:
-            deadline = None  # grpclib answers it
+        problem = _problem_of(headers)
+        if problem is not None:
+            self._turn_away(stream, release_stream, GRPCError(Status.INVALID_ARGUMENT, problem))
+            return
+        deadline = Deadline.from_headers(headers)
         if deadline is not None and not deadline.time_remaining():
             error = GRPCError(Status.DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
             self._turn_away(stream, release_stream, error)
@@ -232,12 +255,5 @@ class ServerHandler(GrpclibHandler):
         self._state.counters.requests_turned_away += 1
         if not isinstance(stream, TunedStream):
             raise TypeError(f"a stream of type {type(stream).__name__} came from another transport")
-        stream.answer_with_trailers(
-            [
-                (":status", "200"),
-                ("content-type", "application/grpc"),
-                ("grpc-status", str(error.status.value)),
-                ("grpc-message", encode_grpc_message(error.message or "")),
-            ]
-        )
+        stream.answer_with_trailers(status_headers(error.status, error.message or ""))
         release_stream()

@@ -95,6 +95,7 @@ class ServerProtocol(TunedProtocol):
             server.h2_config,
             transport_config=server.config.transport,
             refused_message=server.state.counters.message_refused,
+            refused_request=server.state.counters.request_refused,
         )
         self._server = server
 

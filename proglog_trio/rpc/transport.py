@@ -9,8 +9,9 @@ All that reaches into grpclib's internals on the way of bytes is here (checked w
 - A peer that has gone is noticed by HTTP/2 PINGs (RFC 9113, section 6.7), and its transport aborted; grpclib's
   keepalive closes the transport instead, which waits for ever for a full buffer to drain.
 - What a peer that does not read can make us buffer is bounded: also replies to its PINGs and SETTINGS.
-- Frames and events that HTTP/2 says to ignore are ignored; an error in a peer's bytes ends its connection with GOAWAY
-  and never the loop (a trio-asyncio loop ends when an error reaches its exception handler).
+- Frames and events that HTTP/2 says to ignore are ignored; what is wrong with one stream ends that stream alone, see
+  stream_errors.py; any other error in a peer's bytes ends its connection with GOAWAY and never the loop (a trio-asyncio
+  loop ends when an error reaches its exception handler).
 """
 
 from __future__ import annotations
@@ -25,20 +26,22 @@ import structlog
 from attrs import field, frozen, validators
 from grpclib.config import Configuration
 from grpclib.const import Status
+from grpclib.metadata import encode_grpc_message
 from grpclib.protocol import AbstractHandler, Connection, EventsProcessor, H2Protocol
 from grpclib.protocol import Stream as ProtocolStream
 from grpclib.utils import Wrapper
 from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
+from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from h2.events import Event as H2Event
 from h2.events import RemoteSettingsChanged, StreamReset
-from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from .frame_repr import use_cheap_frame_repr
 from .message_buffer import MessageBuffer
 from .peer_watch import PeerPatience, PeerWatch
+from .stream_errors import RequestRefused, StreamFailed, TolerantConnection
 from .tls import tls_problem
 
 if TYPE_CHECKING:
@@ -64,8 +67,9 @@ class TransportConfig:
 
     Attributes:
         message_bytes: the longest message that is accepted from the peer.
-        header_list_bytes: the longest header list that is accepted from the peer (RFC 9113, section 6.5.2).
-        concurrent_streams: how many streams the peer may have open at once on one connection.
+        header_list_bytes: the longest header list that is accepted from the peer (RFC 9113, section 6.5.2); a longer
+            one ends its call with RESOURCE_EXHAUSTED, one that costs too much to read ends its connection.
+        concurrent_streams: how many streams the peer may have open at once on one connection; more are refused.
         keepalive_seconds: a peer from which nothing came for so long is sent a PING.
         keepalive_timeout_seconds: a peer that does not answer it for so long is taken for dead.
         handshake_seconds: a peer that has not sent its HTTP/2 preface and SETTINGS by then is disconnected.
@@ -98,6 +102,16 @@ def grpclib_configuration(server_name: str | None = None) -> Configuration:
     )
 
 
+def status_headers(status: Status, message: str) -> list[tuple[str, str]]:
+    """Return the headers of a response that is nothing but a status."""
+    return [
+        (":status", "200"),
+        ("content-type", "application/grpc"),
+        ("grpc-status", str(status.value)),
+        ("grpc-message", encode_grpc_message(message)),
+    ]
+
+
 class TunedStream(ProtocolStream):
     """One HTTP/2 stream, with bounded messages in and large writes out."""
 
@@ -114,14 +128,21 @@ class TunedStream(ProtocolStream):
             raise RuntimeError("the stream has not been opened yet")
         return self.id
 
-    def answer_with_trailers(self, headers: list[tuple[str, str]]) -> None:
-        """Answer a request at once with nothing but a status, and leave the stream."""
+    def answer_with_trailers(
+        self, headers: list[tuple[str, str]], error_code: ErrorCodes = ErrorCodes.NO_ERROR
+    ) -> None:
+        """Answer a request at once with nothing but a status, and leave the stream.
+
+        Args:
+            headers: the answer.
+            error_code: what the stream is reset with if the client has not ended it.
+        """
         stream_id = self._number()
         # What arrived in one piece has all been taken in: a client may have reset the request, or left, in that piece.
         with contextlib.suppress(ProtocolError):
             self._h2_connection.send_headers(stream_id, headers, end_stream=True)
             if self.closable:
-                self._h2_connection.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+                self._h2_connection.reset_stream(stream_id, error_code)
         self.connection.flush()
 
     async def read_messages(self, most_bytes: int) -> list[bytes]:
@@ -141,6 +162,9 @@ class TunedStream(ProtocolStream):
             while not self.connection.write_ready.is_set():
                 # Others that woke up before may have filled the buffer again, hence the loop.
                 await self.connection.write_ready.wait()
+            if not self.closable:
+                # A closed stream may have kept a window of 0, which nothing will open any more.
+                raise StreamClosedError(stream_id)
             window = self._h2_connection.local_flow_control_window(stream_id)
             if window > 0:
                 return window
@@ -181,7 +205,7 @@ class TunedConnection(Connection):
 
     def __init__(
         self,
-        connection: H2Connection,
+        connection: TolerantConnection,
         transport: asyncio.Transport,
         *,
         config: Configuration,
@@ -264,14 +288,31 @@ class TunedConnection(Connection):
 
 
 class TunedEventsProcessor(EventsProcessor):
-    """Passes HTTP/2 events on, and ignores those that HTTP/2 says to ignore."""
+    """Passes HTTP/2 events on, and ignores those that HTTP/2 says to ignore.
+
+    Args:
+        handler, connection: grpclib's.
+        refused_request: called for each request that is answered here, since its headers cannot be accepted.
+    """
 
     connection: TunedConnection
+
+    def __init__(
+        self, handler: AbstractHandler, connection: TunedConnection, refused_request: Callable[[], None]
+    ) -> None:
+        super().__init__(handler, connection)
+        self._refused_request = refused_request
 
     def process(self, event: H2Event) -> None:
         """Pass one event on."""
         processors = getattr(self, "processors", None)  # gone once the connection is closed
-        if processors is not None and type(event) in processors:
+        if processors is None:
+            return
+        if isinstance(event, RequestRefused):
+            self._answer_refused(event)
+        elif isinstance(event, StreamFailed):
+            self._end_failed(event)
+        elif type(event) in processors:
             if type(event) is RemoteSettingsChanged:
                 self.connection.watch.greeted()
             processors[type(event)](event)
@@ -290,6 +331,33 @@ class TunedEventsProcessor(EventsProcessor):
         else:
             super().process_stream_reset(event)
 
+    def _answer_refused(self, event: RequestRefused) -> None:
+        self._refused_request()
+        stream = self.connection.create_stream(stream_id=event.stream_id)
+        _logger.info("request refused", reason=event.message)
+        stream.answer_with_trailers(status_headers(event.status, event.message), event.error_code)
+
+    def _end_failed(self, event: StreamFailed) -> None:
+        """End a stream that was reset for what the peer sent on it."""
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            return
+        self.connection.streams_failed += 1
+        _logger.info("a stream was reset", reason=event.message)
+        if not self.connection.h2_connection.config.client_side:
+            stream.__terminated__(event.message)
+            self.handler.cancel(stream)
+            return
+        # As if the server had ended the call with this status: what it did say cannot be used.
+        status = status_headers(event.status, event.message)
+        if stream.headers is None:
+            stream.headers = status
+            stream.headers_received.set()
+        stream.trailers = status
+        stream.trailers_received.set()
+        stream.__ended__()
+        stream.window_updated.set()
+
 
 def _has_status(stream: ProtocolStream) -> bool:
     return stream.trailers is not None or any(name == "grpc-status" for name, _ in stream.headers or ())
@@ -303,6 +371,7 @@ class TunedProtocol(H2Protocol):
         config, h2_config: grpclib's and h2's.
         transport_config: ours.
         refused_message: called for each message that is refused for its prefix.
+        refused_request: called for each request whose headers are not accepted.
     """
 
     connection: TunedConnection
@@ -316,10 +385,12 @@ class TunedProtocol(H2Protocol):
         *,
         transport_config: TransportConfig,
         refused_message: Callable[[], None] = lambda: None,
+        refused_request: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(handler, config, h2_config)
         self.transport_config = transport_config
         self._refused_message = refused_message
+        self._refused_request = refused_request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer with our settings and begin to watch over it."""
@@ -333,11 +404,11 @@ class TunedProtocol(H2Protocol):
         )
         self.connection.flush()
         self.connection.initialize()
-        self.processor = TunedEventsProcessor(self.handler, self.connection)
+        self.processor = TunedEventsProcessor(self.handler, self.connection, self._refused_request)
 
-    def _greeting_connection(self) -> H2Connection:
+    def _greeting_connection(self) -> TolerantConnection:
         client_side = bool(self.h2_config.client_side)
-        connection = H2Connection(config=self.h2_config)
+        connection = TolerantConnection(self.h2_config, self.transport_config.header_list_bytes)
         settings = {
             SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size,
             SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
@@ -350,7 +421,6 @@ class TunedProtocol(H2Protocol):
         # frame in the same packet as its acknowledgement.
         connection.local_settings = Settings(client=client_side, initial_values=settings)
         connection.max_inbound_frame_size = FRAME_BYTES
-        connection.decoder.max_header_list_size = self.transport_config.header_list_bytes
         connection.initiate_connection()
         connection.increment_flow_control_window(self.config.http2_connection_window_size - 65_535)
         return connection
@@ -362,7 +432,7 @@ class TunedProtocol(H2Protocol):
         except ProtocolError as error:
             self._end_after_error(error, error.error_code)
             return
-        except Exception as error:  # noqa: BLE001 - a header that is no ASCII, say: nothing a peer sends may end the loop
+        except Exception as error:  # noqa: BLE001 - nothing that a peer sends may end the loop
             self._end_after_error(error, ErrorCodes.PROTOCOL_ERROR)
             return
         self.connection.flush()
@@ -379,7 +449,7 @@ class TunedProtocol(H2Protocol):
     def _end_after_error(self, error: Exception, code: ErrorCodes | int) -> None:
         h2_connection = self.connection.h2_connection
         if h2_connection.state_machine.state is not ConnectionState.CLOSED:
-            h2_connection.close_connection(code)
+            h2_connection.say_why_it_ends(error, code)
         reason = f"HTTP/2 protocol error: {str(error) or type(error).__name__}"
         _logger.info("connection closed", reason=reason)
         self.connection.flush()

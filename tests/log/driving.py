@@ -43,10 +43,15 @@ def record_batch(value: bytes) -> Batch:
 
 @define
 class OpenLog:
-    """A log and its work that nobody has done yet."""
+    """A log and its work that nobody has done yet.
+
+    Attributes:
+        unnoted: how much work is done that the log has not heard of yet, and what went wrong.
+    """
 
     log: Log
     work: list[Work] = Factory(list)
+    unnoted: list[tuple[int, OSError | None]] = Factory(list)
 
     @classmethod
     def open(
@@ -64,6 +69,15 @@ class OpenLog:
 
     def commit(self, count: int | None = None) -> OSError | None:
         """Do the oldest pieces of work, as service.py does; return what went wrong."""
+        self.note()
+        error = self.write(count)
+        self.note()
+        return error
+
+    def write(self, count: int | None = None) -> OSError | None:
+        """Do the oldest pieces of work, as the committer's thread does, without telling the log."""
+        if any(error is not None for _, error in self.unnoted):
+            return None  # the thread does nothing more once it has failed
         count = len(self.work) if count is None else min(count, len(self.work))
         work, self.work[:count] = self.work[:count], []
         if not work:
@@ -74,8 +88,14 @@ class OpenLog:
         except OSError as caught:
             error = caught
             self.work.clear()
-        self.log.committed(len(work), error)
+        self.unnoted.append((len(work), error))
         return error
+
+    def note(self) -> None:
+        """Tell the log of the work that is done."""
+        unnoted, self.unnoted[:] = list(self.unnoted), []
+        for count, error in unnoted:
+            self.log.committed(count, error)
 
     def append(self, batch: Batch) -> Appended:
         """Append and commit."""

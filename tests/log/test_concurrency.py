@@ -68,6 +68,13 @@ async def write(log: Log) -> None:
             await trio.sleep(0.001)
 
 
+def check_bounds(log: Log) -> None:
+    """Check what the log says of itself, as whoever is called after each change of it sees it."""
+    assert log.lowest_offset <= log.next_offset
+    assert all(state.low <= state.next for state in log.origins.values())
+    assert Position.decode(log.position.encode()) == log.position
+
+
 def check_all(frames: list[StoredFrame], first: int = 0) -> None:
     assert [frame.base_offset for frame in frames] == list(range(2 * first, 2 * BATCHES, 2))
     values = [unpack_records(frame.data[frame.header.header_length :])[0].value for frame in frames]
@@ -128,6 +135,7 @@ async def test_readers_whose_segments_are_removed_under_them(tmp_path: Path) -> 
     config = evolve(config_of(tmp_path), retention_bytes=4_000)
     async with open_log(config) as log:
         writing = trio.Event()
+        log.notify_durable(partial(check_bounds, log))
 
         async def read(seed: int, *, skip_missing: bool) -> None:
             rng = random.Random(seed)
@@ -175,6 +183,7 @@ async def test_reader_made_while_segments_are_removed(tmp_path: Path, offset: in
     """What a reader is made from is of one moment: never a start that is gone, with nothing said."""
     config = evolve(config_of(tmp_path), retention_bytes=1)
     async with open_log(config) as log:
+        log.notify_durable(partial(check_bounds, log))
 
         async def make_readers() -> None:
             while log.next_offset < 2 * BATCHES:

@@ -29,6 +29,7 @@ from proglog_trio.log.origin import Origin
 from proglog_trio.log.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention import removable, remove_files
+from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.segment import Unplaced
 
 from .driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, position_after, read_all
@@ -282,6 +283,29 @@ class LogMachine(RuleBasedStateMachine):
             self.log.commit(count)
 
     @precondition(is_writable)
+    @rule(count=st.sampled_from([1, 2, 5, 1_000]))
+    def write(self, count: int) -> None:
+        """The committer's thread is done with some work, and the log has not heard of it yet."""
+        with self.powered():
+            self.log.write(count)
+
+    @precondition(lambda self: self.opened is not None)
+    @rule()
+    def note_written(self) -> None:
+        self.log.note()
+
+    @precondition(lambda self: self.opened is not None)
+    @rule()
+    def scrub(self) -> None:
+        scrub = Scrub(self.log.log.catalog)
+        with self.powered():
+            try:
+                while not scrub.finished:
+                    assert not scrub.step(1 << 20)
+            finally:
+                scrub.close()
+
+    @precondition(is_writable)
     @rule()
     def roll(self) -> None:
         self.log.log.roll()
@@ -481,6 +505,12 @@ class LogMachine(RuleBasedStateMachine):
         log = self.log.log
         assert log.lowest_offset <= log.next_offset
         assert log.next_offset >= self.model.acknowledged
+        bounds = log.bounds()
+        assert (bounds.lowest_offset, bounds.next_offset) == (log.lowest_offset, log.next_offset)
+        for state in (*bounds.origins.values(), *log.planned_origins.values()):
+            assert state.low <= state.next
+            assert all(state.low <= first < following <= state.next for first, following in state.gaps)
+        assert Position.decode(log.position.encode()) == log.position
 
     def teardown(self) -> None:
         if not hasattr(self, "model"):

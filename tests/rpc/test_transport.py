@@ -116,32 +116,6 @@ async def test_empty_data_and_unknown_frames_are_ignored(tmp_path: Path) -> None
         assert (await client.status(number))[0] == 0
 
 
-async def test_too_many_streams_end_the_connection(tmp_path: Path) -> None:
-    async with running_server(tmp_path, config=_config(concurrent_streams=3)) as server:
-        async with RawClient.open(server.port) as client:
-            for _ in range(4):
-                await client.request("ProduceBatches")
-            await client.closed()
-        await _serves(server.address)
-
-
-async def test_too_many_headers_end_the_connection(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server:
-        async with RawClient.open(server.port) as client:
-            await client.request("Produce", ("x-large", "v" * 20_000))
-            await client.closed()
-        await _serves(server.address)
-
-
-async def test_a_header_that_is_not_ascii_ends_the_connection_and_nothing_else(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server:
-        async with RawClient.open(server.port) as client:
-            await client.request("Produce", ("x-name", "\u00e9"))
-            await client.closed()
-            assert any(isinstance(event, h2.events.ConnectionTerminated) for event in client.events)
-        await _serves(server.address)
-
-
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(100)])
 async def test_what_is_no_http2_ends_the_connection(tmp_path: Path, data: bytes) -> None:
     async with running_server(tmp_path) as server:
