@@ -1,6 +1,7 @@
 """What is checked, and how: `nox -l` lists the sessions, `nox -s NAME` runs one."""
 
 import filecmp
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,8 @@ nox.options.error_on_missing_interpreters = True
 
 GENERATED = Path("proglog_trio/_proto")
 DESCRIPTORS = "descriptors.binpb"
+PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
+"""The versions that pyproject.toml names: 3.11 and so on."""
 
 
 @nox.session
@@ -20,6 +23,29 @@ def tests(session: nox.Session) -> None:
     """Run the tests, those of the system excepted, in minutes; arguments go to pytest."""
     session.install("-e", ".[tests]")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+def _interpreter(version: str) -> str:
+    """Return where there is this version of Python, on PATH or among pyenv's; the version itself if it is nowhere."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    of_pyenv = sorted(
+        (pyenv / "versions").glob(f"{version}.*/bin"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    # what pyenv puts on PATH is there for all versions, and works for those that were chosen
+    on_path = [Path(directory) for directory in os.get_exec_path() if Path(directory) != pyenv / "shims"]
+    found = (shutil.which(f"python{version}", path=directory) for directory in (*on_path, *of_pyenv))
+    return next(filter(None, found), version)
+
+
+def _tests_with(python: str) -> None:
+    @nox.session(name=f"tests-{python}", python=_interpreter(python), default=False)
+    def tests_with(session: nox.Session) -> None:
+        """Run the tests with this version of Python; arguments go to pytest."""
+        tests(session)
+
+
+for each in PYTHONS:
+    _tests_with(each)
 
 
 @nox.session
