@@ -87,7 +87,15 @@ class PeerWatch:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(max(0.0, seconds), then)
+        self._timer = self.loop.call_later(max(0.0, seconds), self._run, then)
+
+    def _run(self, then: Callable[[], None]) -> None:
+        try:
+            then()
+        except Exception as error:
+            # Nobody would notice any more when this peer has gone.
+            self._give_up(f"watching over the peer failed: {type(error).__name__}")
+            raise
 
     def _greeting_is_late(self) -> None:
         self._give_up(f"no HTTP/2 handshake within {self.patience.handshake:g} s")
