@@ -31,6 +31,8 @@ from proglog_trio.rpc.replication_messages import (
 from tests.log.driving import NOON, ForeignLog, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
 
+from .strict import Strict
+
 PEER = "peer"
 KINDS = 5
 CASES_PER_REPLICA = 500
@@ -69,8 +71,9 @@ class _World:
 
     def __attrs_post_init__(self) -> None:
         log = self.opened.log
+        log.errors = Strict()
         mine = Hello("proglog", "me", log.directory_id, NOON)
-        self.replica = Replica(log, mine, lambda: self.now, lambda _event: None, ReplicationConfig())
+        self.replica = Replica(log, mine, lambda: self.now, lambda _event: None, ReplicationConfig(), errors=Strict())
         self.opened.append_values(b"mine")
         for frame in FRAMES[:2]:
             log.append_foreign(frame, frame.encode(), lambda _error: None)

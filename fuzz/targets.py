@@ -41,6 +41,7 @@ from proglog_trio.rpc.server import ServerConfig, ServerProtocol, _Server
 
 from .pulls import Pulls
 from .seeds import PREFACE, SALT
+from .strict import Strict
 
 KEYRING = Keyring((b"k" * 16,))
 HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)
@@ -249,7 +250,7 @@ class Connections:
         self._loop.set_exception_handler(_fail)
         asyncio.set_event_loop(self._loop)
         self._servers = [
-            _Server([_Service()], ServerConfig(), ServerCounters(), gate) for gate in (None, Gate(_Nobody()))
+            _Server([_Service()], ServerConfig(), ServerCounters(), gate, Strict()) for gate in (None, Gate(_Nobody()))
         ]
 
     def connection(self, data: bytes) -> None:

@@ -13,6 +13,23 @@ from .repetition import Repetitions
 
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What accept fails with while the system has nothing left; the connection waits in the backlog meanwhile."""
+CLIENT_GONE = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    }
+)
+"""What accept fails with for a connection that had an end before it was accepted (accept(2)); the next may be fine."""
 RETRY_SECONDS = 0.1
 """There is no event for a descriptor that becomes free."""
 TELL_SECONDS = 60.0

@@ -32,7 +32,7 @@ from proglog_trio import __version__
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
-from proglog_trio.internal_errors import InternalErrors
+from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log import Log, LogConfig, open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
@@ -110,9 +110,9 @@ async def run_node(
         NameTaken: a member of the cluster that is alive has the node's name.
     """
     errors = InternalErrors()
-    security = load_security(config)
-    async with asyncio_loop(), open_log(log_config(config)) as log:
-        replicator = _replicator(config, security, log)
+    security = load_security(config, errors)
+    async with asyncio_loop(errors), open_log(log_config(config), errors) as log:
+        replicator = _replicator(config, security, log, errors)
         membership = await bind_membership(
             gossip_config(config, security.keyring),
             _tags(config, log, None),
@@ -189,6 +189,7 @@ class _Parts:
             config=server_config(config),
             counters=counters,
             security=self.security.server,
+            errors=self.errors,
         )
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
         rpc_address = self.rpc_address = config.rpc_address(port)
@@ -223,7 +224,7 @@ class _Parts:
     async def _leave(self) -> None:
         if self.config.no_leave_on_terminate:
             return
-        with trio.move_on_after(self.config.leave_timeout) as scope:
+        with trio.move_on_after(self.config.leave_timeout) as scope, self.errors.boundary(Where.STOPPING):
             await self.membership.leave()
         if scope.cancelled_caught:
             _logger.warning("not everybody could be told that this node leaves", after=self.config.leave_timeout)
@@ -260,10 +261,15 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
     return None
 
 
-def _replicator(config: NodeConfig, security: NodeSecurity, log: Log) -> Replicator:
+def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: InternalErrors) -> Replicator:
     hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.wall_clock())
     replica = Replica(
-        log, hello, trio.current_time, log_event, ReplicationConfig(origin_retention_seconds=config.origin_retention)
+        log,
+        hello,
+        trio.current_time,
+        log_event,
+        ReplicationConfig(origin_retention_seconds=config.origin_retention),
+        errors=errors,
     )
     connection = attrs.evolve(
         security.peer_connection(),

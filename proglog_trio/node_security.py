@@ -13,6 +13,7 @@ import trio
 from attrs import frozen
 
 from .config import NodeConfig
+from .internal_errors import InternalErrors, Where
 from .membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
 from .membership.wire import Keyring
 from .reloading import FromFiles, Reloader
@@ -38,16 +39,18 @@ class NodeSecurity:
         peers: for the connections to other nodes; None: no TLS.
         keyring: what gossip begins with; None: not encrypted.
         reloader: reads the files again.
+        errors: where unforeseen errors are counted.
     """
 
     server: ServerSecurity | None
     peers: ClientTls | None
     keyring: Keyring | None
     reloader: Reloader
+    errors: InternalErrors
 
     def peer_connection(self) -> ConnectionConfig:
         """Return how other nodes are connected to."""
-        return ConnectionConfig(tls=self.peers)
+        return ConnectionConfig(tls=self.peers, errors=self.errors)
 
     def expiries(self) -> dict[str, datetime]:
         """Return when what expires first, by what it is: server_certificate, server_ca, peer_certificate, peer_ca."""
@@ -76,7 +79,8 @@ class NodeSecurity:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.reloader.run)
             while True:
-                self.warn_of_expiry()
+                with self.errors.boundary(Where.CERTIFICATE_WATCH):
+                    self.warn_of_expiry()
                 with trio.move_on_after(_DAY_SECONDS if self.server or self.peers else math.inf):
                     await changed.wait()
                 changed = trio.Event()
@@ -92,8 +96,12 @@ class NodeSecurity:
                 _logger.warning(f"the {name} expires soon", expires=moment.isoformat(), days=math.floor(days))
 
 
-def load_security(config: NodeConfig) -> NodeSecurity:
+def load_security(config: NodeConfig, errors: InternalErrors | None = None) -> NodeSecurity:
     """Read the files that a node's configuration names.
+
+    Args:
+        config: names them.
+        errors: where unforeseen errors are counted from then on.
 
     Raises:
         TlsError, AccessPolicyError, KeyringFileError: one of them cannot be used; the message names it.
@@ -109,7 +117,8 @@ def load_security(config: NodeConfig) -> NodeSecurity:
             _logger.warning("clients need no certificate and may do everything: no --server-tls-ca-file was given")
     if peers is not None:
         values.append(peers.files())
-    return NodeSecurity(server, peers, _keyring(config), Reloader(values))
+    errors = errors if errors is not None else InternalErrors()
+    return NodeSecurity(server, peers, _keyring(config), Reloader(values, errors), errors)
 
 
 def _server(config: NodeConfig) -> ServerSecurity | None:

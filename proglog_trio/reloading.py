@@ -17,6 +17,7 @@ import trio
 from attrs import define, field
 
 from .errors import ProglogError
+from .internal_errors import InternalErrors, Where
 
 CHECK_SECONDS = 2.0
 """How often files are looked at; notification by the system does not reach over network file systems."""
@@ -81,10 +82,12 @@ class FromFiles(Generic[Value]):
         _logger.info(f"{self.name}: read again")
         return True
 
-    def tell(self) -> None:
-        """Tell the listeners that the value has changed."""
+    def tell(self, errors: InternalErrors) -> None:
+        """Tell the listeners that the value has changed; one that fails keeps the others from nothing."""
+        boundary = errors.boundary(Where.SECURITY_RELOAD, file_of=self.name)
         for listener in self._listeners:
-            listener()
+            with boundary:
+                listener()
 
 
 def _signature(paths: Sequence[Path]) -> _Signature:
@@ -106,9 +109,11 @@ class Reloader:
 
     Attributes:
         values: what it looks after.
+        errors: where unforeseen errors are counted.
     """
 
     values: Sequence[FromFiles[Any]]
+    errors: InternalErrors = field(factory=InternalErrors)
     _asked: trio.Event = field(factory=trio.Event)
 
     def reload(self) -> None:
@@ -123,15 +128,19 @@ class Reloader:
         """
         if not self.values:
             check_seconds = math.inf
+        turns = self.errors.turns(Where.SECURITY_RELOAD)
         while True:
-            with trio.move_on_after(check_seconds):
-                await self._asked.wait()
-            asked = self._asked.is_set()
-            if asked:
-                self._asked = trio.Event()
-                if not self.values:
-                    _logger.info("told to read files again, but no certificate and no policy was given")
-            for value in self.values:
-                # In a thread: a network file system may keep it waiting.
-                if await trio.to_thread.run_sync(partial(value.refresh, always=asked)):
-                    value.tell()
+            async with turns:
+                with trio.move_on_after(check_seconds):
+                    await self._asked.wait()
+                asked = self._asked.is_set()
+                if asked:
+                    self._asked = trio.Event()
+                    if not self.values:
+                        _logger.info("told to read files again, but no certificate and no policy was given")
+                for value in self.values:
+                    # What was read before stays in force, and the other files are read all the same.
+                    with self.errors.boundary(Where.SECURITY_RELOAD, file_of=value.name):
+                        # In a thread: a network file system may keep it waiting.
+                        if await trio.to_thread.run_sync(partial(value.refresh, always=asked)):
+                            value.tell(self.errors)

@@ -18,6 +18,7 @@ import trio
 from attrs import Factory, define, field, frozen
 
 from ..errors import BatchRefused, LogBusy, LogClosed, LogReadOnly, ProglogError
+from ..internal_errors import InternalErrors, Where
 from .batch import Appended, Batch
 from .catalog import SegmentCatalog
 from .clock import is_too_far_ahead
@@ -98,6 +99,7 @@ class Log:
         lowest_offset, next_offset: the log durably holds [lowest_offset, next_offset).
         recent: the newest of what is durable.
         read_only_reason: why it takes no more records, once it does not.
+        errors: where it counts what those raise who are told of commits.
     """
 
     config: LogConfig
@@ -118,6 +120,7 @@ class Log:
     closing: bool = False
     pending_bytes: int = 0
     counters: LogCounters = field(factory=LogCounters)
+    errors: InternalErrors = field(factory=InternalErrors)
     recent: RecentFrames = field(init=False)
     _pending: deque[_Pending] = field(factory=deque)
     _retries: list[tuple[int, Appended, Done]] = field(factory=list)
@@ -270,7 +273,7 @@ class Log:
 
     # -- what commits change -------------------------------------------------------------------------------------------
 
-    def committed(self, count: int, error: OSError | None) -> None:
+    def committed(self, count: int, error: Exception | None) -> None:
         """Take note that the oldest count pieces of work are durable, or that writing them failed."""
         if error is not None:
             self._fail(error)
@@ -304,12 +307,18 @@ class Log:
                 answers.append((done, appended))
             else:
                 self._retries.append((end, appended, done))
-        for done, appended in answers:
-            done(appended)
+        self._answer_all(answers)
         self._call_durable_watchers()
         self._call_room_waiters()
 
-    def _fail(self, error: OSError) -> None:
+    def _answer_all(self, answers: Iterable[tuple[Done, Appended | ProglogError]]) -> None:
+        """Tell those who wait; one who fails at it keeps the others from nothing."""
+        boundary = self.errors.boundary(Where.LOG_CALLBACK)
+        for done, answer in answers:
+            with boundary:
+                done(answer)
+
+    def _fail(self, error: Exception) -> None:
         """Turn read-only: nothing that was not durable will be."""
         if self.read_only_reason is None:
             self.read_only_reason = f"the log takes no more records since a write failed: {error}"
@@ -318,8 +327,8 @@ class Log:
         self._pending.clear()
         self._retries.clear()
         self.pending_bytes = 0
-        for done in failed:
-            done(LogReadOnly(self.read_only_reason))
+        reason = self.read_only_reason
+        self._answer_all((done, LogReadOnly(reason)) for done in failed)
         self._call_durable_watchers()
         self._call_room_waiters()
 
@@ -332,7 +341,8 @@ class Log:
         while self._room_waiters and (
             self.pending_bytes < self.config.pending_bytes_limit or self.read_only_reason is not None or self.closing
         ):
-            self._room_waiters.popleft()()
+            with self.errors.boundary(Where.LOG_CALLBACK):
+                self._room_waiters.popleft()()
 
     def notify_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after each change of next_offset, lowest_offset or read_only_reason; return what ends it."""
@@ -342,8 +352,10 @@ class Log:
         return lambda: self._durable_watchers.pop(number, None) and None
 
     def _call_durable_watchers(self) -> None:
+        boundary = self.errors.boundary(Where.LOG_CALLBACK)
         for callback in list(self._durable_watchers.values()):
-            callback()
+            with boundary:
+                callback()
 
     def start_closing(self) -> None:
         """Refuse what comes from now on."""
@@ -358,8 +370,7 @@ class Log:
         self._pending.clear()
         self._retries.clear()
         self.pending_bytes = 0
-        for done in failed:
-            done(LogClosed(reason))
+        self._answer_all((done, LogClosed(reason)) for done in failed)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

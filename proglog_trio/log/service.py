@@ -13,12 +13,12 @@ from __future__ import annotations
 import queue
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 import structlog
 import trio
 from attrs import Factory, define
 
+from ..internal_errors import InternalErrors, Where
 from .config import LogConfig
 from .damage_registry import Damage
 from .log import Log
@@ -37,12 +37,29 @@ _logger = structlog.get_logger(__name__)
 
 @define
 class _Committer:
-    """The thread that commits. Work goes in by a queue, results come back by run_sync_soon."""
+    """The thread that commits. Work goes in by a queue, results come back by run_sync_soon.
+
+    Attributes:
+        failure: what nobody foresaw, after which it is not known what is durable; nothing more is committed then.
+    """
 
     log: Log
     token: trio.lowlevel.TrioToken
     # Bounded by the log's pending_bytes_limit: no more work is handed over than that.
     work: queue.SimpleQueue[Sequence[Work] | None] = Factory(queue.SimpleQueue)
+    failure: Exception | None = None
+
+    async def run_until_told(self) -> None:
+        """Commit until told to stop.
+
+        Raises:
+            Exception: what nobody foresaw. The log cannot keep its promise, so the node must end: it is caught nowhere.
+        """
+        # It has a limiter of its own, so that it takes no place of the threads that the rest of the program shares.
+        own = trio.CapacityLimiter(1)
+        await trio.to_thread.run_sync(self.run, self.log.writer, thread_name="log committer", limiter=own)
+        if self.failure is not None:
+            raise self.failure
 
     def run(self, writer: LogWriter) -> None:
         """Commit until told to stop; in the thread."""
@@ -61,27 +78,42 @@ class _Committer:
                     break
             if not batch or failed:
                 continue
-            error = None
+            error: Exception | None = None
             try:
                 writer.commit(batch)
             except OSError as caught:
                 error, failed = caught, True
+            except Exception as unforeseen:  # noqa: BLE001 - raised by run_until_told, once those who wait were answered
+                error, failed = unforeseen, True
+                self.failure, stopping = unforeseen, True
             self.token.run_sync_soon(self._committed, len(batch), error)
 
-    def _committed(self, count: int, error: OSError | None) -> None:
+    def _committed(self, count: int, error: Exception | None) -> None:
         if error is not None:
             _logger.error("the log is read-only: a write failed", error=str(error))
-        self.log.committed(count, error)
+        try:
+            self.log.committed(count, error)
+        except Exception as unforeseen:  # noqa: BLE001 - raised by run_until_told
+            # What is durable and what was answered may differ now.
+            self.failure = unforeseen
+            self.log.committed(0, unforeseen)
+            self.work.put(None)
 
 
 @asynccontextmanager
-async def open_log(config: LogConfig) -> AsyncIterator[Log]:
+async def open_log(config: LogConfig, errors: InternalErrors | None = None) -> AsyncIterator[Log]:
     """Open a data directory's log for the time of an `async with`; leaving it commits what waits and closes it.
+
+    Args:
+        config: how it is kept.
+        errors: where unforeseen errors are counted, but for those of the committer: these are raised, and end it all.
 
     Raises:
         DataDirectoryError: see open_log_files.
     """
     log = await trio.to_thread.run_sync(open_log_files, config)
+    if errors is not None:
+        log.errors = errors
     _say_what_was_found(log)
     committer = _Committer(log, trio.lowlevel.current_trio_token())
     log.on_work = committer.work.put
@@ -89,10 +121,7 @@ async def open_log(config: LogConfig) -> AsyncIterator[Log]:
     try:
         async with trio.open_nursery() as nursery:
             # A thread cannot be cancelled: it ends when it is told to below, and the nursery waits for it.
-            # It has a limiter of its own, so that it takes no place of the threads that the rest of the program shares.
-            own = trio.CapacityLimiter(1)
-            run_in_thread = partial(trio.to_thread.run_sync, thread_name="log committer", limiter=own)
-            nursery.start_soon(run_in_thread, committer.run, log.writer)
+            nursery.start_soon(committer.run_until_told)
             background = trio.CancelScope()
             nursery.start_soon(_run_background, log, background)
             try:
@@ -157,8 +186,13 @@ def _name_damage(log: Log) -> Callable[[], None]:
                 found_by=damage.found_by,
             )
 
+    def name_safely(damage: Damage) -> None:
+        # What run_sync_soon runs must not raise, or all ends.
+        with log.errors.boundary(Where.LOG_CALLBACK):
+            name(damage)
+
     # Damage is found in the threads that read.
-    return log.damage.watch(lambda damage: token.run_sync_soon(name, damage))
+    return log.damage.watch(lambda damage: token.run_sync_soon(name_safely, damage))
 
 
 async def _run_background(log: Log, scope: trio.CancelScope) -> None:
@@ -173,27 +207,35 @@ async def _run_background(log: Log, scope: trio.CancelScope) -> None:
 
 async def _watch_retention(log: Log) -> None:
     retention_seconds = log.config.retention_seconds
+    turns = log.errors.turns(Where.RETENTION)
     while True:
-        await apply_retention(log)
-        begun = log.catalog.active.read.header.created
-        if retention_seconds is not None and log.wall_clock() - begun > retention_seconds * 1000 / 2:
-            # So that the records of a quiet log grow old too: a segment goes once the next has begun long ago.
-            log.roll()
-        await trio.sleep(RETENTION_INTERVAL_SECONDS)
+        async with turns:
+            await apply_retention(log)
+            begun = log.catalog.active.read.header.created
+            if retention_seconds is not None and log.wall_clock() - begun > retention_seconds * 1000 / 2:
+                # So that the records of a quiet log grow old too: a segment goes once the next has begun long ago.
+                log.roll()
+            await trio.sleep(RETENTION_INTERVAL_SECONDS)
 
 
 async def _scrub(log: Log, bytes_per_second: int) -> None:
+    turns = log.errors.turns(Where.SCRUB)
     while True:
         began = trio.current_time()
-        scrub = Scrub(log.catalog)
-        try:
-            while not scrub.finished:
-                # A second's worth at a time, so that the disk is left alone in between.
-                await trio.sleep(1)
-                await _scrub_step(log, scrub, bytes_per_second)
-        finally:
-            scrub.close()
-        await trio.sleep_until(began + log.config.scrub_interval_seconds)
+        async with turns:
+            scrub = Scrub(log.catalog)
+            try:
+                while not scrub.finished:
+                    # A second's worth at a time, so that the disk is left alone in between.
+                    await trio.sleep(1)
+                    boundary = log.errors.boundary(Where.SCRUB)
+                    with boundary:
+                        await _scrub_step(log, scrub, bytes_per_second)
+                    if boundary.failed:
+                        scrub.close()  # and go on with the next segment
+            finally:
+                scrub.close()
+            await trio.sleep_until(began + log.config.scrub_interval_seconds)
 
 
 async def _scrub_step(log: Log, scrub: Scrub, size: int) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from attrs import define, field, frozen
 
+from ..internal_errors import Where
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from .messages import OriginRange
@@ -78,17 +79,28 @@ class LagWatch:
         self._history.append({origin: state.next for origin, state in origins.items()})
         peers = self.replica.plan.peers
         self._behind.intersection_update(peers)
+        boundary = self.replica.errors.boundary(Where.LAG_WATCH)
         for name, peer in peers.items():
-            if not peer.connected or not peer.has_told:
-                continue
-            lacks = any(
-                (held.next if (held := peer.ranges.get(origin)) else 0) < following
-                for origin, following in due.items()
-                if origin in origins and origin != peer.writing
-            )
-            if lacks and name not in self._behind:
-                self._behind.add(name)
-                yield LagChange(name, is_behind=True, records=lag_of(self.replica, peer).peer_behind)
-            elif not lacks and name in self._behind:
-                self._behind.discard(name)
-                yield LagChange(name, is_behind=False, records=0)
+            change: LagChange | None = None
+            with boundary:
+                change = self._change(name, peer, due)
+            if change is not None:
+                yield change
+
+    def _change(self, name: str, peer: PeerView, due: Mapping[Origin, int]) -> LagChange | None:
+        if not peer.connected or not peer.has_told:
+            return None
+        origins = self.replica.log.origins
+        lacks = any(
+            (held.next if (held := peer.ranges.get(origin)) else 0) < following
+            for origin, following in due.items()
+            if origin in origins and origin != peer.writing
+        )
+        if lacks and name not in self._behind:
+            records = lag_of(self.replica, peer).peer_behind
+            self._behind.add(name)
+            return LagChange(name, is_behind=True, records=records)
+        if not lacks and name in self._behind:
+            self._behind.discard(name)
+            return LagChange(name, is_behind=False, records=0)
+        return None

@@ -11,6 +11,7 @@ from attrs import define, field
 
 from ..backoff import Backoff, BackoffConfig
 from ..errors import CallFailed, ProglogError
+from ..internal_errors import Where
 from .events import PeerLied
 from .pull import PullSession
 from .replica import Replica
@@ -57,8 +58,11 @@ class Peer:
 
     async def _keep_pulling(self) -> None:
         backoff = Backoff(_BACKOFF, self._rng)
+        boundary = self._replica.errors.boundary(Where.PEER, peer=self.name, rpc_addr=self.address)
         while True:
-            problem = await self._pull_once(backoff)
+            problem = "internal error"
+            with boundary:
+                problem = await self._pull_once(backoff)
             if self.problem != problem:
                 # Once for each change: a peer that is away for a day is one line.
                 _logger.warning("cannot pull from a peer", peer=self.name, rpc_addr=self.address, reason=problem)

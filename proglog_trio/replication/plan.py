@@ -15,6 +15,7 @@ Nothing here does I/O or reads a clock: times go in as seconds, decisions come o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from attrs import Factory, define
 
@@ -56,6 +57,7 @@ class PullPlan:
         paused: nothing is pulled: the log takes no more.
         peers: all that are known, connected or not.
         assigned: from whom each origin is pulled.
+        boundary: what the decision about each origin is made in, so that one that fails is the only one.
     """
 
     node_name: str
@@ -65,6 +67,7 @@ class PullPlan:
     paused: bool = False
     peers: dict[str, PeerView] = Factory(dict)
     assigned: dict[Origin, Assignment] = Factory(dict)
+    boundary: Callable[[], AbstractContextManager[object]] = nullcontext
     _progress: dict[Origin, _Progress] = Factory(dict)
     _dirty: dict[Origin, None] = Factory(dict)
     _deadlines: dict[Origin, float] = Factory(dict)
@@ -209,7 +212,12 @@ class PullPlan:
         dirty, self._dirty = self._dirty, {}
         for origin in dirty:
             self._deadlines.pop(origin, None)
-            decisions.extend(self._decide(origin, now))
+            is_decided = False
+            with self.boundary():
+                decisions.extend(self._decide(origin, now))
+                is_decided = True
+            if not is_decided:
+                self._look_again(origin, now + self.config.stall_seconds)
         return decisions
 
     def _decide(self, origin: Origin, now: float) -> Iterator[Decision]:

@@ -11,6 +11,7 @@ import trio
 from attrs import define, field
 
 from ..errors import LogClosed, LogReadOnly, ProglogError
+from ..internal_errors import Where
 from ..log.damage_registry import Damage
 from ..log.frame import FrameHeader
 from ..log.log import Log
@@ -55,13 +56,15 @@ class Repairer:
 
         stop = self.log.damage.watch(note)
         wait = FIRST_RETRY_SECONDS
+        turns = self.log.errors.turns(Where.REPAIR)
         try:
             while True:
-                repaired = await self._repair_all()
-                wait = FIRST_RETRY_SECONDS if repaired else min(wait * 2, LONGEST_RETRY_SECONDS)
-                with trio.move_on_after(wait * self.rng.uniform(0.5, 1.0) if len(self.log.damage) else math.inf):
-                    await self._news.wait()
-                self._news = trio.Event()
+                async with turns:
+                    repaired = await self._repair_all()
+                    wait = FIRST_RETRY_SECONDS if repaired else min(wait * 2, LONGEST_RETRY_SECONDS)
+                    with trio.move_on_after(wait * self.rng.uniform(0.5, 1.0) if len(self.log.damage) else math.inf):
+                        await self._news.wait()
+                    self._news = trio.Event()
         finally:
             stop()
 
@@ -70,13 +73,14 @@ class Repairer:
         repaired = 0
         for files in self.log.damage.segments():
             self.attempts += 1
-            try:
-                repaired += await self._repair(files)
-            except (LogReadOnly, LogClosed) as error:
-                _logger.warning("the log cannot be repaired now", reason=str(error))
-                break
-            except (ProglogError, OSError) as error:
-                _logger.error("a segment could not be repaired", segment=str(files.store), reason=str(error))
+            with self.log.errors.boundary(Where.REPAIR, segment=str(files.store)):
+                try:
+                    repaired += await self._repair(files)
+                except (LogReadOnly, LogClosed) as error:
+                    _logger.warning("the log cannot be repaired now", reason=str(error))
+                    break
+                except (ProglogError, OSError) as error:
+                    _logger.error("a segment could not be repaired", segment=str(files.store), reason=str(error))
         return repaired
 
     async def _repair(self, files: SegmentFiles) -> int:
@@ -95,11 +99,12 @@ class Repairer:
         """Return what peers have, asking one after the other until nothing is missing."""
         found: dict[int, list[bytes]] = {}
         for address in self.peers(missing):
-            try:
-                frames = await self.fetch(address, missing)
-            except ProglogError as error:
-                _logger.info("a peer could not be asked for what is damaged", rpc_addr=address, reason=str(error))
-                continue
+            frames: list[bytes] = []
+            with self.log.errors.boundary(Where.REPAIR, rpc_addr=address):
+                try:
+                    frames = await self.fetch(address, missing)
+                except ProglogError as error:
+                    _logger.info("a peer could not be asked for what is damaged", rpc_addr=address, reason=str(error))
             for data in frames:
                 try:
                     base = FrameHeader.decode(data).base_sequence

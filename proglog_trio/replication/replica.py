@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from itertools import chain
 
 from attrs import Factory, define, field, frozen, validators
 
 from ..errors import LogClosed, LogReadOnly
+from ..internal_errors import InternalErrors, Where
 from ..lived_time import LivedTime
 from ..log.clock import to_milliseconds
 from ..log.log import Log
@@ -20,7 +22,7 @@ from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from .acknowledgements import Achieved, Acknowledgements
 from .applying import Applier
-from .decisions import GiveUp, PlanConfig, Start
+from .decisions import Decision, GiveUp, PlanConfig, Start
 from .events import Diverged, PeerLied, ReplicationCounters, ReplicationEvent
 from .holders import Holders
 from .messages import Hello, HolderNews, OriginRange, Positions
@@ -69,6 +71,7 @@ class Replica:
         clock: seconds, monotonic; goes on while the process is stopped.
         emit: is told what happens.
         on_decide: called when next_deadline may have changed.
+        errors: where unforeseen errors of one session, origin or decision are counted.
     """
 
     log: Log
@@ -77,6 +80,7 @@ class Replica:
     emit: Callable[[ReplicationEvent], None]
     config: ReplicationConfig
     counters: ReplicationCounters = Factory(ReplicationCounters)
+    errors: InternalErrors = Factory(InternalErrors)
     on_decide: Callable[[], None] = lambda: None
     plan: PullPlan = field(init=False)
     holders: Holders = field(init=False)
@@ -94,6 +98,7 @@ class Replica:
     def __attrs_post_init__(self) -> None:
         self._time = LivedTime(self.clock(), LATE_SECONDS, READING_SECONDS)
         self.plan = PullPlan(self.hello.node_name, self.log.planned_origins.get, self.config.plan)
+        self.plan.boundary = partial(self.errors.boundary, Where.REPLICATION)
         self.holders = Holders(self.hello.directory_id, self._held_more)
         self.acknowledgements = Acknowledgements(self._holders_of)
         self._seen = dict(self.log.origins)
@@ -123,13 +128,16 @@ class Replica:
         if not changed:
             return
         self._seen.update((origin, origins[origin]) for origin in changed)
-        for pull in self.pulls.values():
-            writing = self.plan.peers[pull.peer].writing
-            pull.teller.note(changed, urgent=writing is not None and writing in changed)
-            pull.on_ready()
-        for source in self.sources:
-            source.teller.note(changed, urgent=False)
-            source.on_ready()
+        boundary = self.errors.boundary(Where.REPLICATION)
+        for pull in list(self.pulls.values()):
+            with boundary:
+                writing = self.plan.peers[pull.peer].writing
+                pull.teller.note(changed, urgent=writing is not None and writing in changed)
+                pull.on_ready()
+        for source in list(self.sources):
+            with boundary:
+                source.teller.note(changed, urgent=False)
+                source.on_ready()
 
     def forget_old_origins(self) -> int:
         """Drop origins that nobody writes and of which no log that is known has anything left; return how many."""
@@ -152,12 +160,13 @@ class Replica:
         self.plan.forget(forgotten)
         self.holders.forget_origins(forgotten)
         for session in self._sessions():
-            session.teller.note_forgotten(forgotten)
-            session.on_ready()
+            with self.errors.boundary(Where.REPLICATION):
+                session.teller.note_forgotten(forgotten)
+                session.on_ready()
         return len(forgotten)
 
     def _sessions(self) -> Iterable[PullSession | SourceSession]:
-        return chain(self.pulls.values(), self.sources)
+        return list(chain(self.pulls.values(), self.sources))
 
     # -- members -------------------------------------------------------------------------------------------------------
 
@@ -267,8 +276,9 @@ class Replica:
         written = self._written().intersection(origins)
         if written:
             for session in self._sessions():
-                session.teller.note_other(directory_id, written)
-                session.on_ready()
+                with self.errors.boundary(Where.REPLICATION):
+                    session.teller.note_other(directory_id, written)
+                    session.on_ready()
         self.acknowledgements.held_more(origins)
 
     # -- acknowledgements ----------------------------------------------------------------------------------------------
@@ -286,7 +296,8 @@ class Replica:
                 self.counters.acknowledgements_reached += 1
             else:
                 self.counters.acknowledgements_missed += 1
-            done(achieved)
+            with self.errors.boundary(Where.REPLICATION):
+                done(achieved)
 
         self.acknowledgements.wait(origin, end, wanted, self.now() + seconds, settle)
         self._decided()
@@ -317,18 +328,23 @@ class Replica:
 
     def decide(self) -> None:
         """Decide whom to pull from, and tell them."""
+        boundary = self.errors.boundary(Where.REPLICATION)
         for decision in self.plan.decide(self.now()):
-            if isinstance(decision, GiveUp):
-                self._give_up(decision)
-                continue
-            session = self.pulls.get(decision.peer)
-            if session is None:
-                continue
-            if isinstance(decision, Start):
-                session.want(decision.want)
-            else:
-                session.stop(decision.origin)
+            with boundary:
+                self._carry_out(decision)
         self._decided()
+
+    def _carry_out(self, decision: Decision) -> None:
+        if isinstance(decision, GiveUp):
+            self._give_up(decision)
+            return
+        session = self.pulls.get(decision.peer)
+        if session is None:
+            return
+        if isinstance(decision, Start):
+            session.want(decision.want)
+        else:
+            session.stop(decision.origin)
 
     def _give_up(self, decision: GiveUp) -> None:
         state = self.log.planned_origins.get(decision.origin, OriginState())

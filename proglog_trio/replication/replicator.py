@@ -20,6 +20,7 @@ import structlog
 import trio
 from attrs import define, field
 
+from ..internal_errors import Where
 from ..log.missing import Missing
 from .events import Diverged, GapMarked, ReplicationEvent, SourceEnded
 from .lag import LagWatch
@@ -97,11 +98,14 @@ class Replicator:
             await peer.ended.wait()
 
     async def _run_peer(self, peer: Peer) -> None:
+        errors = self.replica.errors
         try:
-            await peer.run()
+            with errors.boundary(Where.PEER, peer=peer.name):
+                await peer.run()
         finally:
-            del self.peers[peer.name]
-            self.replica.left(peer.name)
+            self.peers.pop(peer.name, None)
+            with errors.boundary(Where.PEER, peer=peer.name):
+                self.replica.left(peer.name)
 
     def _peers_with(self, missing: Missing) -> list[str]:
         """Return the addresses of peers, in random order, those first that say that they have what is missing."""
@@ -119,25 +123,30 @@ class Replicator:
             self._rescheduled.set()
 
     async def _keep_time(self) -> None:
+        turns = self.replica.errors.turns(Where.REPLICATION)
         while True:
-            deadline = self.replica.next_deadline
-            self._armed = math.inf if deadline is None else deadline
-            self._rescheduled = trio.Event()
-            with trio.CancelScope(deadline=self._armed):
-                await self._rescheduled.wait()
-            self.replica.advance()
+            async with turns:
+                deadline = self.replica.next_deadline
+                self._armed = math.inf if deadline is None else deadline
+                self._rescheduled = trio.Event()
+                with trio.CancelScope(deadline=self._armed):
+                    await self._rescheduled.wait()
+                self.replica.advance()
 
     async def _watch_lag(self) -> None:
         watch = LagWatch(self.replica)
+        boundary = self.replica.errors.boundary(Where.LAG_WATCH)
         for number in itertools.count(1):
             await trio.sleep(LAG_WATCH_SECONDS)
-            if number % FORGET_LOOKS == 0 and (forgotten := self.replica.forget_old_origins()):
-                _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)
-            for change in watch.look():
-                if change.is_behind:
-                    _logger.warning("a peer is behind", peer=change.peer, records=change.records)
-                else:
-                    _logger.info("a peer has caught up", peer=change.peer)
+            with boundary:
+                if number % FORGET_LOOKS == 0 and (forgotten := self.replica.forget_old_origins()):
+                    _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)
+            with boundary:
+                for change in watch.look():
+                    if change.is_behind:
+                        _logger.warning("a peer is behind", peer=change.peer, records=change.records)
+                    else:
+                        _logger.info("a peer has caught up", peer=change.peer)
 
 
 def _says_it_has(peer: PeerView, missing: Missing) -> bool:

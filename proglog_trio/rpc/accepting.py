@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,13 +16,14 @@ import structlog
 import trio
 from attrs import define, field
 
+from ..accepting import CLIENT_GONE, OUT_OF_RESOURCES, RETRY_SECONDS, TELL_SECONDS
+from ..internal_errors import InternalErrors, Where
+from ..repetition import Repetitions
 from .bridge import aio_as_trio
 from .denial_log import DenialLog
 from .handlers import ServerCounters
 
-_RETRY_SECONDS = 0.1
 _SHUTDOWN_SECONDS = 2.0
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _logger = structlog.get_logger(__name__)
 
@@ -39,6 +39,7 @@ class Acceptor:
         most_handshakes: how many may be under way at once.
         handshake_seconds: how long one may take.
         counters: where to count.
+        errors: where unforeseen errors are counted.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -47,28 +48,38 @@ class Acceptor:
     most_handshakes: int
     handshake_seconds: float
     counters: ServerCounters
+    errors: InternalErrors
     _handshakes: dict[trio.CancelScope, None] = field(factory=dict)
     _denials: DenialLog = field(factory=DenialLog)
 
     async def run(self, listening: socket.socket, nursery: trio.Nursery) -> None:
         """Accept connections until cancelled; their handshakes run in the nursery."""
         listener = trio.socket.from_stdlib_socket(listening)
+        shortages = Repetitions(period=TELL_SECONDS)
+        turns = self.errors.turns(Where.RPC_ACCEPT)
         while True:
-            try:
-                accepted, peer = await listener.accept()
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    # The connection waits in the backlog, and there is no event for a descriptor that becomes free.
-                    self.counters.accept_failures += 1
-                    _logger.error("cannot accept a connection", reason=error.strerror)
-                    await trio.sleep(_RETRY_SECONDS)
-                continue  # Otherwise the client had gone by the time it was accepted.
-            # The protocol is named since asyncio sets TCP_NODELAY only where it is.
-            owned = socket.socket(accepted.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=accepted.detach())
-            scope = trio.CancelScope()
-            self._make_room()
-            self._handshakes[scope] = None
-            nursery.start_soon(self._connect, owned, str(peer[0]), scope)
+            async with turns:
+                try:
+                    accepted, peer = await listener.accept()
+                except OSError as error:
+                    if error.errno in OUT_OF_RESOURCES:
+                        self.counters.accept_failures += 1
+                        if shortages.news(error.errno) is not None:
+                            _logger.error("cannot accept a connection", reason=error.strerror)
+                        await trio.sleep(RETRY_SECONDS)
+                    elif error.errno not in CLIENT_GONE:
+                        raise
+                    continue
+                self._begin(accepted, str(peer[0]), nursery)
+
+    def _begin(self, accepted: trio.socket.SocketType, peer: str, nursery: trio.Nursery) -> None:
+        """Begin to shake hands with a client."""
+        # The protocol is named since asyncio sets TCP_NODELAY only where it is.
+        owned = socket.socket(accepted.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=accepted.detach())
+        scope = trio.CancelScope()
+        self._make_room()
+        self._handshakes[scope] = None
+        nursery.start_soon(self._connect, owned, peer, scope)
 
     def _make_room(self) -> None:
         while len(self._handshakes) >= self.most_handshakes:
@@ -81,20 +92,21 @@ class Acceptor:
 
         async def connect() -> None:
             nonlocal entered
+            context = None if self.context is None else self.context()
             entered = True
-            if self.context is None:
+            if context is None:
                 await self.loop.connect_accepted_socket(self.new_protocol, accepted)
                 return
             await self.loop.connect_accepted_socket(
                 self.new_protocol,
                 accepted,
-                ssl=self.context(),
+                ssl=context,
                 ssl_handshake_timeout=self.handshake_seconds,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
 
         try:
-            with scope, contextlib.suppress(OSError):
+            with self.errors.boundary(Where.RPC_ACCEPT, peer=peer), scope, contextlib.suppress(OSError):
                 try:
                     await aio_as_trio(connect)()
                 except ssl.SSLCertVerificationError as error:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-import structlog
-from attrs import define
+from attrs import Factory, define
 from grpclib.const import Handler, Status
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 from grpclib.events import _DispatchServerEvents
@@ -24,12 +23,11 @@ from grpclib.server import Stream
 from h2.exceptions import H2Error
 
 from ..errors import ProglogError
+from ..internal_errors import InternalErrors, Where
 from .authorization import Gate, requirement_of
 from .identity import Identity
 from .status import grpc_error
 from .transport import TunedStream, status_headers
-
-_logger = structlog.get_logger(__name__)
 
 Method = Callable[[Stream[Any, Any]], Awaitable[None]]
 _UNFINISHED_PER_STREAM = 4
@@ -87,11 +85,13 @@ class ServerState:
         counters: see ServerCounters.
         gate: decides which requests may pass; None: all may.
         stopping: the server takes no more requests.
+        errors: where unforeseen errors of requests and connections are counted.
     """
 
     counters: ServerCounters
     gate: Gate | None = None
     stopping: bool = False
+    errors: InternalErrors = Factory(InternalErrors)
 
 
 def guarded(method: Method, state: ServerState) -> Method:
@@ -108,6 +108,8 @@ def guarded(method: Method, state: ServerState) -> Method:
             raise stopping_error() from None
         except Exception as raised:
             state.counters.requests_failed += 1
+            for unforeseen in _unforeseen(raised):
+                state.errors.note(Where.RPC_REQUEST, unforeseen)
             error = _first_cause(raised)
             if isinstance(error, StreamTerminatedError | H2Error | TimeoutError):
                 # grpclib's own business: the client has gone, or its deadline has passed
@@ -137,12 +139,21 @@ def _first_cause(error: Exception) -> Exception:
     return error
 
 
+def _unforeseen(error: Exception) -> Iterator[Exception]:
+    """Yield what nobody foresaw, of a task group's errors each."""
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _unforeseen(each)
+    elif not isinstance(error, GRPCError | ProglogError | StreamTerminatedError | H2Error | TimeoutError):
+        yield error
+
+
 def _status_error(error: Exception) -> GRPCError:
     if isinstance(error, GRPCError):
         return error
     if isinstance(error, ProglogError):
         return grpc_error(error)
-    _logger.error("a request failed unexpectedly", exc_info=error)
+    # Its text is for the log: it may say what is no client's business.
     return GRPCError(Status.INTERNAL, f"internal error: {type(error).__name__}")
 
 
@@ -201,7 +212,17 @@ class ServerHandler(GrpclibHandler):
         return not all(gate.permits(path, subject) for path in set(self._paths.values()))
 
     def accept(self, stream: ProtocolStream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]) -> None:
-        """Begin to handle a request, or turn it away."""
+        """Begin to handle a request, or turn it away; what fails here is this request's end, not the connection's."""
+        boundary = self._state.errors.boundary(Where.RPC_REQUEST, peer=self.peer)
+        with boundary:
+            self._accept(stream, headers, release_stream)
+        if boundary.failed and stream not in self._tasks:
+            self._paths.pop(stream, None)
+            self._turn_away(stream, release_stream, GRPCError(Status.INTERNAL, "internal error"))
+
+    def _accept(
+        self, stream: ProtocolStream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]
+    ) -> None:
         if self._state.stopping:
             self._turn_away(stream, release_stream, stopping_error())
             return

@@ -107,9 +107,17 @@ class PeerWatch:
                 # Once: a loop that is late all the time must notice dead peers as well.
                 self._arm(READING_SECONDS, then, may_be_late=False)
             else:
-                then()
+                self._run(then)
 
         self._timer = self.loop.call_later(seconds, run)
+
+    def _run(self, then: Callable[[], None]) -> None:
+        try:
+            then()
+        except Exception as error:
+            # Nobody would notice any more when this peer has gone.
+            self._give_up(f"watching over the peer failed: {type(error).__name__}")
+            raise
 
     def _greeting_is_late(self) -> None:
         self._give_up(f"no HTTP/2 handshake within {self.patience.handshake:g} s")

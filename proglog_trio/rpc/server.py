@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, cast, runtime_checkable
 
 import structlog
 import trio
@@ -18,6 +18,7 @@ from grpclib.reflection.service import ServerReflection
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 
+from ..internal_errors import InternalErrors, Where
 from ..reloading import FromFiles
 from .accepting import Acceptor
 from .asyncio_loop import asyncio_loop
@@ -96,11 +97,21 @@ class ServerProtocol(TunedProtocol):
             transport_config=server.config.transport,
             refused_message=server.state.counters.message_refused,
             refused_request=server.state.counters.request_refused,
+            errors=server.state.errors,
         )
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take in a client, or send it away when there are too many."""
+        boundary = self.errors.boundary(Where.RPC_CONNECTION)
+        with boundary:
+            self._begin(transport)
+        if boundary.failed:
+            # asyncio would keep it open, and nobody would answer.
+            self._server.forget(self)
+            cast("asyncio.Transport", transport).abort()
+
+    def _begin(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.handler.identity = identity_of(transport)
         self.handler.peer = str((transport.get_extra_info("peername") or ("unknown",))[0])
@@ -117,7 +128,9 @@ class ServerProtocol(TunedProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End what still runs for this client."""
-        super().connection_lost(exc)
+        with self.errors.boundary(Where.RPC_CONNECTION):
+            if hasattr(self, "processor"):  # otherwise it never began
+                super().connection_lost(exc)
         self._server.forget(self)
 
 
@@ -125,10 +138,15 @@ class _Server:
     """The connections of one server and what they have in common."""
 
     def __init__(
-        self, services: Sequence[Service], config: ServerConfig, counters: ServerCounters, gate: Gate | None
+        self,
+        services: Sequence[Service],
+        config: ServerConfig,
+        counters: ServerCounters,
+        gate: Gate | None,
+        errors: InternalErrors,
     ) -> None:
         self.config = config
-        self.state = ServerState(counters, gate)
+        self.state = ServerState(counters, gate, errors=errors)
         self.services = services
         self.grpclib_config: Configuration = grpclib_configuration().__for_server__()
         # Header names and values are checked by h2 on the way in; nobody checks ours on the way out.
@@ -201,12 +219,20 @@ class _Server:
 
     def withdraw_lost_rights(self) -> None:
         """Close the connections of clients that are in the middle of what they are no longer allowed to do."""
+        boundary = self.state.errors.boundary(Where.RPC_CONNECTION)
         for protocol in list(self._protocols):
-            if protocol.handler.has_lost_rights():
-                if self.state.gate is not None:
-                    self.state.gate.counters.connections_withdrawn += 1
-                _logger.warning("connection closed: rights were withdrawn", subject=protocol.handler.identity.subject)
-                protocol.say_goodbye(ErrorCodes.NO_ERROR, b"rights were withdrawn")
+            with boundary:
+                if protocol.handler.has_lost_rights():
+                    self._withdraw(protocol)
+            if boundary.failed:
+                # It is not known what this client may do, so it may do nothing.
+                protocol.connection.abort("rights could not be told")
+
+    def _withdraw(self, protocol: ServerProtocol) -> None:
+        if self.state.gate is not None:
+            self.state.gate.counters.connections_withdrawn += 1
+        _logger.warning("connection closed: rights were withdrawn", subject=protocol.handler.identity.subject)
+        protocol.say_goodbye(ErrorCodes.NO_ERROR, b"rights were withdrawn")
 
     def forget(self, protocol: ServerProtocol) -> None:
         self._protocols.pop(protocol, None)
@@ -221,24 +247,33 @@ class _Server:
             async with trio.open_nursery() as nursery:
                 for service in self.services:
                     if isinstance(service, Draining):
-                        nursery.start_soon(aio_as_trio(service.drain))
+                        nursery.start_soon(self._finish, service.drain)
         handlers = [protocol.handler for protocol in self._protocols]
+        boundary = self.state.errors.boundary(Where.STOPPING)
         for handler in handlers:
-            handler.close()
+            with boundary:
+                handler.close()
         with trio.move_on_after(self.config.stop_seconds):
             async with trio.open_nursery() as nursery:
                 for handler in handlers:
-                    nursery.start_soon(aio_as_trio(handler.wait_closed))
+                    nursery.start_soon(self._finish, handler.wait_closed)
         for protocol in list(self._protocols):
-            protocol.say_goodbye(ErrorCodes.NO_ERROR, b"the node is stopping")
+            with boundary:
+                protocol.say_goodbye(ErrorCodes.NO_ERROR, b"the node is stopping")
         with trio.move_on_after(_GOODBYE_SECONDS):
             await self._all_gone.wait()
         for protocol in list(self._protocols):
-            protocol.connection.abort("the node is stopping")
+            with boundary:
+                protocol.connection.abort("the node is stopping")
         with trio.move_on_after(_ABORT_SECONDS):
             await self._all_gone.wait()
         if self._protocols:
             _logger.error("connections could not be closed", count=len(self._protocols))
+
+    async def _finish(self, step: Callable[[], Awaitable[object]]) -> None:
+        """Take one step of stopping (asyncio flavour); one that fails does not keep the others from being taken."""
+        with self.state.errors.boundary(Where.STOPPING):
+            await aio_as_trio(step)()
 
 
 async def serve(
@@ -249,6 +284,7 @@ async def serve(
     config: ServerConfig | None = None,
     counters: ServerCounters | None = None,
     security: ServerSecurity | None = None,
+    errors: InternalErrors | None = None,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, then stop cleanly: nothing is left of it when this returns.
@@ -264,15 +300,17 @@ async def serve(
         config: see ServerConfig.
         counters: where to count; see ServerCounters.
         security: TLS and who may do what; None: no TLS, and everybody may do everything.
+        errors: where unforeseen errors of requests and connections are counted.
         task_status: is given the bound host and port once connections are accepted.
 
     Raises:
         AddressUnavailable: nobody can listen there; AddressInUse if that is because another process does.
     """
     config = config or ServerConfig()
-    async with asyncio_loop() as loop:
+    errors = errors if errors is not None else InternalErrors()
+    async with asyncio_loop(errors) as loop:
         counters = counters or ServerCounters()
-        server = _Server(services, config, counters, None if security is None else security.gate)
+        server = _Server(services, config, counters, None if security is None else security.gate, errors)
         if security is not None and security.gate is not None and isinstance(security.gate.policy, FromFiles):
             security.gate.policy.on_change(server.withdraw_lost_rights)
         sockets = await open_listening_sockets(host, port, config.backlog)
@@ -283,6 +321,7 @@ async def serve(
             config.most_handshakes,
             config.transport.handshake_seconds,
             counters,
+            errors,
         )
         try:
             async with trio.open_nursery() as nursery:

@@ -38,6 +38,7 @@ from h2.events import RemoteSettingsChanged, StreamReset
 from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
+from ..internal_errors import InternalErrors, Where
 from .frame_repr import use_cheap_frame_repr
 from .message_buffer import MessageBuffer
 from .peer_watch import PeerPatience, PeerWatch
@@ -372,6 +373,7 @@ class TunedProtocol(H2Protocol):
         transport_config: ours.
         refused_message: called for each message that is refused for its prefix.
         refused_request: called for each request whose headers are not accepted.
+        errors: where an error of ours on this connection is counted.
     """
 
     connection: TunedConnection
@@ -386,8 +388,10 @@ class TunedProtocol(H2Protocol):
         transport_config: TransportConfig,
         refused_message: Callable[[], None] = lambda: None,
         refused_request: Callable[[], None] = lambda: None,
+        errors: InternalErrors | None = None,
     ) -> None:
         super().__init__(handler, config, h2_config)
+        self.errors = errors if errors is not None else InternalErrors()
         self.transport_config = transport_config
         self._refused_message = refused_message
         self._refused_request = refused_request
@@ -439,9 +443,9 @@ class TunedProtocol(H2Protocol):
         try:
             for event in events:
                 self.processor.process(event)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - noted
             # What is wrong is ours then; it ends this connection and not the loop, as above.
-            _logger.error("a connection failed unexpectedly", exc_info=error)
+            self.errors.note(Where.RPC_CONNECTION, error)
             self._end_after_error(error, ErrorCodes.INTERNAL_ERROR)
             return
         self.connection.flush()

@@ -69,6 +69,7 @@ async def test_a_call_that_was_cancelled_and_meets_the_closed_stream_ends_as_can
         (ZeroDivisionError(), Status.INTERNAL, 1),
     ],
 )
+@pytest.mark.internal_errors
 async def test_every_error_has_a_status(
     error: Exception, status: Status, logged: int, stream: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,7 @@ from proglog_trio.client import (
     open_producer,
 )
 from proglog_trio.errors import CallFailed, ConnectionNotOpened, NodeConnectionError
+from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.reloading import FromFiles
 from proglog_trio.rpc.access_policy import AccessPolicy, EverybodyMay, Policy
 from proglog_trio.rpc.authorization import Gate
@@ -168,7 +169,7 @@ async def test_withdrawn_rights_end_what_is_under_way_and_others_go_on(pki: Pki,
                 await (await dropped.send(b"two")).wait()
                 (pki / "policy.csv").write_text("p, root, *, produce\n")
                 assert policy.refresh()
-                policy.tell()
+                policy.tell(InternalErrors())
                 with pytest.raises(Exception, match="nobody not permitted to produce"):
                     await (await dropped.send(b"three")).wait()
             await (await kept.send(b"four")).wait()

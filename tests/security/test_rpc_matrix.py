@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2
 import proglog_trio
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.client import open_producer
+from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.replication.messages import PROTOCOL_VERSION
 from proglog_trio.rpc.authorization import METHODS, SERVICES, requirement_of
 from proglog_trio.rpc.cluster_service import ClusterService
@@ -74,7 +75,7 @@ def served_methods() -> set[str]:
         ClusterService(member, 0, nothing, nothing),
         ReplicationService(nothing, nothing),
     ]
-    return set(_Server(services, ServerConfig(), ServerCounters(), None)._mapping)
+    return set(_Server(services, ServerConfig(), ServerCounters(), None, InternalErrors())._mapping)
 
 
 def methods_of_the_contract() -> set[str]:

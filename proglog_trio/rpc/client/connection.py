@@ -21,6 +21,7 @@ from h2.exceptions import H2Error
 
 from ...address import Address
 from ...errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
+from ...internal_errors import InternalErrors
 from ..asyncio_loop import asyncio_loop
 from ..bridge import aio_as_trio
 from ..codec import MessageCodec
@@ -41,11 +42,13 @@ class ConnectionConfig:
         transport: limits and keepalive; a node that does not answer a PING is given up.
         connect_timeout: seconds for the TCP connection and the TLS handshake.
         tls: the certificates; None: no TLS.
+        errors: where an error of ours on a connection is counted.
     """
 
     transport: TransportConfig = field(factory=TransportConfig)
     connect_timeout: float = field(default=10.0, validator=validators.gt(0))
     tls: ClientTls | None = None
+    errors: InternalErrors = field(factory=InternalErrors, eq=False)
 
 
 class TunedChannel(Channel):
@@ -70,7 +73,11 @@ class TunedChannel(Channel):
 
     def _protocol_factory(self) -> TunedProtocol:
         return TunedProtocol(
-            ClientHandler(), self._config, self._h2_config, transport_config=self._connection_config.transport
+            ClientHandler(),
+            self._config,
+            self._h2_config,
+            transport_config=self._connection_config.transport,
+            errors=self._connection_config.errors,
         )
 
     async def open(self) -> None:
@@ -181,6 +188,8 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
                     await aio_as_trio(channel.open)()
             except trio.TooSlowError:
                 raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
+            except UnicodeError as error:
+                raise ConnectionNotOpened(f"cannot connect to {address}: it is no host name ({error})") from error
             except OSError as error:
                 raise ConnectionNotOpened(f"cannot connect to {address}: {_why(error)}") from error
             yield Connection(address, channel)

@@ -11,7 +11,8 @@ from grpclib.exceptions import StreamTerminatedError
 from h2.exceptions import H2Error
 
 from ..._proto.log import v1 as log_v1
-from ...errors import ConnectionLost
+from ...address import Address
+from ...errors import ConnectionLost, ConnectionNotOpened
 from ...log.frame import iterate_frames
 from ...log.missing import Missing
 from ...replication.pull import PullSession
@@ -35,8 +36,17 @@ async def pull_from(connection: ConnectionConfig, address: str, session: PullSes
         NodeConnectionError, CallFailed: the peer cannot be reached, or ended the stream.
         PeerLied, PullRefused, LogReadOnly, LogClosed: see run_pull.
     """
+    _check_address(address)
     async with open_connection(address, connection) as opened:
         await opened.run(run_pull, session)
+
+
+def _check_address(address: str) -> None:
+    """Raise ConnectionNotOpened for what a member says to be its address and is none."""
+    try:
+        Address.parse(address)
+    except ValueError as error:
+        raise ConnectionNotOpened(f"what the peer says to be its address is none: {error}") from None
 
 
 async def run_pull(channel: TunedChannel, session: PullSession) -> None:
@@ -90,6 +100,7 @@ async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address:
                 size += len(message.frames)
         return frames
 
+    _check_address(address)
     try:
         with trio.fail_after(FETCH_SECONDS):
             async with open_connection(address, connection) as opened:
