@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -197,7 +198,7 @@ NEWS = st.one_of(
     st.sampled_from([{}, {"probe_timeout": 0.999}, {"probe_interval": 5.0, "probe_timeout": 3.0}]),
     st.lists(st.one_of(STEPS, STEPS, NEWS), max_size=80),
 )
-def test_time_may_pass_in_any_steps(members: int, changes: dict[str, float], steps: list[float | Message]) -> None:
+def test_time_may_pass_in_any_steps(members: int, changes: dict[str, Any], steps: list[float | Message]) -> None:
     """None, the same reading again, and years: no effect has a negative time, and what is periodic is done once."""
     core = TestedSwim.make(**changes)
     core.receive(*(alive(f"m{number}", at=number) for number in range(1, members + 1)))
