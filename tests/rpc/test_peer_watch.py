@@ -4,7 +4,7 @@ import trio
 import trio.testing
 
 from proglog_trio.rpc.bridge import TrioEventLoop, open_loop
-from proglog_trio.rpc.peer_watch import PeerPatience, PeerWatch
+from proglog_trio.rpc.peer_watch import LATE_SECONDS, READING_SECONDS, PeerPatience, PeerWatch
 
 PATIENCE = PeerPatience(handshake=5, silence=10, answer=3)
 
@@ -75,3 +75,36 @@ async def test_nothing_after_the_end(autojump_clock: trio.testing.MockClock) -> 
         peer.watch.answered()
         await trio.sleep(100)
         assert (peer.asked, peer.given_up) == ([], [])
+
+
+async def test_what_arrived_while_this_process_was_stopped_is_read_first(mock_clock: trio.testing.MockClock) -> None:
+    """For each of its timers: the clock jumps over it, and what the peer sent meanwhile is read a moment later."""
+    async with open_loop() as loop:
+        for jumps_before_answer in (True, False):
+            peer = Peer(loop)
+            peer.watch.greeted()
+            await trio.testing.wait_all_tasks_blocked()
+            if not jumps_before_answer:
+                mock_clock.jump(10)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(peer.asked) == 1
+            mock_clock.jump(1e6)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not peer.given_up
+            peer.watch.received()
+            mock_clock.jump(READING_SECONDS)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not peer.given_up
+            peer.watch.stop()
+
+
+async def test_one_that_went_while_this_process_was_stopped(mock_clock: trio.testing.MockClock) -> None:
+    async with open_loop() as loop:
+        peer = Peer(loop)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(1e6)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not peer.given_up
+        mock_clock.jump(READING_SECONDS + LATE_SECONDS + 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [reason for _, reason in peer.given_up] == ["no HTTP/2 handshake within 5 s"]

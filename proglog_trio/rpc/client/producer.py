@@ -31,6 +31,10 @@ from .streams import produce_link
 CLOSING_SECONDS = 2.0
 """How long a producer that has nothing more to send waits for the node to end its stream."""
 _YIELD_AFTER_RECORDS = 256
+LATE_SECONDS = 0.5
+"""A timer that is later than this was not looked at: this process was stopped, or its loop was held."""
+READING_SECONDS = 0.5
+"""How long answers that arrived meanwhile are read before anything is given up for want of them."""
 
 
 class Producer:
@@ -271,6 +275,8 @@ class Producer:
             self._armed_for = self._core.next_wake()
             with trio.move_on_at(self._armed_for):
                 await self._rearm.wait()
+            if trio.current_time() > self._armed_for + LATE_SECONDS:
+                await trio.sleep(READING_SECONDS)
             failure = self._core.tick(trio.current_time())
             self._settled_some()
             if failure is None:

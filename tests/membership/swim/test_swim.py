@@ -1,16 +1,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proglog_trio.membership.swim.effects import ExchangeState, SendPacket, UserMessageReceived
+from proglog_trio.membership.swim.effects import (
+    ExchangeState,
+    Paused,
+    PingByStream,
+    RoundTrip,
+    SendPacket,
+    StatusChange,
+    UserMessageReceived,
+)
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import push_pull_scale
 from proglog_trio.membership.wire import (
+    Ack,
     Alive,
     Dead,
+    Message,
+    Nack,
     NodeState,
     NodeStateType,
     Ping,
@@ -161,3 +175,95 @@ def test_nothing_is_sent_before_there_is_a_core() -> None:
     assert core.swim.next_deadline is not None
     assert isinstance(core.broadcasts()[0], Alive)
     assert encode_message(Ping(seq_no=1, node="a"))
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+STEPS = st.sampled_from([0.0, 0.0, 1e-9, 0.05, 0.3, 1.0, 7.0, 40.0, 1e4, 3e7, 1e9, -1.0])
+NEWS = st.one_of(
+    st.builds(
+        lambda number, status: (
+            Suspect(incarnation=1, node=f"m{number}", from_node="x") if status else alive(f"m{number}", 2, at=number)
+        ),
+        st.integers(1, 6),
+        st.booleans(),
+    ),
+    st.builds(Ack, seq_no=st.integers(1, 20), payload=st.just(b"")),
+    st.builds(Nack, seq_no=st.integers(1, 20)),
+)
+
+
+@given(
+    st.integers(0, 6),
+    st.sampled_from([{}, {"probe_timeout": 0.999}, {"probe_interval": 5.0, "probe_timeout": 3.0}]),
+    st.lists(st.one_of(STEPS, STEPS, NEWS), max_size=80),
+)
+def test_time_may_pass_in_any_steps(members: int, changes: dict[str, Any], steps: list[float | Message]) -> None:
+    """None, the same reading again, and years: no effect has a negative time, and what is periodic is done once."""
+    core = TestedSwim.make(**changes)
+    core.receive(*(alive(f"m{number}", at=number) for number in range(1, members + 1)))
+    furthest = reading = 100.0
+    for step in steps:
+        if isinstance(step, float):
+            reading += step
+            furthest = max(reading, furthest)
+            core.swim.advance(reading)
+            deadline = core.swim.next_deadline
+            assert deadline is not None
+            assert deadline > furthest
+        else:
+            core.receive(step)
+        effects = core.take()
+        assert all(effect.timeout > 0 for effect in effects if isinstance(effect, PingByStream))
+        assert len(effects) <= 20
+        assert sum(isinstance(effect, ExchangeState) for effect in effects) <= 2
+
+
+def test_a_member_is_not_called_dead_for_what_could_not_be_heard() -> None:
+    core = TestedSwim.make()
+    core.receive(alive("b"), alive("c", at=2), Suspect(incarnation=1, node="b", from_node="c"))
+    before = core.swim.rules.me.incarnation
+    core.take()
+    now = core.swim.rules.timers.now + 1e6
+    core.swim.advance(now)
+    assert core.status() is NodeStatus.SUSPECT
+    core.receive(alive("b", 2))  # this waited in the socket
+    core.advance(60.0)
+    assert NodeStatus.DEAD not in (event.after for event in core.said if isinstance(event, StatusChange))
+    assert core.status() in (NodeStatus.ALIVE, NodeStatus.SUSPECT)
+    assert [event.seconds > 999_000 for event in core.said if isinstance(event, Paused)] == [True]
+    assert core.swim.rules.counters.pauses == 1
+    assert core.swim.rules.me.incarnation > before
+
+
+def test_who_does_not_answer_after_a_pause_either_is_called_dead() -> None:
+    core = TestedSwim.make()
+    core.receive(alive("b"), Suspect(incarnation=1, node="b", from_node="c"))
+    core.swim.advance(1e6)
+    assert core.status() is NodeStatus.SUSPECT
+    deadline = core.swim.next_deadline
+    while core.status() is NodeStatus.SUSPECT:
+        deadline = core.swim.next_deadline
+        assert deadline is not None
+        assert deadline < 1e6 + 60.0
+        core.swim.advance(deadline)
+    assert core.status() is NodeStatus.DEAD
+
+
+def test_a_round_trip_with_a_pause_in_it_is_no_measurement() -> None:
+    core = TestedSwim.make()
+    core.receive(alive("b"))
+    _, ping = core.until(Ping)
+    core.swim.advance(core.swim.rules.timers.now + 1e3)
+    core.receive(Ack(seq_no=ping.seq_no, payload=b""))
+    assert not [event for event in core.said if isinstance(event, RoundTrip)]
+    assert core.swim.rules.counters.probes_failed == 0
+
+
+def test_a_node_that_leaves_does_not_say_that_it_is_alive() -> None:
+    core = TestedSwim.make()
+    core.receive(alive("b"))
+    core.swim.rules.leave(lambda: None)
+    core.broadcasts()
+    core.swim.advance(1e6)
+    assert core.broadcasts() == []

@@ -127,7 +127,7 @@ class PullLink:
             self._serve()
             deadline = self.served.deadline
         if deadline is not None and not self.is_closed:
-            self.poll(is_puller, max(deadline - self.cluster.network.now, 0.0005))
+            self.poll(is_puller, max(deadline - node.ahead - self.cluster.network.now, 0.0005))
 
     def _serve(self) -> None:
         while (response := self.served.next_response()) is not None:
@@ -187,13 +187,18 @@ class PullLink:
 
 @define(eq=False, repr=False)
 class Node:
-    """A node: its disk outlives its processes."""
+    """A node: its disk outlives its processes.
+
+    Attributes:
+        ahead: how far its clock is ahead of the network's, in seconds: it may have been stopped for longer.
+    """
 
     name: str
     disk: SimulatedDisk
     config: LogConfig
     life: Life | None = None
     is_paused: bool = False
+    ahead: float = 0.0
     lives: int = 0
     backoff: float = 0.25
     members: set[str] = Factory(set)
@@ -260,7 +265,7 @@ class Cluster:
         replica = Replica(
             opened.log,
             hello,
-            lambda: self.network.now,
+            lambda: self.network.now + node.ahead,
             lambda event: self.events.append((node.name, event)),
             self.config,
         )
@@ -309,7 +314,7 @@ class Cluster:
             if life.is_running:
                 self._wake(node, life)
 
-        self.network.after(max(deadline - self.now, 0.001), wake)
+        self.network.after(max(deadline - node.ahead - self.now, 0.001), wake)
 
     # -- membership, by an oracle --------------------------------------------------------------------------------------
 
@@ -437,8 +442,13 @@ class Cluster:
     def pause(self, node: Node) -> None:
         node.is_paused = True
 
-    def resume(self, node: Node) -> None:
+    def resume(self, node: Node, longer: float = 0.0) -> None:
+        """Let a process go on: it looks at what is due before it reads; longer: it was stopped so much longer."""
         node.is_paused = False
+        node.ahead += longer
+        if node.life is not None:
+            node.life.wake_at = None
+            node.life.replica.advance()
         for stream in list(self.network.streams):
             stream.pump()
 

@@ -198,11 +198,17 @@ class Faults(RuleBasedStateMachine):
             self.cluster.pause(node)
         self.cluster.run(seconds)
 
-    @rule(place=PLACES)
-    def resume(self, place: int) -> None:
+    @rule(seconds=SECONDS)
+    def pause_all(self, seconds: float) -> None:
+        for node in self.cluster.live:
+            self.cluster.pause(node)
+        self.cluster.run(seconds)
+
+    @rule(place=PLACES, longer=st.sampled_from([0.0, 30.0, 1e6]))
+    def resume(self, place: int, longer: float) -> None:
         node = self.some(place, lambda node: node.is_paused)
         if node is not None:
-            self.cluster.resume(node)
+            self.cluster.resume(node, longer)
 
     @rule(cut=PLACES, one_way=st.booleans(), seconds=SECONDS)
     def partition(self, cut: int, one_way: bool, seconds: float) -> None:

@@ -205,6 +205,50 @@ async def test_a_silent_node(autojump_clock: trio.testing.MockClock) -> None:
         assert node.requests[-1][1].producer_sequence == 1, "what was given up is not sent again"
 
 
+@pytest.mark.parametrize("seconds", [15.0, 1e6])
+async def test_answers_that_arrived_during_a_pause_are_read_before_anything_is_given_up(
+    mock_clock: trio.testing.MockClock, seconds: float
+) -> None:
+    node = FakeNode()
+    answers = trio.Event()
+
+    async def link(session: ProduceSession) -> None:
+        session.opened()
+        data = None
+        while data is None:
+            await trio.lowlevel.checkpoint()
+            data = session.next_request()
+        await answers.wait()
+        await node._answer(session, ProduceBatchRequest.FromString(data))
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery, start(link, delivery_timeout=10.0, answer_timeout=5.0) as producer:
+        delivery = await producer.send(b"value")
+        nursery.start_soon(producer.flush)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(seconds)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not delivery.settled
+        answers.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await delivery.wait()).offset == 0
+        mock_clock.autojump_threshold = 0
+
+
+@pytest.mark.parametrize("seconds", [15.0, 1e6])
+async def test_a_delivery_that_a_pause_outlasted_says_so(mock_clock: trio.testing.MockClock, seconds: float) -> None:
+    node = FakeNode()
+    node.silent = True
+    async with start(node, delivery_timeout=10.0, answer_timeout=5.0, linger=0.0) as producer:
+        delivery = await producer.send(b"value")
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(seconds)
+        mock_clock.autojump_threshold = 0
+        with pytest.raises(DeliveryTimeout) as caught:
+            await delivery.wait()
+        assert caught.value.maybe_stored
+
+
 async def test_failures_nobody_waited_for_come_out_of_the_block(autojump_clock: trio.testing.MockClock) -> None:
     node = FakeNode()
     with pytest.raises(RecordsNotDelivered, match="2 records") as caught:  # noqa: PT012 - the whole block is meant

@@ -208,6 +208,14 @@ class LossyLink(RuleBasedStateMachine):
             assert self.core.next_wake() > self.now, "a tick does all there is to do"
         self.now = end
 
+    @rule(seconds=st.sampled_from([0.0, 10.0, 200.0, 1e6, 1e9]))
+    def stop_for_a_while(self, seconds: float) -> None:
+        """Time passes without a look at it, as in a process that is stopped."""
+        self.now += seconds
+        if self.core.tick(self.now) is not None:
+            self.leave_connection()
+        assert self.core.next_wake() > self.now, "a tick does all there is to do"
+
     @invariant()
     def the_buffer_is_counted(self) -> None:
         unsettled = sum(len(self.packer.pack(value)) for value, outcome, _ in self.sent if not outcome.settled)
