@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import trio_asyncio
 
+from .interrupts import keep_interrupts_out_of_callbacks
 from .timers import sweep_cancelled_timers
 
 
@@ -22,6 +23,7 @@ async def asyncio_loop() -> AsyncIterator[asyncio.AbstractEventLoop]:
         sweep_cancelled_timers(running)
         yield running
         return
+    keep_interrupts_out_of_callbacks()
     failure: Exception | None = None
     async with trio_asyncio.open_loop() as loop:
         sweep_cancelled_timers(loop)
