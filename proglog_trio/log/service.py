@@ -13,7 +13,6 @@ from __future__ import annotations
 import queue
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 import structlog
 import trio
@@ -88,11 +87,7 @@ async def open_log(config: LogConfig) -> AsyncIterator[Log]:
     stop_naming = _name_damage(log)
     try:
         async with trio.open_nursery() as nursery:
-            # A thread cannot be cancelled: it ends when it is told to below, and the nursery waits for it.
-            # It has a limiter of its own, so that it takes no place of the threads that the rest of the program shares.
-            own = trio.CapacityLimiter(1)
-            run_in_thread = partial(trio.to_thread.run_sync, thread_name="log committer", limiter=own)
-            nursery.start_soon(run_in_thread, committer.run, log.writer)
+            nursery.start_soon(_commit, log, committer)
             background = trio.CancelScope()
             nursery.start_soon(_run_background, log, background)
             try:
@@ -105,8 +100,21 @@ async def open_log(config: LogConfig) -> AsyncIterator[Log]:
         stop_naming()
         # All commits are over. What follows is short, and must happen even if everything around is being cancelled.
         with trio.CancelScope(shield=True):
-            log.fail_pending("the log is closed")
             await _close(log)
+
+
+async def _commit(log: Log, committer: _Committer) -> None:
+    """Commit in a thread until told to stop; however that ends, nobody waits for a commit then."""
+    try:
+        # A thread cannot be cancelled: it ends when it is told to, and the nursery waits for it. But it must be there
+        # also when the nursery was cancelled before it had begun: a shielded append in the block waits for it.
+        # It has a limiter of its own, so that it takes no place of the threads that the rest of the program shares.
+        with trio.CancelScope(shield=True):
+            own = trio.CapacityLimiter(1)
+            await trio.to_thread.run_sync(committer.run, log.writer, thread_name="log committer", limiter=own)
+    finally:
+        log.start_closing()
+        log.fail_pending("the log is closed")
 
 
 async def _close(log: Log) -> None:

@@ -105,6 +105,7 @@ class KeyManager:
 
     gossip: HasKeyring
     file: Path | None
+    _ended: bool = False
     _send: trio.MemorySendChannel[KeyQuestion] = field(init=False)
     _receive: trio.MemoryReceiveChannel[KeyQuestion] = field(init=False)
 
@@ -121,9 +122,14 @@ class KeyManager:
     async def run(self) -> None:
         """Do what key queries ask for, until cancelled."""
         core = self.gossip.core
-        async for question in self._receive:
-            answer = await self._do(question)
-            self.gossip.act(lambda query=question.query, payload=answer: core.querying.answer_key_query(query, payload))  # type: ignore[misc]  # bound at once
+        try:
+            async for question in self._receive:
+                answer = await self._do(question)
+                self.gossip.act(
+                    lambda query=question.query, payload=answer: core.querying.answer_key_query(query, payload)  # type: ignore[misc]  # bound at once
+                )
+        finally:
+            self._ended = True
 
     async def _do(self, question: KeyQuestion) -> bytes:
         keyring = self.gossip.keyring
@@ -147,7 +153,8 @@ class KeyManager:
     async def ask(self, operation: KeyOperation, key: str = "") -> KeyAnswers:
         """Have all members do something with a key, this node among them; return what they answered.
 
-        Takes until everybody has answered, or for as long as gossip may need to reach everybody: some seconds.
+        Takes until everybody has answered, or for as long as gossip may need to reach everybody: some seconds. When
+        this node stops meanwhile, those that have not answered by then are silent.
 
         Args:
             operation: what they are to do.
@@ -155,8 +162,10 @@ class KeyManager:
 
         Raises:
             ValueError: the key is none.
-            KeysNotAsked: too many queries are open.
+            KeysNotAsked: too many queries are open, or this node has stopped.
         """
+        if self._ended:
+            raise KeysNotAsked("this node does not gossip any more")
         payload = request_payload(operation, b"" if operation is KeyOperation.LIST else decode_key(key))
         answers = KeyAnswers()
         over = trio.Event()
