@@ -35,7 +35,7 @@ from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log import Log, LogConfig, open_log
 from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
+from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.metrics import NodeMetrics
@@ -225,7 +225,10 @@ class _Parts:
         if self.config.no_leave_on_terminate:
             return
         with trio.move_on_after(self.config.leave_timeout) as scope, self.errors.boundary(Where.STOPPING):
-            await self.membership.leave()
+            try:
+                await self.membership.leave()
+            except NotAMember as error:
+                _logger.warning("nobody could be told that this node leaves", reason=str(error))
         if scope.cancelled_caught:
             _logger.warning("not everybody could be told that this node leaves", after=self.config.leave_timeout)
 

@@ -120,8 +120,7 @@ async def open_log(config: LogConfig, errors: InternalErrors | None = None) -> A
     stop_naming = _name_damage(log)
     try:
         async with trio.open_nursery() as nursery:
-            # A thread cannot be cancelled: it ends when it is told to below, and the nursery waits for it.
-            nursery.start_soon(committer.run_until_told)
+            nursery.start_soon(_commit, log, committer)
             background = trio.CancelScope()
             nursery.start_soon(_run_background, log, background)
             try:
@@ -134,8 +133,19 @@ async def open_log(config: LogConfig, errors: InternalErrors | None = None) -> A
         stop_naming()
         # All commits are over. What follows is short, and must happen even if everything around is being cancelled.
         with trio.CancelScope(shield=True):
-            log.fail_pending("the log is closed")
             await _close(log)
+
+
+async def _commit(log: Log, committer: _Committer) -> None:
+    """Commit in a thread until told to stop; however that ends, nobody waits for a commit then."""
+    try:
+        # A thread cannot be cancelled: it ends when it is told to, and the nursery waits for it. But it must be there
+        # also when the nursery was cancelled before it had begun: a shielded append in the block waits for it.
+        with trio.CancelScope(shield=True):
+            await committer.run_until_told()
+    finally:
+        log.start_closing()
+        log.fail_pending("the log is closed")
 
 
 async def _close(log: Log) -> None:

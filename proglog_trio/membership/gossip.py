@@ -177,7 +177,7 @@ class Gossip:
             return gossip
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Gossip until cancelled; the sockets are closed then."""
+        """Gossip until cancelled; then the sockets are closed, and nobody waits for an answer any longer."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -192,6 +192,7 @@ class Gossip:
                 task_status.started()
         finally:
             self._nursery = None
+            self.core.querying.close_all()
             await self.close()
 
     async def close(self) -> None:

@@ -108,6 +108,7 @@ class KeyManager:
     gossip: HasKeyring
     file: Path | None
     errors: InternalErrors = field(factory=InternalErrors)
+    _ended: bool = False
     _send: trio.MemorySendChannel[KeyQuestion] = field(init=False)
     _receive: trio.MemoryReceiveChannel[KeyQuestion] = field(init=False)
 
@@ -123,12 +124,15 @@ class KeyManager:
 
     async def run(self) -> None:
         """Do what key queries ask for, until cancelled."""
-        async for question in self._receive:
-            answer = refusal("internal error")
-            with self.errors.boundary(Where.GOSSIP_KEYS, operation=question.operation.value):
-                answer = await self._do(question)
-            with self.errors.boundary(Where.GOSSIP_KEYS, operation=question.operation.value):
-                self._answer(question, answer)
+        try:
+            async for question in self._receive:
+                answer = refusal("internal error")
+                with self.errors.boundary(Where.GOSSIP_KEYS, operation=question.operation.value):
+                    answer = await self._do(question)
+                with self.errors.boundary(Where.GOSSIP_KEYS, operation=question.operation.value):
+                    self._answer(question, answer)
+        finally:
+            self._ended = True
 
     def _answer(self, question: KeyQuestion, answer: bytes) -> None:
         querying = self.gossip.core.querying
@@ -156,7 +160,8 @@ class KeyManager:
     async def ask(self, operation: KeyOperation, key: str = "") -> KeyAnswers:
         """Have all members do something with a key, this node among them; return what they answered.
 
-        Takes until everybody has answered, or for as long as gossip may need to reach everybody: some seconds.
+        Takes until everybody has answered, or for as long as gossip may need to reach everybody: some seconds. When
+        this node stops meanwhile, those that have not answered by then are silent.
 
         Args:
             operation: what they are to do.
@@ -164,8 +169,10 @@ class KeyManager:
 
         Raises:
             ValueError: the key is none.
-            KeysNotAsked: too many queries are open.
+            KeysNotAsked: too many queries are open, or this node has stopped.
         """
+        if self._ended:
+            raise KeysNotAsked("this node does not gossip any more")
         payload = request_payload(operation, b"" if operation is KeyOperation.LIST else decode_key(key))
         answers = KeyAnswers()
         over = trio.Event()

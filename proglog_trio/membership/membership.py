@@ -50,6 +50,10 @@ class JoinFailed(ProglogError):
     """None of the addresses answered."""
 
 
+class NotAMember(ProglogError):
+    """This node cannot leave the cluster: it gossips not yet, or not any more."""
+
+
 class EventsMissed(ProglogError):
     """A subscriber did not take its events fast enough; it should look at all members anew."""
 
@@ -130,6 +134,9 @@ class Membership:
     _left: trio.Event = field(factory=trio.Event)
     _retries: dict[str, _Retry] = field(factory=dict)
     _is_unsure: bool = False
+    _has_left: bool = False
+    _running: bool = False
+    _ended: bool = False
     conflicts: int = 0
     handler_failures: int = 0
 
@@ -168,11 +175,14 @@ class Membership:
     async def events(self) -> AsyncIterator[AsyncIterator[MemberEvent]]:
         """Subscribe to what happens from now on.
 
-        The iterator raises EventsMissed if more than 1,024 events wait for it.
+        The iterator ends when this node is no member any more, and raises EventsMissed if more than 1,024 events wait
+        for it.
         """
         send, receive = trio.open_memory_channel[MemberEvent](MOST_WAITING_EVENTS)
         subscription = _Subscription(send)
         self._subscriptions.add(subscription)
+        if self._ended:
+            send.close()
         try:
             async with receive:
                 yield _Events(subscription, receive)
@@ -200,6 +210,7 @@ class Membership:
                 self._news.set()
                 self._peer_news.set()
             case HasLeft():
+                self._has_left = True
                 self._left.set()
             case Conflict(name, endpoint):
                 self.conflicts += 1
@@ -243,8 +254,19 @@ class Membership:
             async with turns:
                 await self._news.wait()
                 self._news = trio.Event()
-                waiting, self._waiting = self._waiting, []
-                self._tell_subscribers(waiting)
+                self._tell_what_waits()
+
+    def _tell_what_waits(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._tell_subscribers(waiting)
+
+    def _end(self) -> None:
+        """Let nobody wait for what the tasks of run would have done."""
+        self._running, self._ended = False, True
+        self._left.set()
+        self._tell_what_waits()
+        for subscription in self._subscriptions:
+            subscription.send.close()
 
     async def _tell_of_peers(self) -> None:
         """Tell the handler of peers; in a task of its own, since it may take its time."""
@@ -355,6 +377,7 @@ class Membership:
             NameTaken: a member that is alive, or may be, has this node's name. Nobody has seen this node then.
         """
         taken: NameTaken | None = None
+        self._running = True
         try:
             joinable = await self._first_look(start_addresses)
             async with trio.open_nursery() as nursery:
@@ -373,6 +396,7 @@ class Membership:
                     nursery.start_soon(keep_joining)
                 task_status.started()
         finally:
+            self._end()
             await self.gossip.close()
         if taken is not None:
             raise taken
@@ -383,8 +407,10 @@ class Membership:
         Every address that a name stands for is tried.
 
         Raises:
-            JoinFailed: none answered.
+            JoinFailed: none answered, or this node is no member any more.
         """
+        if self._ended:
+            raise JoinFailed("this node does not gossip any more")
         endpoints, problems = await _resolve(addresses)
         joined = 0
         for endpoint in endpoints:
@@ -406,9 +432,16 @@ class Membership:
         return joined
 
     async def leave(self) -> None:
-        """Leave the cluster in order; returns when the others were told, or the profile's timeouts are over."""
-        self.gossip.act(self.gossip.core.leave)
-        await self._left.wait()
+        """Leave the cluster in order; returns when the others were told, or the profile's timeouts are over.
+
+        Raises:
+            NotAMember: `run` has not begun or is over, or ended meanwhile: the others will see this node fail.
+        """
+        if self._running:
+            self.gossip.act(self.gossip.core.leave)
+            await self._left.wait()
+        if not self._has_left:
+            raise NotAMember("this node cannot leave the cluster in order: it does not gossip")
 
     async def _first_look(self, addresses: Sequence[Address]) -> list[Address]:
         """Return the start addresses if one answers and this node's name is free there; wait while it is not.

@@ -43,6 +43,7 @@ class Acknowledgements:
     _waiting: dict[Origin, list[_Waiting]] = Factory(dict)
     _deadlines: list[tuple[float, int, _Waiting]] = Factory(list)
     _numbers: Iterator[int] = Factory(itertools.count)
+    _ended: bool = False
 
     @property
     def next_deadline(self) -> float | None:
@@ -59,12 +60,12 @@ class Acknowledgements:
     def wait(self, origin: Origin, end: int, wanted: int, deadline: float, done: Done) -> None:
         """Call done once so many nodes, this one included, have the sequences below end, or when time is up.
 
-        The records are durable here already.
+        The records are durable here already. After end_all it is called at once, with what is achieved.
         """
         waiting = _Waiting(origin, end, wanted, done)
         nodes = 1 + self.count(origin, end)
-        if nodes >= wanted:
-            done(Achieved(nodes, True))
+        if nodes >= wanted or self._ended:
+            done(Achieved(nodes, nodes >= wanted))
             return
         self._waiting.setdefault(origin, []).append(waiting)
         heapq.heappush(self._deadlines, (deadline, next(self._numbers), waiting))
@@ -96,7 +97,8 @@ class Acknowledgements:
             self._keep(origin, [each for each in self._waiting[origin] if not each.settled])
 
     def end_all(self) -> None:
-        """End all waits: the node stops."""
+        """End all waits, and all that come: the node stops, and nothing would end them."""
+        self._ended = True
         for waiting in itertools.chain.from_iterable(self._waiting.values()):
             self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
         self._waiting.clear()

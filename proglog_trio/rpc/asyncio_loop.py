@@ -9,6 +9,7 @@ from typing import Any
 
 from ..internal_errors import InternalErrors, Where
 from .bridge import current_loop, open_loop
+from .interrupts import keep_interrupts_out_of_callbacks
 from .timers import sweep_cancelled_timers
 
 
@@ -27,6 +28,7 @@ async def asyncio_loop(errors: InternalErrors | None = None) -> AsyncIterator[as
         sweep_cancelled_timers(running)
         yield running
         return
+    keep_interrupts_out_of_callbacks()
     failure: Exception | None = None
     async with open_loop() as loop:
         sweep_cancelled_timers(loop)

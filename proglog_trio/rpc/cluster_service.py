@@ -13,7 +13,7 @@ from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
 from ..address import Address
-from ..membership.membership import JoinFailed, Membership
+from ..membership.membership import JoinFailed, Membership, NotAMember
 from ..membership.serf.member import Member, MemberStatus
 from .bridge import trio_as_aio
 from .calls import receive_only
@@ -92,7 +92,10 @@ class ClusterService:
 
     async def _leave(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
-        await trio_as_aio(self.membership.leave)()
+        try:
+            await trio_as_aio(self.membership.leave)()
+        except NotAMember as error:
+            raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         await stream.send_message(log_v1.LeaveResponse())
         await stream.send_trailing_metadata()
         # A client that sees the connection close together with the answer may take the answer for lost.

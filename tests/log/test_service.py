@@ -17,8 +17,10 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.disk import OperatingSystemDisk, OperatingSystemFile
 from proglog_trio.log.log import Log
+from proglog_trio.log.opening import open_log_files
 from proglog_trio.log.service import apply_retention, open_log
 from proglog_trio.log.walk import StoredFrame
+from proglog_trio.log.writer import LogWriter
 
 from .driving import batch_of
 
@@ -276,3 +278,68 @@ async def test_full_disk_while_opening(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.undo()
     async with open_log(config_of(tmp_path)) as log:
         assert log.next_offset == 1
+
+
+# -- in a shielded finally, when the program around it is ending -------------------------------------------------------
+
+
+async def test_a_shielded_append_works_until_the_log_is_left(tmp_path: Path) -> None:
+    with trio.CancelScope() as scope:
+        async with open_log(config_of(tmp_path)) as log:
+            try:
+                scope.cancel()
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True), trio.fail_after(10):
+                    assert (await log.append(batch_of(b"farewell"))).base_offset == 0
+    assert scope.cancelled_caught
+    with pytest.raises(LogClosed):
+        await log.append(batch_of(b"too late"))
+
+
+async def test_a_shielded_append_works_when_the_end_came_while_the_log_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that commits has not begun then."""
+    token = trio.lowlevel.current_trio_token()
+
+    with trio.CancelScope() as scope:
+
+        def open_and_cancel(config: LogConfig) -> Log:
+            log = open_log_files(config)
+            trio.from_thread.run_sync(scope.cancel, trio_token=token)
+            return log
+
+        monkeypatch.setattr(service, "open_log_files", open_and_cancel)
+        async with open_log(config_of(tmp_path)) as log:
+            with trio.CancelScope(shield=True), trio.fail_after(10):
+                await log.append(batch_of(b"farewell"))
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("when", ["under way", "afterwards", "waiting for room"])
+async def test_a_committer_that_fails_keeps_nobody_waiting(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an error that no disk gives: it ends the log, and the body is told."""
+    monkeypatch.setattr(LogWriter, "commit", lambda *_: 1 / 0)
+    config = evolve(config_of(tmp_path), pending_bytes_limit=1)
+    told = 0
+
+    async def append(log: Log) -> None:
+        nonlocal told
+        with pytest.raises((LogClosed, LogReadOnly)):
+            await log.append(batch_of(b"a"))
+        told += 1
+
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with open_log(config) as log:
+            with trio.CancelScope(shield=True), trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(2 if when == "waiting for room" else 1):
+                        nursery.start_soon(append, log)
+                if when == "afterwards":
+                    await append(log)
+            await trio.sleep_forever()
+    assert told == (1 if when == "under way" else 2)

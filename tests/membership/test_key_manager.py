@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
 from proglog_trio.membership.serf.asking import MOST_QUERIES
@@ -83,3 +84,24 @@ async def test_keys_are_not_in_what_is_shown(tmp_path: Path) -> None:
         found = await ask(a, KeyOperation.LIST)
         assert OLD not in repr(found)
         assert OLD not in repr(a.membership.gossip.config)
+
+
+async def test_who_asks_is_not_kept_when_the_node_stops() -> None:
+    async with start_ours_in() as start:
+        a = await start("a", key=OLD)
+        b = await start("b", key=OLD, join=[a.address])
+        await a.until_status("alive", "a", "b")
+        await b.crash()
+        found: list[KeyAnswers] = []
+
+        async def ask_and_note() -> None:
+            found.append(await ask(a, KeyOperation.LIST))
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask_and_note)
+                await trio.testing.wait_all_tasks_blocked()
+                await a.crash()
+        assert found[0].silent[-1:] == ["b"]
+        with pytest.raises(KeysNotAsked, match="not gossip any more"):
+            await ask(a, KeyOperation.LIST)

@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from proglog_trio.membership.membership import (
     EventsMissed,
     JoinFailed,
     Membership,
+    NotAMember,
     bind_membership,
 )
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
@@ -514,3 +515,58 @@ async def test_news_that_failed_is_found_out_by_looking_at_everybody(
     assert peers.of("x") == [("join", "x", "x:1")]
     assert peers.of("gone") == [("join", "gone", "gone:1"), ("leave", "gone")]
     assert [where for where, _ in internal_errors] == [Where.GOSSIP_NEWS]
+
+
+# -- calls when the membership ends, or has ended ----------------------------------------------------------------------
+
+
+async def _iterate(membership: Membership) -> None:
+    async with membership.events() as events:
+        async for _ in events:
+            pass
+
+
+async def _leave(membership: Membership) -> None:
+    with pytest.raises(NotAMember):
+        await membership.leave()
+
+
+async def _join(membership: Membership) -> None:
+    with pytest.raises(JoinFailed):
+        await membership.join([Address("127.0.0.1", 9)])
+
+
+@pytest.mark.parametrize("call", [_iterate, _leave, _join])
+async def test_in_a_shielded_finally_nothing_waits_for_what_was_cancelled(
+    call: Callable[[Membership], Awaitable[None]], nursery: trio.Nursery
+) -> None:
+    """Neither who waits already, nor who calls afterwards."""
+    other = await running(nursery, Peers())
+    async with trio.open_nursery() as outer:
+        address = Address("127.0.0.1", other.gossip.endpoint.port)
+        membership = await bind_membership(GossipConfig(name="b", profile=LOCAL), {}, handler=None)
+        await outer.start(membership.run, [address])
+        with trio.CancelScope(shield=True), trio.fail_after(10):
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(call, membership)
+                await trio.testing.wait_all_tasks_blocked()
+                outer.cancel_scope.cancel()
+            await call(membership)
+
+
+async def test_subscribers_are_told_what_happened_before_the_end() -> None:
+    async with trio.open_nursery() as nursery:
+        membership = await running(nursery, Peers())
+        async with membership.events() as events:
+            await trio.testing.wait_all_tasks_blocked()
+            membership.emit(event_of(JOIN, "x", "x:1"))
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True), trio.fail_after(10):
+                assert [event.members[0].name async for event in events][-1] == "x"
+
+
+async def test_leaving_before_it_has_begun() -> None:
+    membership = await bind_membership(GossipConfig(name="me", profile=LOCAL), {})
+    with pytest.raises(NotAMember):
+        await membership.leave()
+    await membership.gossip.close()

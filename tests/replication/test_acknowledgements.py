@@ -63,3 +63,15 @@ def test_waits_for_different_numbers_of_nodes_do_not_hold_each_other_up() -> Non
     waits.end_all()
     assert answers["all"] == Achieved(2, reached=False)
     assert waits.next_deadline is None
+
+
+def test_after_the_end_nothing_waits() -> None:
+    """A batch may be committed after all waits were ended: nobody would hear of other nodes, and no time would pass."""
+    answers = list[Achieved]()
+    waits = Acknowledgements(World([9, 0]).count)
+    waits.end_all()
+    waits.wait(X, 5, 2, 10.0, answers.append)
+    waits.wait(X, 5, 3, 10.0, answers.append)
+    assert answers == [Achieved(2, reached=True), Achieved(2, reached=False)]
+    assert waits.waiting == 0
+    assert waits.next_deadline is None

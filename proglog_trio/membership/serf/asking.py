@@ -81,6 +81,11 @@ class OpenQueries:
                 self.close(opened)
         return True
 
+    def close_all(self) -> None:
+        """Wait for nothing any longer: no answer will come, and no time will pass."""
+        for opened in list(self._open.values()):
+            self.close(opened)
+
     def close(self, opened: OpenQuery) -> None:
         """Wait no longer."""
         if self._open.pop((opened.query.ltime, opened.query.id), None) is not None:

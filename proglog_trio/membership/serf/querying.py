@@ -128,6 +128,10 @@ class Querying:
         rules.timers.after(timeout, lambda: self._open.close(opened))
         self.receive(query, encoded)
 
+    def close_all(self) -> None:
+        """End all open queries: nobody can answer any more."""
+        self._open.close_all()
+
     def _ask_again(self, silent: Iterable[str], query: bytes) -> None:
         """Ask those that have not answered, each directly: gossip reaches nearly everybody."""
         for name in silent:

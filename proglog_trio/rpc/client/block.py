@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 import trio
 
 
+# Ctrl-C while this or the task is at work is raised in the main task, at its next checkpoint: it must not come between
+# the body's end and the task's.
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def run_behind(
     task: Callable[[], Awaitable[None]], leave: Callable[[], None], *, outlives_cancellation: bool
 ) -> AsyncIterator[None]:
@@ -27,6 +30,7 @@ async def run_behind(
     failure: BaseException | None = None
     scope = trio.CancelScope(shield=outlives_cancellation)
 
+    @trio.lowlevel.enable_ki_protection
     async def behind() -> None:
         with scope:
             await task()

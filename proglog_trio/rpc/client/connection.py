@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import trio
@@ -80,9 +80,31 @@ class TunedChannel(Channel):
             errors=self._connection_config.errors,
         )
 
-    async def open(self) -> None:
-        """Connect (asyncio flavour); raises what the operating system raises."""
-        self._tuned_protocol = self._protocol = await self._create_connection()  # type: ignore[assignment]  # see _protocol_factory
+    async def open(self, hosts: Sequence[str]) -> None:
+        """Connect to the first of these addresses that accepts it (asyncio flavour).
+
+        Args:
+            hosts: numeric addresses that the channel's host stands for.
+
+        Raises:
+            OSError: none does.
+        """
+        problems: list[OSError] = []
+        # None: no TLS. Otherwise the certificate must be for the name, not for the number that it stands for.
+        server_name = None if self._ssl is None else self._config.ssl_target_name_override or self._host
+        for host in hosts:
+            try:
+                _, self._tuned_protocol = await self._loop.create_connection(
+                    self._protocol_factory, host, self._port, ssl=self._ssl, server_hostname=server_name
+                )
+            except OSError as error:
+                problems.append(error)
+            else:
+                self._protocol = self._tuned_protocol
+                return
+        if len(problems) == 1:
+            raise problems[0]
+        raise OSError("; ".join(f"{host}: {_why(error)}" for host, error in zip(hosts, problems, strict=True)))
 
     async def __connect__(self) -> TunedProtocol:
         """Return the open connection for one more call; grpclib's name for it."""
@@ -163,6 +185,21 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+async def _addresses_of(dialled: Address) -> list[str]:
+    """Return the numeric addresses that a host stands for.
+
+    Not by asyncio's own way, in which a cancelled lookup is waited for, as long as the system's resolver likes.
+
+    Raises:
+        OSError: it stands for none.
+    """
+    try:
+        found = await trio.socket.getaddrinfo(dialled.host, dialled.port, type=trio.socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(f"{dialled.host!r} is no host name: {error}") from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
 @contextlib.asynccontextmanager
 async def open_connection(address: str, config: ConnectionConfig | None = None) -> AsyncIterator[Connection]:
     """Connect to a node, for the length of an ``async with`` block in Trio.
@@ -185,7 +222,8 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
         try:
             try:
                 with trio.fail_after(config.connect_timeout):
-                    await aio_as_trio(channel.open)()
+                    hosts = await _addresses_of(dialled)
+                    await aio_as_trio(channel.open)(hosts)
             except trio.TooSlowError:
                 raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
             except UnicodeError as error:

@@ -140,9 +140,7 @@ class Producer:
         split = split_values(checked_values(values), config.batch_bytes, config.batch_records, config.max_batch_bytes)
         for payload, count in split:
             await self._admit(len(payload), count)
-            outcome = self._core.add_payload(payload, count, trio.current_time())
-            parts.append(BatchPart(outcome, 0, count))
-            self._added()
+            parts.append(BatchPart(self._add_payload(payload, count), 0, count))
         return BatchDelivery(parts)
 
     async def flush(self) -> None:
@@ -158,10 +156,9 @@ class Producer:
             raise self._closed_error()
 
     async def _settle_all(self) -> None:
-        self._core.close_batch()
+        self._close_batch()
         last = self._core.last_outcome
         if last is not None:
-            self._wake_link()
             # Outcomes are settled in order.
             await last.settle()
         self._core.ledger.report()
@@ -208,8 +205,7 @@ class Producer:
         if self._turn.locked() or self._must_wait(size):
             async with self._turn:
                 while self._must_wait(size):
-                    self._core.close_batch()
-                    self._wake_link()
+                    self._close_batch()
                     await self._room.park()
         if self._closed:
             raise self._closed_error()
@@ -217,12 +213,27 @@ class Producer:
     def _closed_error(self) -> ProducerClosed:
         return ProducerClosed(f"the producer is closed: {self._closed_because}")
 
+    # Ctrl-C comes before or after what follows: it must not lose a batch on its way from one place to another.
+
+    @trio.lowlevel.enable_ki_protection
     def _add_record(self, packed: bytes) -> tuple[BatchOutcome, int]:
         added = self._core.join_open_batch(packed)
         if added is None:
             added = self._core.add_record(packed, trio.current_time())
             self._added()
         return added
+
+    @trio.lowlevel.enable_ki_protection
+    def _add_payload(self, payload: bytes, count: int) -> BatchOutcome:
+        outcome = self._core.add_payload(payload, count, trio.current_time())
+        self._added()
+        return outcome
+
+    @trio.lowlevel.enable_ki_protection
+    def _close_batch(self) -> None:
+        self._core.close_batch()
+        if self._core.unsettled:
+            self._wake_link()
 
     def _must_wait(self, size: int) -> bool:
         return not self._closed and not self._core.has_room(size)
@@ -269,6 +280,7 @@ class Producer:
         if self._core.next_wake() < self._armed_for:
             self._rearm.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def _watch_time(self) -> None:
         while True:
             self._rearm = trio.Event()

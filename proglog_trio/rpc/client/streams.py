@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
+import trio
 from attrs import frozen
 from grpclib.client import Stream, UnaryUnaryMethod
 from grpclib.const import Cardinality
@@ -147,10 +148,20 @@ async def _search(channel: TunedChannel, session: NodeSession) -> None:
         await asyncio.sleep(SEARCH_SECONDS)
 
 
+def _waker(event: asyncio.Event) -> Callable[[], None]:
+    """Return what sets an event, called from Trio: a Ctrl-C in the middle would leave its waiter asleep for ever."""
+
+    @trio.lowlevel.enable_ki_protection
+    def wake() -> None:
+        event.set()
+
+    return wake
+
+
 async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
     ready = asyncio.Event()
     ended = asyncio.Event()
-    session.on_ready = ready.set
+    session.on_ready = _waker(ready)
     async with channel.request(
         PRODUCE_BATCHES, Cardinality.STREAM_STREAM, EncodedMessage, ProduceBatchResponse
     ) as stream:
@@ -201,7 +212,7 @@ async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
     if end_request is not None:
         await _ask_end(channel, session, end_request)
     room = asyncio.Event()
-    session.on_room = room.set
+    session.on_room = _waker(room)
     async with channel.request(
         CONSUME_BATCHES, Cardinality.UNARY_STREAM, ConsumeBatchesRequest, ConsumeBatchesResponse
     ) as stream:
