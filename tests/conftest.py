@@ -1,5 +1,6 @@
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in SEEDS:
         if getattr(config.option, name) is None:
             setattr(config.option, name, drawn.get(name, random.SystemRandom().randrange(1_000_000)))
+    keep_bytecode(config)
+
+
+def keep_bytecode(config: pytest.Config) -> None:
+    """Keep what is compiled in pytest's cache where PYTHONDONTWRITEBYTECODE asks for none beside the sources.
+
+    Without that each of the hundreds of processes that tests start compiles some 800 modules first, which takes as long
+    as importing them, and each worker rewrites the assertions of all tests.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and config.cache is not None:
+        directory = str(config.cache.mkdir("bytecode"))
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = directory
+        sys.dont_write_bytecode = False
 
 
 def pytest_configure_node(node: WorkerController) -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from proglog_trio.errors import BatchRefused, DataDirectoryError, LogClosed, ProglogError
+from proglog_trio.errors import BatchRefused, DataDirectoryError, LogClosed, LogReadOnly, ProglogError
 from proglog_trio.log import service
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
