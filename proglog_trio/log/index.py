@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from attrs import Factory, define, frozen
@@ -123,6 +123,19 @@ class SparseIndex:
     def before_offset(self, offset: int) -> Place | None:
         """Return the place of the last known frame that begins at offset or below."""
         return self._offsets.before(offset)
+
+    def last_before(self, end: Place) -> list[tuple[Origin, int, Place]]:
+        """Return, for each origin that is noted before a place, its first sequence and its last noted place before it.
+
+        A frame of an origin that is not noted itself stands less than interval_bytes behind one that is.
+        """
+        found = []
+        for origin, places in self._sequences.copy().items():  # another thread may add an origin meanwhile
+            last = bisect_left(places.offsets, end.offset) - 1
+            if last >= 0:
+                place = Place(places.offsets[last], places.positions[last])
+                found.append((origin, places.numbers[0], place))
+        return found
 
     def before_sequence(self, origin: Origin, sequence: int) -> Place | None:
         """Return the place of the last known frame of an origin that begins at sequence or below."""

@@ -11,7 +11,8 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 import trio
@@ -30,13 +31,14 @@ from .frame import Frame
 from .gap import GapMarker
 from .origin import Origin
 from .position import Position
-from .reader import Bounds, LogReader, position_of
+from .reader import Bounds, LogReader
 from .recent import RecentFrames
 from .recovery import RecoveryReport
 from .repair import RepairPlan, plan_repair
 from .segment import SegmentFiles, Unplaced
 from .segment_header import OriginState, SegmentHeader
 from .serving import FoundFrames, find_frames
+from .start_position import position_of
 from .state import LogState
 from .writer import LogWriter, Roll, Work
 
@@ -409,12 +411,18 @@ class Log:
         with self._bounds_lock:
             return Bounds(self.lowest_offset, self.next_offset, dict(self._durable_origins))
 
+    def _origins_now(self) -> Mapping[Origin, OriginState]:
+        return self.bounds().origins
+
     def reader_at_offset(self, offset: int, *, skip_missing: bool = False) -> LogReader:
         """Return a reader from an offset on; see LogReader.at_offset. Blocks."""
         while True:
-            bounds = self.bounds()
-            reader = LogReader.at_offset(self.catalog, bounds, offset, skip_missing=skip_missing)
-            if bounds.lowest_offset == self.lowest_offset:
+            with self._bounds_lock:
+                lowest, following = self.lowest_offset, self.next_offset
+                at_end = dict(self._durable_origins) if offset >= following else {}
+            origins = partial(dict, at_end) if offset >= following else self._origins_now
+            reader = LogReader.at_offset(self.catalog, lowest, following, origins, offset, skip_missing=skip_missing)
+            if lowest == self.lowest_offset:
                 return reader
             # Retention removed segments meanwhile.
             reader.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Self
 
 from attrs import define, field, frozen
@@ -19,10 +20,11 @@ from .envelope import Envelope, EnvelopeKind
 from .holes import Hole, HoleFinder
 from .index import Place
 from .origin import Origin
-from .position import Position, Range
+from .position import Position
 from .segment import SegmentFiles
 from .segment_header import OriginState
 from .segment_scan import absent, whole_segment
+from .start_position import Origins, position_before, position_of
 from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 LOST_RECORDS = "they had been acknowledged, and the file ended before them when the log was opened again"
@@ -84,14 +86,13 @@ class LogReader:
 
     Attributes:
         next_offset: the first offset that is not read yet.
-        start_position: what lies before the reader's start.
         skip_missing: leave out what cannot be read instead of raising.
         covered: frames that lie before this position are left out.
         wanted: tells of a frame by its envelope whether it is to be given; None: every frame is.
     """
 
     next_offset: int
-    start_position: Position
+    _start_position: Position | Callable[[], Position]
     skip_missing: bool
     covered: Position | None
     _catalog: SegmentCatalog
@@ -106,23 +107,41 @@ class LogReader:
     _holes: list[Hole] = field(factory=list)
 
     @classmethod
-    def at_offset(cls, catalog: SegmentCatalog, bounds: Bounds, offset: int, *, skip_missing: bool) -> Self:
+    def at_offset(
+        cls,
+        catalog: SegmentCatalog,
+        lowest_offset: int,
+        next_offset: int,
+        origins: Origins,
+        offset: int,
+        *,
+        skip_missing: bool,
+    ) -> Self:
         """Return a reader that begins with the frame that holds an offset, or at the first after it.
+
+        Args:
+            catalog: the segments.
+            lowest_offset: of what the log durably holds.
+            next_offset: after what the log durably holds.
+            origins: gives what it holds per origin; from the log's end on that must be what it holds now.
+            offset: where to begin.
+            skip_missing: see LogReader.
 
         Raises:
             OffsetOutOfRange: the offset is below the lowest, and skip_missing is not set.
         """
         skipped = []
-        if offset < bounds.lowest_offset:
+        if offset < lowest_offset:
             if not skip_missing:
-                raise OffsetOutOfRange(offset, bounds.lowest_offset, bounds.next_offset)
-            skipped.append(Skipped(offset, bounds.lowest_offset, "retention removed them"))
-            offset = bounds.lowest_offset
-        files = catalog.containing(min(offset, bounds.next_offset))
-        if offset >= bounds.next_offset:
-            position = position_of(bounds.origins)
+                raise OffsetOutOfRange(offset, lowest_offset, next_offset)
+            skipped.append(Skipped(offset, lowest_offset, "retention removed them"))
+            offset = lowest_offset
+        files = catalog.containing(min(offset, next_offset))
+        position: Position | Callable[[], Position]
+        if offset >= next_offset:
+            position = position_of(origins())
         else:
-            position = _past_gaps(_position_before(catalog, bounds, files, offset), bounds.origins)
+            position = partial(position_before, catalog, origins, files, offset)
         return cls(offset, position, skip_missing, None, catalog, files, skipped=skipped)
 
     @classmethod
@@ -151,6 +170,13 @@ class LogReader:
         offset = bounds.next_offset if start is None else start.offset
         finder = HoleFinder(position)
         return cls(offset, position, skip_missing, position, catalog, files, start=start, finder=finder)
+
+    @property
+    def start_position(self) -> Position:
+        """What lies before the reader's start. Blocks where it has to be looked up, so it is when somebody asks."""
+        if not isinstance(self._start_position, Position):
+            self._start_position = self._start_position()
+        return self._start_position
 
     def read(self, max_bytes: int, until_offset: int) -> Chunk:
         """Return the next frames below until_offset, which must be durable.
@@ -303,62 +329,6 @@ class LogReader:
         position = max(start.position, len(read.header_bytes))
         self._walk = SegmentWalk(self._file, read.header.salt, position, start.offset)
         return self._walk
-
-
-def position_of(origins: Mapping[Origin, OriginState]) -> Position:
-    """Return the position after everything that a log has."""
-    return Position({origin: Range(state.low, state.next) for origin, state in origins.items() if state.next})
-
-
-def _past_gaps(position: Position, origins: Mapping[Origin, OriginState]) -> Position:
-    """Return a position that lies behind the marked gaps that begin where it stands.
-
-    What a log will never have lies before every place in it: whoever begins here misses nothing that this log could
-    give, and when he asks another by this position, neither.
-    """
-    for origin, state in origins.items():
-        for first, following in state.gaps:
-            if first == position.next_sequence(origin):
-                position = position.advanced(origin, first, following)
-    return position
-
-
-def _position_before(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles, offset: int) -> Position:
-    """Return what lies before the frame that holds an offset, as a position.
-
-    Where the segment cannot be read, that is everything before the next one that can: so much will be left out.
-    """
-    reading: SegmentFiles | None = files
-    while reading is not None:
-        try:
-            store, read = catalog.open(reading)
-        except (SegmentError, FileNotFoundError):
-            reading = catalog.after(reading)
-        else:
-            break
-    if reading is None:
-        return position_of(bounds.origins)
-    ranges = {
-        origin: Range(min(state.low, state.next), state.next)
-        for origin, state in read.header.origins.items()
-        if state.next
-    }
-    try:
-        walk = SegmentWalk(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
-        walk.end = catalog.durable_end(reading)
-        walk.envelopes_only = True
-        while (item := walk.step()) is not None:
-            if isinstance(item, DamagedPlace) or item.envelope.kind is not EnvelopeKind.RECORDS:
-                continue
-            if item.next_offset > offset:
-                break
-            envelope = item.envelope
-            held = ranges.get(envelope.origin)
-            low = envelope.base_sequence if held is None else held.low
-            ranges[envelope.origin] = Range(low, envelope.base_sequence + envelope.count)
-    finally:
-        store.close()
-    return Position(ranges)
 
 
 def place_of_sequence(catalog: SegmentCatalog, origin: Origin, sequence: int) -> tuple[Place, SegmentFiles]:

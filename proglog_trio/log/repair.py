@@ -20,10 +20,11 @@ from .fetched import FetchedFrames
 from .fitting import Fit, fit
 from .missing import Gaps, Missing, find_missing, wanted
 from .position import Position
-from .reader import Bounds, position_of
+from .reader import Bounds
 from .rebuild import Rebuilt, SegmentRebuild, index_entries, regenerated_header, write_whole_index
 from .segment import SegmentFiles
 from .segment_header import SegmentHeader
+from .start_position import position_of
 from .survey import Absent, Kept, Survey, SurveyedSegment, absent_of, survey_run
 from .walk import DamagedPlace
 
