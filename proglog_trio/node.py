@@ -108,7 +108,6 @@ async def run_node(config: NodeConfig, *, task_status: trio.TaskStatus[RunningNo
             gossip_config(config, security.keyring),
             _tags(config, log, None),
             handler=replicator,
-            rng=random.SystemRandom(),
         )
         replicator.directory_of = partial(_directory_of, membership)
         parts = _Parts(config, security, log, membership, replicator)

@@ -33,6 +33,8 @@ CONFLICT_QUERY = "_serf_conflict"
 KEY_QUERIES = frozenset({"_serf_install-key", "_serf_use-key", "_serf_remove-key", "_serf_list-keys"})
 LONGEST_EXPRESSION = 256
 """A tag filter's regular expression that is longer passes nobody: it comes from the network."""
+LONGEST_EXPRESSIONS = 256
+"""The same for those of all filters of a query together: the worst take 5 ms."""
 _WIRE_STATUS = {
     Status.ALIVE: MemberStatus.ALIVE,
     Status.LEAVING: MemberStatus.LEAVING,
@@ -55,6 +57,9 @@ _OPTIONS = _re2_options()
 
 def passes(filters: Iterable[Filter], me: KnownMember) -> bool:
     """Tell whether a query with these filters is for this node."""
+    filters = list(filters)
+    if sum(len(one.expr) for one in filters if isinstance(one, TagFilter)) > LONGEST_EXPRESSIONS:
+        return False
     return all(_passes(one, me) for one in filters)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
 
+from ...steps import Steps, complete
 from ..profile import GossipProfile
 from ..swim.broadcasts import BroadcastQueue
 from ..swim.effects import (
@@ -49,7 +50,7 @@ from ..wire import (
     encode_serf,
     encode_tags,
 )
-from ..wire.serf import SerfMessageType
+from ..wire.state import STATE_PREFIX, decode_state, encode_state
 from .lamport import LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from .members import Members
@@ -59,11 +60,10 @@ from .vivaldi import Vivaldi
 
 MOST_RELAYED_BYTES = 16 * 1024
 """Agents may be configured to send responses of up to 9 KiB."""
-EVENT_OVERHEAD_BYTES = 64
-"""What remembering an event takes besides its name and payload, at the least."""
-
-
-_PUSH_PULL = bytes((SerfMessageType.PUSH_PULL,))
+EVENT_OVERHEAD_BYTES = 256
+"""What an event that is remembered counts for besides its name and payload: it bounds how many there are."""
+NAMES_AT_ONCE = 64
+"""In one step of merging a state."""
 
 
 class Stage(enum.Enum):
@@ -302,7 +302,7 @@ class Serf:
 
     def receive(self, payload: bytes) -> None:
         """Take a Serf message that came in a packet or on a stream."""
-        if payload[:1] == _PUSH_PULL:
+        if payload[:1] == STATE_PREFIX:
             # A state comes in a push/pull alone, and only there may it be large.
             self.refused.malformed += 1
             return
@@ -368,22 +368,36 @@ class Serf:
 
     def local_state(self, *, join: bool) -> PushPull:
         """Return all that this node knows, for a push/pull."""
+        return complete(self.local_state_steps(join=join))
+
+    def local_state_steps(self, *, join: bool) -> Steps[PushPull]:
+        """Return all that this node knows, in steps; what changes meanwhile may be in it or not."""
         members = self.members
+        events = []
+        for time, at_time in list(self._recent_events.items()):
+            events.append(
+                EventsAtTime(ltime=time, events=tuple(Event(name=name, payload=payload) for name, payload in at_time))
+            )
+            yield
         state = SerfPushPull(
             ltime=self.clock.time,
             status_ltimes={name: member.status_time for name, member in members.by_name.items()},
             left_members=tuple(member.name for member in members.with_status(MemberStatus.LEFT)),
             event_ltime=self.event_clock.time,
-            events=tuple(
-                EventsAtTime(ltime=time, events=tuple(Event(name=name, payload=payload) for name, payload in events))
-                for time, events in self._recent_events.items()
-            ),
+            events=tuple(events),
             query_ltime=self.query_clock.time,
         )
-        return PushPull(tuple(self.swim.local_state()), encode_serf(state), join)
+        yield
+        user_state = yield from encode_state(state)
+        nodes = yield from self.swim.local_state_steps()
+        return PushPull(nodes, user_state, join)
 
     def merge(self, remote: PushPull, *, joining: bool = False) -> None:
-        """Take what another member knows.
+        """Take what another member knows; the arguments and errors are those of merge_steps."""
+        complete(self.merge_steps(remote, joining=joining))
+
+    def merge_steps(self, remote: PushPull, *, joining: bool = False) -> Steps[None]:
+        """Take what another member knows, in steps, between which other things may happen.
 
         Args:
             remote: what it sent.
@@ -392,13 +406,16 @@ class Serf:
         Raises:
             DecodingError: the Serf part is malformed; SWIM's part has been taken then.
         """
-        self.swim.merge(remote.nodes)
+        yield from self.swim.merge_steps(remote.nodes)
         if not remote.user_state:
             return
-        state = decode_serf(remote.user_state)
-        if not isinstance(state, SerfPushPull):
+        if remote.user_state[:1] != STATE_PREFIX:
             self.refused.malformed += 1
             return
+        try:
+            state = yield from decode_state(remote.user_state)
+        except DecodingError as error:
+            raise error.within("Serf push_pull message") from None
         for clock, time in (
             (self.clock, state.ltime),
             (self.event_clock, state.event_ltime),
@@ -407,34 +424,45 @@ class Serf:
             if time > 0:
                 clock.witness(time - 1)
         left = set(state.left_members)
-        for name in state.left_members:
+        for number, name in enumerate(state.left_members, 1):
             # Agents take a time one higher, which they make up: it can be the time of an intent that somebody really
             # had, and with each exchange between two who say left it grows.
-            time = state.status_ltimes.get(name, 0)
-            if name == self.name:
-                self._take_leave(Leave(ltime=time, node=name, prune=False))
-            else:
-                self.clock.witness(time)
-                self.members.left_elsewhere(name, time, self.now)
-        for name, time in state.status_ltimes.items():
+            self._left_elsewhere(name, state.status_ltimes.get(name, 0))
+            if number % NAMES_AT_ONCE == 0:
+                yield
+        for number, (name, time) in enumerate(state.status_ltimes.items(), 1):
             if name not in left:
-                self.clock.witness(time)
-                if self.members.join_intent(name, time, self.now) and name == self.name and self.stage is Stage.ALIVE:
-                    # Newer than what this node said of itself: somebody has learned of an earlier life's leave, and
-                    # thinks that this one is leaving.
-                    self.announce_join()
+                self._joined_elsewhere(name, time)
+            if number % NAMES_AT_ONCE == 0:
+                yield
         if joining:
             self._recent_events.lowest = max(self._recent_events.lowest, state.event_ltime)
         for events in state.events:
             if events is not None:
                 for event in events.events:
                     self._take_event(events.ltime, event.name, event.payload)
+                yield
+
+    def _left_elsewhere(self, name: str, time: int) -> None:
+        if name == self.name:
+            self._take_leave(Leave(ltime=time, node=name, prune=False))
+        else:
+            self.clock.witness(time)
+            self.members.left_elsewhere(name, time, self.now)
+
+    def _joined_elsewhere(self, name: str, time: int) -> None:
+        self.clock.witness(time)
+        if self.members.join_intent(name, time, self.now) and name == self.name and self.stage is Stage.ALIVE:
+            # Newer than what this node said of itself: somebody has learned of an earlier life's leave, and
+            # thinks that this one is leaving.
+            self.announce_join()
 
     # -- the passing of time -------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        self.swim.rules.timers.after(self.swim.rules.profile.reap_interval, self._reap)
-        self.members.reap(self.now)
+        is_done = self.members.reap(self.now)
+        # Many that are to be forgotten at one time are, but not in one piece.
+        self.swim.rules.timers.after(self.swim.rules.profile.reap_interval if is_done else 0, self._reap)
         for member in self.members.with_status(MemberStatus.LEAVING):
             if member.name != self.name and self.swim.rules.nodes[member.name].status is NodeStatus.ALIVE:
                 self.members.stayed(member.name, self.now)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
 
+from ...steps import Steps, complete
 from ..profile import GossipProfile
 from ..wire import (
     Ack,
@@ -40,6 +41,9 @@ from .timers import Timers
 COMPOUND_OVERHEAD_BYTES = 2
 """What a compound packet takes, and again each message in it."""
 PUSH_PULL_SCALE_THRESHOLD = 32
+STATES_AT_ONCE = 64
+STATES_MERGED_AT_ONCE = 4
+"""In one step of making a state, and of merging one; each may bring a member with tags, news to pass on and a timer."""
 CHECKSUM_SINCE_PROTOCOL = 5
 CHECKSUM_BYTES = 5
 VERSION = bytes((1, 5, 2, 2, 5, 4))
@@ -124,9 +128,12 @@ class Swim:
         """When advance should be called next."""
         return self.rules.timers.next_deadline
 
-    def advance(self, now: float) -> None:
-        """Say what time it is; do this before anything else that has happened then."""
-        self.rules.timers.advance(now)
+    def advance(self, now: float, enough: Callable[[], bool] | None = None) -> None:
+        """Say what time it is; do this before anything else that has happened then. See Timers.advance."""
+        if enough is None:
+            self.rules.timers.advance(now)
+        else:
+            self.rules.timers.advance(now, enough)
 
     def _gossip(self) -> None:
         rules, profile = self.rules, self.rules.profile
@@ -209,28 +216,42 @@ class Swim:
                 case UserMessage():
                     rules.notify(UserMessageReceived(message.payload, source))
 
-    def local_state(self) -> list[NodeState]:
+    def local_state(self) -> tuple[NodeState, ...]:
         """Return what is known of every member, for a push/pull."""
-        return [
-            NodeState(
-                name=node.name,
-                addr=node.endpoint.address,
-                port=node.endpoint.port,
-                meta=node.meta,
-                incarnation=node.incarnation,
-                state=NodeStateType(node.status),
-                vsn=node.version,
+        return complete(self.local_state_steps())
+
+    def local_state_steps(self) -> Steps[tuple[NodeState, ...]]:
+        """Return, in steps, what is known of every member, for a push/pull."""
+        states: list[NodeState] = []
+        for node in list(self.rules.nodes.values()):
+            states.append(
+                NodeState(
+                    name=node.name,
+                    addr=node.endpoint.address,
+                    port=node.endpoint.port,
+                    meta=node.meta,
+                    incarnation=node.incarnation,
+                    state=NodeStateType(node.status),
+                    vsn=node.version,
+                )
             )
-            for node in self.rules.nodes.values()
-        ]
+            if len(states) % STATES_AT_ONCE == 0:
+                yield
+        return tuple(states)
 
     def merge(self, states: Iterable[NodeState]) -> None:
-        """Take what another member knows.
+        """Take what another member knows."""
+        complete(self.merge_steps(states))
+
+    def merge_steps(self, states: Iterable[NodeState]) -> Steps[None]:
+        """Take what another member knows, in steps.
 
         Of the dead as of the suspect it is only taken that they are suspected, so that one who lives can refute.
         """
         rules = self.rules
-        for state in states:
+        for number, state in enumerate(states, 1):
+            if number % STATES_MERGED_AT_ONCE == 0:
+                yield
             if not state.addr or not state.name:
                 continue  # It cannot be reached, so it cannot be a member.
             match state.state:

@@ -11,6 +11,10 @@ MOST_CANCELLED = 64
 """Up to so many cancelled timers wait for their time whatever else there is."""
 
 
+def _never() -> bool:
+    return False
+
+
 @define(eq=False)
 class Timer:
     """A timer that was set.
@@ -74,8 +78,13 @@ class Timers:
             heapq.heapify(self._heap)
             self._cancelled = 0
 
-    def advance(self, now: float) -> None:
-        """Say what time it is, and run what is due; time never goes back."""
+    def advance(self, now: float, enough: Callable[[], bool] = _never) -> None:
+        """Say what time it is, and run what is due; time never goes back.
+
+        Args:
+            now: the time.
+            enough: asked after each timer; once it is true the rest stays due.
+        """
         self.now = max(self.now, now)
         while (deadline := self.next_deadline) is not None and deadline <= self.now:
             timer = heapq.heappop(self._heap)[2]
@@ -83,3 +92,5 @@ class Timers:
             timer.action = None
             if action is not None:
                 action()
+            if enough():
+                return
