@@ -77,6 +77,7 @@ def node(
 async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
     import trio
 
+    from proglog_trio.garbage import keep_what_is_there
     from proglog_trio.node import run_node
 
     # Received from the beginning: by itself, a SIGHUP would end the process.
@@ -86,6 +87,7 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
                 beside.start_soon(_end_with_stdin, beside.cancel_scope)
             async with trio.open_nursery() as nursery:
                 running = await nursery.start(run_node, config)
+                keep_what_is_there()
                 print(_described(running) if json else _readable(running), flush=True)
                 beside.start_soon(_reload_on, hangups, running)
             beside.cancel_scope.cancel()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from ..steps import Steps, Turn
+from .codec import MessageCodec
 from .transport import TunedStream
 
 Received = TypeVar("Received")
@@ -22,10 +24,39 @@ def _tuned(stream: Stream[Any, Any]) -> TunedStream:
     return tuned
 
 
-def _decoded(stream: Stream[Received, Any], data: bytes) -> Received:
-    # The codec of the server, and the class that the method is registered with.
-    message: Received = stream._codec.decode(data, stream._recv_type)  # noqa: SLF001 - as grpclib's own recv_message does
-    return message
+_LET_OTHERS_RUN_BYTES = 1024
+"""A message of fewer has too few fields to be worth a look at the clock between them."""
+
+
+class _Decoder(Generic[Received]):
+    """Reads the messages of a call one after the other, and lets others run between them and within them."""
+
+    def __init__(self, stream: Stream[Received, Any]) -> None:
+        self._stream = stream
+        self._turn = Turn()
+        self._turn.begin()
+
+    async def decode(self, data: bytes) -> Received:
+        # The codec of the server, and the class that the method is registered with, as grpclib's own recv_message.
+        codec, kind = self._stream._codec, self._stream._recv_type  # noqa: SLF001
+        if not isinstance(codec, MessageCodec):
+            raise TypeError(f"messages are read by a codec of type {type(codec).__name__}")
+        steps: Steps[Received] = codec.decode_steps(data, kind)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                message: Received = end.value
+                break
+            await self._rest()
+        if len(data) >= _LET_OTHERS_RUN_BYTES:
+            await self._rest()
+        return message
+
+    async def _rest(self) -> None:
+        if self._turn.is_over:
+            await asyncio.sleep(0)
+            self._turn.begin()
 
 
 async def receive_only(stream: Stream[Received, Any]) -> Received:
@@ -33,7 +64,7 @@ async def receive_only(stream: Stream[Received, Any]) -> Received:
     messages = await _tuned(stream).read_messages(1)
     if not messages:
         raise GRPCError(Status.UNIMPLEMENTED, "the call ended without its request message")
-    return _decoded(stream, messages[0])
+    return await _Decoder(stream).decode(messages[0])
 
 
 async def receive_available(stream: Stream[Received, Any], most_bytes: int) -> list[Received]:
@@ -42,7 +73,9 @@ async def receive_available(stream: Stream[Received, Any], most_bytes: int) -> l
     Lets others run first: a client that sends fast must not keep the event loop to itself.
     """
     await asyncio.sleep(0)
-    return [_decoded(stream, data) for data in await _tuned(stream).read_messages(most_bytes)]
+    messages = await _tuned(stream).read_messages(most_bytes)
+    decoder = _Decoder(stream)
+    return [await decoder.decode(data) for data in messages]
 
 
 async def wait_writable(stream: Stream[Any, Any]) -> int:

@@ -35,7 +35,7 @@ _logger = structlog.get_logger(__name__)
 
 _GOODBYE_SECONDS = 0.2
 _ABORT_SECONDS = 1.0
-_MOST_FIELDS = 16_384  # in one request: it keeps the event loop from everything else for some tens of milliseconds
+_MOST_FIELDS = 16_384  # in one request: some tens of milliseconds, in steps
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from ..swim.effects import Cause
 from ..swim.node import Node
 from .member import KnownMember, MemberEvent, MemberEventKind, MemberStatus, MemberStatusChange
 
-MOST_GONE = 16_384
+MOST_GONE = 4096
 """Members that failed or left; beyond this the one that has been gone for longest is forgotten before its time."""
 
 MOST_GONE_NAME_BYTES = 1024 * 1024

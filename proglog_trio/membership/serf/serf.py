@@ -63,6 +63,7 @@ MOST_RELAYED_BYTES = 16 * 1024
 EVENT_OVERHEAD_BYTES = 256
 """What an event that is remembered counts for besides its name and payload: it bounds how many there are."""
 NAMES_AT_ONCE = 64
+EVENTS_AT_ONCE = 16
 """In one step of merging a state."""
 
 
@@ -438,10 +439,13 @@ class Serf:
         if joining:
             self._recent_events.lowest = max(self._recent_events.lowest, state.event_ltime)
         for events in state.events:
-            if events is not None:
-                for event in events.events:
-                    self._take_event(events.ltime, event.name, event.payload)
-                yield
+            if events is None:
+                continue
+            for number, event in enumerate(events.events, 1):
+                self._take_event(events.ltime, event.name, event.payload)
+                if number % EVENTS_AT_ONCE == 0:
+                    yield
+            yield
 
     def _left_elsewhere(self, name: str, time: int) -> None:
         if name == self.name:

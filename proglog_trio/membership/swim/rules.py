@@ -23,9 +23,9 @@ from .suspicion import Suspicion, shortest_suspicion
 from .timers import Timer, Timers
 
 HIGHEST_INCARNATION = 2**32 - 1
-MOST_NODES = 16_384
+MOST_NODES = 8192
 """Members beyond this are not taken in."""
-MOST_NODE_BYTES = 6 * 1024 * 1024
+MOST_NODE_BYTES = 4 * 1024 * 1024
 """Names and metas of all members together; beyond this none is taken in. A push/pull of so much, and of those who are
 gone, is within the 20 MiB that receivers take; with ordinary names and tags it is enough for MOST_NODES."""
 

@@ -132,9 +132,9 @@ class Compressed:
         Raises:
             DecodingError: it is no LZW data, or more than max_bytes.
         """
-        return complete(self.decompressed_steps(max_bytes))
+        return bytes(complete(self.decompressed_steps(max_bytes)))
 
-    def decompressed_steps(self, max_bytes: int) -> Steps[bytes]:
+    def decompressed_steps(self, max_bytes: int) -> Steps[bytearray]:
         """Do as decompressed, in steps."""
         if self.algo != _ALGO_LZW:
             raise DecodingError(f"is {self.algo}, not 0 (LZW)", "Algo")

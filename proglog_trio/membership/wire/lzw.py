@@ -30,8 +30,8 @@ _FIRST_TABLE = [*(bytes((literal,)) for literal in range(256)), b"", b""]
 """What the codes stand for in the beginning; clear and end: no bytes."""
 _CODE = -1
 """The key, in a node of the encoder's tree, of the node's own code; all other keys are literals."""
-_MOST_CODES_AT_ONCE = 1024
-"""In one step of decompressing: some tenths of a millisecond."""
+_MOST_CODES_AT_ONCE = 256
+"""In one step of decompressing: a tenth of a millisecond, or more where each stands for kilobytes."""
 _LITERALS_AT_ONCE = 2048
 """In one step of compressing: likewise."""
 
@@ -110,11 +110,11 @@ def decompress(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     Raises:
         DecodingError: a code that stands for nothing, no end code, or more than max_bytes.
     """
-    return complete(decompress_steps(data, max_bytes))
+    return bytes(complete(decompress_steps(data, max_bytes)))
 
 
-def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Steps[bytes]:
-    """Do as decompress, in steps."""
+def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Steps[bytearray]:
+    """Do as decompress, in steps; what comes of it is not copied once more, it may have many MiB."""
     out = bytearray()
     table = _FIRST_TABLE.copy()
     width = _SMALLEST_WIDTH
@@ -124,8 +124,8 @@ def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> St
     while True:
         full = len(table) == _TABLE_CODES
         # as many codes as surely have this width: each one but the first after a clear adds one to the table
-        count = _MOST_CODES_AT_ONCE if full else (1 << width) - len(table) + (not previous)
-        count = min(count, (bits - bit) // width)
+        count = bits if full else (1 << width) - len(table) + (not previous)
+        count = min(count, _MOST_CODES_AT_ONCE, (bits - bit) // width)
         if count <= 0:
             raise DecodingError(f"has no end code in its {len(data)} bytes", "LZW data")
         code = -1
@@ -150,7 +150,7 @@ def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> St
         out += b"".join(pieces)
         bit += len(pieces) * width
         if code == _END:
-            return bytes(out)
+            return out
         if code == _CLEAR:
             bit += width
             width = _SMALLEST_WIDTH

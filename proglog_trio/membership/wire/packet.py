@@ -126,7 +126,7 @@ def _checked(data: bytes) -> bytes:
 
 def _decompressed(data: bytes, max_bytes: int) -> Steps[bytes]:
     try:
-        return (yield from decode_struct(Compressed, data, 1)[0].decompressed_steps(max_bytes))
+        return bytes((yield from decode_struct(Compressed, data, 1)[0].decompressed_steps(max_bytes)))
     except DecodingError as error:
         raise error.within("compressed part") from None
 

@@ -31,14 +31,16 @@ from .msgpack_structs import (
 
 STATE_PREFIX = b"\x02"
 """The type of Serf's message."""
-MOST_STATE_MEMBERS = 65_536
-"""Members that a state has times of, or says to have left: several times those of a large cluster, with the gone."""
+MOST_STATE_MEMBERS = 16_384
+"""Members that a state has times of, or says to have left: more than a node keeps, those who are gone included."""
 MOST_STATE_TIMES = 4096
 """Lamport times of which a state has events; agents remember 512."""
 MOST_STATE_EVENTS = 32_768
 """Events in a state. Agents remember those of 512 Lamport times, at each of which there may be several."""
 _AT_ONCE = 128
 """Entries in one step, about a microsecond each."""
+_EVENTS_AT_ONCE = 32
+"""The same for events, of which each is a struct."""
 
 LTIME = Unsigned(64)
 
@@ -194,22 +196,50 @@ def _names(cursor: _Cursor) -> Steps[list[str]]:
 
 def _events(cursor: _Cursor) -> Steps[list[EventsAtTime | None]]:
     found: list[EventsAtTime | None] = []
-    events = 0
+    room = MOST_STATE_EVENTS
     for count in _pieces(cursor.list_header(), MOST_STATE_TIMES, "times of events"):
         for _ in range(count):
-            value = cursor.objects(1, b"", SOME_ITEMS)
             try:
-                at_time = None if value is None else from_map(EventsAtTime, value)
+                at_time = yield from _events_at_time(cursor, room)
             except DecodingError as error:
                 raise error.within(f"element {len(found)}") from None
             found.append(at_time)
-            events += len(at_time.events) if at_time is not None else 0
-            if events > MOST_STATE_EVENTS:
-                raise DecodingError(f"has more than {MOST_STATE_EVENTS} events")
-            if at_time is not None:
-                yield
+            room -= 0 if at_time is None else len(at_time.events)
         yield
     return found
+
+
+def _events_at_time(cursor: _Cursor, room: int) -> Steps[EventsAtTime | None]:
+    """Return the events of one time, of which there may be as many as there is room for."""
+    fields = cursor.map_header()
+    if fields is None:
+        return None
+    if fields > FEW_ITEMS:
+        raise DecodingError(f"has {fields} fields, more than {FEW_ITEMS}")
+    ltime, events = 0, list[Event]()
+    for _ in range(fields):
+        match cursor.objects(1, b"", FEW_ITEMS):
+            case b"LTime":
+                ltime = _one(cursor, LTIME)
+            case b"Events":
+                events = yield from _events_listed(cursor, room)
+            case _:
+                cursor.objects(1, b"", FEW_ITEMS)
+    return EventsAtTime(ltime=ltime, events=tuple(events))
+
+
+def _events_listed(cursor: _Cursor, room: int) -> Steps[list[Event]]:
+    events: list[Event] = []
+    for count in _pieces(cursor.list_header(), room, "events"):
+        for _ in range(count):
+            value = cursor.objects(1, b"", FEW_ITEMS)
+            try:
+                events.append(Event() if value is None else from_map(Event, value))
+            except DecodingError as error:
+                raise error.within("Events", f"element {len(events)}") from None
+            if len(events) % _EVENTS_AT_ONCE == 0:
+                yield
+    return events
 
 
 def encode_state(state: SerfPushPull) -> Steps[bytes]:
@@ -223,8 +253,14 @@ def encode_state(state: SerfPushPull) -> Steps[bytes]:
     parts += [encode_object(b"EventLTime"), encode_object(LTIME.encode(state.event_ltime))]
     parts += [encode_object(b"Events"), packer.pack_array_header(len(state.events))]
     for events in state.events:
-        parts.append(encode_object(None) if events is None else encode_struct(events))
-        yield
+        if events is None:
+            parts.append(encode_object(None))
+            continue
+        parts += [packer.pack_map_header(2), encode_object(b"Events"), packer.pack_array_header(len(events.events))]
+        for start in range(0, len(events.events), _EVENTS_AT_ONCE):
+            parts += map(encode_struct, events.events[start : start + _EVENTS_AT_ONCE])
+            yield
+        parts += [encode_object(b"LTime"), encode_object(LTIME.encode(events.ltime))]
     parts += [encode_object(b"LTime"), encode_object(LTIME.encode(state.ltime))]
     parts += [encode_object(b"LeftMembers"), packer.pack_array_header(len(state.left_members))]
     for start in range(0, len(state.left_members), _AT_ONCE):

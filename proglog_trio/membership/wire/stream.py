@@ -96,7 +96,7 @@ class StreamLimits:
     """
 
     state_bytes: int = 20 * 1024 * 1024
-    nodes: int = 32_768
+    nodes: int = 16_384
     message_bytes: int = MAX_DECOMPRESSED_BYTES
 
 
@@ -107,7 +107,7 @@ class _Source:
         room: how many bytes may still be taken.
     """
 
-    def __init__(self, whole: bytes | None = None, *, room: int, start: int = 0) -> None:
+    def __init__(self, whole: bytes | bytearray | None = None, *, room: int, start: int = 0) -> None:
         """Begin with all that there will ever be, from a place in it on, or with nothing."""
         self._buffer = bytearray()
         # What is there already is not copied: it may have many MiB.
@@ -272,7 +272,7 @@ class StreamDecoder:
             raise error.within("compressed part") from None
         return (yield from self._whole(plain, "compressed part", compressible=False))
 
-    def _whole(self, plain: bytes, where: str, *, compressible: bool = True) -> _Parser[StreamMessage]:
+    def _whole(self, plain: bytes | bytearray, where: str, *, compressible: bool = True) -> _Parser[StreamMessage]:
         """Return the message in plain, in which nothing can be missing."""
         if not plain:
             raise DecodingError("holds no bytes", where)

@@ -110,7 +110,7 @@ def test_node_states_are_not_held_as_bytes() -> None:
 def test_what_is_too_long_is_refused_before_it_comes() -> None:
     for data, problem in (
         (b"\x06" + encode_struct(PushPullHeader(0, 20 * MIB + 1)), "UserStateLen: is 20971521, more than 20971520"),
-        (b"\x06" + encode_struct(PushPullHeader(32_769, 0)), "Nodes: is 32769, more than 32768"),
+        (b"\x06" + encode_struct(PushPullHeader(16_385, 0)), "Nodes: is 16385, more than 16384"),
         (b"\x08" + encode_struct(UserMessageHeader(20 * MIB + 1)), "UserMsgLen: is 20971521, more than 20971520"),
         (b"\x09\x82\xa4Algo\x00\xa3Buf\xdb\xff\xff\xff\xff", "compressed part: needs at least 42949673"),
         (b"\x09\x82\xa4Algo\x00\xa3Buf\xdb\x01\x80\x00\x00", "compressed part: needs at least 251658"),
