@@ -51,7 +51,7 @@ from proglog_trio.rpc.cluster_status import status_of
 from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.log_service import LogService, open_log_service
 from proglog_trio.rpc.replication_service import ReplicationService
-from proglog_trio.rpc.server import ServerConfig, serve
+from proglog_trio.rpc.server import MOST_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
 from proglog_trio.rpc.transport import TransportConfig
 
@@ -253,6 +253,7 @@ def _replicator(config: NodeConfig, security: NodeSecurity, log: Log) -> Replica
     )
     connection = attrs.evolve(
         security.peer_connection(),
+        most_fields=MOST_FIELDS,
         transport=TransportConfig(
             message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
             keepalive_seconds=PEER_KEEPALIVE_SECONDS,

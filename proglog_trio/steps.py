@@ -8,7 +8,7 @@ Threads are no substitute: pure Python in a thread keeps the interpreter's lock 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from attrs import define
@@ -19,6 +19,27 @@ Steps = Generator[None, None, Result]
 
 TURN_SECONDS = 0.001
 """How long work goes on before others have a turn, plus one step."""
+
+
+COPIED_AT_ONCE_BYTES = 1024 * 1024
+"""In one step: new memory costs up to a millisecond a MiB."""
+
+
+def joined(parts: Iterable[bytes | bytearray | memoryview]) -> Steps[bytearray]:
+    """Return, in steps, all parts one after the other."""
+    whole = bytearray()
+    since = 0
+    for part in parts:
+        for start in range(0, len(part), COPIED_AT_ONCE_BYTES):
+            piece = (
+                part if len(part) <= COPIED_AT_ONCE_BYTES else memoryview(part)[start : start + COPIED_AT_ONCE_BYTES]
+            )
+            whole += piece
+            since += len(piece)
+            if since >= COPIED_AT_ONCE_BYTES:
+                since = 0
+                yield
+    return whole
 
 
 def complete(steps: Steps[Result]) -> Result:

@@ -63,23 +63,38 @@ def encrypt(plain: bytes, *, keyring: Keyring, associated: bytes, nonce: bytes) 
     return bytes((_UNPADDED,)) + nonce + keyring.ciphers[0].encrypt(nonce, plain, associated)
 
 
-def decrypt(data: bytes, *, keyring: Keyring, associated: bytes) -> bytes:
+def encrypt_steps(plain: bytes | bytearray, *, keyring: Keyring, associated: bytes, nonce: bytes) -> Steps[bytearray]:
+    """Do as encrypt, in steps, for what may be long."""
+    encryptor = Cipher(algorithms.AES(keyring.primary), modes.GCM(nonce)).encryptor()
+    encryptor.authenticate_additional_data(associated)
+    sealed = bytearray((_UNPADDED,)) + nonce
+    with memoryview(plain) as view:
+        for start in range(0, len(plain), _DECRYPTED_AT_ONCE):
+            sealed += encryptor.update(view[start : start + _DECRYPTED_AT_ONCE])
+            yield
+    encryptor.finalize()
+    sealed += encryptor.tag
+    return sealed
+
+
+def decrypt(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> bytes:
     """Return what was encrypted with any of the keys.
 
     Raises:
         DecodingError: it is not encrypted, with none of these keys, or changed on its way.
     """
-    return complete(decrypt_steps(data, keyring=keyring, associated=associated))
+    return bytes(complete(decrypt_steps(data, keyring=keyring, associated=associated)))
 
 
-def decrypt_steps(data: bytes, *, keyring: Keyring, associated: bytes) -> Steps[bytes]:
+def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> Steps[bytes | bytearray]:
     """Do as decrypt, in steps: who has no key can still make this node try each of its own on all that it sends."""
     if len(data) < ENCRYPTION_OVERHEAD_BYTES:
         raise DecodingError(f"has {len(data)} bytes, fewer than encryption takes", "encrypted part")
     version = data[0]
     if version not in (_PADDED, _UNPADDED):
         raise DecodingError(f"has encryption version {version}, or is not encrypted", "encrypted part")
-    nonce = data[1 : 1 + NONCE_BYTES]
+    nonce = bytes(data[1 : 1 + NONCE_BYTES])
+    plain: bytes | bytearray
     for key, cipher in zip(keyring.keys, keyring.ciphers, strict=True):
         try:
             if len(data) <= _DECRYPTED_AT_ONCE:
@@ -93,9 +108,9 @@ def decrypt_steps(data: bytes, *, keyring: Keyring, associated: bytes) -> Steps[
     raise DecodingError("is not encrypted with any key of the keyring", "encrypted part")
 
 
-def _decrypt_long(data: bytes, key: bytes, nonce: bytes, associated: bytes) -> Steps[bytes]:
+def _decrypt_long(data: bytes | bytearray, key: bytes, nonce: bytes, associated: bytes) -> Steps[bytearray]:
     """Return what stands behind the nonce in plain; raises InvalidTag. Nobody sees any of it before it is verified."""
-    decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, data[-TAG_BYTES:])).decryptor()
+    decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, bytes(data[-TAG_BYTES:]))).decryptor()
     decryptor.authenticate_additional_data(associated)
     plain = bytearray()
     end = len(data) - TAG_BYTES
@@ -104,10 +119,10 @@ def _decrypt_long(data: bytes, key: bytes, nonce: bytes, associated: bytes) -> S
             plain += decryptor.update(view[start : min(start + _DECRYPTED_AT_ONCE, end)])
             yield
     decryptor.finalize()
-    return bytes(plain)
+    return plain
 
 
-def _without_padding(padded: bytes) -> bytes:
+def _without_padding(padded: bytes | bytearray) -> bytes | bytearray:
     """Return what PKCS7 has padded to whole blocks."""
     padding = padded[-1] if padded else 0
     if (
@@ -146,7 +161,7 @@ def compressed_layer(plain: bytes) -> bytes:
     return complete(compressed_layer_steps(plain))
 
 
-def compressed_layer_steps(plain: bytes) -> Steps[bytes]:
+def compressed_layer_steps(plain: bytes | bytearray) -> Steps[bytes]:
     """Do as compressed_layer, in steps."""
     compressed = yield from compress_steps(plain)
     return _COMPRESS_PREFIX + encode_struct(Compressed(_ALGO_LZW, compressed))

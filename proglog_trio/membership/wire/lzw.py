@@ -45,7 +45,7 @@ def compress(data: bytes) -> bytes:
     return complete(compress_steps(data))
 
 
-def compress_steps(data: bytes) -> Steps[bytes]:
+def compress_steps(data: bytes | bytearray) -> Steps[bytes]:
     """Do as compress, in steps."""
     if not data:
         return (_CLEAR | _END << _SMALLEST_WIDTH).to_bytes(3, "little")

@@ -92,7 +92,7 @@ def decode_packet_steps(
     try:
         data = _without_label(data, label)
         if keyring is not None:
-            data = yield from decrypt_steps(data, keyring=keyring, associated=label)
+            data = bytes((yield from decrypt_steps(data, keyring=keyring, associated=label)))
         if data[:1] == bytes((MessageType.HAS_CRC,)):
             data = _checked(data)
         if data[:1] == bytes((MessageType.COMPRESS,)):

@@ -314,11 +314,11 @@ def encode_serf(message: SerfMessage) -> bytes:
     if isinstance(message, Relay):
         return bytes((SerfMessageType.RELAY,)) + encode_struct(message.header) + message.payload
     if isinstance(message, SerfPushPull):
-        return complete(encode_state(message))
+        return bytes(complete(encode_state(message)))
     return _PREFIXES[type(message)] + encode_struct(message)
 
 
-def decode_serf(payload: bytes) -> SerfMessage:
+def decode_serf(payload: bytes | bytearray) -> SerfMessage:
     """Return the Serf message that payload holds. Bytes after its body are ignored.
 
     Raises:
@@ -326,6 +326,7 @@ def decode_serf(payload: bytes) -> SerfMessage:
     """
     if not payload:
         raise DecodingError("has no bytes", "Serf message")
+    payload = bytes(payload)
     number = payload[0]
     try:
         kind = SerfMessageType(number)

@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 from attrs import evolve, frozen
 
-from ...steps import Steps
+from ...steps import Steps, joined
 from .errors import DecodingError
 from .extent import FEW_ITEMS, SOME_ITEMS, Extent, unpack
 from .memberlist import NAME
@@ -33,6 +33,8 @@ STATE_PREFIX = b"\x02"
 """The type of Serf's message."""
 MOST_STATE_MEMBERS = 16_384
 """Members that a state has times of, or says to have left: more than a node keeps, those who are gone included."""
+LARGEST_STATE_OBJECT_BYTES = 1024 * 1024
+"""Of one field, one event, or some names: agents' events have 9 KiB at the most."""
 MOST_STATE_TIMES = 4096
 """Lamport times of which a state has events; agents remember 512."""
 MOST_STATE_EVENTS = 32_768
@@ -79,7 +81,7 @@ class SerfPushPull:
 class _Cursor:
     """Reads msgpack from the front."""
 
-    def __init__(self, data: bytes, place: int) -> None:
+    def __init__(self, data: bytes | bytearray, place: int) -> None:
         self._data = data
         self._place = place
 
@@ -113,16 +115,16 @@ class _Cursor:
 
     def objects(self, count: int, before: bytes, most_items: int) -> Any:  # noqa: ANN401 - whatever was sent
         """Return several objects, or one, unpacked together behind what makes one of them."""
-        extent = Extent(len(self._data) - self._place, most_items, count)
+        extent = Extent(min(len(self._data) - self._place, LARGEST_STATE_OBJECT_BYTES), most_items, count)
         if not extent.advance(self._data, self._place):
             raise DecodingError(f"is cut off after {len(self._data)} bytes")
         begin, self._place = self._place, self._place + extent.length
         if not before:
             return unpack(self._data, begin, extent.length)
-        return unpack(before + self._data[begin : self._place], 0, len(before) + extent.length)
+        return unpack(before + bytes(self._data[begin : self._place]), 0, len(before) + extent.length)
 
 
-def decode_state(payload: bytes) -> Steps[SerfPushPull]:
+def decode_state(payload: bytes | bytearray) -> Steps[SerfPushPull]:
     """Return, in steps, the state that payload holds after its type.
 
     Raises:
@@ -242,7 +244,7 @@ def _events_listed(cursor: _Cursor, room: int) -> Steps[list[Event]]:
     return events
 
 
-def encode_state(state: SerfPushPull) -> Steps[bytes]:
+def encode_state(state: SerfPushPull) -> Steps[bytearray]:
     """Return, in steps, the bytes of a state, its type before it; members stand in the order that they have.
 
     Raises:
@@ -272,4 +274,4 @@ def encode_state(state: SerfPushPull) -> Steps[bytes]:
         parts += (encode_object(NAME.encode(name)), encode_object(LTIME.encode(time)))
         if number % _AT_ONCE == 0:
             yield
-    return b"".join(parts)
+    return (yield from joined(parts))

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from attrs import AttrsInstance, frozen
 
-from ...steps import Steps, complete
+from ...steps import Steps, complete, joined
 from .errors import DecodingError
 from .extent import Extent, unpack
 from .keyring import Keyring
@@ -27,7 +27,7 @@ from .layers import (
     Compressed,
     compressed_layer_steps,
     decrypt_steps,
-    encrypt,
+    encrypt_steps,
     label_header,
     wrong_label,
 )
@@ -90,14 +90,18 @@ class StreamLimits:
     """The most that is taken from a stream.
 
     Attributes:
-        state_bytes: of user state, of a user message, and of an encrypted message.
+        state_bytes: of user state, and of an encrypted message.
+        user_message_bytes: of a user message; what agents send has 9 KiB at the most.
         nodes: node states of a push/pull: several times those of a large cluster.
-        message_bytes: of a whole message without its layers, and of what a compressed one has on the wire.
+        message_bytes: of a whole message without its layers.
+        compressed_bytes: of what a compressed one has on the wire.
     """
 
     state_bytes: int = 20 * 1024 * 1024
     nodes: int = 16_384
     message_bytes: int = MAX_DECOMPRESSED_BYTES
+    compressed_bytes: int = 8 * 1024 * 1024
+    user_message_bytes: int = 1024 * 1024
 
 
 class _Source:
@@ -135,8 +139,18 @@ class _Source:
             raise DecodingError(f"needs {count} bytes, there can be {self.room}")
         while self.held < count:
             yield _Pause.BYTES
+        data = bytes(self._data[self._start : self._start + count])
+        self._drop(count)
+        return data
+
+    def take_long(self, count: int) -> _Parser[bytearray]:
+        """Take count bytes, which may be many."""
+        if count > self.room:
+            raise DecodingError(f"needs {count} bytes, there can be {self.room}")
+        while self.held < count:
+            yield _Pause.BYTES
         with memoryview(self._data) as view:
-            data = bytes(view[self._start : self._start + count])
+            data = yield from _stepping(joined((view[self._start : self._start + count],)))
         self._drop(count)
         return data
 
@@ -253,7 +267,7 @@ class StreamDecoder:
             length = int.from_bytes(length_bytes, "big")
             if length > self._limits.state_bytes:
                 raise DecodingError(f"has {length} bytes, more than {self._limits.state_bytes}", "encrypted part")
-            sealed = yield from source.take(length)
+            sealed = yield from source.take_long(length)
             associated = bytes((MessageType.ENCRYPT,)) + length_bytes + self._label
             plain = yield from _stepping(decrypt_steps(sealed, keyring=self._keyring, associated=associated))
             return (yield from self._whole(plain, "encrypted part"))
@@ -266,7 +280,7 @@ class StreamDecoder:
             return (yield from self._message_of_type(source, number))
         limit = self._limits.message_bytes
         try:
-            compressed = yield from source.struct(Compressed, limit)
+            compressed = yield from source.struct(Compressed, self._limits.compressed_bytes)
             plain = yield from _stepping(compressed.decompressed_steps(limit))
         except DecodingError as error:
             raise error.within("compressed part") from None
@@ -294,7 +308,7 @@ class StreamDecoder:
                 return (yield from self._push_pull(source))
             if number == MessageType.USER:
                 header = yield from source.struct(UserMessageHeader, _SMALL_STRUCT_BYTES)
-                self._check_limit("UserMsgLen", header.user_msg_len, self._limits.state_bytes)
+                self._check_limit("UserMsgLen", header.user_msg_len, self._limits.user_message_bytes)
                 return UserMessage((yield from source.take(header.user_msg_len)))
             if number == MessageType.PING:
                 return (yield from source.struct(Ping, _SMALL_STRUCT_BYTES))
@@ -323,7 +337,7 @@ class StreamDecoder:
             if number % _NODES_AT_ONCE == 0:
                 yield _Pause.STEP
         try:
-            user_state = yield from source.take(header.user_state_len)
+            user_state = yield from source.take_long(header.user_state_len)
         except DecodingError as error:
             raise error.within("user state") from None
         return PushPull(tuple(nodes), user_state, header.join)
@@ -356,16 +370,10 @@ def encode_stream(
     Raises:
         ValueError: the message cannot be encoded, or no receiver would take it.
     """
-    return complete(
-        encode_stream_steps(
-            message,
-            keyring=keyring,
-            label=label,
-            from_dialler=from_dialler,
-            compress=compress,
-            random_bytes=random_bytes,
-        )
+    steps = encode_stream_steps(
+        message, keyring=keyring, label=label, from_dialler=from_dialler, compress=compress, random_bytes=random_bytes
     )
+    return bytes(complete(steps))
 
 
 def encode_stream_steps(
@@ -376,26 +384,26 @@ def encode_stream_steps(
     from_dialler: bool = True,
     compress: bool = True,
     random_bytes: Callable[[int], bytes] = os.urandom,
-) -> Steps[bytes]:
+) -> Steps[bytearray]:
     """Do as encode_stream, in steps."""
     limits = StreamLimits()
-    data = yield from _encode_plain(message)
+    data: bytes | bytearray = yield from _encode_plain(message)
     if len(data) - 1 > limits.message_bytes:
         raise ValueError(f"the message has {len(data)} bytes, more than {limits.message_bytes}")
     if compress and len(data) <= LARGEST_COMPRESSED_BYTES:
         data = yield from compressed_layer_steps(data)
+    header = b""
     if keyring is not None:
         length = len(data) + ENCRYPTION_OVERHEAD_BYTES
         if length > limits.state_bytes:
             raise ValueError(f"the encrypted message has {length} bytes, more than {limits.state_bytes}")
         header = bytes((MessageType.ENCRYPT,)) + length.to_bytes(_ENCRYPTED_HEADER_BYTES - 1, "big")
-        sealed = encrypt(data, keyring=keyring, associated=header + label, nonce=random_bytes(NONCE_BYTES))
-        yield
-        data = header + sealed
-    return label_header(label) + data if from_dialler else data
+        nonce = random_bytes(NONCE_BYTES)
+        data = yield from encrypt_steps(data, keyring=keyring, associated=header + label, nonce=nonce)
+    return (yield from joined((label_header(label) if from_dialler else b"", header, data)))
 
 
-def _encode_plain(message: StreamMessage) -> Steps[bytes]:
+def _encode_plain(message: StreamMessage) -> Steps[bytes | bytearray]:
     limits = StreamLimits()
     if isinstance(message, PushPull):
         if len(message.user_state) > limits.state_bytes or len(message.nodes) > limits.nodes:
@@ -409,10 +417,12 @@ def _encode_plain(message: StreamMessage) -> Steps[bytes]:
             parts.append(encode_struct(node))
             if number % _NODES_AT_ONCE == 0:
                 yield
-        return b"".join((*parts, message.user_state))
+        return (yield from joined((*parts, message.user_state)))
     if isinstance(message, UserMessage):
-        if len(message.payload) > limits.state_bytes:
-            raise ValueError(f"the user message has {len(message.payload)} bytes, more than {limits.state_bytes}")
+        if len(message.payload) > limits.user_message_bytes:
+            raise ValueError(
+                f"the user message has {len(message.payload)} bytes, more than {limits.user_message_bytes}"
+            )
         user_header = encode_struct(UserMessageHeader(len(message.payload)))
         return bytes((MessageType.USER,)) + user_header + message.payload
     if isinstance(message, ErrorMessage):
