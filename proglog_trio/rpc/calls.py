@@ -11,7 +11,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
-from ..steps import Steps, Turn
+from ..steps import COPIED_AT_ONCE_BYTES, Steps, Turn
 from .codec import MessageCodec
 from .transport import TunedStream
 
@@ -78,6 +78,9 @@ async def receive_available(stream: Stream[Received, Any], most_bytes: int) -> l
     """
     await asyncio.sleep(0)
     messages = await _tuned(stream).read_messages(most_bytes)
+    if messages and len(messages[0]) >= COPIED_AT_ONCE_BYTES:
+        # It was put together of what had arrived, and is copied once more when it is read.
+        await asyncio.sleep(0)
     decoder = _Decoder(stream)
     return [await decoder.decode(data) for data in messages]
 

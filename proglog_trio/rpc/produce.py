@@ -256,8 +256,10 @@ class ProduceCalls:
         is_large = len(batch.payload) > CHECKED_AT_ONCE_BYTES
         if is_large:
             try:
+                await asyncio.sleep(0)
                 for _ in self.state.log.check_steps(batch):
                     await asyncio.sleep(0)
+                await asyncio.sleep(0)
             except ProglogError:
                 self.state.counters.batches_refused += 1
                 raise

@@ -59,7 +59,9 @@ _LINGER_SECONDS = 2.0
 _LENGTH_BYTES = 3
 _FRAME_HEADER_BYTES = 9
 _FRAMES_AT_ONCE = 4
-"""Frames that are taken in before the clock is looked at: a frame of headers takes up to a millisecond."""
+"""Frames that are taken in before the clock is looked at."""
+_FRAMES_OF_HEADERS = frozenset((b"\x01", b"\x09"))
+"""HEADERS and CONTINUATION: each of them takes milliseconds if it is full of small ones, and may begin a request."""
 
 
 @frozen(kw_only=True)
@@ -398,12 +400,14 @@ class TunedProtocol(H2Protocol):
         begun = incoming._data  # noqa: SLF001 - h2 gives no other way to what waits
         place += incoming._preamble_len  # noqa: SLF001 - what stands before the first frame
         begin = place - len(begun)
-        length = (bytes(begun[:_LENGTH_BYTES]) + data[place : place + _LENGTH_BYTES])[:_LENGTH_BYTES]
+        header = (bytes(begun[:_FRAME_HEADER_BYTES]) + data[place : place + _FRAME_HEADER_BYTES])[:_FRAME_HEADER_BYTES]
         for _ in range(_FRAMES_AT_ONCE):
-            begin += _FRAME_HEADER_BYTES + int.from_bytes(length, "big")
+            begin += _FRAME_HEADER_BYTES + int.from_bytes(header[:_LENGTH_BYTES], "big")
             if begin >= len(data):
                 return len(data)
-            length = data[begin : begin + _LENGTH_BYTES]
+            if header[_LENGTH_BYTES : _LENGTH_BYTES + 1] in _FRAMES_OF_HEADERS:
+                break
+            header = data[begin : begin + _FRAME_HEADER_BYTES]
         return begin
 
     def _take_some(self, data: bytes) -> bool:

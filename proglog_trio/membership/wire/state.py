@@ -206,7 +206,9 @@ def _events(cursor: _Cursor) -> Steps[list[EventsAtTime | None]]:
             except DecodingError as error:
                 raise error.within(f"element {len(found)}") from None
             found.append(at_time)
-            room -= 0 if at_time is None else len(at_time.events)
+            if at_time is not None:
+                room -= len(at_time.events)
+                yield
         yield
     return found
 
@@ -260,18 +262,24 @@ def encode_state(state: SerfPushPull) -> Steps[bytearray]:
             continue
         parts += [packer.pack_map_header(2), encode_object(b"Events"), packer.pack_array_header(len(events.events))]
         for start in range(0, len(events.events), _EVENTS_AT_ONCE):
-            parts += map(encode_struct, events.events[start : start + _EVENTS_AT_ONCE])
+            parts.append(b"".join(map(encode_struct, events.events[start : start + _EVENTS_AT_ONCE])))
             yield
         parts += [encode_object(b"LTime"), encode_object(LTIME.encode(events.ltime))]
     parts += [encode_object(b"LTime"), encode_object(LTIME.encode(state.ltime))]
     parts += [encode_object(b"LeftMembers"), packer.pack_array_header(len(state.left_members))]
     for start in range(0, len(state.left_members), _AT_ONCE):
-        parts += map(encode_object, _NAMES.encode(state.left_members[start : start + _AT_ONCE]))
+        names = _NAMES.encode(state.left_members[start : start + _AT_ONCE])
+        parts.append(b"".join(map(encode_object, names)))
         yield
     parts += [encode_object(b"QueryLTime"), encode_object(LTIME.encode(state.query_ltime))]
     parts += [encode_object(b"StatusLTimes"), packer.pack_map_header(len(state.status_ltimes))]
-    for number, (name, time) in enumerate(state.status_ltimes.items(), 1):
-        parts += (encode_object(NAME.encode(name)), encode_object(LTIME.encode(time)))
-        if number % _AT_ONCE == 0:
-            yield
+    times = list(state.status_ltimes.items())
+    for start in range(0, len(times), _AT_ONCE):
+        parts.append(
+            b"".join(
+                encode_object(NAME.encode(name)) + encode_object(LTIME.encode(time))
+                for name, time in times[start : start + _AT_ONCE]
+            )
+        )
+        yield
     return (yield from joined(parts))

@@ -413,10 +413,9 @@ def _encode_plain(message: StreamMessage) -> Steps[bytes | bytearray]:
             )
         header = PushPullHeader(len(message.nodes), len(message.user_state), message.join)
         parts = [bytes((MessageType.PUSH_PULL,)), encode_struct(header)]
-        for number, node in enumerate(message.nodes, 1):
-            parts.append(encode_struct(node))
-            if number % _NODES_AT_ONCE == 0:
-                yield
+        for start in range(0, len(message.nodes), _NODES_AT_ONCE):
+            parts.append(b"".join(map(encode_struct, message.nodes[start : start + _NODES_AT_ONCE])))
+            yield
         return (yield from joined((*parts, message.user_state)))
     if isinstance(message, UserMessage):
         if len(message.payload) > limits.user_message_bytes:
