@@ -154,3 +154,10 @@ def fuzz(session: nox.Session) -> None:
     """Give a million hostile inputs to everything that reads bytes; `-- packets --cases 5000000 --seed 2` for more."""
     session.install("-e", ".[fuzz,tests]")
     session.run("python", "-m", "fuzz", *session.posargs)
+
+
+@nox.session
+def holds(session: nox.Session) -> None:
+    """Measure how long hostile input holds a node's loop, and fail above 10 ms; `-- filters events` for some cases."""
+    session.install("-e", ".[tests]")
+    session.run("python", "-m", "fuzz.holds", *session.posargs)

@@ -228,6 +228,11 @@ class _Transport(asyncio.Transport):
         """Nothing waits."""
         return 0
 
+    def pause_reading(self) -> None:
+        """Nothing is sent but what is given by hand."""
+
+    resume_reading = pause_reading
+
     def is_closing(self) -> bool:
         """Whether it was closed."""
         return self.closed

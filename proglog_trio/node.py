@@ -53,7 +53,7 @@ from proglog_trio.rpc.cluster_status import status_of
 from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.log_service import LogService, open_log_service
 from proglog_trio.rpc.replication_service import ReplicationService
-from proglog_trio.rpc.server import ServerConfig, serve
+from proglog_trio.rpc.server import MOST_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
 from proglog_trio.rpc.transport import TransportConfig
 
@@ -117,7 +117,6 @@ async def run_node(
             gossip_config(config, security.keyring),
             _tags(config, log, None),
             handler=replicator,
-            rng=random.SystemRandom(),
             errors=errors,
         )
         replicator.directory_of = partial(_directory_of, membership)
@@ -276,6 +275,7 @@ def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: In
     )
     connection = attrs.evolve(
         security.peer_connection(),
+        most_fields=MOST_FIELDS,
         transport=TransportConfig(
             message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
             keepalive_seconds=PEER_KEEPALIVE_SECONDS,

@@ -78,6 +78,7 @@ def node(
 async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
     import trio
 
+    from proglog_trio.garbage import keep_what_is_there
     from proglog_trio.node import run_node
 
     run = partial(run_node, counted={"log_output": dropped_output(sys.stderr)})
@@ -88,6 +89,7 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
                 beside.start_soon(_end_with_stdin, beside.cancel_scope)
             async with trio.open_nursery() as nursery:
                 running = await nursery.start(run, config)
+                keep_what_is_there()
                 beside.start_soon(_reload_on, hangups, running)
                 await _say(_described(running) if json else _readable(running))
             beside.cancel_scope.cancel()

@@ -8,9 +8,10 @@ from typing import Self
 from attrs import frozen
 
 from ..errors import BatchRefused, FrameError, PayloadError
+from ..steps import Steps, complete
 from .frame import MUST_UNDERSTAND_CONTROL, check_understood
 from .origin import Origin
-from .record import Record, check_payload, pack_records, payload_crc
+from .record import Record, check_payload_steps, pack_records, payload_crc
 
 
 @frozen
@@ -47,6 +48,10 @@ class Batch:
         Raises:
             BatchRefused: naming what is wrong.
         """
+        complete(self.check_steps(max_payload_bytes))
+
+    def check_steps(self, max_payload_bytes: int) -> Steps[None]:
+        """Do as check, in steps."""
         if self.count < 1:
             raise BatchRefused("the batch holds no records")
         if len(self.payload) > max_payload_bytes:
@@ -61,7 +66,7 @@ class Batch:
         if computed != self.payload_crc:
             raise BatchRefused(f"the payload's CRC-32C is {computed:#010x}, the batch says {self.payload_crc:#010x}")
         try:
-            check_payload(self.payload, self.count)
+            yield from check_payload_steps(self.payload, self.count)
         except PayloadError as error:
             raise BatchRefused(str(error)) from None
 

@@ -20,6 +20,7 @@ from attrs import Factory, define, field, frozen
 
 from ..errors import BatchRefused, LogBusy, LogClosed, LogReadOnly, ProglogError
 from ..internal_errors import InternalErrors, Where
+from ..steps import Steps
 from .batch import Appended, Batch
 from .catalog import SegmentCatalog
 from .clock import is_too_far_ahead
@@ -137,8 +138,21 @@ class Log:
 
     # -- appending -----------------------------------------------------------------------------------------------------
 
-    def append_soon(self, batch: Batch, done: Done) -> None:
+    def check_steps(self, batch: Batch) -> Steps[None]:
+        """Check a batch in steps, for an append_soon that need not do it at once; raises BatchRefused, counted."""
+        try:
+            yield from batch.check_steps(self.config.max_batch_bytes)
+        except BatchRefused:
+            self.counters.refused += 1
+            raise
+
+    def append_soon(self, batch: Batch, done: Done, *, checked: bool = False) -> None:
         """Give a batch its place now; done is called with it once it is durable, or with why it never will be.
+
+        Args:
+            batch: what is to be stored.
+            done: is called.
+            checked: check_steps has been through all of it.
 
         Raises:
             BatchRefused, ProducerSequenceTooOld, ProducerTableFull: the batch cannot be stored.
@@ -150,7 +164,8 @@ class Log:
             raise LogBusy(f"{self.pending_bytes} bytes wait to be committed")
         now = self.wall_clock()
         try:
-            batch.check(self.config.max_batch_bytes)
+            if not checked:
+                batch.check(self.config.max_batch_bytes)
             if is_too_far_ahead(batch.after_log_time, now):
                 raise BatchRefused(
                     f"after_log_time {batch.after_log_time} is more than a minute ahead of this node's clock"

@@ -28,6 +28,7 @@ from attrs import define, field, frozen
 from ..accepting import accept_streams
 from ..errors import AddressUnavailable
 from ..internal_errors import InternalErrors, Where
+from ..steps import Result, Steps, Turn
 from .key_manager import KeyManager
 from .profile import GossipProfile
 from .serf.serf import CoreEvent, Serf
@@ -41,17 +42,17 @@ from .wire import (
     Ping,
     PushPull,
     UserMessage,
-    decode_packet,
     encode_packets,
     packet_overhead,
 )
+from .wire.packet import decode_packet_steps
 
 MOST_STREAMS = 128
 """Streams of others that are served at once; for one more, the oldest is ended."""
 MOST_EXCHANGES = 32
 """Exchanges of our own that are under way at once; what the core asks for beyond that is not done and counts."""
 PACKETS_PER_WAKEUP = 64
-"""After so many packets other tasks have a turn."""
+"""After so many packets others have a turn, or when a turn is over: one packet can be as much work as a thousand."""
 LARGEST_DATAGRAM_BYTES = 65_535
 BIND_ATTEMPTS = 16
 
@@ -128,6 +129,8 @@ class Gossip:
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
     _served: dict[trio.CancelScope, None] = field(factory=dict)
     _nursery: trio.Nursery | None = None
+    # Each of these is a task's, or what a call from outside may take; see turns.py for what streams share.
+    _turn: Turn = field(factory=Turn)
 
     def __attrs_post_init__(self) -> None:
         self.core.use_boundaries(self.errors.boundary)
@@ -204,29 +207,47 @@ class Gossip:
     def use_keyring(self, keyring: Keyring) -> None:
         """Encrypt and decrypt with this from now on; exchanges that are under way end as they began."""
         self.keyring = keyring
-        self.codec = StreamCodec(keyring, self.config.label)
+        self.codec = StreamCodec(keyring, self.config.label, self.codec.turns)
 
     # -- the core ------------------------------------------------------------------------------------------------------
 
     def act(self, action: Callable[[], None]) -> None:
         """Do something to the core, now, and what it wants done for it."""
-        self.core.swim.advance(trio.current_time())
+        self._advance()
         try:
             action()
         finally:
             self.flush()
 
+    def _advance(self) -> None:
+        """Say what time it is; of many timers that are due, those that are left are the timekeeper's."""
+        self._turn.begin()
+        self.core.swim.advance(trio.current_time(), lambda: self._turn.is_over)
+
     def flush(self) -> None:
-        """Do what the core wants done."""
+        """Do what the core wants done; of much, the timekeeper does what is left, in turns."""
         effects = self.core.swim.effects
-        wanted, effects[:] = list(effects), []
+        self._turn.begin()
         boundary = self.errors.boundary(Where.GOSSIP_SEND)
-        for effect in wanted:
+        done = 0
+        for effect in effects:
+            done += 1
             with boundary:
                 self._do(effect)
+            if self._turn.is_over:
+                break
+        del effects[:done]
         deadline = self.core.swim.next_deadline
-        if deadline is not None and deadline < self._armed:
+        if effects or (deadline is not None and deadline < self._armed):
             self._rescheduled.set()
+
+    def _acting(self, steps: Steps[Result]) -> Steps[Result]:
+        """Do something to the core in steps, and then what it wants done for it."""
+        self._advance()
+        try:
+            return (yield from steps)
+        finally:
+            self.flush()
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -277,19 +298,12 @@ class Gossip:
         Raises:
             ExchangeFailed: it did not happen.
         """
-        answer = await self.codec.ask(target, self.core.local_state(join=join), self.config.profile.stream_timeout)
-        self._merge(answer, target, joining=join)
-
-    def _merge(self, answer: object, target: Endpoint, *, joining: bool) -> None:
+        state = await self.codec.turns.run(self.core.local_state_steps(join=join))
+        answer = await self.codec.ask(target, state, self.config.profile.stream_timeout)
         if not isinstance(answer, PushPull):
             raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
-        state = answer
-
-        def merge() -> None:
-            self.core.merge(state, joining=joining)
-
         try:
-            self.act(merge)
+            await self.codec.turns.run(self._acting(self.core.merge_steps(answer, joining=join)))
         except DecodingError as error:
             raise ExchangeFailed(f"{target}: {error}") from None
 
@@ -319,12 +333,17 @@ class Gossip:
         turns = self.errors.turns(Where.GOSSIP_TIMER)
         while True:
             async with turns:
+                if self.core.swim.effects:
+                    # Before more of it is made.
+                    await trio.lowlevel.checkpoint()
+                    self.flush()
+                    continue
                 deadline = self.core.swim.next_deadline
                 self._armed = math.inf if deadline is None else deadline
                 self._rescheduled = trio.Event()
                 with trio.CancelScope(deadline=self._armed):
                     await self._rescheduled.wait()
-                self.core.swim.advance(trio.current_time())
+                self._advance()
                 self.flush()
 
     def _send_packet(self, target: Endpoint, packet: bytes) -> None:
@@ -343,14 +362,16 @@ class Gossip:
         while True:
             async with turns:
                 await trio.lowlevel.wait_readable(self._udp)
-                self.core.swim.advance(trio.current_time())
+                self._advance()
                 try:
-                    self._receive_waiting()
+                    await self._receive_waiting()
                 finally:
                     self.flush()
 
-    def _receive_waiting(self) -> None:
-        """Take the packets that have arrived, up to a number."""
+    async def _receive_waiting(self) -> None:
+        """Take the packets that have arrived, up to a number, or for as long as a turn."""
+        turn = Turn()
+        turn.begin()
         for _ in range(PACKETS_PER_WAKEUP):
             try:
                 data, source = self._udp.recvfrom(LARGEST_DATAGRAM_BYTES)
@@ -361,12 +382,26 @@ class Gossip:
                 _logger.debug("the network refused a packet", reason=str(error))
                 continue
             with self.errors.boundary(Where.GOSSIP_PACKET, source=source[0]):
-                self._take_packet(data, source)
+                for _ in self._take_packet(data, source):
+                    if turn.is_over:
+                        await self._rest()
+                        turn.begin()
+            if turn.is_over:
+                break
 
-    def _take_packet(self, data: bytes, source: tuple[str, int]) -> None:
+    async def _rest(self) -> None:
+        """Let others have a turn in the middle of a packet; what was to be sent goes before there is more of it."""
+        while True:
+            self.flush()
+            await trio.lowlevel.checkpoint()
+            if not self.core.swim.effects:
+                break
+        self._advance()
+
+    def _take_packet(self, data: bytes, source: tuple[str, int]) -> Steps[None]:
         self.counters.packets_received += 1
         try:
-            decoded = decode_packet(data, keyring=self.keyring, label=self.config.label)
+            decoded = yield from decode_packet_steps(data, keyring=self.keyring, label=self.config.label)
         except DecodingError as error:
             self.counters.packets_refused += 1
             _logger.debug("a packet was refused", source=source[0], reason=str(error))
@@ -374,7 +409,10 @@ class Gossip:
         if decoded.errors:
             self.counters.packets_refused += 1
             _logger.debug("a part of a packet was refused", source=source[0], reason=str(decoded.errors[0]))
-        self.core.swim.receive(decoded.messages, Endpoint.of(source[0].partition("%")[0], source[1]))
+        sender = Endpoint.of(source[0].partition("%")[0], source[1])
+        for message in decoded.messages:
+            self.core.swim.receive((message,), sender)
+            yield
 
     # -- streams of others ---------------------------------------------------------------------------------------------
 
@@ -412,17 +450,21 @@ class Gossip:
                 self.act(lambda: self.core.receive(payload))
 
     async def _answer_state(self, stream: trio.SocketStream, state: PushPull) -> None:
-        answer = self.core.local_state(join=False)
-        problem: DecodingError | None = None
-        if state.nodes or state.user_state:
-            # Before anything is waited for: of those that join at one moment, each is then told of the ones before it.
-            try:
-                self.act(lambda: self.core.merge(state))
-            except DecodingError as error:
-                problem = error
+        answer, problem = await self.codec.turns.run(self._acting(self._exchanged(state)))
         await self.codec.send(stream, answer, from_dialler=False)
         if problem is not None:
             raise problem
+
+    def _exchanged(self, state: PushPull) -> Steps[tuple[PushPull, DecodingError | None]]:
+        """Return what was known before a state was merged, and what is wrong with that state."""
+        answer = yield from self.core.local_state_steps(join=False)
+        if state.nodes or state.user_state:
+            # Before anything is waited for: of those that join at one moment, each is then told of the ones before it.
+            try:
+                yield from self.core.merge_steps(state)
+            except DecodingError as error:
+                return answer, error
+        return answer, None
 
 
 async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketListener, tuple[str, int]]:

@@ -281,6 +281,8 @@ class Membership:
                         self._look_at_everybody()
                     self._note_retries()
                     while self._dirty:
+                        # One at a time: each may begin something.
+                        await trio.lowlevel.checkpoint()
                         name = next(iter(self._dirty))
                         await self._tell_handler(name, self._dirty.pop(name))
         finally:
@@ -552,13 +554,14 @@ async def bind_membership(
         config: how it gossips.
         tags: what is told of this node; `rpc_addr` makes it a peer to others.
         handler: told of peers.
-        rng: decides whom to probe and gossip to; None: the system's own randomness.
+        rng: decides whom to probe and gossip to; None: one that the system seeds.
         errors: where unforeseen errors are counted.
 
     Raises:
         AddressUnavailable, ValueError: see Gossip.bind.
     """
-    rng = rng if rng is not None else random.SystemRandom()
+    # Seeded by the system. Its own randomness would cost a call of it for each number, and a round has many.
+    rng = rng if rng is not None else random.Random()
     waiting: list[CoreEvent] = []
     gossip = await Gossip.bind(config, tags, waiting.append, rng, errors)
     membership = Membership(gossip, handler, rng)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from .swim.node import Endpoint
-from .wire import DecodingError, ErrorMessage, Keyring, PushPull, StreamDecoder, encode_stream
-from .wire.stream import StreamMessage
+from .turns import Turns
+from .wire import DecodingError, ErrorMessage, Keyring, StreamDecoder
+from .wire.stream import StreamMessage, encode_stream_steps
 
 _RECEIVE_BYTES = 64 * 1024
-MOST_NODES_AT_ONCE = 16
-"""A push/pull of more is packed in a thread; below, it takes a few milliseconds at the most."""
 
 
 class ExchangeFailed(Exception):
@@ -25,22 +24,17 @@ class StreamCodec:
     Attributes:
         keyring: encrypts, and refuses what is not encrypted; None: everything is plain.
         label: of the cluster.
+        turns: in which messages are read and written, so that no large one holds the loop.
     """
 
     keyring: Keyring | None = None
     label: bytes = b""
+    turns: Turns = field(factory=Turns)
 
     async def send(self, stream: trio.abc.SendStream, message: StreamMessage, *, from_dialler: bool) -> None:
         """Send a message; raises trio's errors of a broken stream."""
-        if isinstance(message, PushPull) and len(message.nodes) > MOST_NODES_AT_ONCE:
-            # Large states take a while to pack, and the loop has probes to answer meanwhile.
-            data = await trio.to_thread.run_sync(self._encode, message, from_dialler)
-        else:
-            data = self._encode(message, from_dialler)
-        await stream.send_all(data)
-
-    def _encode(self, message: StreamMessage, from_dialler: bool) -> bytes:
-        return encode_stream(message, keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        encoding = encode_stream_steps(message, keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        await stream.send_all(await self.turns.run(encoding))
 
     async def receive(self, stream: trio.abc.ReceiveStream, *, from_dialler: bool) -> StreamMessage:
         """Receive a message; raises DecodingError if it is malformed or cut off."""
@@ -50,12 +44,7 @@ class StreamCodec:
             if not data:
                 decoder.end()
                 raise DecodingError("ended", "stream")  # end has raised, unless the message was whole before
-            # In this thread: it is quick but for the last piece of a large state.
-            message = (
-                await trio.to_thread.run_sync(decoder.feed, bytes(data))
-                if len(data) > 4096
-                else decoder.feed(bytes(data))
-            )
+            message = await self.turns.run(decoder.feed_steps(bytes(data)))
             if message is not None:
                 return message
 

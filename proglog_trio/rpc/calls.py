@@ -4,28 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from grpclib.client import Stream as ClientStream
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from ..steps import COPIED_AT_ONCE_BYTES, Steps, Turn
+from .codec import MessageCodec
 from .transport import TunedStream
 
 Received = TypeVar("Received")
 
 
-def _tuned(stream: Stream[Any, Any]) -> TunedStream:
+def _tuned(stream: Stream[Any, Any] | ClientStream[Any, Any]) -> TunedStream:
     tuned = stream._stream  # noqa: SLF001 - grpclib gives no other way to the HTTP/2 stream
     if not isinstance(tuned, TunedStream):
         raise TypeError(f"a stream of type {type(tuned).__name__} came from another transport")
     return tuned
 
 
-def _decoded(stream: Stream[Received, Any], data: bytes) -> Received:
-    # The codec of the server, and the class that the method is registered with.
-    message: Received = stream._codec.decode(data, stream._recv_type)  # noqa: SLF001 - as grpclib's own recv_message does
-    return message
+_LOOK_AT_THE_CLOCK_BYTES = 1024
+"""So many bytes have too few fields to be worth a look at the clock among them."""
+
+
+class _Decoder(Generic[Received]):
+    """Reads the messages of a call one after the other, and lets others run between them and within them."""
+
+    def __init__(self, stream: Stream[Received, Any] | ClientStream[Any, Received]) -> None:
+        # The codec of the server, and the class that the method is registered with, as grpclib's own recv_message.
+        codec = stream._codec  # noqa: SLF001
+        if not isinstance(codec, MessageCodec):
+            raise TypeError(f"messages are read by a codec of type {type(codec).__name__}")
+        self._codec, self._kind = codec, stream._recv_type  # noqa: SLF001
+        self._bytes = 0
+        self._turn = Turn()
+        self._turn.begin()
+
+    async def decode(self, data: bytes) -> Received:
+        self._bytes += len(data)
+        if self._bytes < _LOOK_AT_THE_CLOCK_BYTES:
+            small: Received = self._codec.decode(data, self._kind)
+            return small
+        self._bytes = 0
+        steps: Steps[Received] = self._codec.decode_steps(data, self._kind)
+        while True:
+            await self._rest()
+            try:
+                next(steps)
+            except StopIteration as end:
+                message: Received = end.value
+                return message
+
+    async def _rest(self) -> None:
+        if self._turn.is_over:
+            await asyncio.sleep(0)
+            self._turn.begin()
 
 
 async def receive_only(stream: Stream[Received, Any]) -> Received:
@@ -33,7 +68,7 @@ async def receive_only(stream: Stream[Received, Any]) -> Received:
     messages = await _tuned(stream).read_messages(1)
     if not messages:
         raise GRPCError(Status.UNIMPLEMENTED, "the call ended without its request message")
-    return _decoded(stream, messages[0])
+    return await _Decoder(stream).decode(messages[0])
 
 
 async def receive_available(stream: Stream[Received, Any], most_bytes: int) -> list[Received]:
@@ -42,7 +77,21 @@ async def receive_available(stream: Stream[Received, Any], most_bytes: int) -> l
     Lets others run first: a client that sends fast must not keep the event loop to itself.
     """
     await asyncio.sleep(0)
-    return [_decoded(stream, data) for data in await _tuned(stream).read_messages(most_bytes)]
+    messages = await _tuned(stream).read_messages(most_bytes)
+    if messages and len(messages[0]) >= COPIED_AT_ONCE_BYTES:
+        # It was put together of what had arrived, and is copied once more when it is read.
+        await asyncio.sleep(0)
+    decoder = _Decoder(stream)
+    return [await decoder.decode(data) for data in messages]
+
+
+async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
+    """Return the next answer of a node that is asked, as grpclib's recv_message, or None at the end."""
+    if not stream._recv_initial_metadata_done:  # noqa: SLF001 - as grpclib's own does
+        await stream.recv_initial_metadata()
+    with stream._wrapper:  # noqa: SLF001 - as grpclib's own does
+        messages = await _tuned(stream).read_messages(1)
+    return await _Decoder[Received](stream).decode(messages[0]) if messages else None
 
 
 async def wait_writable(stream: Stream[Any, Any]) -> int:

@@ -10,7 +10,8 @@ from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
-from .wire import TooManyFields, WireError, read_message
+from ..steps import Steps, complete
+from .wire import TooManyFields, WireError, read_message_steps
 
 
 class MessageCodec(CodecBase):
@@ -39,15 +40,22 @@ class MessageCodec(CodecBase):
             GRPCError: they are none (INTERNAL, see grpc/doc/statuscodes.md), or it has too many fields
                 (RESOURCE_EXHAUSTED).
         """
+        if issubclass(message_type, betterproto2.Message):
+            return complete(self.decode_steps(data, message_type))
+        try:
+            return message_type.FromString(data)
+        except DecodeError:
+            raise GRPCError(Status.INTERNAL, f"{len(data)} bytes are no {message_type.__name__}") from None
+
+    def decode_steps(self, data: bytes, message_type: Any) -> Steps[Any]:  # noqa: ANN401 - as decode
+        """Do as decode, in steps."""
+        if not issubclass(message_type, betterproto2.Message):
+            return self.decode(data, message_type)
         name = message_type.__name__
         try:
-            if issubclass(message_type, betterproto2.Message):
-                return read_message(message_type, data, self._most_fields)
-            return message_type.FromString(data)
+            return (yield from read_message_steps(message_type, data, self._most_fields))
         except TooManyFields:
             what = f"a {name} of {len(data)} bytes has more than {self._most_fields} fields"
             raise GRPCError(Status.RESOURCE_EXHAUSTED, what) from None
         except WireError as error:
             raise GRPCError(Status.INTERNAL, f"{len(data)} bytes are no {name}: {error}") from None
-        except DecodeError:
-            raise GRPCError(Status.INTERNAL, f"{len(data)} bytes are no {name}") from None

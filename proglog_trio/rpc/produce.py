@@ -20,7 +20,7 @@ from grpclib.server import Stream
 from .._proto.log import v1 as log_v1
 from ..errors import BatchRefused, LogBusy, ProglogError
 from ..log.batch import Appended, Batch
-from ..log.record import Record, pack_records, pack_values, payload_crc
+from ..log.record import CHECKED_AT_ONCE_BYTES, Record, pack_records, pack_values, payload_crc
 from ..replication.acknowledgements import Achieved
 from . import record_messages
 from .acknowledgement import THIS_NODE, Wanted, wanted_of
@@ -253,10 +253,20 @@ class ProduceCalls:
             ProglogError: the log refuses it at once.
         """
         loop = asyncio.get_running_loop()
+        is_large = len(batch.payload) > CHECKED_AT_ONCE_BYTES
+        if is_large:
+            try:
+                await asyncio.sleep(0)
+                for _ in self.state.log.check_steps(batch):
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            except ProglogError:
+                self.state.counters.batches_refused += 1
+                raise
         while True:
             answer: asyncio.Future[Answer] = loop.create_future()
             try:
-                self.state.log.append_soon(batch, partial(self._appended, answer, wanted))
+                self.state.log.append_soon(batch, partial(self._appended, answer, wanted), checked=is_large)
             except LogBusy:
                 room: asyncio.Future[None] = loop.create_future()
                 self.state.log.notify_room(partial(_settle, room, None))

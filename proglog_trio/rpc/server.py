@@ -36,7 +36,8 @@ _logger = structlog.get_logger(__name__)
 
 _GOODBYE_SECONDS = 0.2
 _ABORT_SECONDS = 1.0
-_MOST_FIELDS = 16_384  # in one request: it keeps the event loop from everything else for some tens of milliseconds
+MOST_FIELDS = 16_384
+"""In one request, and in one answer of a peer: some tens of milliseconds, in steps."""
 
 
 @runtime_checkable
@@ -165,7 +166,7 @@ class _Server:
             for service in everything
             for path, handler in service.__mapping__().items()
         }
-        self._codec = MessageCodec(_MOST_FIELDS)
+        self._codec = MessageCodec(MOST_FIELDS)
         self._status_details_codec = ProtoStatusDetailsCodec()
         # All requests pass it: grpclib.events.listen(server, RecvRequest, f) sees each before its method is called.
         self.__dispatch__ = _DispatchServerEvents()

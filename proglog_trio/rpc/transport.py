@@ -39,6 +39,7 @@ from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from ..internal_errors import InternalErrors, Where
+from ..steps import Turn
 from .frame_repr import use_cheap_frame_repr
 from .message_buffer import MessageBuffer
 from .peer_watch import PeerPatience, PeerWatch
@@ -60,6 +61,11 @@ _WRITE_AT_ONCE_BYTES = 4 * FRAME_BYTES
 _UNREAD_REPLIES_BYTES = 1024 * 1024
 _LINGER_SECONDS = 2.0
 _LENGTH_BYTES = 3
+_FRAME_HEADER_BYTES = 9
+_FRAMES_AT_ONCE = 4
+"""Frames that are taken in before the clock is looked at."""
+_FRAMES_OF_HEADERS = frozenset((b"\x01", b"\x09"))
+"""HEADERS and CONTINUATION: each of them takes milliseconds if it is full of small ones, and may begin a request."""
 
 
 @frozen(kw_only=True)
@@ -395,6 +401,8 @@ class TunedProtocol(H2Protocol):
         self.transport_config = transport_config
         self._refused_message = refused_message
         self._refused_request = refused_request
+        self._turn = Turn()
+        self._waiting = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer with our settings and begin to watch over it."""
@@ -431,14 +439,61 @@ class TunedProtocol(H2Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes of the peer; whatever is wrong with them ends this connection and nothing else."""
+        if self._waiting:
+            # From what was on its way when reading stopped.
+            self._waiting += data
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take in some frames at a time; when others should have a turn, the rest waits and nothing more is read."""
+        self._turn.begin()
+        place = 0
+        while place < len(data):
+            end = self._end_of_some_frames(data, place)
+            if not self._take_some(data if end - place == len(data) else data[place:end]):
+                return
+            place = end
+            if place < len(data) and self._turn.is_over:
+                self._waiting = data[place:]
+                self.connection.transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._go_on)
+                return
+
+    def _go_on(self) -> None:
+        data, self._waiting = self._waiting, b""
+        if not data or self.connection.is_closing():
+            return
+        self._take(data)
+        if not self._waiting and not self.connection.is_closing():
+            self.connection.transport.resume_reading()
+
+    def _end_of_some_frames(self, data: bytes, place: int) -> int:
+        """Return where in data the next few frames end; h2 may have the beginning of the first."""
+        incoming = self.connection.h2_connection.incoming_buffer
+        begun = incoming._data  # noqa: SLF001 - h2 gives no other way to what waits
+        place += incoming._preamble_len  # noqa: SLF001 - what stands before the first frame
+        begin = place - len(begun)
+        header = (bytes(begun[:_FRAME_HEADER_BYTES]) + data[place : place + _FRAME_HEADER_BYTES])[:_FRAME_HEADER_BYTES]
+        for _ in range(_FRAMES_AT_ONCE):
+            begin += _FRAME_HEADER_BYTES + int.from_bytes(header[:_LENGTH_BYTES], "big")
+            if begin >= len(data):
+                return len(data)
+            if header[_LENGTH_BYTES : _LENGTH_BYTES + 1] in _FRAMES_OF_HEADERS:
+                break
+            header = data[begin : begin + _FRAME_HEADER_BYTES]
+        return begin
+
+    def _take_some(self, data: bytes) -> bool:
+        """Take in bytes; tell whether the connection goes on."""
         try:
             events = self.connection.feed(data)
         except ProtocolError as error:
             self._end_after_error(error, error.error_code)
-            return
+            return False
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends may end the loop
             self._end_after_error(error, ErrorCodes.PROTOCOL_ERROR)
-            return
+            return False
         self.connection.flush()
         try:
             for event in events:
@@ -447,8 +502,9 @@ class TunedProtocol(H2Protocol):
             # What is wrong is ours then; it ends this connection and not the loop, as above.
             self.errors.note(Where.RPC_CONNECTION, error)
             self._end_after_error(error, ErrorCodes.INTERNAL_ERROR)
-            return
+            return False
         self.connection.flush()
+        return True
 
     def _end_after_error(self, error: Exception, code: ErrorCodes | int) -> None:
         h2_connection = self.connection.h2_connection
@@ -462,6 +518,7 @@ class TunedProtocol(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End everything that still runs on this connection."""
+        self._waiting = b""
         if isinstance(exc, ssl.SSLError) and self.connection.lost_reason is None:
             self.connection.lost_reason = tls_problem(exc)
         reason = self.connection.lost_reason or (f"Connection lost: {exc}" if exc else "Connection lost")

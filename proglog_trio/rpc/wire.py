@@ -22,6 +22,8 @@ import betterproto2
 from attrs import define, evolve, frozen
 from betterproto2 import FieldMetadata
 
+from ..steps import Steps, complete
+
 MessageType = TypeVar("MessageType", bound=betterproto2.Message)
 
 # Wire types
@@ -92,17 +94,37 @@ def read_message(message_class: type[MessageType], data: bytes, most_fields: int
     Raises:
         WireError: the bytes are no such message; TooManyFields if they have more.
     """
-    return message_class(**_values(message_class, data, _Budget(most_fields)))
+    return complete(read_message_steps(message_class, data, most_fields))
+
+
+def read_message_steps(message_class: type[MessageType], data: bytes, most_fields: int) -> Steps[MessageType]:
+    """Do as read_message, in steps."""
+    values = yield from _values(message_class, data, _Budget(most_fields))
+    return message_class(**values)
+
+
+FIELDS_AT_ONCE = 128
+"""In one step of reading: half a millisecond."""
 
 
 @define
 class _Budget:
     left: int
+    _spent: int = 0
 
     def spend(self) -> None:
         self.left -= 1
+        self._spent += 1
         if self.left < 0:
             raise TooManyFields("the message has too many fields")
+
+    @property
+    def step_is_over(self) -> bool:
+        """Whether many fields were read since this was last true."""
+        if self._spent < FIELDS_AT_ONCE:
+            return False
+        self._spent = 0
+        return True
 
 
 @frozen
@@ -130,24 +152,26 @@ class _Field:
     others: tuple[str, ...] = ()
 
 
-def _values(message_class: type[betterproto2.Message], data: bytes, budget: _Budget) -> dict[str, Any]:
+def _values(message_class: type[betterproto2.Message], data: bytes, budget: _Budget) -> Steps[dict[str, Any]]:
     fields = _fields_of(message_class)
     values: dict[str, Any] = {}
     messages: dict[str, tuple[_Field, bytes]] = {}
     for number, form, content in _split(data, budget):
+        if budget.step_is_over:
+            yield
         field = fields.get(number)
         if field is None:
             continue
         name = field.name
         if form != field.form:
             if field.repeated and field.packed is not None and form == _LENGTH_DELIMITED:
-                values.setdefault(name, []).extend(_unpacked(field, field.packed, content, budget))
+                values.setdefault(name, []).extend((yield from _unpacked(field, field.packed, content, budget)))
             continue
         if field.entry is not None:
-            key, value = _map_entry(field.entry, content, budget)
+            key, value = yield from _map_entry(field.entry, content, budget)
             values.setdefault(name, {})[key] = value
         elif field.repeated:
-            values.setdefault(name, []).append(_value(field, content, budget))
+            values.setdefault(name, []).append((yield from _value(field, content, budget)))
         elif field.message is not None:
             # Read when all of it is here: two encodings of a message make one.
             messages[name] = (field, messages[name][1] + content if name in messages else content)
@@ -157,25 +181,26 @@ def _values(message_class: type[betterproto2.Message], data: bytes, budget: _Bud
             values.pop(other, None)
             messages.pop(other, None)
     for name, (field, content) in messages.items():
-        values[name] = _value(field, content, budget)
+        values[name] = yield from _value(field, content, budget)
     return values
 
 
-def _value(field: _Field, content: Any, budget: _Budget) -> Any:  # noqa: ANN401 - of any type that a field can have
+def _value(field: _Field, content: Any, budget: _Budget) -> Steps[Any]:  # noqa: ANN401 - of any type that a field can have
     if field.message is not None:
-        return field.message(**_values(field.message, content, budget))
+        return field.message(**(yield from _values(field.message, content, budget)))
     return field.convert(content)
 
 
-def _map_entry(entry: tuple[_Field, _Field], data: bytes, budget: _Budget) -> tuple[Any, Any]:
+def _map_entry(entry: tuple[_Field, _Field], data: bytes, budget: _Budget) -> Steps[tuple[Any, Any]]:
     found = [_ABSENT[field.form] for field in entry]
     for number, form, content in _split(data, budget):
         if number <= len(entry) and form == entry[number - 1].form:
             found[number - 1] = content
-    return _value(entry[0], found[0], budget), _value(entry[1], found[1], budget)
+    key = yield from _value(entry[0], found[0], budget)
+    return key, (yield from _value(entry[1], found[1], budget))
 
 
-def _unpacked(field: _Field, packed: str, content: bytes, budget: _Budget) -> list[Any]:
+def _unpacked(field: _Field, packed: str, content: bytes, budget: _Budget) -> Steps[list[Any]]:
     if packed:
         size = struct.calcsize(packed)
         if len(content) % size:
@@ -185,6 +210,8 @@ def _unpacked(field: _Field, packed: str, content: bytes, budget: _Budget) -> li
     place = 0
     while place < len(content):
         budget.spend()
+        if budget.step_is_over:
+            yield
         number, place = _read_varint(content, place)
         values.append(field.convert(number))
     return values

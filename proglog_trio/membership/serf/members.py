@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from itertools import groupby
 
 from attrs import define, field
 
@@ -11,9 +13,13 @@ from ..swim.effects import Cause
 from ..swim.node import Node
 from .member import KnownMember, MemberEvent, MemberEventKind, MemberStatus, MemberStatusChange
 
-MOST_GONE = 16_384
+MOST_GONE = 4096
 """Members that failed or left; beyond this the one that has been gone for longest is forgotten before its time."""
 
+MOST_GONE_NAME_BYTES = 1024 * 1024
+"""Their names together, likewise: a state has to fit into a push/pull, the names of the gone included."""
+MOST_REAPED_AT_ONCE = 256
+"""Members that are forgotten in one piece, which is some milliseconds."""
 MOST_RECENT_INTENTS = 8192
 """Intents about members that are not known yet; beyond this the oldest is forgotten."""
 
@@ -45,6 +51,7 @@ class Members:
     _recent: dict[str, _RecentIntent] = field(factory=dict)
     # In the order in which they went.
     _gone: dict[str, None] = field(factory=dict)
+    _gone_name_bytes: int = 0
 
     def with_status(self, *wanted: MemberStatus) -> list[KnownMember]:
         """Return the members that have one of these statuses."""
@@ -69,7 +76,7 @@ class Members:
             member.endpoint, member.tags, member.version = node.endpoint, tags, node.version
             self._set_status(member, MemberStatus.ALIVE, Cause.SWIM)
             member.gone_since = None
-            self._gone.pop(node.name, None)
+            self._is_not_gone(node.name)
             member.round_trip_seconds = None
         self._tell(MemberEventKind.JOIN, member)
 
@@ -164,18 +171,25 @@ class Members:
 
     # -- the passing of time -------------------------------------------------------------------------------------------
 
-    def reap(self, now: float) -> None:
-        """Forget members that have been gone for long, and intents about members that never came."""
-        for status, timeout in (
-            (MemberStatus.FAILED, self.profile.reconnect_timeout),
-            (MemberStatus.LEFT, self.profile.tombstone_timeout),
-        ):
-            for member in self.with_status(status):
-                if member.gone_since is not None and now - member.gone_since > timeout:
-                    self._forget(member, Cause.TIMER)
-        limit = now - self.profile.recent_intent_timeout
+    def reap(self, now: float) -> bool:
+        """Forget members that have been gone for long, and intents about members that never came.
+
+        Returns:
+            Whether that was all; otherwise there are more, to be forgotten next.
+        """
+        profile = self.profile
+        oldest = {
+            MemberStatus.FAILED: now - profile.reconnect_timeout,
+            MemberStatus.LEFT: now - profile.tombstone_timeout,
+        }
+        members = [self.by_name[name] for name in self._gone]
+        due = [member for member in members if (member.gone_since or 0) < oldest.get(member.status, -math.inf)]
+        for member in due[:MOST_REAPED_AT_ONCE]:
+            self._forget(member, Cause.TIMER)
+        limit = now - profile.recent_intent_timeout
         for name in [name for name, recent in self._recent.items() if recent.taken < limit]:
             del self._recent[name]
+        return len(due) <= MOST_REAPED_AT_ONCE
 
     def _is_leaving(self, member: KnownMember, now: float) -> None:
         self._set_status(member, MemberStatus.LEAVING, Cause.LAMPORT_TIME)
@@ -190,17 +204,23 @@ class Members:
     ) -> None:
         self._set_status(member, status, cause)
         member.gone_since = now
-        self._gone.pop(member.name, None)
+        self._is_not_gone(member.name)
         self._gone[member.name] = None
+        self._gone_name_bytes += len(member.name)
         self._tell(kind, member)
-        if len(self._gone) > MOST_GONE:
+        while len(self._gone) > MOST_GONE or self._gone_name_bytes > MOST_GONE_NAME_BYTES:
             self._forget(self.by_name[next(iter(self._gone))], Cause.ROOM)
 
     def _forget(self, member: KnownMember, cause: Cause) -> None:
         self.emit(MemberStatusChange(member.name, member.status, None, member.status_time, cause))
         del self.by_name[member.name]
-        self._gone.pop(member.name, None)
+        self._is_not_gone(member.name)
         self._tell(MemberEventKind.REAP, member)
+
+    def _is_not_gone(self, name: str) -> None:
+        if name in self._gone:
+            del self._gone[name]
+            self._gone_name_bytes -= len(name)
 
     def _tell(self, kind: MemberEventKind, member: KnownMember) -> None:
         self.emit(MemberEvent(kind, (member.snapshot(),)))
@@ -208,10 +228,7 @@ class Members:
 
 def together(events: Iterable[MemberEvent]) -> list[MemberEvent]:
     """Return the events with neighbours of one kind made one."""
-    joined: list[MemberEvent] = []
-    for event in events:
-        if joined and joined[-1].kind is event.kind:
-            joined[-1] = MemberEvent(event.kind, joined[-1].members + event.members)
-        else:
-            joined.append(event)
-    return joined
+    return [
+        MemberEvent(kind, tuple(member for event in same for member in event.members))
+        for kind, same in groupby(events, key=lambda event: event.kind)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from attrs import define, field
 
@@ -26,6 +26,11 @@ from .lamport import LamportClock
 from .member import MemberStatus
 from .members import Members
 from .recent import RecentRing
+
+MOST_RELAYS = 16
+"""Others that a response goes through, whatever the query wants; each is a packet of this node's."""
+ASKED_AT_ONCE = 32
+"""Members that are asked again in one piece."""
 
 
 @define(eq=False)
@@ -124,7 +129,7 @@ class Querying:
         if len(encoded) > self.swim.largest_broadcast:
             raise ValueError(f"a query of {len(encoded)} bytes fits into no packet")
         opened = self._open.add(query, expected, answered, ended)
-        rules.timers.after(timeout / 2, lambda: self._ask_again(opened.expected, encoded))
+        rules.timers.after(timeout / 2, lambda: self._ask_again(sorted(opened.expected), encoded))
         rules.timers.after(timeout, lambda: self._open.close(opened))
         self.receive(query, encoded)
 
@@ -132,12 +137,15 @@ class Querying:
         """End all open queries: nobody can answer any more."""
         self._open.close_all()
 
-    def _ask_again(self, silent: Iterable[str], query: bytes) -> None:
+    def _ask_again(self, silent: list[str], query: bytes) -> None:
         """Ask those that have not answered, each directly: gossip reaches nearly everybody."""
-        for name in silent:
+        for name in silent[:ASKED_AT_ONCE]:
             member = self.members.by_name.get(name)
             if member is not None and name != self._name:
                 self.swim.send(member.endpoint, encode_message(UserMessage(query)))
+        rest = silent[ASKED_AT_ONCE:]
+        if rest:
+            self.swim.rules.timers.after(0, lambda: self._ask_again(rest, query))
 
     def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
         """Send a response through other members as well, as often as the query wants."""
@@ -147,7 +155,7 @@ class Querying:
         )
         message = encode_message(UserMessage(encode_serf(Relay(header, response))))
         helpers = rules.choose(
-            query.relay_factor,
+            min(query.relay_factor, MOST_RELAYS),
             lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
         )
         for helper in helpers:

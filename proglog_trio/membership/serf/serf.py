@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from attrs import define, field, frozen
 
 from ...internal_errors import Boundaries, Where
+from ...steps import Steps, complete
 from ..profile import GossipProfile
 from ..swim.broadcasts import BroadcastQueue
 from ..swim.effects import (
@@ -51,7 +52,7 @@ from ..wire import (
     encode_serf,
     encode_tags,
 )
-from ..wire.serf import SerfMessageType
+from ..wire.state import STATE_PREFIX, decode_state, encode_state
 from .lamport import LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from .members import Members
@@ -61,11 +62,11 @@ from .vivaldi import Vivaldi
 
 MOST_RELAYED_BYTES = 16 * 1024
 """Agents may be configured to send responses of up to 9 KiB."""
-EVENT_OVERHEAD_BYTES = 64
-"""What remembering an event takes besides its name and payload, at the least."""
-
-
-_PUSH_PULL = bytes((SerfMessageType.PUSH_PULL,))
+EVENT_OVERHEAD_BYTES = 256
+"""What an event that is remembered counts for besides its name and payload: it bounds how many there are."""
+NAMES_AT_ONCE = 64
+EVENTS_AT_ONCE = 16
+"""In one step of merging a state."""
 
 
 class Stage(enum.Enum):
@@ -318,7 +319,7 @@ class Serf:
 
     def receive(self, payload: bytes) -> None:
         """Take a Serf message that came in a packet or on a stream."""
-        if payload[:1] == _PUSH_PULL:
+        if payload[:1] == STATE_PREFIX:
             # A state comes in a push/pull alone, and only there may it be large.
             self.refused.malformed += 1
             return
@@ -384,22 +385,36 @@ class Serf:
 
     def local_state(self, *, join: bool) -> PushPull:
         """Return all that this node knows, for a push/pull."""
+        return complete(self.local_state_steps(join=join))
+
+    def local_state_steps(self, *, join: bool) -> Steps[PushPull]:
+        """Return all that this node knows, in steps; what changes meanwhile may be in it or not."""
         members = self.members
+        events = []
+        for time, at_time in list(self._recent_events.items()):
+            events.append(
+                EventsAtTime(ltime=time, events=tuple(Event(name=name, payload=payload) for name, payload in at_time))
+            )
+            yield
         state = SerfPushPull(
             ltime=self.clock.time,
             status_ltimes={name: member.status_time for name, member in members.by_name.items()},
             left_members=tuple(member.name for member in members.with_status(MemberStatus.LEFT)),
             event_ltime=self.event_clock.time,
-            events=tuple(
-                EventsAtTime(ltime=time, events=tuple(Event(name=name, payload=payload) for name, payload in events))
-                for time, events in self._recent_events.items()
-            ),
+            events=tuple(events),
             query_ltime=self.query_clock.time,
         )
-        return PushPull(tuple(self.swim.local_state()), encode_serf(state), join)
+        yield
+        user_state = yield from encode_state(state)
+        nodes = yield from self.swim.local_state_steps()
+        return PushPull(nodes, user_state, join)
 
     def merge(self, remote: PushPull, *, joining: bool = False) -> None:
-        """Take what another member knows.
+        """Take what another member knows; the arguments and errors are those of merge_steps."""
+        complete(self.merge_steps(remote, joining=joining))
+
+    def merge_steps(self, remote: PushPull, *, joining: bool = False) -> Steps[None]:
+        """Take what another member knows, in steps, between which other things may happen.
 
         Args:
             remote: what it sent.
@@ -408,13 +423,16 @@ class Serf:
         Raises:
             DecodingError: the Serf part is malformed; SWIM's part has been taken then.
         """
-        self.swim.merge(remote.nodes)
+        yield from self.swim.merge_steps(remote.nodes)
         if not remote.user_state:
             return
-        state = decode_serf(remote.user_state)
-        if not isinstance(state, SerfPushPull):
+        if remote.user_state[:1] != STATE_PREFIX:
             self.refused.malformed += 1
             return
+        try:
+            state = yield from decode_state(remote.user_state)
+        except DecodingError as error:
+            raise error.within("Serf push_pull message") from None
         for clock, time in (
             (self.clock, state.ltime),
             (self.event_clock, state.event_ltime),
@@ -423,20 +441,28 @@ class Serf:
             if time > 0:
                 clock.witness(time - 1)
         left = set(state.left_members)
-        for name in state.left_members:
+        for number, name in enumerate(state.left_members, 1):
             # Agents take a time one higher, which they make up: it can be the time of an intent that somebody really
             # had, and with each exchange between two who say left it grows.
             self._left_elsewhere(name, state.status_ltimes.get(name, 0))
-        for name, time in state.status_ltimes.items():
+            if number % NAMES_AT_ONCE == 0:
+                yield
+        for number, (name, time) in enumerate(state.status_ltimes.items(), 1):
             if name not in left:
                 self._joined_elsewhere(name, time)
+            if number % NAMES_AT_ONCE == 0:
+                yield
         if joining:
             self._recent_events.lowest = max(self._recent_events.lowest, state.event_ltime)
         for events in state.events:
-            if events is not None:
-                for event in events.events:
-                    with self.swim.boundaries(Where.GOSSIP_MESSAGE):
-                        self._take_event(events.ltime, event.name, event.payload)
+            if events is None:
+                continue
+            for number, event in enumerate(events.events, 1):
+                with self.swim.boundaries(Where.GOSSIP_MESSAGE):
+                    self._take_event(events.ltime, event.name, event.payload)
+                if number % EVENTS_AT_ONCE == 0:
+                    yield
+            yield
 
     def _left_elsewhere(self, name: str, time: int) -> None:
         with self.swim.boundaries(Where.GOSSIP_MESSAGE):
@@ -457,12 +483,20 @@ class Serf:
     # -- the passing of time -------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        self.swim.rules.timers.after(self.swim.rules.profile.reap_interval, self._reap)
+        timers = self.swim.rules.timers
+        # First: whatever fails below is tried again.
+        next_time = timers.after(self.swim.rules.profile.reap_interval, self._reap)
         boundary = self.swim.boundaries(Where.GOSSIP_TIMER)
+        is_done = True
+        with boundary:
+            is_done = self.members.reap(self.now)
+        if not is_done:
+            # Many that are to be forgotten at one time are, but not in one piece.
+            next_time.cancel()
+            timers.after(0, self._reap)
+            return
         with boundary:
             self.agree()
-        with boundary:
-            self.members.reap(self.now)
         for member in self.members.with_status(MemberStatus.LEAVING):
             if member.name != self.name and self.swim.rules.nodes[member.name].status is NodeStatus.ALIVE:
                 self.members.stayed(member.name, self.now)

@@ -23,6 +23,8 @@ HIGHEST_SEQUENCE_NUMBER = 2**32 - 1
 MOST_RELAYED_PINGS = 4096
 """Indirect pings for others that may be under way at once; more are ignored, and those who asked see no nack."""
 NACK_SINCE_PROTOCOL = 4
+MOST_PASSED_OVER = 2048
+"""Members that are gone and are passed over for one probe; after that the search goes on with the next interval."""
 
 
 @define(eq=False)
@@ -100,16 +102,19 @@ class Prober:
             self._following = None
 
     def _next_node(self) -> Node | None:
-        """Return the next member in the round that is to be probed; a new round is in a new order."""
+        """Return the next member in the round that is to be probed; each round is in an order of its own."""
         rules = self.rules
-        for _ in range(len(rules.order) + 1):
+        for _ in range(min(len(rules.order) + 1, MOST_PASSED_OVER)):
             if self._next_index >= len(rules.order):
                 rules.forget_dead()
-                rules.rng.shuffle(rules.order)
                 self._next_index = 0
                 if not rules.order:
                     return None
-            node = rules.nodes[rules.order[self._next_index]]
+            # A round is shuffled as it goes (Fisher and Yates), not all of it when it begins.
+            order, index = rules.order, self._next_index
+            other = index + int(rules.rng.random() * (len(order) - index))
+            order[index], order[other] = order[other], order[index]
+            node = rules.nodes[order[index]]
             self._next_index += 1
             if node is not rules.me and not node.is_gone:
                 return node

@@ -23,9 +23,11 @@ from .suspicion import Suspicion, shortest_suspicion
 from .timers import Timer, Timers
 
 HIGHEST_INCARNATION = 2**32 - 1
-MOST_NODES = 16_384
-"""Members beyond this are not taken in: with names and metas of full length, a push/pull of so many is still within
-the 20 MiB that receivers take."""
+MOST_NODES = 8192
+"""Members beyond this are not taken in."""
+MOST_NODE_BYTES = 4 * 1024 * 1024
+"""Names and metas of all members together; beyond this none is taken in. A push/pull of so much, and of those who are
+gone, is within the 20 MiB that receivers take; with ordinary names and tags it is enough for MOST_NODES."""
 
 TRIES_PER_CHOICE = 4
 
@@ -78,6 +80,7 @@ class Rules:
     counters: Counters = field(factory=Counters)
     _suspicions: dict[str, _Running] = field(factory=dict)
     _incarnation: int = 0
+    _node_bytes: int = 0
 
     def start(self) -> None:
         """Say that this node is alive."""
@@ -117,6 +120,8 @@ class Rules:
 
     def update_me(self, meta: bytes, finished: Callable[[], None] | None = None) -> None:
         """Tell everybody this node's new meta; before start nobody is told of the node at all."""
+        if self.me.name in self.nodes:
+            self._node_bytes += len(meta) - len(self.me.meta)
         self.me.meta = meta
         if self.me.name not in self.nodes:
             return
@@ -144,7 +149,7 @@ class Rules:
             self._alive_me(news)
             return
         if node is None:
-            if len(self.nodes) >= MOST_NODES:
+            if len(self.nodes) >= MOST_NODES or self._node_bytes + _size(news.node, news.meta) > MOST_NODE_BYTES:
                 self.counters.beyond_limit += 1
                 return
             node = Node(news.node, endpoint, b"", news.vsn, 0, NodeStatus.DEAD, self.timers.now)
@@ -157,6 +162,7 @@ class Rules:
         self._end_suspicion(news.node)
         self.broadcasts.add(encode_message(news), news.node)
         changed = node.meta != news.meta
+        self._node_bytes += len(news.meta) - len(node.meta)
         node.endpoint, node.meta, node.version = endpoint, news.meta, news.vsn
         node.incarnation = news.incarnation
         reappeared = node.is_gone
@@ -284,16 +290,25 @@ class Rules:
 
     def _add(self, node: Node) -> None:
         self.nodes[node.name] = node
+        self._node_bytes += _size(node.name, node.meta)
         # At a random place, so that a new member is probed neither first nor last by everybody.
         self.order.insert(self.rng.randint(0, len(self.order)), node.name)
 
     def forget_dead(self) -> None:
         """Forget members that have been gone for long: their names are free again."""
         limit = self.timers.now - self.profile.gossip_to_the_dead
-        for name in [name for name, node in self.nodes.items() if node.is_gone and node.changed <= limit]:
-            if name != self.me.name:
-                del self.nodes[name]
-                self.order.remove(name)
+        forgotten = [
+            node
+            for node in self.nodes.values()
+            if node.status >= NodeStatus.DEAD and node.changed <= limit and node is not self.me
+        ]
+        if not forgotten:
+            return
+        for node in forgotten:
+            del self.nodes[node.name]
+            self._node_bytes -= _size(node.name, node.meta)
+        # Once for all of them: many that die together are forgotten together.
+        self.order = [name for name in self.order if name in self.nodes]
 
     def _change(self, node: Node, status: NodeStatus, cause: Cause, reason: str, *, is_new: bool = False) -> None:
         before = None if is_new else node.status
@@ -313,3 +328,7 @@ class Rules:
                     return list(chosen.values())
         candidates = [node for node in self.nodes.values() if node.name not in chosen and wanted(node)]
         return [*chosen.values(), *self.rng.sample(candidates, min(count - len(chosen), len(candidates)))]
+
+
+def _size(name: str, meta: bytes) -> int:
+    return len(name) + len(meta)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import define
 
 from ...internal_errors import Boundaries, Where, no_boundary
+from ...steps import Steps, complete
 from ..profile import GossipProfile
 from ..wire import (
     Ack,
@@ -41,6 +42,9 @@ from .timers import Timer, Timers
 COMPOUND_OVERHEAD_BYTES = 2
 """What a compound packet takes, and again each message in it."""
 PUSH_PULL_SCALE_THRESHOLD = 32
+STATES_AT_ONCE = 64
+STATES_MERGED_AT_ONCE = 4
+"""In one step of making a state, and of merging one; each may bring a member with tags, news to pass on and a timer."""
 CHECKSUM_SINCE_PROTOCOL = 5
 CHECKSUM_BYTES = 5
 VERSION = bytes((1, 5, 2, 2, 5, 4))
@@ -130,13 +134,17 @@ class Swim:
         """When advance should be called next."""
         return self.rules.timers.next_deadline
 
-    def advance(self, now: float) -> None:
+    def advance(self, now: float, enough: Callable[[], bool] | None = None) -> None:
         """Say what time it is; do this before anything else that has happened then.
 
         If this comes so late that the process must have been stopped, nothing is judged by the time that has passed
         meanwhile: see Timers.
+
+        Args:
+            now: the time.
+            enough: see Timers.advance; None: all that is due is run.
         """
-        paused = self.rules.timers.advance(now)
+        paused = self.rules.timers.advance(now) if enough is None else self.rules.timers.advance(now, enough)
         if paused:
             self._resumed(paused)
 
@@ -248,28 +256,42 @@ class Swim:
             case UserMessage():
                 rules.notify(UserMessageReceived(message.payload, source))
 
-    def local_state(self) -> list[NodeState]:
+    def local_state(self) -> tuple[NodeState, ...]:
         """Return what is known of every member, for a push/pull."""
-        return [
-            NodeState(
-                name=node.name,
-                addr=node.endpoint.address,
-                port=node.endpoint.port,
-                meta=node.meta,
-                incarnation=node.incarnation,
-                state=NodeStateType(node.status),
-                vsn=node.version,
+        return complete(self.local_state_steps())
+
+    def local_state_steps(self) -> Steps[tuple[NodeState, ...]]:
+        """Return, in steps, what is known of every member, for a push/pull."""
+        states: list[NodeState] = []
+        for node in list(self.rules.nodes.values()):
+            states.append(
+                NodeState(
+                    name=node.name,
+                    addr=node.endpoint.address,
+                    port=node.endpoint.port,
+                    meta=node.meta,
+                    incarnation=node.incarnation,
+                    state=NodeStateType(node.status),
+                    vsn=node.version,
+                )
             )
-            for node in self.rules.nodes.values()
-        ]
+            if len(states) % STATES_AT_ONCE == 0:
+                yield
+        return tuple(states)
 
     def merge(self, states: Iterable[NodeState]) -> None:
-        """Take what another member knows.
+        """Take what another member knows."""
+        complete(self.merge_steps(states))
+
+    def merge_steps(self, states: Iterable[NodeState]) -> Steps[None]:
+        """Take what another member knows, in steps.
 
         Of the dead as of the suspect it is only taken that they are suspected, so that one who lives can refute.
         """
         boundary = self.boundaries(Where.GOSSIP_MESSAGE)
-        for state in states:
+        for number, state in enumerate(states, 1):
+            if number % STATES_MERGED_AT_ONCE == 0:
+                yield
             if state.addr and state.name:  # otherwise it cannot be reached, so it cannot be a member
                 with boundary:
                     self._merge_one(state)

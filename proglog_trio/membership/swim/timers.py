@@ -19,6 +19,10 @@ MOST_CANCELLED = 64
 """Up to so many cancelled timers wait for their time whatever else there is."""
 
 
+def _never() -> bool:
+    return False
+
+
 @define(eq=False)
 class Timer:
     """A timer that was set.
@@ -105,8 +109,12 @@ class Timers:
             heapq.heapify(self._heap)
             self._cancelled = 0
 
-    def advance(self, now: float) -> float:
+    def advance(self, now: float, enough: Callable[[], bool] = _never) -> float:
         """Say what time it is, and run what is due; time never goes back.
+
+        Args:
+            now: the time.
+            enough: asked after each timer; once it is true the rest stays due.
 
         Returns:
             For how many seconds the process was stopped before; 0 if it was not. Nothing was run then, unless it is
@@ -120,4 +128,6 @@ class Timers:
             if action is not None:
                 with self.boundary():
                     action()
+            if enough():
+                break
         return paused

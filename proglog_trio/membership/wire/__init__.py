@@ -44,8 +44,6 @@ from .serf import (
     QUERY_FLAG_NO_BROADCAST,
     RESPONSE_FLAG_ACK,
     ConflictResponse,
-    Event,
-    EventsAtTime,
     Filter,
     Join,
     KeyRequest,
@@ -60,13 +58,13 @@ from .serf import (
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
     TagFilter,
     UnknownFilter,
     UserEvent,
     decode_serf,
     encode_serf,
 )
+from .state import Event, EventsAtTime, SerfPushPull
 from .stream import StreamDecoder, StreamLimits, StreamMessage, encode_stream
 from .tags import decode_tags, encode_tags
 

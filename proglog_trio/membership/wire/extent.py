@@ -16,11 +16,9 @@ from .errors import DecodingError
 
 FEW_ITEMS = 128
 """Elements of all lists and maps of an object: several times what the structs without lists have."""
-SOME_ITEMS = 8192
-"""The same, for structs with lists that fit in a packet."""
-MANY_ITEMS = 4 * 1_048_576
-"""The same, for what is said of the greatest number of nodes."""
-MAX_CONTAINERS = 65_536
+SOME_ITEMS = 4096
+"""The same, for structs with lists that fit in a packet: a millisecond's worth."""
+MAX_CONTAINERS = 1024
 """Lists and maps in any object. An empty one is a byte on the wire and some sixty in memory."""
 
 
@@ -50,12 +48,15 @@ class Extent:
 
     __slots__ = ("_containers", "_items", "_limit", "_max_items", "_pending", "length")
 
-    def __init__(self, limit: int, max_items: int = FEW_ITEMS) -> None:
-        """Begin to measure an object that may have limit bytes, and max_items in its lists and maps."""
+    def __init__(self, limit: int, max_items: int = FEW_ITEMS, objects: int = 1) -> None:
+        """Begin to measure an object that may have limit bytes, and max_items in its lists and maps.
+
+        Or several objects that follow each other, as if they were one.
+        """
         self.length = 0
         self._limit = limit
         self._max_items = max_items
-        self._pending = 1  # objects that still have to come
+        self._pending = objects  # objects that still have to come
         self._containers = 0
         self._items = 0
 

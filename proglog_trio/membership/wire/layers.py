@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from attrs import frozen
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from ...steps import Steps, complete
 from .errors import DecodingError
 from .keyring import Keyring
-from .lzw import compress, decompress
+from .lzw import compress_steps, decompress_steps
 from .memberlist import MessageType
 from .msgpack_structs import Raw, Unsigned, encode_struct, wire
 
@@ -18,6 +20,8 @@ ENCRYPTION_OVERHEAD_BYTES = 1 + NONCE_BYTES + TAG_BYTES
 _PADDED = 0
 _UNPADDED = 1
 _BLOCK_BYTES = 16
+_DECRYPTED_AT_ONCE = 1024 * 1024
+"""In one step, which is half a millisecond; what is longer is decrypted piece by piece."""
 _ALGO_LZW = 0
 _COMPRESS_PREFIX = bytes((MessageType.COMPRESS,))
 
@@ -59,29 +63,66 @@ def encrypt(plain: bytes, *, keyring: Keyring, associated: bytes, nonce: bytes) 
     return bytes((_UNPADDED,)) + nonce + keyring.ciphers[0].encrypt(nonce, plain, associated)
 
 
-def decrypt(data: bytes, *, keyring: Keyring, associated: bytes) -> bytes:
+def encrypt_steps(plain: bytes | bytearray, *, keyring: Keyring, associated: bytes, nonce: bytes) -> Steps[bytearray]:
+    """Do as encrypt, in steps, for what may be long."""
+    encryptor = Cipher(algorithms.AES(keyring.primary), modes.GCM(nonce)).encryptor()
+    encryptor.authenticate_additional_data(associated)
+    sealed = bytearray((_UNPADDED,)) + nonce
+    with memoryview(plain) as view:
+        for start in range(0, len(plain), _DECRYPTED_AT_ONCE):
+            sealed += encryptor.update(view[start : start + _DECRYPTED_AT_ONCE])
+            yield
+    encryptor.finalize()
+    sealed += encryptor.tag
+    return sealed
+
+
+def decrypt(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> bytes:
     """Return what was encrypted with any of the keys.
 
     Raises:
         DecodingError: it is not encrypted, with none of these keys, or changed on its way.
     """
+    return bytes(complete(decrypt_steps(data, keyring=keyring, associated=associated)))
+
+
+def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> Steps[bytes | bytearray]:
+    """Do as decrypt, in steps: who has no key can still make this node try each of its own on all that it sends."""
     if len(data) < ENCRYPTION_OVERHEAD_BYTES:
         raise DecodingError(f"has {len(data)} bytes, fewer than encryption takes", "encrypted part")
     version = data[0]
     if version not in (_PADDED, _UNPADDED):
         raise DecodingError(f"has encryption version {version}, or is not encrypted", "encrypted part")
-    nonce = data[1 : 1 + NONCE_BYTES]
-    sealed = data[1 + NONCE_BYTES :]
-    for cipher in keyring.ciphers:
+    nonce = bytes(data[1 : 1 + NONCE_BYTES])
+    plain: bytes | bytearray
+    for key, cipher in zip(keyring.keys, keyring.ciphers, strict=True):
         try:
-            plain = cipher.decrypt(nonce, sealed, associated)
+            if len(data) <= _DECRYPTED_AT_ONCE:
+                plain = cipher.decrypt(nonce, data[1 + NONCE_BYTES :], associated)
+            else:
+                plain = yield from _decrypt_long(data, key, nonce, associated)
         except InvalidTag:
+            yield
             continue
         return plain if version == _UNPADDED else _without_padding(plain)
     raise DecodingError("is not encrypted with any key of the keyring", "encrypted part")
 
 
-def _without_padding(padded: bytes) -> bytes:
+def _decrypt_long(data: bytes | bytearray, key: bytes, nonce: bytes, associated: bytes) -> Steps[bytearray]:
+    """Return what stands behind the nonce in plain; raises InvalidTag. Nobody sees any of it before it is verified."""
+    decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, bytes(data[-TAG_BYTES:]))).decryptor()
+    decryptor.authenticate_additional_data(associated)
+    plain = bytearray()
+    end = len(data) - TAG_BYTES
+    with memoryview(data) as view:
+        for start in range(1 + NONCE_BYTES, end, _DECRYPTED_AT_ONCE):
+            plain += decryptor.update(view[start : min(start + _DECRYPTED_AT_ONCE, end)])
+            yield
+    decryptor.finalize()
+    return plain
+
+
+def _without_padding(padded: bytes | bytearray) -> bytes | bytearray:
     """Return what PKCS7 has padded to whole blocks."""
     padding = padded[-1] if padded else 0
     if (
@@ -106,11 +147,21 @@ class Compressed:
         Raises:
             DecodingError: it is no LZW data, or more than max_bytes.
         """
+        return bytes(complete(self.decompressed_steps(max_bytes)))
+
+    def decompressed_steps(self, max_bytes: int) -> Steps[bytearray]:
+        """Do as decompressed, in steps."""
         if self.algo != _ALGO_LZW:
             raise DecodingError(f"is {self.algo}, not 0 (LZW)", "Algo")
-        return decompress(self.buf, max_bytes)
+        return (yield from decompress_steps(self.buf, max_bytes))
 
 
 def compressed_layer(plain: bytes) -> bytes:
     """Return plain in a compress layer."""
-    return _COMPRESS_PREFIX + encode_struct(Compressed(_ALGO_LZW, compress(plain)))
+    return complete(compressed_layer_steps(plain))
+
+
+def compressed_layer_steps(plain: bytes | bytearray) -> Steps[bytes]:
+    """Do as compressed_layer, in steps."""
+    compressed = yield from compress_steps(plain)
+    return _COMPRESS_PREFIX + encode_struct(Compressed(_ALGO_LZW, compressed))

@@ -6,18 +6,18 @@ the width grows with the first code that no longer fits. A decoder also takes da
 
 Both ways are loops over single codes, so what counts is how little is done for one: the encoder walks a tree of
 dictionaries, the decoder splits all codes of one width at once. On one core 64 KiB of node states take about 6 ms to
-compress and 2.5 ms to decompress, 64 KiB without any pattern 22 ms and 13 ms. What is much larger belongs in a worker
-thread.
+compress and 2.5 ms to decompress, 64 KiB without any pattern 22 ms and 13 ms: so both are done in steps.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ...steps import Steps, complete
 from .errors import DecodingError
 
-MAX_DECOMPRESSED_BYTES = 40 * 1024 * 1024
-"""No receiver takes more than this out of one compressed message."""
+MAX_DECOMPRESSED_BYTES = 24 * 1024 * 1024
+"""What is taken out of one compressed message at the most; no state of ours is larger."""
 
 _CLEAR = 256
 _END = 257
@@ -30,7 +30,10 @@ _FIRST_TABLE = [*(bytes((literal,)) for literal in range(256)), b"", b""]
 """What the codes stand for in the beginning; clear and end: no bytes."""
 _CODE = -1
 """The key, in a node of the encoder's tree, of the node's own code; all other keys are literals."""
-_MOST_CODES_AT_ONCE = 1024
+_MOST_CODES_AT_ONCE = 256
+"""In one step of decompressing: a tenth of a millisecond, or more where each stands for kilobytes."""
+_LITERALS_AT_ONCE = 2048
+"""In one step of compressing: likewise."""
 
 
 def _tree() -> list[dict[int, Any]]:
@@ -39,6 +42,11 @@ def _tree() -> list[dict[int, Any]]:
 
 def compress(data: bytes) -> bytes:
     """Return data compressed; what has no pattern grows to about 1.4 times its size."""
+    return complete(compress_steps(data))
+
+
+def compress_steps(data: bytes | bytearray) -> Steps[bytes]:
+    """Do as compress, in steps."""
     if not data:
         return (_CLEAR | _END << _SMALLEST_WIDTH).to_bytes(3, "little")
     out = bytearray()
@@ -48,33 +56,34 @@ def compress(data: bytes) -> bytes:
     newest = _END  # the code that was given out last
     growth = 1 << width  # the first code that needs a larger width
     roots = _tree()
-    literals = iter(data)
-    node = roots[next(literals)]
-    for literal in literals:
-        longer = node.get(literal)
-        if longer is not None:
-            node = longer
-            continue
-        held |= node[_CODE] << held_bits
-        held_bits += width
-        newest += 1
-        node[literal] = {_CODE: newest}
-        node = roots[literal]
-        if held_bits >= 30:
-            out += (held & 0xFFFFFF).to_bytes(3, "little")
-            held >>= 24
-            held_bits -= 24
-        if newest == growth:
-            width += 1
-            growth <<= 1
-        elif newest == _LAST_CODE:
-            held |= _CLEAR << held_bits
+    node = roots[data[0]]
+    for start in range(1, len(data), _LITERALS_AT_ONCE):
+        for literal in data[start : start + _LITERALS_AT_ONCE]:
+            longer = node.get(literal)
+            if longer is not None:
+                node = longer
+                continue
+            held |= node[_CODE] << held_bits
             held_bits += width
-            width = _SMALLEST_WIDTH
-            newest = _END
-            growth = 1 << width
-            roots = _tree()
+            newest += 1
+            node[literal] = {_CODE: newest}
             node = roots[literal]
+            if held_bits >= 30:
+                out += (held & 0xFFFFFF).to_bytes(3, "little")
+                held >>= 24
+                held_bits -= 24
+            if newest == growth:
+                width += 1
+                growth <<= 1
+            elif newest == _LAST_CODE:
+                held |= _CLEAR << held_bits
+                held_bits += width
+                width = _SMALLEST_WIDTH
+                newest = _END
+                growth = 1 << width
+                roots = _tree()
+                node = roots[literal]
+        yield
     held |= node[_CODE] << held_bits
     held_bits += width
     # the decoder counts one code further, though nothing follows that could use it
@@ -101,6 +110,11 @@ def decompress(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     Raises:
         DecodingError: a code that stands for nothing, no end code, or more than max_bytes.
     """
+    return bytes(complete(decompress_steps(data, max_bytes)))
+
+
+def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Steps[bytearray]:
+    """Do as decompress, in steps; what comes of it is not copied once more, it may have many MiB."""
     out = bytearray()
     table = _FIRST_TABLE.copy()
     width = _SMALLEST_WIDTH
@@ -110,8 +124,8 @@ def decompress(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     while True:
         full = len(table) == _TABLE_CODES
         # as many codes as surely have this width: each one but the first after a clear adds one to the table
-        count = _MOST_CODES_AT_ONCE if full else (1 << width) - len(table) + (not previous)
-        count = min(count, (bits - bit) // width)
+        count = bits if full else (1 << width) - len(table) + (not previous)
+        count = min(count, _MOST_CODES_AT_ONCE, (bits - bit) // width)
         if count <= 0:
             raise DecodingError(f"has no end code in its {len(data)} bytes", "LZW data")
         code = -1
@@ -136,7 +150,7 @@ def decompress(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
         out += b"".join(pieces)
         bit += len(pieces) * width
         if code == _END:
-            return bytes(out)
+            return out
         if code == _CLEAR:
             bit += width
             width = _SMALLEST_WIDTH
@@ -144,6 +158,7 @@ def decompress(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
             previous = b""
         elif len(table) == 1 << width and width < _LARGEST_WIDTH:
             width += 1
+        yield
 
 
 def _codes(data: bytes, bit: int, width: int, count: int) -> list[int]:

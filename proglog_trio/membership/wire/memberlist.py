@@ -184,7 +184,7 @@ class PushPull:
     """Everything that one side knows, on a stream; join: that it is not a member yet."""
 
     nodes: tuple[NodeState, ...] = ()
-    user_state: bytes = b""
+    user_state: bytes | bytearray = b""
     join: bool = False
 
 

@@ -33,8 +33,13 @@ Struct = TypeVar("Struct", bound=AttrsInstance)
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:56]}…"
+    """Return something short for whatever was sent, which may be large, or nested deeper than repr goes."""
+    if isinstance(value, bytes | str):
+        return repr(value) if len(value) <= 40 else f"{value[:40]!r}…"
+    if isinstance(value, int | float | None):
+        return repr(value)
+    size = f" of {len(value)}" if isinstance(value, list | dict) else ""
+    return f"a {type(value).__name__}{size}"
 
 
 class Kind(ABC):
@@ -196,16 +201,14 @@ class Text(Kind):
 class Sequence(Kind):
     """A list of one kind, as a tuple.
 
-    With holes, nil may stand in place of an element; with nil_if_empty, nil is written for a list of none, which is
-    what agents do for some lists. All read both.
+    With holes, nil may stand in place of an element.
     """
 
     zero = ()
 
-    def __init__(self, kind: Kind, *, holes: bool = False, nil_if_empty: bool = False) -> None:
+    def __init__(self, kind: Kind, *, holes: bool = False) -> None:
         self._kind = kind
         self._holes = holes
-        self._nil_if_empty = nil_if_empty
 
     def decode(self, value: object) -> tuple[object, ...]:
         """Return a tuple of the elements of a list."""
@@ -222,10 +225,8 @@ class Sequence(Kind):
                 raise error.within(f"element {index}") from None
         return tuple(elements)
 
-    def encode(self, value: tuple[object, ...]) -> list[object] | None:
-        """Return a list of the elements, or nil."""
-        if self._nil_if_empty and not value:
-            return None
+    def encode(self, value: tuple[object, ...]) -> list[object]:
+        """Return a list of the elements."""
         return [None if element is None else self._kind.encode(element) for element in value]
 
 

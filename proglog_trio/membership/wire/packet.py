@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
+from ...steps import Steps, complete
 from .errors import DecodingError
 from .keyring import Keyring
 from .layers import (
@@ -20,7 +21,7 @@ from .layers import (
     NONCE_BYTES,
     Compressed,
     compressed_layer,
-    decrypt,
+    decrypt_steps,
     encrypt,
     label_header,
     wrong_label,
@@ -31,7 +32,7 @@ from .msgpack_structs import decode_struct
 DEFAULT_PACKET_BYTES = 1400
 MAX_DATAGRAM_BYTES = 65_507
 """What UDP over IPv4 can carry."""
-MAX_DECOMPRESSED_PACKET_BYTES = 128 * 1024
+MAX_DECOMPRESSED_PACKET_BYTES = 64 * 1024
 """A sender compresses what would have been a datagram itself. More than this is a bomb, not a packet."""
 MAX_COMPOUND_MESSAGES = 255
 COMPOUND_HEADER_BYTES = 2
@@ -75,16 +76,29 @@ def decode_packet(
     Raises:
         DecodingError: nothing of the packet can be read.
     """
+    return complete(
+        decode_packet_steps(data, keyring=keyring, label=label, max_decompressed_bytes=max_decompressed_bytes)
+    )
+
+
+def decode_packet_steps(
+    data: bytes,
+    *,
+    keyring: Keyring | None = None,
+    label: bytes = b"",
+    max_decompressed_bytes: int = MAX_DECOMPRESSED_PACKET_BYTES,
+) -> Steps[DecodedPacket]:
+    """Do as decode_packet, in steps."""
     try:
         data = _without_label(data, label)
         if keyring is not None:
-            data = decrypt(data, keyring=keyring, associated=label)
+            data = bytes((yield from decrypt_steps(data, keyring=keyring, associated=label)))
         if data[:1] == bytes((MessageType.HAS_CRC,)):
             data = _checked(data)
         if data[:1] == bytes((MessageType.COMPRESS,)):
-            data = _decompressed(data, max_decompressed_bytes)
+            data = yield from _decompressed(data, max_decompressed_bytes)
         if data[:1] == bytes((MessageType.COMPOUND,)):
-            return _decode_compound(data)
+            return (yield from _decode_compound(data))
         return DecodedPacket((decode_message(data),))
     except DecodingError as error:
         raise error.within("packet") from None
@@ -110,14 +124,14 @@ def _checked(data: bytes) -> bytes:
     return rest
 
 
-def _decompressed(data: bytes, max_bytes: int) -> bytes:
+def _decompressed(data: bytes, max_bytes: int) -> Steps[bytes]:
     try:
-        return decode_struct(Compressed, data, 1)[0].decompressed(max_bytes)
+        return bytes((yield from decode_struct(Compressed, data, 1)[0].decompressed_steps(max_bytes)))
     except DecodingError as error:
         raise error.within("compressed part") from None
 
 
-def _decode_compound(data: bytes) -> DecodedPacket:
+def _decode_compound(data: bytes) -> Steps[DecodedPacket]:
     count = data[1] if len(data) > 1 else 0
     start = COMPOUND_HEADER_BYTES + COMPOUND_MESSAGE_BYTES * count
     if len(data) < max(start, COMPOUND_HEADER_BYTES):
@@ -134,6 +148,7 @@ def _decode_compound(data: bytes) -> DecodedPacket:
         except DecodingError as error:
             errors.append(error.within("packet", f"part {number} of {count}"))
         start = end
+        yield
     return DecodedPacket(tuple(messages), tuple(errors))
 
 

@@ -11,9 +11,10 @@ from enum import IntEnum
 
 from attrs import frozen
 
+from ...steps import complete
 from .addresses import ADDRESS, ADDRESS_OR_NONE
 from .errors import DecodingError
-from .extent import MANY_ITEMS, SOME_ITEMS
+from .extent import SOME_ITEMS
 from .memberlist import NAME, U16, U32
 from .msgpack_structs import (
     Boolean,
@@ -32,7 +33,13 @@ from .msgpack_structs import (
     from_map,
     wire,
 )
+from .state import LTIME as _LTIME
+from .state import SerfPushPull, decode_state, encode_state
 
+MOST_FILTERS = 16
+"""Of a query; `serf query` makes one of all its names, and one of each tag."""
+MOST_FILTER_NAMES = 2048
+"""In all filters of a query together: more than fit into any packet that agents send."""
 QUERY_FLAG_ACK = 1
 """Whoever gets the query is to acknowledge it."""
 QUERY_FLAG_NO_BROADCAST = 2
@@ -41,7 +48,6 @@ RESPONSE_FLAG_ACK = 1
 """The response is such an acknowledgement."""
 
 _U8 = Unsigned(8)
-_LTIME = Unsigned(64)
 _TEXT = Text()
 _RAW = Raw()
 
@@ -92,34 +98,6 @@ class Join:
 
 
 @frozen
-class Event:
-    """What a user event says, without its time."""
-
-    name: str = wire("Name", _TEXT)
-    payload: bytes = wire("Payload", _RAW)
-
-
-@frozen
-class EventsAtTime:
-    """The events of one Lamport time."""
-
-    ltime: int = wire("LTime", _LTIME)
-    events: tuple[Event, ...] = wire("Events", Sequence(Nested(Event)))
-
-
-@frozen
-class SerfPushPull:
-    """Everything that Serf on one side knows: its clocks, the members' times, recent events (None: a place without)."""
-
-    ltime: int = wire("LTime", _LTIME)
-    status_ltimes: Mapping[str, int] = wire("StatusLTimes", Table(_LTIME))
-    left_members: tuple[str, ...] = wire("LeftMembers", Sequence(NAME))
-    event_ltime: int = wire("EventLTime", _LTIME)
-    events: tuple[EventsAtTime | None, ...] = wire("Events", Sequence(Nested(EventsAtTime), holes=True))
-    query_ltime: int = wire("QueryLTime", _LTIME)
-
-
-@frozen
 class UserEvent:
     """An event that a user has fired; cc: of several with one name, the last may stand for all."""
 
@@ -154,25 +132,46 @@ class UnknownFilter:
 Filter = NodeFilter | TagFilter | UnknownFilter
 
 
-class _FilterKind(Kind):
-    """A filter, in bytes of its own: a type, then msgpack."""
+class _FiltersKind(Kind):
+    """The filters of a query: a list of byte strings, each a type and then msgpack."""
 
     _NODES = Sequence(NAME)
-    zero = UnknownFilter(b"")
+    zero = ()
 
-    def decode(self, value: object) -> Filter:
-        """Return the filter in bytes."""
-        data = _RAW.decode(value)
+    def decode(self, value: object) -> tuple[Filter, ...]:
+        """Return the filters; how many there are is looked at before any of them is."""
+        if type(value) is not list:
+            raise DecodingError("is no list")
+        if len(value) > MOST_FILTERS:
+            raise DecodingError(f"has {len(value)} filters, more than {MOST_FILTERS}")
+        filters = []
+        names_left = MOST_FILTER_NAMES
+        for index, element in enumerate(value):
+            try:
+                found = self._filter(b"" if element is None else _RAW.decode(element), names_left)
+            except DecodingError as error:
+                raise error.within(f"element {index}") from None
+            if isinstance(found, NodeFilter):
+                names_left -= len(found.nodes)
+            filters.append(found)
+        return tuple(filters)
+
+    def _filter(self, data: bytes, names_left: int) -> Filter:
         if data[:1] == b"\0":
-            names = decode_object(data, 1, SOME_ITEMS)[0]
+            names = decode_object(data, 1, names_left)[0]
             nodes: tuple[str, ...] = () if names is None else self._NODES.decode(names)  # type: ignore[assignment]  # of text
             return NodeFilter(nodes)
         if data[:1] == b"\1":
             return decode_struct(TagFilter, data, 1)[0]
         return UnknownFilter(data)
 
-    def encode(self, value: Filter) -> bytes:
-        """Return a filter's bytes."""
+    def encode(self, value: tuple[Filter, ...]) -> list[bytes] | None:
+        """Return a list of each filter's bytes; nil for none, as agents do."""
+        if len(value) > MOST_FILTERS:
+            raise ValueError(f"{len(value)} filters are more than {MOST_FILTERS}")
+        return [self._encoded(each) for each in value] or None
+
+    def _encoded(self, value: Filter) -> bytes:
         if isinstance(value, NodeFilter):
             return b"\0" + encode_object(self._NODES.encode(value.nodes))
         if isinstance(value, TagFilter):
@@ -189,7 +188,7 @@ class Query:
     addr: bytes = wire("Addr", ADDRESS_OR_NONE)
     port: int = wire("Port", U16)
     source_node: str = wire("SourceNode", NAME)
-    filters: tuple[Filter, ...] = wire("Filters", Sequence(_FilterKind(), nil_if_empty=True))
+    filters: tuple[Filter, ...] = wire("Filters", _FiltersKind())
     flags: int = wire("Flags", U32)
     relay_factor: int = wire("RelayFactor", _U8)
     timeout: int = wire("Timeout", Unsigned(63))
@@ -290,11 +289,10 @@ SerfMessage = (
     | Relay
 )
 
-_Plain = Leave | Join | SerfPushPull | UserEvent | Query | QueryResponse | KeyRequest | KeyResponse
+_Plain = Leave | Join | UserEvent | Query | QueryResponse | KeyRequest | KeyResponse
 _CLASSES: dict[int, type[_Plain]] = {
     SerfMessageType.LEAVE: Leave,
     SerfMessageType.JOIN: Join,
-    SerfMessageType.PUSH_PULL: SerfPushPull,
     SerfMessageType.USER_EVENT: UserEvent,
     SerfMessageType.QUERY: Query,
     SerfMessageType.QUERY_RESPONSE: QueryResponse,
@@ -315,10 +313,12 @@ def encode_serf(message: SerfMessage) -> bytes:
         return bytes((SerfMessageType.CONFLICT_RESPONSE,)) + (b"\xc0" if member is None else encode_struct(member))
     if isinstance(message, Relay):
         return bytes((SerfMessageType.RELAY,)) + encode_struct(message.header) + message.payload
+    if isinstance(message, SerfPushPull):
+        return bytes(complete(encode_state(message)))
     return _PREFIXES[type(message)] + encode_struct(message)
 
 
-def decode_serf(payload: bytes) -> SerfMessage:
+def decode_serf(payload: bytes | bytearray) -> SerfMessage:
     """Return the Serf message that payload holds. Bytes after its body are ignored.
 
     Raises:
@@ -326,6 +326,7 @@ def decode_serf(payload: bytes) -> SerfMessage:
     """
     if not payload:
         raise DecodingError("has no bytes", "Serf message")
+    payload = bytes(payload)
     number = payload[0]
     try:
         kind = SerfMessageType(number)
@@ -338,7 +339,8 @@ def decode_serf(payload: bytes) -> SerfMessage:
         if kind is SerfMessageType.CONFLICT_RESPONSE:
             value = decode_object(payload, 1, SOME_ITEMS)[0]
             return ConflictResponse(None if value is None else from_map(Member, value))
-        max_items = MANY_ITEMS if kind is SerfMessageType.PUSH_PULL else SOME_ITEMS
-        return decode_struct(_CLASSES[number], payload, 1, max_items)[0]
+        if kind is SerfMessageType.PUSH_PULL:
+            return complete(decode_state(payload))
+        return decode_struct(_CLASSES[number], payload, 1, SOME_ITEMS)[0]
     except DecodingError as error:
         raise error.within(f"Serf {kind.name.lower()} message") from None

@@ -4,18 +4,20 @@ From the outside in: label (from the side that opened the connection), encryptio
 the message may be missing. A decoder is fed what arrives, and every length and count is held against its limit when it
 is read, before anything of that size is waited for.
 
-An encrypted or compressed message is decoded when its last byte has arrived, all at once: from some 64 KiB on that is
-worth a worker thread, which may run `feed` as well as any other.
+An encrypted or compressed message is decoded when its last byte has arrived, however few they were: what 50 kB hold can
+take seconds. So all of it is done in steps, and each of them is short.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from attrs import AttrsInstance, frozen
 
+from ...steps import Steps, complete, joined
 from .errors import DecodingError
 from .extent import Extent, unpack
 from .keyring import Keyring
@@ -23,9 +25,9 @@ from .layers import (
     ENCRYPTION_OVERHEAD_BYTES,
     NONCE_BYTES,
     Compressed,
-    compressed_layer,
-    decrypt,
-    encrypt,
+    compressed_layer_steps,
+    decrypt_steps,
+    encrypt_steps,
     label_header,
     wrong_label,
 )
@@ -56,8 +58,31 @@ _NODE_STATE_BYTES = 16 * 1024
 
 _Struct = TypeVar("_Struct", bound=AttrsInstance)
 _Result = TypeVar("_Result")
-_Parser = Generator[None, None, _Result]
-"""Yields whenever it needs more bytes."""
+
+
+class _Pause(enum.Enum):
+    """Why a parser yields: it needs more bytes, or has been at it for a while."""
+
+    BYTES = enum.auto()
+    STEP = enum.auto()
+
+
+_Parser = Generator[_Pause, None, _Result]
+_NODES_AT_ONCE = 8
+"""Node states in one step, which take up to 0.1 ms each."""
+LARGEST_COMPRESSED_BYTES = 1024 * 1024
+"""A message of more is sent as it is, which every receiver takes: packing takes up to 0.3 s a MiB."""
+
+
+def _stepping(steps: Steps[_Result]) -> _Parser[_Result]:
+    """Return a parser that does work in steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        yield _Pause.STEP
 
 
 @frozen
@@ -65,14 +90,18 @@ class StreamLimits:
     """The most that is taken from a stream.
 
     Attributes:
-        state_bytes: of user state, of a user message, and of an encrypted message.
-        nodes: node states of a push/pull.
-        message_bytes: of a whole message without its layers, and of what a compressed one has on the wire.
+        state_bytes: of user state, and of an encrypted message.
+        user_message_bytes: of a user message; what agents send has 9 KiB at the most.
+        nodes: node states of a push/pull: several times those of a large cluster.
+        message_bytes: of a whole message without its layers.
+        compressed_bytes: of what a compressed one has on the wire.
     """
 
     state_bytes: int = 20 * 1024 * 1024
-    nodes: int = 1_048_576
+    nodes: int = 16_384
     message_bytes: int = MAX_DECOMPRESSED_BYTES
+    compressed_bytes: int = 8 * 1024 * 1024
+    user_message_bytes: int = 1024 * 1024
 
 
 class _Source:
@@ -82,15 +111,18 @@ class _Source:
         room: how many bytes may still be taken.
     """
 
-    def __init__(self, data: bytes = b"", *, room: int) -> None:
-        self._buffer = bytearray(data)
-        self._start = 0
+    def __init__(self, whole: bytes | bytearray | None = None, *, room: int, start: int = 0) -> None:
+        """Begin with all that there will ever be, from a place in it on, or with nothing."""
+        self._buffer = bytearray()
+        # What is there already is not copied: it may have many MiB.
+        self._data: bytes | bytearray = self._buffer if whole is None else whole
+        self._start = start
         self.room = room
         self.taken = 0
 
     @property
     def held(self) -> int:
-        return len(self._buffer) - self._start
+        return len(self._data) - self._start
 
     def add(self, data: bytes) -> None:
         del self._buffer[: self._start]
@@ -106,17 +138,28 @@ class _Source:
         if count > self.room:
             raise DecodingError(f"needs {count} bytes, there can be {self.room}")
         while self.held < count:
-            yield
-        data = bytes(self._buffer[self._start : self._start + count])
+            yield _Pause.BYTES
+        data = bytes(self._data[self._start : self._start + count])
+        self._drop(count)
+        return data
+
+    def take_long(self, count: int) -> _Parser[bytearray]:
+        """Take count bytes, which may be many."""
+        if count > self.room:
+            raise DecodingError(f"needs {count} bytes, there can be {self.room}")
+        while self.held < count:
+            yield _Pause.BYTES
+        with memoryview(self._data) as view:
+            data = yield from _stepping(joined((view[self._start : self._start + count],)))
         self._drop(count)
         return data
 
     def struct(self, struct: type[_Struct], max_bytes: int) -> _Parser[_Struct]:
         """Take a struct that may have max_bytes."""
         extent = Extent(min(max_bytes, self.room))
-        while not extent.advance(self._buffer, self._start):
-            yield
-        value = unpack(self._buffer, self._start, extent.length)
+        while not extent.advance(self._data, self._start):
+            yield _Pause.BYTES
+        value = unpack(self._data, self._start, extent.length)
         self._drop(extent.length)
         return from_map(struct, value)
 
@@ -169,12 +212,17 @@ class StreamDecoder:
         Raises:
             DecodingError: it is malformed or above a limit. Feeding more raises the same.
         """
+        return complete(self.feed_steps(data))
+
+    def feed_steps(self, data: bytes) -> Steps[StreamMessage | None]:
+        """Do as feed, in steps; nothing else may be done to the decoder before they are all done."""
         if self._error is not None:
             raise self._error
         if self._message is None:
             self._source.add(data)
             try:
-                next(self._parser)
+                while next(self._parser) is _Pause.STEP:
+                    yield
             except StopIteration as result:
                 self._message = result.value
                 self._source.clear()
@@ -219,9 +267,10 @@ class StreamDecoder:
             length = int.from_bytes(length_bytes, "big")
             if length > self._limits.state_bytes:
                 raise DecodingError(f"has {length} bytes, more than {self._limits.state_bytes}", "encrypted part")
-            sealed = yield from source.take(length)
+            sealed = yield from source.take_long(length)
             associated = bytes((MessageType.ENCRYPT,)) + length_bytes + self._label
-            return self._whole(decrypt(sealed, keyring=self._keyring, associated=associated), "encrypted part")
+            plain = yield from _stepping(decrypt_steps(sealed, keyring=self._keyring, associated=associated))
+            return (yield from self._whole(plain, "encrypted part"))
         if self._keyring is not None:
             raise DecodingError(f"is not encrypted: it begins with a {type_name(number)}")
         return (yield from self._after_encryption(source, number))
@@ -231,20 +280,21 @@ class StreamDecoder:
             return (yield from self._message_of_type(source, number))
         limit = self._limits.message_bytes
         try:
-            compressed = yield from source.struct(Compressed, limit)
-            plain = compressed.decompressed(limit)
+            compressed = yield from source.struct(Compressed, self._limits.compressed_bytes)
+            plain = yield from _stepping(compressed.decompressed_steps(limit))
         except DecodingError as error:
             raise error.within("compressed part") from None
-        return self._whole(plain, "compressed part", compressible=False)
+        return (yield from self._whole(plain, "compressed part", compressible=False))
 
-    def _whole(self, plain: bytes, where: str, *, compressible: bool = True) -> StreamMessage:
+    def _whole(self, plain: bytes | bytearray, where: str, *, compressible: bool = True) -> _Parser[StreamMessage]:
         """Return the message in plain, in which nothing can be missing."""
         if not plain:
             raise DecodingError("holds no bytes", where)
-        source = _Source(plain[1:], room=len(plain) - 1)
-        parse = self._after_encryption if compressible else self._message_of_type
+        source = _Source(plain, room=len(plain) - 1, start=1)
+        parser = (self._after_encryption if compressible else self._message_of_type)(source, plain[0])
         try:
-            next(parse(source, plain[0]))
+            while next(parser) is _Pause.STEP:
+                yield _Pause.STEP
         except StopIteration as result:
             message: StreamMessage = result.value
             return message
@@ -258,7 +308,7 @@ class StreamDecoder:
                 return (yield from self._push_pull(source))
             if number == MessageType.USER:
                 header = yield from source.struct(UserMessageHeader, _SMALL_STRUCT_BYTES)
-                self._check_limit("UserMsgLen", header.user_msg_len, self._limits.state_bytes)
+                self._check_limit("UserMsgLen", header.user_msg_len, self._limits.user_message_bytes)
                 return UserMessage((yield from source.take(header.user_msg_len)))
             if number == MessageType.PING:
                 return (yield from source.struct(Ping, _SMALL_STRUCT_BYTES))
@@ -284,8 +334,10 @@ class StreamDecoder:
                 nodes.append((yield from source.struct(NodeState, _NODE_STATE_BYTES)))
             except DecodingError as error:
                 raise error.within(f"node state {number} of {header.nodes}") from None
+            if number % _NODES_AT_ONCE == 0:
+                yield _Pause.STEP
         try:
-            user_state = yield from source.take(header.user_state_len)
+            user_state = yield from source.take_long(header.user_state_len)
         except DecodingError as error:
             raise error.within("user state") from None
         return PushPull(tuple(nodes), user_state, header.join)
@@ -312,29 +364,46 @@ def encode_stream(
         keyring: encrypt with its primary key.
         label: of the cluster.
         from_dialler: whether this side opened the connection.
-        compress: compress, whatever comes of it, as other members do. 64 KiB take about 6 ms.
+        compress: compress what has up to 1 MiB, whatever comes of it, as other members do. 64 KiB take about 6 ms.
         random_bytes: gives as many random bytes as it is asked for. A nonce must never come twice.
 
     Raises:
         ValueError: the message cannot be encoded, or no receiver would take it.
     """
+    steps = encode_stream_steps(
+        message, keyring=keyring, label=label, from_dialler=from_dialler, compress=compress, random_bytes=random_bytes
+    )
+    return bytes(complete(steps))
+
+
+def encode_stream_steps(
+    message: StreamMessage,
+    *,
+    keyring: Keyring | None = None,
+    label: bytes = b"",
+    from_dialler: bool = True,
+    compress: bool = True,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> Steps[bytearray]:
+    """Do as encode_stream, in steps."""
     limits = StreamLimits()
-    data = _encode_plain(message)
+    data: bytes | bytearray = yield from _encode_plain(message)
     if len(data) - 1 > limits.message_bytes:
         raise ValueError(f"the message has {len(data)} bytes, more than {limits.message_bytes}")
-    if compress:
-        data = compressed_layer(data)
+    if compress and len(data) <= LARGEST_COMPRESSED_BYTES:
+        data = yield from compressed_layer_steps(data)
+    header = b""
     if keyring is not None:
         length = len(data) + ENCRYPTION_OVERHEAD_BYTES
         if length > limits.state_bytes:
             raise ValueError(f"the encrypted message has {length} bytes, more than {limits.state_bytes}")
         header = bytes((MessageType.ENCRYPT,)) + length.to_bytes(_ENCRYPTED_HEADER_BYTES - 1, "big")
-        sealed = encrypt(data, keyring=keyring, associated=header + label, nonce=random_bytes(NONCE_BYTES))
-        data = header + sealed
-    return label_header(label) + data if from_dialler else data
+        nonce = random_bytes(NONCE_BYTES)
+        data = yield from encrypt_steps(data, keyring=keyring, associated=header + label, nonce=nonce)
+    return (yield from joined((label_header(label) if from_dialler else b"", header, data)))
 
 
-def _encode_plain(message: StreamMessage) -> bytes:
+def _encode_plain(message: StreamMessage) -> Steps[bytes | bytearray]:
     limits = StreamLimits()
     if isinstance(message, PushPull):
         if len(message.user_state) > limits.state_bytes or len(message.nodes) > limits.nodes:
@@ -343,11 +412,16 @@ def _encode_plain(message: StreamMessage) -> bytes:
                 f"{limits.nodes} and {limits.state_bytes}"
             )
         header = PushPullHeader(len(message.nodes), len(message.user_state), message.join)
-        states = map(encode_struct, message.nodes)
-        return b"".join((bytes((MessageType.PUSH_PULL,)), encode_struct(header), *states, message.user_state))
+        parts = [bytes((MessageType.PUSH_PULL,)), encode_struct(header)]
+        for start in range(0, len(message.nodes), _NODES_AT_ONCE):
+            parts.append(b"".join(map(encode_struct, message.nodes[start : start + _NODES_AT_ONCE])))
+            yield
+        return (yield from joined((*parts, message.user_state)))
     if isinstance(message, UserMessage):
-        if len(message.payload) > limits.state_bytes:
-            raise ValueError(f"the user message has {len(message.payload)} bytes, more than {limits.state_bytes}")
+        if len(message.payload) > limits.user_message_bytes:
+            raise ValueError(
+                f"the user message has {len(message.payload)} bytes, more than {limits.user_message_bytes}"
+            )
         user_header = encode_struct(UserMessageHeader(len(message.payload)))
         return bytes((MessageType.USER,)) + user_header + message.payload
     if isinstance(message, ErrorMessage):

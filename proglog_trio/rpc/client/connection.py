@@ -30,8 +30,6 @@ from ..transport import TransportConfig, TunedProtocol, grpclib_configuration
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
-_MOST_FIELDS = 1_000_000
-"""In one answer; what a node answers is bounded in bytes, and a client has no others that it keeps waiting."""
 
 
 @frozen(kw_only=True)
@@ -43,12 +41,14 @@ class ConnectionConfig:
         connect_timeout: seconds for the TCP connection and the TLS handshake.
         tls: the certificates; None: no TLS.
         errors: where an error of ours on a connection is counted.
+        most_fields: in one answer; a client has no others that it keeps waiting, a node that pulls has.
     """
 
     transport: TransportConfig = field(factory=TransportConfig)
     connect_timeout: float = field(default=10.0, validator=validators.gt(0))
     tls: ClientTls | None = None
     errors: InternalErrors = field(factory=InternalErrors, eq=False)
+    most_fields: int = 1_000_000
 
 
 class TunedChannel(Channel):
@@ -65,7 +65,7 @@ class TunedChannel(Channel):
             # None: the host that is dialled
             config=grpclib_configuration(server_name=tls.server_name if tls is not None else None),
             ssl=None if tls is None else tls.context(),
-            codec=MessageCodec(_MOST_FIELDS),
+            codec=MessageCodec(config.most_fields),
             status_details_codec=ProtoStatusDetailsCodec(),
         )
         self._connection_config = config

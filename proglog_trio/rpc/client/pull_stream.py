@@ -16,6 +16,7 @@ from ...errors import ConnectionLost, ConnectionNotOpened
 from ...log.frame import iterate_frames
 from ...log.missing import Missing
 from ...replication.pull import PullSession
+from ..calls import receive_next
 from ..replication_messages import request_to_message, response_of_message
 from ..wakeups import wait_until
 from .beside import run_beside
@@ -62,7 +63,7 @@ async def run_pull(channel: TunedChannel, session: PullSession) -> None:
     async with channel.request(PULL, Cardinality.STREAM_STREAM, log_v1.PullRequest, log_v1.PullResponse) as stream:
         await stream.send_request()
         async with run_beside(_send(stream, session, ready)):
-            while (message := await stream.recv_message()) is not None:
+            while (message := await receive_next(stream)) is not None:
                 room.clear()
                 is_done = session.received(response_of_message(message))
                 while not is_done:
@@ -95,7 +96,7 @@ async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address:
             FETCH_FRAMES, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
         ) as stream:
             await stream.send_message(request, end=True)
-            while size < MOST_FETCHED_BYTES and (message := await stream.recv_message()) is not None:
+            while size < MOST_FETCHED_BYTES and (message := await receive_next(stream)) is not None:
                 frames += [frame.encode() for frame in iterate_frames(message.frames)]
                 size += len(message.frames)
         return frames

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.membership.serf.member import KnownMember, MemberStatus
-from proglog_trio.membership.serf.queries import LONGEST_EXPRESSION, answers, passes
+from proglog_trio.membership.serf.queries import LONGEST_EXPRESSIONS, answers, passes
 from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.wire import (
     QUERY_FLAG_ACK,
@@ -46,7 +46,7 @@ OTHER = KnownMember("other", THERE, {"a": "b"}, MemberStatus.FAILED, VERSION)
         ((TagFilter(tag="absent", expr="."),), False),
         ((TagFilter(tag="role", expr="("),), False),
         ((TagFilter(tag="role", expr="(?=web)"),), False),
-        ((TagFilter(tag="role", expr="." * 5 + "x*" * LONGEST_EXPRESSION),), False),
+        ((TagFilter(tag="role", expr="." * 5 + "x*" * LONGEST_EXPRESSIONS),), False),
         ((TagFilter(tag="role", expr="web"), NodeFilter(("other",))), False),
         ((UnknownFilter(b"\x09"),), False),
     ],

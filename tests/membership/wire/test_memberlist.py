@@ -63,7 +63,7 @@ def test_an_alive_message_of_an_agent() -> None:
         (packed(4, ALIVE | {"Incarnation": 2**32}), "alive message: Incarnation: is 4294967296"),
         (packed(1, {"SeqNo": 1}), "indirect_ping message: Target: is missing"),
         (packed(0, {"SourceAddr": b"1"}), "ping message: SourceAddr: has 1 bytes, not 0 or 4 or 16"),
-        (packed(0, [1]), r"ping message: is \[1\], no map"),
+        (packed(0, [1]), r"ping message: is a list of 1, no map"),
     ],
 )
 def test_refuses(data: bytes, problem: str) -> None:
