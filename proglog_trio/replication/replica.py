@@ -82,7 +82,7 @@ class Replica:
 
     def __attrs_post_init__(self) -> None:
         self.plan = PullPlan(self.hello.node_name, self.log.planned_origins.get, self.config.plan)
-        self.holders = Holders(self.hello.directory_id, self._held_more)
+        self.holders = Holders(self.hello.directory_id, self._held_more, self.living.values)
         self.acknowledgements = Acknowledgements(self._holders_of)
         self._seen = dict(self.log.origins)
         self._forget_watch = self.log.notify_durable(self._log_changed)
@@ -185,6 +185,7 @@ class Replica:
 
     def close_pull(self, session: PullSession) -> None:
         """The stream is gone."""
+        session.close()
         if self.pulls.get(session.peer) is session:
             del self.pulls[session.peer]
             self.plan.disconnected(session.peer, self.clock())
@@ -229,7 +230,7 @@ class Replica:
             PeerLied: it says more than any node has.
         """
         peer = self.plan.peers[name]
-        if len(peer.ranges) + len(positions.ranges) > MOST_ORIGINS:
+        if len(peer.ranges) + sum(origin not in peer.ranges for origin in positions.ranges) > MOST_ORIGINS:
             raise PeerLied(f"{name} says that it has more than {MOST_ORIGINS} origins")
         session = self.pulls[name]
         if session.hello is not None:
