@@ -43,6 +43,9 @@ from .start_position import position_of
 from .state import LogState
 from .writer import LogWriter, Roll, Work
 
+MOST_WAITING_RETRIES = 4096
+"""So many retries of what is being committed may wait for that; they use no other bound of the log."""
+
 Done = Callable[[Appended | ProglogError], None]
 
 
@@ -127,7 +130,7 @@ class Log:
     recent: RecentFrames = field(init=False)
     _pending: deque[_Pending] = field(factory=deque)
     _retries: list[tuple[int, Appended, Done]] = field(factory=list)
-    _room_waiters: deque[Callable[[], None]] = field(factory=deque)
+    _room_waiters: dict[int, Callable[[], None]] = Factory(dict)
     _durable_watchers: dict[int, Callable[[], None]] = Factory(dict)
     _next_watcher: int = 0
     # Readers are made in other threads: they must not see offsets and origins of two different moments.
@@ -177,6 +180,9 @@ class Log:
             self.counters.refused += 1
             raise
         if stored is not None:
+            end = stored.appended.base_offset + stored.appended.count
+            if end > self.next_offset and len(self._retries) >= MOST_WAITING_RETRIES:
+                raise LogBusy(f"{len(self._retries)} retries wait for what they repeat to be committed")
             self.counters.duplicates += 1
             self._answer_retry(stored.appended, done)
             return
@@ -202,8 +208,11 @@ class Log:
                 self.append_soon(batch, done)
             except LogBusy:
                 room = trio.Event()
-                self.notify_room(room.set)
-                await room.wait()
+                stop_waiting = self.notify_room(room.set)
+                try:
+                    await room.wait()
+                finally:
+                    stop_waiting()
             else:
                 break
         await settled.wait()
@@ -349,17 +358,22 @@ class Log:
         self._call_durable_watchers()
         self._call_room_waiters()
 
-    def notify_room(self, callback: Callable[[], None]) -> None:
-        """Call back once when appends need not wait any more, or would fail for another reason."""
-        self._room_waiters.append(callback)
+    def notify_room(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back once when appends need not wait any more, or would fail for another reason; return what ends it."""
+        number = self._next_watcher
+        self._next_watcher += 1
+        self._room_waiters[number] = callback
         self._call_room_waiters()
+        return lambda: self._room_waiters.pop(number, None) and None
 
     def _call_room_waiters(self) -> None:
-        while self._room_waiters and (
-            self.pending_bytes < self.config.pending_bytes_limit or self.read_only_reason is not None or self.closing
-        ):
+        while self._room_waiters and (self._has_room or self.read_only_reason is not None or self.closing):
             with self.errors.boundary(Where.LOG_CALLBACK):
-                self._room_waiters.popleft()()
+                self._room_waiters.pop(next(iter(self._room_waiters)))()
+
+    @property
+    def _has_room(self) -> bool:
+        return self.pending_bytes < self.config.pending_bytes_limit and len(self._retries) < MOST_WAITING_RETRIES
 
     def notify_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after each change of next_offset, lowest_offset or read_only_reason; return what ends it."""

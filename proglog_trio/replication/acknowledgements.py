@@ -19,6 +19,9 @@ class Achieved:
     reached: bool
 
 
+LEAST_SETTLED_TO_SWEEP = 64
+"""Up to so many settled waits keep their place until their time comes, whatever else there is."""
+
 Done = Callable[[Achieved], None]
 
 
@@ -44,12 +47,15 @@ class Acknowledgements:
     _deadlines: list[tuple[float, int, _Waiting]] = Factory(list)
     _numbers: Iterator[int] = Factory(itertools.count)
     _ended: bool = False
+    # Of those in _deadlines so many are settled.
+    _settled: int = 0
 
     @property
     def next_deadline(self) -> float | None:
         """When the next wait ends unreached."""
         while self._deadlines and self._deadlines[0][2].settled:
             heapq.heappop(self._deadlines)
+            self._settled -= 1
         return self._deadlines[0][0] if self._deadlines else None
 
     @property
@@ -88,13 +94,12 @@ class Acknowledgements:
     def advance(self, now: float) -> None:
         """End the waits whose time is up: what was achieved is said, and that it was not enough."""
         expired: set[Origin] = set()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, waiting = heapq.heappop(self._deadlines)
-            if not waiting.settled:
-                self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
-                expired.add(waiting.origin)
+        while (deadline := self.next_deadline) is not None and deadline <= now:
+            waiting = self._deadlines[0][2]  # the next look at the deadlines takes it out
+            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
+            expired.add(waiting.origin)
         for origin in expired:
-            self._keep(origin, [each for each in self._waiting[origin] if not each.settled])
+            self._keep(origin, [each for each in self._waiting.get(origin, ()) if not each.settled])
 
     def end_all(self) -> None:
         """End all waits, and all that come: the node stops, and nothing would end them."""
@@ -103,9 +108,15 @@ class Acknowledgements:
             self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
         self._waiting.clear()
         self._deadlines.clear()
+        self._settled = 0
 
     def _settle(self, waiting: _Waiting, achieved: Achieved) -> None:
         waiting.settled = True
+        self._settled += 1
+        if self._settled > LEAST_SETTLED_TO_SWEEP and self._settled > len(self._deadlines) // 2:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].settled]
+            heapq.heapify(self._deadlines)
+            self._settled = 0
         waiting.done(achieved)
 
     def _keep(self, origin: Origin, waiting: list[_Waiting]) -> None:

@@ -3,10 +3,14 @@
 A node tells its own positions on every pull stream, and what it knows of others', so an origin learns that its records
 have reached a node even when the two cannot speak to each other. A disk is named by its directory id, and what is said
 of it by when it was opened: a restored backup, which has less, replaces what was said of the directory before.
+
+What is kept has a bound, but nobody's news is ever refused for those who are gone: they make room, those first of whom
+nothing was heard for longest. What is forgotten counts as not held, the safe side, until it is told again.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from attrs import Factory, define
@@ -17,6 +21,9 @@ from .messages import HolderNews
 MOST_HOLDERS = 4096
 MOST_ORIGINS = 65_536
 """Of one holder; what lies beyond is not taken in, so its records count as not held: the safe side."""
+
+MOST_ENTRIES = 1 << 19
+"""Origins of all holders together: 50 nodes with 10,000 origins each, and 100 MB at most."""
 
 
 @define(repr=False)
@@ -32,28 +39,39 @@ class Holders:
     Attributes:
         directory_id: this node's own, which is not kept here.
         on_change: called with the holder and the origins whose next has grown.
+        living: returns the holders that are not gone, which are the last to make room.
+        entries: how many origins of holders are kept in all.
     """
 
     directory_id: bytes
     on_change: Callable[[bytes, Collection[Origin]], None]
-    _holders: dict[bytes, _Holder] = Factory(dict)
+    living: Callable[[], Collection[bytes]] = frozenset
+    entries: int = 0
+    # Those first of whom nothing was heard for longest.
+    _holders: OrderedDict[bytes, _Holder] = Factory(OrderedDict)
 
     def learn(self, directory_id: bytes, opened: int, nexts: Mapping[Origin, int]) -> None:
         """Take what was said of a holder; what is older than what is known counts for nothing."""
         if directory_id == self.directory_id:
             return
         holder = self._holders.get(directory_id)
-        if holder is None or opened > holder.opened:
-            if holder is None and len(self._holders) >= MOST_HOLDERS:
-                return
-            holder = self._holders[directory_id] = _Holder(opened)
-        elif opened < holder.opened:
+        if holder is not None and opened < holder.opened:
             return
+        if holder is None or opened > holder.opened:
+            self.forget(directory_id)
+            if len(self._holders) >= MOST_HOLDERS:
+                self.forget(next(iter(self._gone()), next(iter(self._holders))))
+            holder = self._holders[directory_id] = _Holder(opened)
+        self._holders.move_to_end(directory_id)
+        room = self._make_room(holder, sum(1 for origin in nexts if origin not in holder.nexts))
         grown = []
         for origin, following in nexts.items():
             known = holder.nexts.get(origin)
-            if known is None and len(holder.nexts) >= MOST_ORIGINS:
-                continue
+            if known is None:
+                if not room:
+                    continue
+                room -= 1
+                self.entries += 1
             if known is None or following > known:
                 holder.nexts[origin] = following
                 grown.append(origin)
@@ -62,22 +80,21 @@ class Holders:
 
     def forget(self, directory_id: bytes) -> None:
         """Drop what is known of a holder."""
-        self._holders.pop(directory_id, None)
+        holder = self._holders.pop(directory_id, None)
+        if holder is not None:
+            self.entries -= len(holder.nexts)
 
     def forget_origins(self, origins: Iterable[Origin]) -> None:
         """Drop origins that no log has any more."""
         origins = tuple(origins)
         for holder in self._holders.values():
             for origin in origins:
-                holder.nexts.pop(origin, None)
+                self.entries -= holder.nexts.pop(origin, None) is not None
 
     def count(self, origin: Origin, end: int, among: Collection[bytes]) -> int:
         """Return how many of these holders have an origin up to a sequence (exclusive)."""
-        return sum(
-            1
-            for directory_id, holder in self._holders.items()
-            if directory_id in among and holder.nexts.get(origin, 0) >= end
-        )
+        found = (self._holders.get(directory_id) for directory_id in set(among))
+        return sum(1 for holder in found if holder is not None and holder.nexts.get(origin, 0) >= end)
 
     def news_of(self, directory_id: bytes, origins: Collection[Origin]) -> HolderNews | None:
         """Return what is known of a holder's place in some origins; None if nothing."""
@@ -90,3 +107,31 @@ class Holders:
     def known(self) -> Iterable[bytes]:
         """Return the holders that something is known of."""
         return tuple(self._holders)
+
+    # -- room ----------------------------------------------------------------------------------------------------------
+
+    def _gone(self) -> list[bytes]:
+        living = frozenset(self.living())
+        return [directory_id for directory_id in self._holders if directory_id not in living]
+
+    def _make_room(self, holder: _Holder, wanted: int) -> int:
+        """Let others make room for more origins of a holder; return for how many there is room, up to those wanted."""
+        wanted = min(wanted, MOST_ORIGINS - len(holder.nexts))
+        if self.entries + wanted <= MOST_ENTRIES:
+            return wanted
+        for directory_id in self._gone():
+            if self._holders[directory_id] is not holder:
+                self.forget(directory_id)
+            if self.entries + wanted <= MOST_ENTRIES:
+                return wanted
+        # All are alive: those who have most give up what they told first, down to what this one will have.
+        others = [each for each in self._holders.values() if each is not holder]
+        for most in sorted(others, key=lambda each: len(each.nexts), reverse=True):
+            over = self.entries + wanted - MOST_ENTRIES
+            spare = min(over, len(most.nexts) - len(holder.nexts) - wanted)
+            if spare <= 0:
+                break
+            for origin in list(most.nexts)[:spare]:
+                del most.nexts[origin]
+            self.entries -= spare
+        return min(wanted, MOST_ENTRIES - self.entries)

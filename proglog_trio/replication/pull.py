@@ -44,6 +44,7 @@ class PullSession:
     _asked: dict[Origin, int] = Factory(dict)
     _backlog: deque[bytes] = Factory(deque)
     _place: int = 0
+    _stop_waiting: Callable[[], None] | None = None
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -129,7 +130,8 @@ class PullSession:
                     try:
                         frame, outcome = self.applier.apply(data, self._place, self._allowed)
                     except LogBusy:
-                        self.replica.log.notify_room(self._has_room)
+                        if self._stop_waiting is None:
+                            self._stop_waiting = self.replica.log.notify_room(self._has_room)
                         return False
                     if outcome is Outcome.APPLIED:
                         applied.add(frame.header.origin)
@@ -147,7 +149,14 @@ class PullSession:
         return True
 
     def _has_room(self) -> None:
+        self._stop_waiting = None
         self.on_room()
+
+    def close(self) -> None:
+        """Wait for nothing any more: the stream is gone."""
+        if self._stop_waiting is not None:
+            self._stop_waiting()
+            self._stop_waiting = None
 
     def _allowed(self, origin: Origin) -> Allowed | None:
         asked = self._asked.get(origin)

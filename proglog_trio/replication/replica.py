@@ -99,7 +99,7 @@ class Replica:
         self._time = LivedTime(self.clock(), LATE_SECONDS, READING_SECONDS)
         self.plan = PullPlan(self.hello.node_name, self.log.planned_origins.get, self.config.plan)
         self.plan.boundary = partial(self.errors.boundary, Where.REPLICATION)
-        self.holders = Holders(self.hello.directory_id, self._held_more)
+        self.holders = Holders(self.hello.directory_id, self._held_more, self.living.values)
         self.acknowledgements = Acknowledgements(self._holders_of)
         self._seen = dict(self.log.origins)
         self._forget_watch = self.log.notify_durable(self._log_changed)
@@ -206,6 +206,7 @@ class Replica:
 
     def close_pull(self, session: PullSession) -> None:
         """The stream is gone."""
+        session.close()
         if self.pulls.get(session.peer) is session:
             del self.pulls[session.peer]
             self.plan.disconnected(session.peer, self.now())
@@ -250,7 +251,7 @@ class Replica:
             PeerLied: it says more than any node has.
         """
         peer = self.plan.peers[name]
-        if len(peer.ranges) + len(positions.ranges) > MOST_ORIGINS:
+        if len(peer.ranges) + sum(origin not in peer.ranges for origin in positions.ranges) > MOST_ORIGINS:
             raise PeerLied(f"{name} says that it has more than {MOST_ORIGINS} origins")
         session = self.pulls[name]
         if session.hello is not None:

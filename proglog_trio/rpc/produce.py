@@ -269,8 +269,11 @@ class ProduceCalls:
                 self.state.log.append_soon(batch, partial(self._appended, answer, wanted), checked=is_large)
             except LogBusy:
                 room: asyncio.Future[None] = loop.create_future()
-                self.state.log.notify_room(partial(_settle, room, None))
-                await room
+                stop_waiting = self.state.log.notify_room(partial(_settle, room, None))
+                try:
+                    await room
+                finally:
+                    stop_waiting()
             except ProglogError:
                 self.state.counters.batches_refused += 1
                 raise

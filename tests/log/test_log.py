@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 
 import pytest
+import trio
+import trio.testing
 from attrs import evolve
 
 from proglog_trio.errors import (
@@ -14,6 +17,7 @@ from proglog_trio.errors import (
     ProducerSequenceTooOld,
     ProglogError,
 )
+from proglog_trio.log import log as log_module
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.clock import from_milliseconds
 from proglog_trio.log.config import LogConfig
@@ -176,6 +180,49 @@ def test_busy_log_and_room() -> None:
     assert calls[-1] == "at once"
     opened.commit()
     assert calls == ["room", "more room", "at once"], "once each"
+
+
+def test_who_no_longer_waits_for_room_is_forgotten() -> None:
+    opened = new_log(evolve(CONFIG, pending_bytes_limit=100))
+    opened.log.append_soon(batch_of(b"x" * 100), lambda _: None)
+    calls: list[int] = []
+    stops = [opened.log.notify_room(partial(calls.append, number)) for number in range(10)]
+    for number in (3, 3, 0, 9):
+        stops[number]()
+    assert len(opened.log._room_waiters) == 7
+    opened.commit()
+    assert calls == [1, 2, 4, 5, 6, 7, 8]
+    stops[5]()
+
+
+async def test_an_append_that_is_cancelled_while_it_waits_for_room_leaves_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    opened = new_log(evolve(CONFIG, pending_bytes_limit=100))
+    opened.log.append_soon(batch_of(b"x" * 100), lambda _: None)
+    for _ in range(10):
+        with trio.move_on_after(1):
+            await opened.log.append(batch_of(b"y"))
+    assert not opened.log._room_waiters
+
+
+def test_retries_of_what_is_being_committed_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "MOST_WAITING_RETRIES", 3)
+    opened = new_log()
+    outcomes: Outcomes = []
+    batch = batch_of(b"x", producer_id=1, producer_sequence=1)
+    for _ in range(4):
+        opened.log.append_soon(batch, outcomes.append)
+    with pytest.raises(LogBusy, match="3 retries wait"):
+        opened.log.append_soon(batch, outcomes.append)
+    rooms: list[None] = []
+    opened.log.notify_room(lambda: rooms.append(None))
+    assert not rooms
+    opened.commit()
+    assert len(outcomes) == 4
+    assert len(rooms) == 1
+    opened.log.append_soon(batch, outcomes.append)
+    assert len(outcomes) == 5
 
 
 def test_room_is_called_as_far_as_there_is_room() -> None:

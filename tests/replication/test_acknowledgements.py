@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from attrs import Factory, define
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proglog_trio.log.origin import Origin
-from proglog_trio.replication.acknowledgements import Achieved, Acknowledgements
+from proglog_trio.replication.acknowledgements import LEAST_SETTLED_TO_SWEEP, Achieved, Acknowledgements
 
 X = Origin(bytes(16))
 
@@ -75,3 +77,50 @@ def test_after_the_end_nothing_waits() -> None:
     assert answers == [Achieved(2, reached=True), Achieved(2, reached=False)]
     assert waits.waiting == 0
     assert waits.next_deadline is None
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("wait"), st.integers(1, 300), st.integers(0, 1000)),
+            st.tuples(st.just("hold"), st.integers(1, 300), st.just(0)),
+            st.tuples(st.just("time"), st.integers(0, 20), st.just(0)),
+        ),
+        max_size=300,
+    ),
+    st.integers(1, 50),
+)
+def test_settled_waits_take_no_room_and_each_is_settled_once(steps: list[tuple[str, int, int]], repeat: int) -> None:
+    world, now = World([0]), 0.0
+    waits = Acknowledgements(world.count)
+    answers: dict[int, list[Achieved]] = {}
+    for kind, number, deadline in steps:
+        if kind == "wait":
+            for _ in range(repeat):
+                answered = answers.setdefault(len(answers), [])
+                waits.wait(X, number, 2, now + deadline, answered.append)
+        elif kind == "hold":
+            world.nexts = [max(number, world.nexts[0])]
+            waits.held_more([X])
+        else:
+            now += number
+            waits.advance(now)
+        assert all(len(answered) <= 1 for answered in answers.values())
+        live = sum(not answered for answered in answers.values())
+        assert waits.waiting == live
+        assert len(waits._deadlines) <= 2 * live + LEAST_SETTLED_TO_SWEEP + 1
+        assert (waits.next_deadline is None) == (live == 0)
+    waits.end_all()
+    assert all(len(answered) == 1 for answered in answers.values())
+
+
+def test_one_wait_that_lasts_keeps_nothing_that_is_settled() -> None:
+    world = World([0])
+    waits = Acknowledgements(world.count)
+    waits.wait(X, 10**9, 2, 300.0, lambda _: None)
+    for number in range(10_000):
+        waits.wait(X, number + 1, 2, 300.0 + number, lambda _: None)
+        world.nexts = [number + 1]
+        waits.held_more([X])
+    assert waits.waiting == 1
+    assert len(waits._deadlines) <= LEAST_SETTLED_TO_SWEEP + 2

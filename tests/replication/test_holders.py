@@ -2,7 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from proglog_trio.log.origin import Origin
+from proglog_trio.replication import holders as holders_module
 from proglog_trio.replication.holders import MOST_HOLDERS, Holders
 from proglog_trio.replication.messages import HolderNews
 
@@ -58,8 +63,77 @@ def test_news_names_only_what_is_asked_for() -> None:
     assert list(known.known()) == []
 
 
-def test_the_number_of_holders_is_bounded() -> None:
-    known, _ = holders()
-    for number in range(MOST_HOLDERS + 10):
-        known.learn(number.to_bytes(8, "big"), 1, {X: 1})
-    assert len(tuple(known.known())) == MOST_HOLDERS
+def _id(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def test_a_new_holder_takes_the_place_of_the_one_that_is_gone_longest() -> None:
+    living = {_id(0)}
+    known = Holders(ME, lambda _directory_id, _origins: None, lambda: living)
+    for number in range(MOST_HOLDERS):
+        known.learn(_id(number), 1, {X: 1})
+    known.learn(_id(1), 1, {X: 2})  # heard of again
+    for number in range(MOST_HOLDERS, MOST_HOLDERS + 10):
+        known.learn(_id(number), 1, {X: 1})
+        living.add(_id(number))
+    assert len(tuple(known.known())) == MOST_HOLDERS == known.entries
+    assert known.count(X, 1, living) == 11
+    assert {_id(number) for number in range(2, 12)}.isdisjoint(known.known())
+    assert _id(1) in known.known()
+
+
+def test_where_all_are_alive_the_one_that_was_silent_longest_makes_room() -> None:
+    known = Holders(ME, lambda _directory_id, _origins: None, lambda: [_id(number) for number in range(10_000)])
+    for number in range(MOST_HOLDERS + 1):
+        known.learn(_id(number), 1, {X: 1})
+    assert set(known.known()) == {_id(number) for number in range(1, MOST_HOLDERS + 1)}
+
+
+_news = st.tuples(
+    st.integers(0, 9), st.integers(1, 2), st.dictionaries(st.integers(0, 39), st.integers(1, 9), max_size=40)
+)
+
+
+@given(st.lists(st.one_of(_news, st.sets(st.integers(0, 9), max_size=5)), max_size=40))
+def test_what_is_kept_is_bounded_and_the_living_are_heard(
+    steps: list[tuple[int, int, dict[int, int]] | set[int]],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(holders_module, "MOST_HOLDERS", 6)
+        patch.setattr(holders_module, "MOST_ORIGINS", 30)
+        patch.setattr(holders_module, "MOST_ENTRIES", 100)
+        living: set[bytes] = set()
+        known = Holders(ME, lambda _directory_id, _origins: None, lambda: living)
+        for step in steps:
+            if isinstance(step, set):
+                living = {_id(number) for number in step}
+                continue
+            number, opened, told = step
+            before = known._holders.get(_id(number))
+            nexts = {Origin(_id(0) + _id(origin)): following for origin, following in told.items()}
+            known.learn(_id(number), opened, nexts)
+            holder = known._holders[_id(number)]
+            assert len(known._holders) <= 6
+            assert known.entries == sum(len(each.nexts) for each in known._holders.values()) <= 100
+            assert len(holder.nexts) <= 30
+            if before is not None and opened < before.opened:
+                continue
+            missing = {origin for origin in nexts if origin not in holder.nexts}
+            if missing:
+                # It has all that one may have, or a share as large as that of anybody who is alive.
+                most = max(len(each.nexts) for each in known._holders.values())
+                assert len(holder.nexts) == 30 or len(holder.nexts) >= most - 1
+            else:
+                assert all(known.count(origin, nexts[origin], {_id(number)}) == 1 for origin in nexts)
+
+
+def test_those_who_are_gone_make_room_for_the_origins_of_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holders_module, "MOST_ENTRIES", 1000)
+    origins = {Origin(_id(0) + _id(number)): 1 for number in range(150)}
+    living = {A}
+    known = Holders(ME, lambda _directory_id, _origins: None, lambda: living)
+    for number in range(40):
+        known.learn(_id(number), 1, origins)
+        assert known.entries <= 1000
+    known.learn(A, 1, origins)
+    assert sum(known.count(origin, 1, living) for origin in origins) == len(origins)
