@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -50,13 +51,29 @@ class LoopWatch(trio.abc.Instrument):
     Attributes:
         step: the processor time of the longest step, in seconds, and whose it was.
         round: the same of all steps between two looks at the network.
+        collection: of the longest collection of garbage, which is part of neither: it is as long as there are objects,
+            and comes when Python thinks that it is time.
     """
 
     step: float = 0.0
     whose: str = ""
     round: float = 0.0
+    collection: float = 0.0
     _step_began: float = 0.0
     _round_began: float | None = None
+    _collection_began: float = 0.0
+
+    def collecting(self, phase: str, _information: object) -> None:
+        """A collection begins or ends; for gc.callbacks."""
+        if phase == "start":
+            self._collection_began = time.thread_time()
+            return
+        took = time.thread_time() - self._collection_began
+        self.collection = max(self.collection, took)
+        # As if it had not been.
+        self._step_began += took
+        if self._round_began is not None:
+            self._round_began += took
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """A step begins; trio's name for it."""
@@ -82,7 +99,7 @@ class LoopWatch(trio.abc.Instrument):
 
     def reset(self) -> None:
         """Forget what was longest."""
-        self.step, self.whose, self.round = 0.0, "", 0.0
+        self.step, self.whose, self.round, self.collection = 0.0, "", 0.0, 0.0
 
 
 # -- the node ----------------------------------------------------------------------------------------------------------
@@ -130,6 +147,7 @@ async def _node(watch: LoopWatch, directory: Path, many_keys: bool) -> None:
             _say(
                 {
                     "step": watch.step * 1000, "whose": watch.whose, "round": watch.round * 1000,
+                    "collection": watch.collection * 1000,
                     "late": beat.late * 1000, "cpu": time.process_time(),
                 }
             )  # fmt: skip
@@ -152,6 +170,7 @@ class Held:
     Attributes:
         step, whose: the longest step's processor time, and the task's name.
         round: the longest round's.
+        collection: the longest collection of garbage.
         late: by how much a short sleep was too long at the worst.
         cpu: all that the case cost.
     """
@@ -159,6 +178,7 @@ class Held:
     step: float
     whose: str
     round: float
+    collection: float
     late: float
     cpu: float
 
@@ -268,7 +288,14 @@ def measure(attack: Attack) -> Held:
             process.kill()
             process.wait()
     spent = (float(told["cpu"]) - float(before["cpu"])) * 1000
-    return Held(float(told["step"]), str(told["whose"]), float(told["round"]), float(told["late"]), spent)
+    return Held(
+        float(told["step"]),
+        str(told["whose"]),
+        float(told["round"]),
+        float(told["collection"]),
+        float(told["late"]),
+        spent,
+    )
 
 
 def check(case: Case, most: float) -> bool:
@@ -284,8 +311,8 @@ def check(case: Case, most: float) -> bool:
     assert best is not None
     verdict = "" if best.step <= most else "  TOO LONG"
     print(
-        f"{case.name:<52} step {best.step:7.1f} ms  round {best.round:7.1f} ms  late {best.late:7.1f} ms  "
-        f"cpu {best.cpu / 1000:6.2f} s  {best.whose.rpartition('.')[2]}{verdict}",
+        f"{case.name:<52} step {best.step:7.1f} ms  round {best.round:7.1f} ms  gc {best.collection:6.1f} ms  "
+        f"late {best.late:7.1f} ms  cpu {best.cpu / 1000:6.2f} s  {best.whose.rpartition('.')[2]}{verdict}",
         flush=True,
     )
     return best.step <= most
@@ -302,6 +329,7 @@ def main() -> None:
     if arguments.node is not None:
         configure_log_output("json", "info")
         watch = LoopWatch()
+        gc.callbacks.append(watch.collecting)
         trio.run(_node, watch, arguments.node, arguments.many_keys, instruments=[watch])
         return
     chosen = [case for case in CASES if not arguments.names or any(name in case.name for name in arguments.names)]

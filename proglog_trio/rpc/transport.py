@@ -62,7 +62,7 @@ _UNREAD_REPLIES_BYTES = 1024 * 1024
 _LINGER_SECONDS = 2.0
 _LENGTH_BYTES = 3
 _FRAME_HEADER_BYTES = 9
-_FRAMES_AT_ONCE = 4
+_FRAMES_AT_ONCE = 16
 """Frames that are taken in before the clock is looked at."""
 _FRAMES_OF_HEADERS = frozenset((b"\x01", b"\x09"))
 """HEADERS and CONTINUATION: each of them takes milliseconds if it is full of small ones, and may begin a request."""
