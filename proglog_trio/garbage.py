@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-
 FULL_COLLECTION_EVERY = 100
 """Collections of the middle generation to one of all objects; Python's own is 10."""
 

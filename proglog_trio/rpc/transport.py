@@ -62,6 +62,8 @@ _UNREAD_REPLIES_BYTES = 1024 * 1024
 _LINGER_SECONDS = 2.0
 _LENGTH_BYTES = 3
 _FRAME_HEADER_BYTES = 9
+_TURN_SECONDS = 0.004
+"""How long frames of one connection are taken in before others have a turn: pausing and going on has its price."""
 _FRAMES_AT_ONCE = 16
 """Frames that are taken in before the clock is looked at."""
 _FRAMES_OF_HEADERS = frozenset((b"\x01", b"\x09"))
@@ -401,7 +403,7 @@ class TunedProtocol(H2Protocol):
         self.transport_config = transport_config
         self._refused_message = refused_message
         self._refused_request = refused_request
-        self._turn = Turn()
+        self._turn = Turn(seconds=_TURN_SECONDS)
         self._waiting = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
