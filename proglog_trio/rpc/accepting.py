@@ -76,10 +76,14 @@ class Acceptor:
         """Begin to shake hands with a client."""
         # The protocol is named since asyncio sets TCP_NODELAY only where it is.
         owned = socket.socket(accepted.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=accepted.detach())
-        scope = trio.CancelScope()
-        self._make_room()
-        self._handshakes[scope] = None
-        nursery.start_soon(self._connect, owned, peer, scope)
+        try:
+            scope = trio.CancelScope()
+            self._make_room()
+            self._handshakes[scope] = None
+            nursery.start_soon(self._connect, owned, peer, scope)
+        except BaseException:
+            owned.close()
+            raise
 
     def _make_room(self) -> None:
         while len(self._handshakes) >= self.most_handshakes:
@@ -92,13 +96,15 @@ class Acceptor:
 
         async def connect() -> None:
             nonlocal entered
+            # Before the socket is asyncio's to close: either may fail.
             context = None if self.context is None else self.context()
+            protocol = self.new_protocol()
             entered = True
             if context is None:
-                await self.loop.connect_accepted_socket(self.new_protocol, accepted)
+                await self.loop.connect_accepted_socket(lambda: protocol, accepted)
                 return
             await self.loop.connect_accepted_socket(
-                self.new_protocol,
+                lambda: protocol,
                 accepted,
                 ssl=context,
                 ssl_handshake_timeout=self.handshake_seconds,

@@ -11,6 +11,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import PingFrame
 
 from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.internal_errors import Where
 from proglog_trio.rpc.client.connection import ConnectionConfig, open_connection
 from proglog_trio.rpc.handlers import ServerHandler
 from proglog_trio.rpc.message_buffer import prefixed
@@ -209,7 +210,7 @@ async def test_a_request_that_is_turned_away_after_it_was_reset_ends_nothing(tmp
 
 
 async def test_what_fails_while_an_event_is_processed_ends_that_connection_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, internal_errors: list[tuple[Where, Exception]]
 ) -> None:
     async with running_server(tmp_path) as server:
         async with RawClient.open(server.port) as client:
@@ -218,7 +219,7 @@ async def test_what_fails_while_an_event_is_processed_ends_that_connection_alone
                 await client.request("GetServers")
                 await client.flush()
                 await client.closed()
-        assert "a connection failed unexpectedly" in caplog.text
+        assert [where for where, _ in internal_errors] == [Where.RPC_CONNECTION]
         await _serves(server.address)
 
 
