@@ -4,7 +4,7 @@ h2 formats repr(frame) for every frame that it receives, for a trace line that n
 the frame's body as text: that costs a third of all throughput with large DATA frames (117 to 174 MB/s in, 139 to 203
 MB/s out, measured with 1 MiB messages on one connection). The repr given here names the frame and leaves the body out.
 
-Checked with hyperframe 6.1.0 and h2 4.1.0 and 4.4.1. A test says when h2 stops formatting frames, so that this can go.
+Checked with hyperframe 6.1.0 and h2 4.3.0 and 4.4.1. A test says when h2 stops formatting frames, so that this can go.
 """
 
 from __future__ import annotations

@@ -113,8 +113,9 @@ def guarded(method: Method, state: ServerState) -> Method:
             error = _first_cause(raised)
             if isinstance(error, StreamTerminatedError | H2Error | TimeoutError):
                 # grpclib's own business: the client has gone, or its deadline has passed
-                if _is_cancelled():
-                    # by grpclib for that same reason, which takes any other end for a failure and logs it
+                if _is_cancelled() or not stream._stream.closable:  # noqa: SLF001 - as above
+                    # by grpclib for that same reason, or it will be once it hears that the connection has ended; it
+                    # takes any other end for a failure and logs it
                     raise asyncio.CancelledError from None
                 raise error from None
             raise _status_error(error) from raised

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,7 +84,22 @@ async def test_every_error_has_a_status(
         assert len(caplog.records) == logged
 
 
+@pytest.mark.parametrize("gone", [StreamTerminatedError("connection lost"), StreamClosedError(1)])
+async def test_a_call_whose_connection_has_ended_ends_as_cancelled(gone: Exception, stream: Any) -> None:
+    """Also before grpclib has heard of that end and cancels it: it would log any other end as a failure."""
+    stream._stream.closable = False
+    method, _ = raising(gone)
+
+    async def cancelled() -> bool:
+        task = asyncio.ensure_future(method(stream))
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    async with asyncio_loop():
+        assert await aio_as_trio(cancelled)()
+
+
 @pytest.fixture
 def stream() -> Any:
-    """What a call's stream is does not matter here."""
-    return object()
+    """What a call's stream is does not matter here, but for whether anybody can be told anything on it."""
+    return SimpleNamespace(_stream=SimpleNamespace(closable=True))
