@@ -115,7 +115,7 @@ async def test_stops_in_time_with_clients_connected(number: signal.Signals, tmp_
 
 
 async def test_runs_and_stops_inside_a_program(tmp_path: Path) -> None:
-    config = NodeConfig(data_dir=tmp_path / "data", rpc_port=0, node_name="inside")
+    config = NodeConfig(data_dir=tmp_path / "data", rpc_port=0, bind_addr=Address("127.0.0.1", 0), node_name="inside")
     for held in range(2):
         async with trio.open_nursery() as nursery:
             node: RunningNode = await nursery.start(run_node, config)

@@ -144,8 +144,15 @@ class RawClient:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, port: int, *, greet: bool = True) -> AsyncIterator[RawClient]:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async def open(
+        cls, port: int, *, greet: bool = True, receive_buffer: int | None = None
+    ) -> AsyncIterator[RawClient]:
+        opened = trio.socket.socket()
+        if receive_buffer is not None:
+            # Before it connects: a window that is offered and then taken back makes the kernel drop acknowledgements.
+            opened.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
+        await opened.connect(("127.0.0.1", port))
+        stream = trio.SocketStream(opened)
         connection = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False)
         )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import h2.events
@@ -166,9 +165,8 @@ async def test_a_server_that_does_not_answer_pings_is_given_up(tmp_path: Path) -
 
 
 async def test_a_client_that_never_reads_its_ping_answers_is_dropped(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, RawClient.open(server.port) as client:
-        # Small buffers in the kernel, so that the server's own are soon what fills.
-        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    # A small buffer in the kernel, so that the server's own are soon what fills.
+    async with running_server(tmp_path) as server, RawClient.open(server.port, receive_buffer=4096) as client:
         ping = PingFrame(0, b"12345678").serialize()
 
         async def ping_on() -> None:
