@@ -239,10 +239,10 @@ def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str
 
 def _directory_of(membership: Membership, name: str) -> bytes | None:
     """Return which data directory a member says it has."""
-    for member in membership.members():
-        if member.name == name:
-            with contextlib.suppress(ValueError):
-                return bytes.fromhex(member.tags.get("directory_id", "")) or None
+    member = membership.member(name)
+    if member is not None:
+        with contextlib.suppress(ValueError):
+            return bytes.fromhex(member.tags.get("directory_id", "")) or None
     return None
 
 

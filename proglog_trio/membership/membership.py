@@ -23,7 +23,7 @@ from attrs import define, field
 from ..address import Address
 from ..errors import NameTaken, ProglogError
 from .gossip import Gossip, GossipConfig
-from .serf.member import Member, MemberEvent, MemberEventKind
+from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from .serf.members import together
 from .serf.serf import Conflict, CoreEvent, HasLeft
 from .streams import ExchangeFailed
@@ -126,6 +126,15 @@ class Membership:
     def members(self) -> list[Member]:
         """Return all members that are or were there, this node among them, by name."""
         return sorted(self.gossip.core.snapshot(), key=lambda member: member.name)
+
+    def member(self, name: str) -> Member | None:
+        """Return the member of a name, or None if nobody has it."""
+        known = self.gossip.core.members.by_name.get(name)
+        return None if known is None else known.snapshot()
+
+    def count(self, status: MemberStatus) -> int:
+        """Return how many members have a status."""
+        return sum(member.status is status for member in self.gossip.core.members.by_name.values())
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tell everybody other tags of this node; raises ValueError if they take more than 512 bytes."""
