@@ -34,7 +34,6 @@ from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.log import Log, LogConfig, open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, bind_membership
-from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.metrics import NodeMetrics
 from proglog_trio.metrics_endpoint import serve_metrics
@@ -220,11 +219,7 @@ class _Parts:
 
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
-        return [
-            ServerInfo(member.name, member.tags[RPC_ADDRESS_TAG])
-            for member in self.membership.members()
-            if member.status is MemberStatus.ALIVE and member.tags.get(RPC_ADDRESS_TAG)
-        ]
+        return [ServerInfo(name, address) for name, address in self.membership.alive_with_tag(RPC_ADDRESS_TAG)]
 
 
 def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str, str]:

@@ -127,6 +127,15 @@ class Membership:
         """Return all members that are or were there, this node among them, by name."""
         return sorted(self.gossip.core.snapshot(), key=lambda member: member.name)
 
+    def names(self) -> list[str]:
+        """Return the names of all members that are or were there, in their order."""
+        return sorted(self.gossip.core.members.by_name)
+
+    def alive_with_tag(self, tag: str) -> list[tuple[str, str]]:
+        """Return the names of the members that are alive and have a tag, in their order, and what each has there."""
+        members = self.gossip.core.members.with_status(MemberStatus.ALIVE)
+        return sorted((member.name, member.tags[tag]) for member in members if member.tags.get(tag))
+
     def member(self, name: str) -> Member | None:
         """Return the member of a name, or None if nobody has it."""
         known = self.gossip.core.members.by_name.get(name)

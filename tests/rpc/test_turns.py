@@ -205,7 +205,7 @@ def test_what_is_taken_in_at_a_time_ends_with_a_frame(
 ) -> None:
     preface = b"p" * 24 if with_preface else b""
     whole = preface + b"".join(frames)
-    begun_bytes = 0 if greets else data.draw(st.integers(0, len(frames[0]) - 1))
+    begun_bytes = 0 if with_preface else data.draw(st.integers(0, len(frames[0]) - 1))
     arrived = whole[begun_bytes:]
     protocol = object.__new__(ServerProtocol)
     protocol.connection = _Holder(_Incoming(whole[:begun_bytes], len(preface)))  # type: ignore[assignment]
