@@ -13,7 +13,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
-from ..steps import COPIED_AT_ONCE_BYTES, Steps, Turn
+from ..steps import COPIED_AT_ONCE_BYTES, Result, Steps, Turn
 from .codec import MessageCodec
 from .message_buffer import prefixed
 from .transport import TunedStream
@@ -96,6 +96,21 @@ async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
     with stream._wrapper:  # noqa: SLF001 - as grpclib's own does
         messages = await _tuned(stream).read_messages(1)
     return await _Decoder[Received](stream).decode(messages[0]) if messages else None
+
+
+async def in_turns(steps: Steps[Result]) -> Result:
+    """Return what work gives, and let others run in between."""
+    turn = Turn()
+    turn.begin()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if turn.is_over:
+            await asyncio.sleep(0)
+            turn.begin()
 
 
 async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> bytes:
