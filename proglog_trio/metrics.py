@@ -6,7 +6,6 @@ whose fields they are.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
@@ -111,9 +110,8 @@ class NodeMetrics(Collector):
 
     def _members(self) -> Iterable[Metric]:
         family = GaugeMetricFamily("proglog_members", "Members of the cluster, by status.", labels=["status"])
-        found = Counter(member.status for member in self.membership.members())
         for status in MemberStatus:
-            family.add_metric([status.value], found[status])
+            family.add_metric([status.value], self.membership.count(status))
         yield family
 
     def _denials(self) -> Iterable[Metric]:

@@ -36,7 +36,6 @@ from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log import Log, LogConfig, open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
-from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.metrics import NodeMetrics
 from proglog_trio.metrics_endpoint import serve_metrics
@@ -237,11 +236,7 @@ class _Parts:
 
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
-        return [
-            ServerInfo(member.name, member.tags[RPC_ADDRESS_TAG])
-            for member in self.membership.members()
-            if member.status is MemberStatus.ALIVE and member.tags.get(RPC_ADDRESS_TAG)
-        ]
+        return [ServerInfo(name, address) for name, address in self.membership.alive_with_tag(RPC_ADDRESS_TAG)]
 
 
 def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str, str]:
@@ -256,10 +251,10 @@ def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str
 
 def _directory_of(membership: Membership, name: str) -> bytes | None:
     """Return which data directory a member says it has."""
-    for member in membership.members():
-        if member.name == name:
-            with contextlib.suppress(ValueError):
-                return bytes.fromhex(member.tags.get("directory_id", "")) or None
+    member = membership.member(name)
+    if member is not None:
+        with contextlib.suppress(ValueError):
+            return bytes.fromhex(member.tags.get("directory_id", "")) or None
     return None
 
 

@@ -156,6 +156,24 @@ class Membership:
         """Return all members that are or were there, this node among them, by name."""
         return sorted(self.gossip.core.snapshot(), key=lambda member: member.name)
 
+    def names(self) -> list[str]:
+        """Return the names of all members that are or were there, in their order."""
+        return sorted(self.gossip.core.members.by_name)
+
+    def alive_with_tag(self, tag: str) -> list[tuple[str, str]]:
+        """Return the names of the members that are alive and have a tag, in their order, and what each has there."""
+        members = self.gossip.core.members.with_status(MemberStatus.ALIVE)
+        return sorted((member.name, member.tags[tag]) for member in members if member.tags.get(tag))
+
+    def member(self, name: str) -> Member | None:
+        """Return the member of a name, or None if nobody has it."""
+        known = self.gossip.core.members.by_name.get(name)
+        return None if known is None else known.snapshot()
+
+    def count(self, status: MemberStatus) -> int:
+        """Return how many members have a status."""
+        return sum(member.status is status for member in self.gossip.core.members.by_name.values())
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tell everybody other tags of this node; raises ValueError if they take more than 512 bytes."""
         self.gossip.act(lambda: self.gossip.core.set_tags(tags))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
+import betterproto2
 from grpclib.client import Stream as ClientStream
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
-from ..steps import COPIED_AT_ONCE_BYTES, Steps, Turn
+from ..steps import COPIED_AT_ONCE_BYTES, Result, Steps, Turn
 from .codec import MessageCodec
+from .message_buffer import prefixed
 from .transport import TunedStream
+from .wire import bytes_field_header
 
 Received = TypeVar("Received")
 
@@ -92,6 +96,42 @@ async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
     with stream._wrapper:  # noqa: SLF001 - as grpclib's own does
         messages = await _tuned(stream).read_messages(1)
     return await _Decoder[Received](stream).decode(messages[0]) if messages else None
+
+
+async def in_turns(steps: Steps[Result]) -> Result:
+    """Return what work gives, and let others run in between."""
+    turn = Turn()
+    turn.begin()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if turn.is_over:
+            await asyncio.sleep(0)
+            turn.begin()
+
+
+async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> bytes:
+    """Return a length-prefixed message that has a list and nothing else.
+
+    Each of the list is made and encoded by itself, and others run in between: a large cluster's takes a while.
+
+    Args:
+        field: the list's number.
+        messages: what is in it.
+    """
+    turn = Turn()
+    turn.begin()
+    parts: list[bytes] = []
+    for message in messages:
+        encoded = bytes(message)
+        parts += (bytes_field_header(field, len(encoded)), encoded)
+        if turn.is_over:
+            await asyncio.sleep(0)
+            turn.begin()
+    return prefixed(b"".join(parts))
 
 
 async def wait_writable(stream: Stream[Any, Any]) -> int:

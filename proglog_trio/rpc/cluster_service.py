@@ -15,13 +15,10 @@ from .._proto.log import v1 as log_v1
 from ..address import Address
 from ..membership.membership import JoinFailed, Membership, NotAMember
 from ..membership.serf.member import Member, MemberStatus
-from ..steps import Turn
 from .bridge import trio_as_aio
-from .calls import receive_only, send_encoded
+from .calls import encode_list, receive_only, send_encoded
 from .key_calls import KeyCalls
-from .message_buffer import prefixed
 from .text import sendable
-from .wire import bytes_field_header
 
 SERVICE_NAME = "log.v1.Cluster"
 MOST_ADDRESSES = 100
@@ -72,17 +69,9 @@ class ClusterService:
 
     async def _get_members(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
-        turn = Turn()
-        turn.begin()
-        # Each member by itself, since a large cluster's take a while; one after the other they are the answer.
-        parts: list[bytes] = []
-        for member in self.membership.members():
-            encoded = bytes(_message(member))
-            parts += (bytes_field_header(_MEMBERS, len(encoded)), encoded)
-            if turn.is_over:
-                await asyncio.sleep(0)
-                turn.begin()
-        await send_encoded(stream, prefixed(b"".join(parts)), 1)
+        found = map(self.membership.member, self.membership.names())
+        members = (_message(member) for member in found if member is not None)
+        await send_encoded(stream, await encode_list(_MEMBERS, members), 1)
 
     async def _get_status(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)

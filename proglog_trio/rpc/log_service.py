@@ -16,12 +16,14 @@ from .._proto.log import v1 as log_v1
 from ..log.log import Log
 from ..replication.replica import Replica
 from . import record_messages
-from .calls import receive_only
+from .calls import encode_list, receive_only, send_encoded
 from .consume import ConsumeCalls
 from .produce import ProduceCalls
 from .service_state import LogServiceConfig, LogServiceCounters, ServerInfo, ServiceState
 
 SERVICE_NAME = "log.v1.Log"
+_SERVERS = 1
+"""The field of GetServersResponse."""
 
 
 @frozen(eq=False)
@@ -86,10 +88,10 @@ class LogService:
 
     async def _get_servers(self, stream: Stream[log_v1.GetServersRequest, log_v1.GetServersResponse]) -> None:
         await receive_only(stream)
-        servers = [
+        servers = (
             log_v1.Server(id=each.id, rpc_addr=each.rpc_addr, is_leader=each.is_leader) for each in self.state.servers()
-        ]
-        await stream.send_message(log_v1.GetServersResponse(servers=servers))
+        )
+        await send_encoded(stream, await encode_list(_SERVERS, servers), 1)
 
 
 @contextlib.asynccontextmanager

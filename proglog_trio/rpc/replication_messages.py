@@ -18,6 +18,7 @@ from ..replication.messages import (
     PullResponse,
     Want,
 )
+from ..steps import Steps, complete
 from .message_buffer import message_prefix
 from .wire import bytes_field_header
 
@@ -25,6 +26,8 @@ _FRAMES = 4
 """The field of PullResponse that is written by itself."""
 _FETCHED = 1
 """And of FetchFramesResponse."""
+_RANGES_AT_ONCE = 128
+"""In one step of reading positions."""
 _REASONS = {
     EndReason.MISSING: log_v1.EndedReason.MISSING,
     EndReason.DAMAGED: log_v1.EndedReason.DAMAGED,
@@ -45,9 +48,15 @@ def request_to_message(request: PullRequest) -> log_v1.PullRequest:
 
 def request_of_message(message: log_v1.PullRequest) -> PullRequest:
     """Return the request of a message; raises PeerLied if it is none that a correct node sends."""
+    return complete(request_steps(message))
+
+
+def request_steps(message: log_v1.PullRequest) -> Steps[PullRequest]:
+    """Do as request_of_message, in steps."""
+    positions = yield from _positions_in(message.positions)
     return PullRequest(
         _hello_in(message.hello),
-        _positions_in(message.positions),
+        positions,
         _news_in(message.others),
         tuple(Want(origin_of(want.origin), want.from_sequence) for want in message.wants),
         tuple(origin_of(data) for data in message.stops),
@@ -56,9 +65,15 @@ def request_of_message(message: log_v1.PullRequest) -> PullRequest:
 
 def response_of_message(message: log_v1.PullResponse) -> PullResponse:
     """Return the response of a message; raises PeerLied if it is none that a correct node sends."""
+    return complete(response_steps(message))
+
+
+def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
+    """Do as response_of_message, in steps."""
+    positions = yield from _positions_in(message.positions)
     return PullResponse(
         _hello_in(message.hello),
-        _positions_in(message.positions),
+        positions,
         _news_in(message.others),
         message.frames,
         tuple(_ended_in(ended) for ended in message.ended),
@@ -141,11 +156,16 @@ def _positions_out(positions: Positions | None) -> log_v1.Positions | None:
     )
 
 
-def _positions_in(message: log_v1.Positions | None) -> Positions | None:
+def _positions_in(message: log_v1.Positions | None) -> Steps[Positions | None]:
     if message is None:
         return None
+    ranges: dict[Origin, OriginRange] = {}
+    for number, each in enumerate(message.ranges, 1):
+        ranges[origin_of(each.origin)] = _range_in(each)
+        if number % _RANGES_AT_ONCE == 0:
+            yield
     return Positions(
-        {origin_of(each.origin): _range_in(each) for each in message.ranges},
+        ranges,
         tuple(origin_of(data) for data in message.forgotten),
         origin_of(message.writing) if message.writing else None,
     )

@@ -15,9 +15,9 @@ from ..replication.events import PullRefused
 from ..replication.replica import Replica
 from ..replication.source import SourceSession
 from ..replication.source_reader import FrameSource, SourceAnswer
-from .calls import receive_available, receive_only, send_encoded, wait_writable
+from .calls import in_turns, receive_available, receive_only, send_encoded, wait_writable
 from .disk_calls import DiskCalls
-from .replication_messages import encode_fetched, encode_frames, encode_response, origin_of, request_of_message
+from .replication_messages import encode_fetched, encode_frames, encode_response, origin_of, request_steps
 from .wakeups import wait_until
 
 SERVICE_NAME = "log.v1.Replication"
@@ -93,7 +93,8 @@ class ReplicationService:
     async def _receive(self, stream: _PullStream, session: SourceSession) -> None:
         while messages := await receive_available(stream, _RECEIVE_BYTES):
             for message in messages:
-                session.received(request_of_message(message))
+                request = await in_turns(request_steps(message))
+                session.received(request)
 
     async def _send(self, stream: _PullStream, session: SourceSession) -> None:
         ready = asyncio.Event()

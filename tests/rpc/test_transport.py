@@ -7,7 +7,6 @@ import pytest
 import trio
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from hyperframe.frame import PingFrame
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.internal_errors import Where
@@ -162,19 +161,6 @@ async def test_a_server_that_does_not_answer_pings_is_given_up(tmp_path: Path) -
             with trio.fail_after(5), pytest.raises(Exception, match=r"did not answer a PING within 0\.1 s"):
                 await connection.run(call, "GetServers", log_v1.GetServersRequest())
         nursery.cancel_scope.cancel()
-
-
-async def test_a_client_that_never_reads_its_ping_answers_is_dropped(tmp_path: Path) -> None:
-    # A small buffer in the kernel, so that the server's own are soon what fills.
-    async with running_server(tmp_path) as server, RawClient.open(server.port, receive_buffer=4096) as client:
-        ping = PingFrame(0, b"12345678").serialize()
-
-        async def ping_on() -> None:
-            while True:
-                await client.stream.send_all(ping * 1000)
-
-        with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
-            await ping_on()
 
 
 async def test_streams_that_are_reset_leave_nothing(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from ...errors import ConnectionLost, ConnectionNotOpened
 from ...log.frame import iterate_frames
 from ...log.missing import Missing
 from ...replication.pull import PullSession
-from ..calls import receive_next
-from ..replication_messages import request_to_message, response_of_message
+from ..calls import in_turns, receive_next
+from ..replication_messages import request_to_message, response_steps
 from ..wakeups import wait_until
 from .beside import run_beside
 from .connection import ConnectionConfig, TunedChannel, open_connection
@@ -65,7 +65,7 @@ async def run_pull(channel: TunedChannel, session: PullSession) -> None:
         async with run_beside(_send(stream, session, ready)):
             while (message := await receive_next(stream)) is not None:
                 room.clear()
-                is_done = session.received(response_of_message(message))
+                is_done = session.received(await in_turns(response_steps(message)))
                 while not is_done:
                     # Reading stops, and HTTP/2's flow control stops the peer.
                     await room.wait()
