@@ -48,6 +48,13 @@ for each in PYTHONS:
     _tests_with(each)
 
 
+@nox.session(python=_interpreter(PYTHONS[0]), venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest Python and the lowest versions that are allowed; arguments go to pytest."""
+    session.install("--resolution", "lowest-direct", "-e", ".[tests]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
 @nox.session
 def system(session: nox.Session) -> None:
     """Run what `tests` leaves out: many processes, foreign servers, network namespaces; arguments go to pytest."""
@@ -67,11 +74,12 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting and types."""
+    """Check style, formatting, types, and that what is imported is declared and the other way round."""
     session.install("-e", ".[lint]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+    session.run("deptry", "proglog_trio")
 
 
 @nox.session

@@ -70,6 +70,11 @@ def encodings(draw: st.DrawFn, descriptor: Any) -> bytes:
     return bytes(message.SerializeToString())
 
 
+def is_repeated(field: Any) -> bool:
+    """Whether there may be several; protobuf's own word for it is newer than the oldest that is supported."""
+    return isinstance(field.default_value, list)
+
+
 def fill(draw: st.DrawFn, message: Any) -> None:
     for field in message.DESCRIPTOR.fields:
         if not draw(st.booleans()):
@@ -79,13 +84,13 @@ def fill(draw: st.DrawFn, message: Any) -> None:
             getattr(message, field.name).update(
                 draw(st.dictionaries(st.text(max_size=5), VALUES[value_kind], max_size=3))
             )
-        elif field.message_type is not None and field.is_repeated:
+        elif field.message_type is not None and is_repeated(field):
             for _ in range(draw(st.integers(0, 3))):
                 fill(draw, getattr(message, field.name).add())
         elif field.message_type is not None:
             getattr(message, field.name).SetInParent()
             fill(draw, getattr(message, field.name))
-        elif field.is_repeated:
+        elif is_repeated(field):
             getattr(message, field.name).extend(draw(st.lists(VALUES[KINDS[field.type]], max_size=5)))
         else:
             setattr(message, field.name, draw(VALUES[KINDS[field.type]]))
