@@ -313,6 +313,7 @@ async def tick(pair: Pair) -> None:
 
 
 async def decide(pair: Pair) -> None:
+    await produce_at_the_other(pair)  # there may be no origin yet
     replica = pair.a.parts.replicator.replica
     replica.plan.touch_all()
     replica.decide()
@@ -398,7 +399,7 @@ PLACES = {
     "key operation": Place(Where.GOSSIP_KEYS, ((key_manager, "changed"),), keys),
     "metrics request": Place(Where.METRICS_REQUEST, ((metrics_endpoint, "choose_encoder"),), metrics),
     "metrics of one part": Place(Where.METRICS_COLLECTOR, ((NodeMetrics, "_members"),), metrics_part),
-    "unary request": Place(Where.RPC_REQUEST, ((Membership, "members"),), unary),
+    "unary request": Place(Where.RPC_REQUEST, ((Membership, "names"),), unary),
     "request for a stream": Place(Where.RPC_REQUEST, ((Log, "reader_at_offset"), (Log, "reader_at_position")), stream),
     "request before its method": Place(Where.RPC_REQUEST, ((ServerHandler, "_accept"),), unary),
     "source": Place(Where.RPC_REQUEST, ((SourceSession, "next_response"),), produce),
@@ -610,4 +611,5 @@ async def test_a_committer_that_fails_ends_the_node(
             await run(found)
         log = found["a"][0].log
         assert log.read_only_reason is not None
+        assert PRIVATE not in log.read_only_reason
         assert found["a"][0].errors.total == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import trio
@@ -172,4 +173,6 @@ def test_a_loop_whose_turns_fail_goes_on_and_does_not_spin() -> None:
 def test_the_names_of_places_are_fixed() -> None:
     errors = InternalErrors()
     assert set(errors.counts) == set(Where)
+    documented = (Path(__file__).parent.parent / "docs/reference/what-ends-a-node.md").read_text()
+    assert [where for where in Where if f"| `{where.value}` |" not in documented] == []
     assert all(where.value.replace("_", "").isalpha() and where.value.islower() for where in Where)

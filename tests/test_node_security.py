@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.client import open_consumer, open_producer
 from proglog_trio.config import NodeConfig
 from proglog_trio.errors import SecurityFileError
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.wire import Keyring
-from proglog_trio.node_security import load_security
+from proglog_trio.node_security import NodeSecurity, load_security
+from proglog_trio.reloading import Reloader
 from tests.node_process import NodeProcess, clean_environment, node_command, node_process, run_command
 from tests.pki import POLICY, Pki
 
@@ -109,6 +112,29 @@ def test_a_keyring_file_is_made_with_the_key_and_counts_from_then_on(
     assert "is not in the keyring file" in caplog.text
     assert KEY not in caplog.text
     assert OTHER_KEY not in caplog.text
+
+
+async def test_a_look_at_certificates_that_fails_is_followed_by_others(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, internal_errors: list[tuple[Where, Exception]], pki: Pki
+) -> None:
+    looks: list[float] = []
+
+    async def wait(_reloader: Reloader) -> None:
+        await trio.sleep_forever()
+
+    def fail(_security: NodeSecurity) -> None:
+        looks.append(trio.current_time())
+        raise RuntimeError("unforeseen")
+
+    security = load_security(config(pki))
+    # what looks at the files does so in threads, which a clock that jumps does not wait for
+    monkeypatch.setattr(Reloader, "run", wait)
+    monkeypatch.setattr(NodeSecurity, "warn_of_expiry", fail)
+    with trio.move_on_after(3 * 86_400 - 1):
+        await security.run()
+    assert looks == [pytest.approx(day * 86_400.0) for day in range(3)]
+    assert [where for where, _ in internal_errors] == [Where.CERTIFICATE_WATCH] * 3
+    assert security.errors.counts[Where.CERTIFICATE_WATCH] == 3
 
 
 # -- a node ------------------------------------------------------------------------------------------------------------

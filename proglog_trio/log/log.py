@@ -347,7 +347,9 @@ class Log:
     def _fail(self, error: Exception) -> None:
         """Turn read-only: nothing that was not durable will be."""
         if self.read_only_reason is None:
-            self.read_only_reason = f"the log takes no more records since a write failed: {error}"
+            # The text of what nobody foresaw is no client's business; it is in the log output.
+            why = str(error) if isinstance(error, OSError) else "internal error"
+            self.read_only_reason = f"the log takes no more records since a write failed: {why}"
         failed = [item.done for item in self._pending if item.done is not None]
         failed += [done for _, _, done in self._retries]
         self._pending.clear()

@@ -3,6 +3,8 @@ from __future__ import annotations
 import trio
 import trio.testing
 
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.bridge import TrioEventLoop, open_loop
 from proglog_trio.rpc.peer_watch import LATE_SECONDS, READING_SECONDS, PeerPatience, PeerWatch
 
@@ -108,3 +110,22 @@ async def test_one_that_went_while_this_process_was_stopped(mock_clock: trio.tes
         mock_clock.jump(READING_SECONDS + LATE_SECONDS + 1)
         await trio.testing.wait_all_tasks_blocked()
         assert [reason for _, reason in peer.given_up] == ["no HTTP/2 handshake within 5 s"]
+
+
+async def test_a_watch_that_fails_gives_its_peer_up(
+    autojump_clock: trio.testing.MockClock, internal_errors: list[tuple[Where, Exception]]
+) -> None:
+    """Otherwise nobody would notice any more when the peer has gone; the other peers' watches go on."""
+    async with asyncio_loop(InternalErrors()) as loop:
+        peer, other = Peer(loop), Peer(loop)
+
+        def fail() -> None:
+            raise RuntimeError("unforeseen")
+
+        peer.watch.ask = fail
+        for each in (peer, other):
+            each.watch.greeted()
+        await trio.sleep(100)
+        assert [reason for _, reason in peer.given_up] == ["watching over the peer failed: RuntimeError"]
+        assert [reason for _, reason in other.given_up] == ["the peer did not answer a PING within 3 s"]
+    assert [where for where, _ in internal_errors] == [Where.ASYNCIO]
