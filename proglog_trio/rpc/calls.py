@@ -122,16 +122,16 @@ async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> b
         field: the list's number.
         messages: what is in it.
     """
-    turn = Turn()
-    turn.begin()
-    parts: list[bytes] = []
-    for message in messages:
-        encoded = bytes(message)
-        parts += (bytes_field_header(field, len(encoded)), encoded)
-        if turn.is_over:
-            await asyncio.sleep(0)
-            turn.begin()
-    return prefixed(b"".join(parts))
+
+    def steps() -> Steps[bytes]:
+        parts: list[bytes] = []
+        for message in messages:
+            encoded = bytes(message)
+            parts += (bytes_field_header(field, len(encoded)), encoded)
+            yield
+        return b"".join(parts)
+
+    return prefixed(await in_turns(steps()))
 
 
 async def wait_writable(stream: Stream[Any, Any]) -> int:

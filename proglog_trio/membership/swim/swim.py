@@ -37,7 +37,7 @@ from .effects import Effect, ExchangeState, Notification, Paused, SendPacket, Us
 from .node import Endpoint, Node, NodeStatus
 from .prober import Prober
 from .rules import Rules
-from .timers import Timer, Timers
+from .timers import Timer, Timers, never
 
 COMPOUND_OVERHEAD_BYTES = 2
 """What a compound packet takes, and again each message in it."""
@@ -134,7 +134,7 @@ class Swim:
         """When advance should be called next."""
         return self.rules.timers.next_deadline
 
-    def advance(self, now: float, enough: Callable[[], bool] | None = None) -> None:
+    def advance(self, now: float, enough: Callable[[], bool] = never) -> None:
         """Say what time it is; do this before anything else that has happened then.
 
         If this comes so late that the process must have been stopped, nothing is judged by the time that has passed
@@ -142,9 +142,9 @@ class Swim:
 
         Args:
             now: the time.
-            enough: see Timers.advance; None: all that is due is run.
+            enough: see Timers.advance.
         """
-        paused = self.rules.timers.advance(now) if enough is None else self.rules.timers.advance(now, enough)
+        paused = self.rules.timers.advance(now, enough)
         if paused:
             self._resumed(paused)
 

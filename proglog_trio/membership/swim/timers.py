@@ -19,7 +19,8 @@ MOST_CANCELLED = 64
 """Up to so many cancelled timers wait for their time whatever else there is."""
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Return False: it is never enough."""
     return False
 
 
@@ -109,7 +110,7 @@ class Timers:
             heapq.heapify(self._heap)
             self._cancelled = 0
 
-    def advance(self, now: float, enough: Callable[[], bool] = _never) -> float:
+    def advance(self, now: float, enough: Callable[[], bool] = never) -> float:
         """Say what time it is, and run what is due; time never goes back.
 
         Args:
