@@ -1,7 +1,7 @@
 """Reading lines from a file descriptor without holding up the event loop, and without an unbounded line."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import trio
 from attrs import frozen
@@ -54,7 +54,7 @@ class LineSplitter:
         return line
 
 
-async def read_lines(descriptor: int, longest: int) -> AsyncIterator[tuple[list[Line], int]]:
+async def read_lines(descriptor: int, longest: int) -> AsyncGenerator[tuple[list[Line], int], None]:
     """Yield the lines of each read, with the number of bytes read; a read returns as soon as there is something.
 
     Reads happen in a thread that is abandoned on cancellation: a terminal or a pipe may have nothing for ever. Raises

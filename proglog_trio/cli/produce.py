@@ -1,5 +1,6 @@
 """``proglog-trio produce``."""
 
+import contextlib
 import json as json_format
 import os
 import stat
@@ -245,6 +246,7 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
         DeliveryTimeout,
         NodeUnreachable,
         ProducerConfig,
+        RecordsNotDelivered,
         open_producer,
     )
     from proglog_trio.log_output import configure_log_output
@@ -274,6 +276,10 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
                         await _send_lines(descriptor, options, producer, sending, tally, count)
     except NodeUnreachable as error:
         raise failed_at(options.addresses, error, ExitCode.UNREACHABLE) from error
+    except RecordsNotDelivered:
+        # the first failure ends the reading, also while a batch is handed over: nobody waits for that one's outcome
+        if settler.failure is None:
+            raise
     finally:
         if tally.sent or tally.left_out:
             report(tally.summary())
@@ -297,18 +303,19 @@ async def _send_lines(
 
     longest = producer.config.max_batch_bytes - _PACKING_BYTES
     try:
-        async for lines, size in read_lines(descriptor, longest):
-            kept = [line for line in lines if _is_sound(line, longest, tally)]
-            count(records=len(kept), size=size)
-            if not kept:
-                continue
-            if options.key_separator is None:
-                delivery = await producer.send_batch([line.text for line in kept])
-            else:
-                records = (Record(value, key) for key, value in _keyed(kept, options.key_separator))
-                delivery = await producer.send_many(records)
-            tally.sent += len(kept)
-            await sending.send(Sent(range(kept[0].number, kept[-1].number + 1), delivery))
+        async with contextlib.aclosing(read_lines(descriptor, longest)) as blocks:
+            async for lines, size in blocks:
+                kept = [line for line in lines if _is_sound(line, longest, tally)]
+                count(records=len(kept), size=size)
+                if not kept:
+                    continue
+                if options.key_separator is None:
+                    delivery = await producer.send_batch([line.text for line in kept])
+                else:
+                    records = (Record(value, key) for key, value in _keyed(kept, options.key_separator))
+                    delivery = await producer.send_many(records)
+                tally.sent += len(kept)
+                await sending.send(Sent(range(kept[0].number, kept[-1].number + 1), delivery))
     except OSError as error:
         raise CommandError(f"reading failed: {error.strerror}", ExitCode.FAILED) from error
 

@@ -56,7 +56,7 @@ async def test_reads_what_there_is_and_then_to_the_end() -> None:
         assert await anext(lines) == ([Line(2, b"two")], 7)
         os.close(writing)
         assert await anext(lines) == ([Line(3, b"three")], 0)
-        await lines.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        await lines.aclose()
     finally:
         os.close(reading)
 
@@ -68,4 +68,4 @@ async def test_reading_can_be_cancelled_while_there_is_nothing() -> None:
         await anext(lines)
     assert scope.cancelled_caught
     os.close(writing)  # lets the abandoned thread end
-    await lines.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    await lines.aclose()

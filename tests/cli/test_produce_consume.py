@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import trio
 
+from proglog_trio.cli import produce
 from proglog_trio.cli.consume import JsonWriter, ValueWriter
-from proglog_trio.cli.exit_codes import ExitCode
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.produce import Tally
 from proglog_trio.client import ConsumedBatch, DeliveredBatch, open_producer
 from proglog_trio.config import NodeConfig
@@ -258,6 +259,26 @@ async def test_produce_to_a_node_that_takes_no_more(tmp_path: Path) -> None:
         assert message.startswith(f"proglog-trio: lines {stored + 1} to ")
         _, output, _ = await run_command("consume", "--addr", node.address)
         assert output == b"".join(lines.splitlines(keepends=True)[:stored])
+
+
+async def test_a_failure_while_a_batch_is_handed_over_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With no room for deliveries, a batch is always being handed over when the one before it fails."""
+    monkeypatch.setattr(produce, "_DELIVERIES", 0)
+    # the tests' own process keeps its log output
+    monkeypatch.setattr("proglog_trio.log_output.configure_log_output", lambda *_: None)
+    lines = b"".join(b"%d " % number + b"x" * 1000 + b"\n" for number in range(5000))
+    path = tmp_path / "lines"
+    path.write_bytes(lines)
+    async with node_process(tmp_path / "data", preexec=allow_small_files_only) as node:
+        options = produce.Options((node.address,), None, "local", None, 5.0, False, None)
+        descriptor = os.open(path, os.O_RDONLY)
+        with pytest.raises(CommandError, match="FAILED_PRECONDITION: the log takes no more records") as raised:
+            await produce._produce(descriptor, len(lines), options)
+        assert raised.value.code == ExitCode.FAILED
+    (summary,) = capsys.readouterr().err.splitlines()
+    assert "records sent and not acknowledged" in summary
 
 
 async def test_produce_when_the_node_is_gone(tmp_path: Path) -> None:
