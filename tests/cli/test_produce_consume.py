@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 
+from proglog_trio.address import Address
 from proglog_trio.cli import produce
 from proglog_trio.cli.consume import JsonWriter, ValueWriter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
@@ -41,7 +42,9 @@ from tests.node_process import (
 @pytest.fixture
 async def address(tmp_path: Path, nursery: trio.Nursery) -> str:
     """A node that runs in this process."""
-    node: RunningNode = await nursery.start(run_node, NodeConfig(data_dir=tmp_path / "data", rpc_port=0))
+    node: RunningNode = await nursery.start(
+        run_node, NodeConfig(data_dir=tmp_path / "data", rpc_port=0, bind_addr=Address("127.0.0.1", 0))
+    )
     return str(node.rpc_address)
 
 
@@ -334,7 +337,9 @@ async def test_damage_ends_reading_unless_it_is_skipped(tmp_path: Path, nursery:
             await log.append(Batch.of([Record(value)]))
     (store,) = (data_dir / "log").glob("*.store")
     store.write_bytes(store.read_bytes().replace(b"second", b"sEcond"))
-    node: RunningNode = await nursery.start(run_node, NodeConfig(data_dir=data_dir, rpc_port=0))
+    node: RunningNode = await nursery.start(
+        run_node, NodeConfig(data_dir=data_dir, rpc_port=0, bind_addr=Address("127.0.0.1", 0))
+    )
     address = str(node.rpc_address)
     code, output, errors = await run_command("consume", "--addr", address)
     assert (code, output) == (ExitCode.FAILED, b"first\n")
