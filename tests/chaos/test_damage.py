@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import frozen
 
+from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.client import Acknowledgement, ConsumerConfig, open_consumer
+from proglog_trio.rpc.client.cluster import get_status
 
-from .cluster import ChaosNode, chaos_cluster
+from .cluster import AGREE_SECONDS, POLL_SECONDS, ChaosCluster, ChaosNode, chaos_cluster
 from .load import Load, under_load
 
 pytestmark = pytest.mark.system
@@ -21,24 +24,53 @@ LOCAL = Acknowledgement.parse("local")
 MAJORITY = Acknowledgement.parse("majority")
 
 
-def flip(node: ChaosNode, rng: random.Random, count: int) -> None:
-    """Flip bits anywhere in a node's log, in the files as they are."""
-    for _ in range(count):
-        path = rng.choice(node.stores)
+@frozen
+class Copied:
+    """How far a node's files hold what a majority has too, by the files' places in the log: what may be damaged.
+
+    Records beyond that may be on this node's disk alone, not acknowledged by a majority; those it cannot get back.
+    """
+
+    sizes: dict[Path, int]
+
+    def flip(self, rng: random.Random, count: int) -> None:
+        """Flip bits anywhere in that, in the files as they are."""
+        for _ in range(count):
+            path = rng.choice(sorted(self.sizes))
+            with path.open("r+b") as file:
+                place = rng.randrange(min(self.sizes[path], file.seek(0, 2)))
+                file.seek(place)
+                byte = file.read(1)[0]
+                file.seek(place)
+                file.write(bytes([byte ^ 1 << rng.randrange(8)]))
+
+    def cut(self, node: ChaosNode, rng: random.Random) -> None:
+        """Cut one of the files anywhere; in the newest that is how a log ends after a crash, whoever has the rest."""
+        newest = node.stores[-1]
+        path = rng.choice([*(path for path in self.sizes if path.stat().st_size == self.sizes[path]), newest])
         with path.open("r+b") as file:
-            size = file.seek(0, 2)
-            place = rng.randrange(size)
-            file.seek(place)
-            byte = file.read(1)[0]
-            file.seek(place)
-            file.write(bytes([byte ^ 1 << rng.randrange(8)]))
+            file.truncate(rng.randrange(file.seek(0, 2)))
 
 
-def cut(node: ChaosNode, rng: random.Random) -> None:
-    """Cut one of a node's files anywhere."""
-    path = rng.choice(node.stores)
-    with path.open("r+b") as file:
-        file.truncate(rng.randrange(file.seek(0, 2)))
+async def copied(cluster: ChaosCluster, node: ChaosNode) -> Copied:
+    """Return what the node has now, once a majority has it too."""
+    sizes = {path: path.stat().st_size for path in node.stores}
+    nexts = _nexts(await get_status(node.rpc_addr, 5.0))
+    others = [other for other in cluster.nodes.values() if other is not node and other.is_up]
+    with trio.fail_after(AGREE_SECONDS):
+        while await _holders(others, nexts) <= NODES // 2:  # noqa: ASYNC110 - nodes tell it when they are asked
+            await trio.sleep(POLL_SECONDS)
+    return Copied({path: size for path, size in sizes.items() if size})
+
+
+def _nexts(status: GetStatusResponse) -> dict[bytes, int]:
+    return {origin.origin: origin.next for origin in status.origins}
+
+
+async def _holders(nodes: list[ChaosNode], nexts: dict[bytes, int]) -> int:
+    """Count the nodes that have of every origin what lies below its next."""
+    have = [_nexts(await get_status(node.rpc_addr, 5.0)) for node in nodes]
+    return sum(all(each.get(origin, 0) >= end for origin, end in nexts.items()) for each in have)
 
 
 async def read_all(address: str) -> int:
@@ -62,14 +94,15 @@ async def test_damage_of_a_minority_loses_nothing_of_what_a_majority_has(tmp_pat
                 damaged = rng.sample(list(cluster.nodes.values())[:-1], MINORITY)
                 # While they run.
                 for node in damaged:
-                    flip(node, rng, 5)
+                    (await copied(cluster, node)).flip(rng, 5)
                     await read_all(node.rpc_addr)
                 await load.more_acknowledged(1000)
                 # While they are down.
-                for node in damaged:
+                have_copies = [await copied(cluster, node) for node in damaged]
+                for node, of_majority in zip(damaged, have_copies, strict=True):
                     await cluster.kill(node)
-                    flip(node, rng, 5)
-                    cut(node, rng)
+                    of_majority.flip(rng, 5)
+                    of_majority.cut(node, rng)
                 await load.more_acknowledged(1000)
                 for node in damaged:
                     await cluster.start(node)
