@@ -46,6 +46,7 @@ class Peer:
     ended: trio.Event = field(factory=trio.Event)
     problem: str | None = None
     streams: int = 0
+    _beginning: trio.Lock = field(factory=trio.Lock, kw_only=True)
 
     async def run(self) -> None:
         """Pull from the peer until its scope is cancelled."""
@@ -61,6 +62,9 @@ class Peer:
         boundary = self._replica.errors.boundary(Where.PEER, peer=self.name, rpc_addr=self.address)
         while True:
             problem = "internal error"
+            async with self._beginning:
+                # thousands of peers, as somebody may invent them, do not all begin between two looks at the network
+                await trio.lowlevel.checkpoint()
             with boundary:
                 problem = await self._pull_once(backoff)
             if self.problem != problem:

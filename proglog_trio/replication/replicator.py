@@ -54,6 +54,7 @@ class Replicator:
     directory_of: Callable[[str], bytes | None] = lambda _name: None
     peers: dict[str, Peer] = field(factory=dict)
     repairer: Repairer = field(init=False)
+    _beginning: trio.Lock = field(factory=trio.Lock)
     _nursery: trio.Nursery | None = None
     _rescheduled: trio.Event = field(factory=trio.Event)
     _armed: float = math.inf
@@ -79,7 +80,9 @@ class Replicator:
         """Begin to pull from a peer."""
         if self._nursery is None or name in self.peers:
             raise RuntimeError(f"the peer {name} cannot join: it is there already, or nothing runs")
-        peer = Peer(name, addr, self.replica, self._run_pull, self._rng, self.repairer.look_again)
+        peer = Peer(
+            name, addr, self.replica, self._run_pull, self._rng, self.repairer.look_again, beginning=self._beginning
+        )
         self.replica.joined(name)
         directory_id = self.directory_of(name)
         if directory_id is not None:
