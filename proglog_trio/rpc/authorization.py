@@ -15,9 +15,9 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from ..reloading import FromFiles
-from .access_policy import OBJECT, Action, Policy
 from .denial_log import DenialLog
 from .identity import Identity
+from .permissions import OBJECT, Action, Policy
 
 _logger = structlog.get_logger(__name__)
 
