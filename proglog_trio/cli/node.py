@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
+from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
 from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
 from proglog_trio.open_files import allow_many_open_files
@@ -51,6 +52,7 @@ def node(
     """
     config = config or NodeConfig()
     # imported late: `node --help` needs none of it
+    load_structlog_without_rich()
     import structlog
 
     from proglog_trio.errors import AddressUnavailable, DataDirectoryError, NameTaken, SecurityFileError

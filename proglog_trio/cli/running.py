@@ -11,6 +11,7 @@ from proglog_trio.address import Address
 from proglog_trio.cli.default_signals import end_on
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
+from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, parse_seconds
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
@@ -109,7 +110,9 @@ def run_interruptible(
     unwound. A second signal ends the process at once, whatever it hangs on. An exception of ``main`` is raised as it
     is.
     """
-    import trio  # late: no command needs it to explain itself
+    # late: no command needs them to explain itself
+    load_structlog_without_rich()
+    import trio
 
     return trio.run(_run, main, after_signal, on_signal or _say_nothing)
 

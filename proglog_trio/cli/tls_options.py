@@ -7,6 +7,7 @@ import attrs
 from cyclopts import Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.config import ENVIRONMENT_PREFIX, check_host
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class TlsOptions:
         """Return the configuration of a connection; raises CommandError if the files cannot be used."""
         if self == TlsOptions():
             return None
+        load_structlog_without_rich()
         from proglog_trio.rpc.tls import ClientTls, TlsError
 
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
