@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from . import __version__
 from .internal_errors import InternalErrors, Where
-from .log import Log
+from .log.log import Log
 from .membership.membership import Membership
 from .membership.serf.member import MemberStatus
 from .rpc.authorization import GateCounters

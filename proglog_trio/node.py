@@ -33,7 +33,9 @@ from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.log import Log, LogConfig, open_log
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.log import Log
+from proglog_trio.log.service import open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.wire import Keyring

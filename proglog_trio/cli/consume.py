@@ -133,7 +133,7 @@ async def _consume(options: Options) -> int:
     from proglog_trio.cli.progress import progress
     from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, open_consumer
     from proglog_trio.errors import PositionError
-    from proglog_trio.log import Position
+    from proglog_trio.log.position import Position
     from proglog_trio.log_output import configure_log_output
     from proglog_trio.rpc.client.delivered_window import DeliveredWindow
 
