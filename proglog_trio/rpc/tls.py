@@ -14,8 +14,9 @@ import ssl
 from datetime import datetime
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import field
 
+from ..data import define, frozen
 from ..errors import SecurityFileError
 from ..reloading import FromFiles
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
+from ...data import frozen
 from ...steps import Steps, complete
 from .errors import DecodingError
 from .keyring import Keyring
