@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """Collect nothing for the length of a ``with`` block that imports modules.
+
+    For programs, as they start; no library code calls it. What is imported stays, and a collector that looks at it
+    again and again takes an eighth of the time in vain.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def keep_what_is_there() -> None:

@@ -16,6 +16,7 @@ from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
 from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
+from proglog_trio.garbage import keep_what_is_there, put_off
 from proglog_trio.open_files import allow_many_open_files
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ def node(
 async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
     import trio
 
-    from proglog_trio.garbage import keep_what_is_there
-    from proglog_trio.node import run_node
-
+    with put_off():
+        from proglog_trio.node import run_node
+    # Before the log is read, which may take a while, in which there are collections.
+    keep_what_is_there()
     run = partial(run_node, counted={"log_output": dropped_output(sys.stderr)})
     # Received from the beginning: by itself, a SIGHUP would end the process.
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:

@@ -13,6 +13,7 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, parse_seconds
+from proglog_trio.garbage import put_off
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
 DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
@@ -111,8 +112,9 @@ def run_interruptible(
     is.
     """
     # late: no command needs them to explain itself
-    load_structlog_without_rich()
-    import trio
+    with put_off():
+        load_structlog_without_rich()
+        import trio
 
     return trio.run(_run, main, after_signal, on_signal or _say_nothing)
 
