@@ -83,8 +83,8 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
 
     with put_off():
         from proglog_trio.node import run_node
-    # Before the log is read, which may take a while, in which there are collections.
-    keep_what_is_there()
+
+        keep_what_is_there(with_garbage=True)
     run = partial(run_node, counted={"log_output": dropped_output(sys.stderr)})
     # Received from the beginning: by itself, a SIGHUP would end the process.
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
