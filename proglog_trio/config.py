@@ -9,9 +9,7 @@ import base64
 import binascii
 import re
 import socket
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
@@ -51,6 +49,8 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kKMGT])(i?)B?|B)?", text.strip(), re.ASCII)
     if match is None:
         raise ValueError(f"{text!r} is not a number of bytes, such as 1048576, 64MiB or 10GB")
+    from fractions import Fraction  # late: a node is seldom told a number of bytes
+
     number, unit, binary = match.groups()
     exponent = "kmgt".index(unit.lower()) + 1 if unit else 0
     scaled = Fraction(number) * (1024 if binary else 1000) ** exponent
@@ -499,6 +499,8 @@ def config_file_source(app: App, commands: tuple[str, ...], arguments: ArgumentC
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
+    import tomllib  # late: most nodes have no file, and no command but theirs has one
+
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

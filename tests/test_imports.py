@@ -24,7 +24,8 @@ METRICS = {"prometheus_client", "h11", "proglog_trio.metrics", "proglog_trio.met
 THEIRS = {"wcmatch", "bracex", "simpleeval", "http.server"}
 """What those import in turn."""
 OTHER_COMMANDS = {"proglog_trio.certificates", "proglog_trio.log.verify", "proglog_trio.local_cluster"}
-ASIDE = {*RICH, *SECURITY, *METRICS, *THEIRS, *OTHER_COMMANDS}
+CONFIGURATION_FILES = {"tomllib"}
+ASIDE = {*RICH, *SECURITY, *METRICS, *THEIRS, *OTHER_COMMANDS, *CONFIGURATION_FILES}
 OF_A_NODE = {"proglog_trio.node", "proglog_trio.log.log", "proglog_trio.membership", "proglog_trio.replication"}
 OF_COMMANDS = {"cyclopts", "proglog_trio.cli", "proglog_trio.config"}
 OF_ANYTHING = {"trio", "asyncio", "ssl", "structlog", "grpclib", "google.protobuf"}
