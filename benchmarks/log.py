@@ -22,7 +22,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
-from proglog_trio.log import pack_values, payload_crc
+from proglog_trio.log.record import pack_values, payload_crc
 from proglog_trio.rpc.bridge import aio_as_trio, open_loop
 
 from . import peers

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from proglog_trio import __version__
-from proglog_trio.cli.app import app
+from proglog_trio.cli.app import command_line
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.log.log import LogCounters
 from proglog_trio.replication.events import ReplicationCounters
@@ -47,7 +47,7 @@ def exit_codes() -> str:
 
 def commands() -> str:
     """Return the reference of all commands and options, from the classes and functions that define them."""
-    text = app.generate_docs(output_format="markdown", heading_level=1, usage_name="python -m proglog_trio")
+    text = command_line().generate_docs(output_format="markdown", heading_level=1, usage_name="python -m proglog_trio")
     # what comes before the first command is a table of contents, which the page has already
     return text[text.index("## proglog-trio node") :]
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from attrs import frozen
+from proglog_trio.data import frozen
 
 
 @frozen

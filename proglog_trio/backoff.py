@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from attrs import define, frozen
+from proglog_trio.data import define, frozen
 
 
 @frozen

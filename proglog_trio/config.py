@@ -9,9 +9,7 @@ import base64
 import binascii
 import re
 import socket
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
@@ -22,6 +20,7 @@ from cyclopts.config import Dict, Env
 
 from proglog_trio.address import Address
 from proglog_trio.config_checks import security_problem
+from proglog_trio.data import frozen
 
 if TYPE_CHECKING:
     from proglog_trio.membership.profile import GossipProfile
@@ -50,6 +49,8 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kKMGT])(i?)B?|B)?", text.strip(), re.ASCII)
     if match is None:
         raise ValueError(f"{text!r} is not a number of bytes, such as 1048576, 64MiB or 10GB")
+    from fractions import Fraction  # late: a node is seldom told a number of bytes
+
     number, unit, binary = match.groups()
     exponent = "kmgt".index(unit.lower()) + 1 if unit else 0
     scaled = Fraction(number) * (1024 if binary else 1000) ** exponent
@@ -145,7 +146,7 @@ def flag(meaning: str) -> Parameter:
     return Parameter(negative="", show_default=False, help=meaning)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NodeConfig:
     """What a node is told. Raises ConfigError for values that do not go together, ValueError for a bad value."""
 
@@ -498,6 +499,8 @@ def config_file_source(app: App, commands: tuple[str, ...], arguments: ArgumentC
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
+    import tomllib  # late: most nodes have no file, and no command but theirs has one
+
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

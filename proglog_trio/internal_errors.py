@@ -20,7 +20,9 @@ from typing import Self
 
 import structlog
 import trio
-from attrs import Factory, define, field
+from attrs import Factory, field
+
+from proglog_trio.data import define
 
 PERIOD_SECONDS = 3600.0
 MOST_TOLD = 5

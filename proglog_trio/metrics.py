@@ -12,14 +12,15 @@ from functools import partial
 from typing import Any
 
 import attrs
-from attrs import define, field
+from attrs import field
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from . import __version__
+from .data import define
 from .internal_errors import InternalErrors, Where
-from .log import Log
+from .log.log import Log
 from .membership.membership import Membership
 from .membership.serf.member import MemberStatus
 from .rpc.authorization import GateCounters

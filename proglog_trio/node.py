@@ -21,24 +21,25 @@ import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from proglog_trio import __version__
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
+from proglog_trio.data import define, frozen
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.log import Log, LogConfig, open_log
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.log import Log
+from proglog_trio.log.service import open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.wire import Keyring
-from proglog_trio.metrics import NodeMetrics
-from proglog_trio.metrics_endpoint import serve_metrics
 from proglog_trio.node_security import NodeSecurity, load_security
 from proglog_trio.open_files import connections_that_fit
 from proglog_trio.replication.messages import Hello
@@ -55,6 +56,9 @@ from proglog_trio.rpc.replication_service import ReplicationService
 from proglog_trio.rpc.server import MOST_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
 from proglog_trio.rpc.transport import TransportConfig
+
+if TYPE_CHECKING:
+    from proglog_trio.metrics import NodeMetrics
 
 # what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
 _MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
@@ -179,6 +183,9 @@ class _Parts:
         counters = ServerCounters()
         metrics_address = None
         if config.metrics_addr is not None:
+            # late: what serves figures takes a while to load, and is not needed otherwise
+            from proglog_trio.metrics_endpoint import serve_metrics
+
             metrics = self._metrics(service, counters)
             metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
         serving = partial(
@@ -206,7 +213,9 @@ class _Parts:
             metrics_address,
         )
 
-    def _metrics(self, service: LogService, counters: ServerCounters) -> NodeMetrics:
+    def _metrics(self, service: LogService, counters: ServerCounters) -> "NodeMetrics":
+        from proglog_trio.metrics import NodeMetrics
+
         server = self.security.server
         return NodeMetrics(
             log=self.log,

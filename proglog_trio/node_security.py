@@ -10,16 +10,16 @@ from typing import Any
 
 import structlog
 import trio
-from attrs import frozen
 
 from .config import NodeConfig
+from .data import frozen
 from .internal_errors import InternalErrors, Where
 from .membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
 from .membership.wire import Keyring
 from .reloading import FromFiles, Reloader
-from .rpc.access_policy import AccessPolicy, EverybodyMay
 from .rpc.authorization import Gate
 from .rpc.client.connection import ConnectionConfig
+from .rpc.permissions import EverybodyMay
 from .rpc.server import ServerSecurity
 from .rpc.tls import ClientTls, LoadedTls, ServerTls
 
@@ -131,6 +131,9 @@ def _server(config: NodeConfig) -> ServerSecurity | None:
     )
     gate = None
     if config.acl_policy_file is not None:
+        # late: casbin takes a while to load, and most nodes have no policy
+        from .rpc.access_policy import AccessPolicy
+
         gate = Gate(AccessPolicy.read(config.acl_model_file, config.acl_policy_file))
     elif config.server_tls_ca_file is not None:
         gate = Gate(EverybodyMay())

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import field
 
+from .data import define
 from .errors import ProglogError
 from .internal_errors import InternalErrors, Where
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 
-from attrs import define, field
+from attrs import field
+
+from proglog_trio.data import define
 
 PERIOD_SECONDS = 3600.0
 MOST_KINDS = 1024

@@ -1,58 +1,54 @@
 """The command line's entry point.
 
-The modules of the commands are all imported, and import themselves what they do not need to explain themselves when
-they are run: `consume` does not pay for the server, nor `node` for the client.
+The module of a command is imported when the command is run or explained, and imports itself what it does not need to
+explain itself when it is run: `consume` does not pay for the server, nor `node` for the client.
 """
 
 import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from cyclopts import App, CoercionError, CycloptsError, UnusedCliTokensError
 
 from proglog_trio import __version__
-from proglog_trio.cli import (
-    certs,
-    cluster,
-    consume,
-    keys,
-    local_cluster,
-    log_dump,
-    log_verify,
-    node,
-    produce,
-    status,
-)
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError
 from proglog_trio.config import ConfigError
 
-app = App(
-    name="proglog-trio",
-    help="A distributed commit log on Trio.",
-    version=__version__,
-    result_action="return_value",
-    suppress_keyboard_interrupt=False,
-)
-app.command(node.app)
-app.command(produce.app)
-app.command(consume.app)
-app.command(local_cluster.app)
-app.command(status.app)
-app.command(cluster.members_app)
-app.command(cluster.join_app)
-app.command(cluster.leave_app)
-app.command(cluster.force_leave_app)
-app.command(certs.certs_app)
-app.command(certs.keygen_app)
-app.command(keys.app)
+COMMANDS: Mapping[str, str] = {
+    "node": "node:app",
+    "produce": "produce:app",
+    "consume": "consume:app",
+    "cluster": "local_cluster:app",
+    "status": "status:app",
+    "members": "cluster:members_app",
+    "join": "cluster:join_app",
+    "leave": "cluster:leave_app",
+    "force-leave": "cluster:force_leave_app",
+    "certs": "certs:certs_app",
+    "keygen": "certs:keygen_app",
+    "keys": "keys:app",
+    "log": "log:app",
+}
+"""By name, the module and what it calls the command."""
 
-log_app = App(name="log", help="Look into a data directory without a node.")
-log_app.command(log_verify.app)
-log_app.command(log_dump.app)
-app.command(log_app)
+
+def command_line(names: Iterable[str] = COMMANDS) -> App:
+    """Return the entry point to these commands, by default to all; only their modules are imported."""
+    root = App(
+        name="proglog-trio",
+        help="A distributed commit log on Trio.",
+        version=__version__,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(":")
+        root.command(getattr(importlib.import_module(f"proglog_trio.cli.{module}"), attribute))
+    return root
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -65,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        result = app(arguments, exit_on_error=False, print_error=False)
+        result = _version() if [*arguments] == ["--version"] else _command(arguments)
         sys.stdout.flush()
     except CycloptsError as error:
         return _fail(_describe(error), ExitCode.USAGE)
@@ -79,6 +75,18 @@ def _run(arguments: Sequence[str]) -> int:
     except OutputError as error:
         return ExitCode.DONE if error.has_no_reader else _fail(str(error), ExitCode.FAILED)
     return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _command(arguments: Sequence[str]) -> object:
+    # What is not for one command alone, such as help and a name that is none, is about all of them.
+    app = command_line(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS)
+    return app(arguments, exit_on_error=False, print_error=False)
+
+
+def _version() -> ExitCode:
+    """Print the version. By itself cyclopts does that as well, with rich, which takes longer than all the rest."""
+    print(__version__)
+    return ExitCode.DONE
 
 
 def _describe(error: CycloptsError) -> str:

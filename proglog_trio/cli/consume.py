@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from attrs import frozen
 from cyclopts import App, Parameter, Token
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
@@ -22,6 +21,7 @@ from proglog_trio.cli.running import (
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
+from proglog_trio.data import frozen
 
 if TYPE_CHECKING:
     from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
@@ -133,7 +133,7 @@ async def _consume(options: Options) -> int:
     from proglog_trio.cli.progress import progress
     from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, open_consumer
     from proglog_trio.errors import PositionError
-    from proglog_trio.log import Position
+    from proglog_trio.log.position import Position
     from proglog_trio.log_output import configure_log_output
     from proglog_trio.rpc.client.delivered_window import DeliveredWindow
 

@@ -4,7 +4,8 @@ import os
 from collections.abc import AsyncGenerator
 
 import trio
-from attrs import frozen
+
+from proglog_trio.data import frozen
 
 _READ_BYTES = 1024 * 1024
 

@@ -13,8 +13,10 @@ from cyclopts import App, Parameter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
+from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
 from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
+from proglog_trio.garbage import keep_what_is_there, put_off
 from proglog_trio.open_files import allow_many_open_files
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def node(
     """
     config = config or NodeConfig()
     # imported late: `node --help` needs none of it
+    load_structlog_without_rich()
     import structlog
 
     from proglog_trio.errors import AddressUnavailable, DataDirectoryError, NameTaken, SecurityFileError
@@ -78,9 +81,10 @@ def node(
 async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
     import trio
 
-    from proglog_trio.garbage import keep_what_is_there
-    from proglog_trio.node import run_node
+    with put_off():
+        from proglog_trio.node import run_node
 
+        keep_what_is_there(with_garbage=True)
     run = partial(run_node, counted={"log_output": dropped_output(sys.stderr)})
     # Received from the beginning: by itself, a SIGHUP would end the process.
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:

@@ -11,7 +11,9 @@ from proglog_trio.address import Address
 from proglog_trio.cli.default_signals import end_on
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
+from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, parse_seconds
+from proglog_trio.garbage import put_off
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
 DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
@@ -109,7 +111,10 @@ def run_interruptible(
     unwound. A second signal ends the process at once, whatever it hangs on. An exception of ``main`` is raised as it
     is.
     """
-    import trio  # late: no command needs it to explain itself
+    # late: no command needs them to explain itself
+    with put_off():
+        load_structlog_without_rich()
+        import trio
 
     return trio.run(_run, main, after_signal, on_signal or _say_nothing)
 

@@ -7,7 +7,9 @@ import attrs
 from cyclopts import Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.config import ENVIRONMENT_PREFIX, check_host
+from proglog_trio.data import frozen
 
 if TYPE_CHECKING:
     from proglog_trio.rpc.tls import ClientTls
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 _PREFIX = f"{ENVIRONMENT_PREFIX}TLS_"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TlsOptions:
     """How to reach a node that has TLS. Given any of these, the connection is encrypted and the node is verified."""
 
@@ -53,6 +55,7 @@ class TlsOptions:
         """Return the configuration of a connection; raises CommandError if the files cannot be used."""
         if self == TlsOptions():
             return None
+        load_structlog_without_rich()
         from proglog_trio.rpc.tls import ClientTls, TlsError
 
         if (self.tls_cert_file is None) != (self.tls_key_file is None):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
-from attrs import frozen
-
+from ..data import frozen
 from ..errors import BatchRefused, FrameError, PayloadError
 from ..steps import Steps, complete
 from .frame import MUST_UNDERSTAND_CONTROL, check_understood

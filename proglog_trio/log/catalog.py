@@ -8,8 +8,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attrs import Factory, define, field
+from attrs import Factory, field
 
+from ..data import define
 from ..errors import SegmentError
 from .damage_registry import DamageRegistry
 from .disk import Disk, File

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attrs import frozen
+from proglog_trio.data import frozen
 
 
 @frozen

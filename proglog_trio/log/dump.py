@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import frozen
-
+from ..data import frozen
 from ..errors import DataDirectoryError, SegmentError
 from .disk import Disk, OperatingSystemDisk
 from .recovery import LOG_DIRECTORY

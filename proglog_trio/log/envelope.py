@@ -12,8 +12,7 @@ import enum
 import struct
 from typing import Self
 
-from attrs import frozen
-
+from ..data import frozen
 from ..errors import EnvelopeError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .origin import Origin

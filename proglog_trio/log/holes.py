@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import Factory, define, frozen
+from attrs import Factory
 
+from ..data import define, frozen
 from ..errors import FrameError
 from .envelope import EnvelopeKind
 from .gap import GapMarker

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from attrs import Factory, define, frozen
+from attrs import Factory
 
+from ..data import define, frozen
 from .envelope import EnvelopeKind
 from .frame import FrameHeader
 from .origin import Origin

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Self
 
 import msgpack
-from attrs import field, frozen
+from attrs import field
 
+from ..data import frozen
 from ..errors import PositionError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .origin import ORIGIN_BYTES, Origin

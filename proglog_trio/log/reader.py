@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Self
 
-from attrs import define, field, frozen
+from attrs import field
 
+from ..data import define, frozen
 from ..errors import DataLoss, OffsetOutOfRange, SegmentError, SequenceOutOfRange
 from .catalog import SegmentCatalog
 from .disk import File

@@ -5,8 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from attrs import Factory, define
+from attrs import Factory
 
+from ..data import define
 from .envelope import EnvelopeKind
 from .segment import Unplaced
 

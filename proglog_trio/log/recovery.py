@@ -13,8 +13,9 @@ import random
 from collections import deque
 from pathlib import Path
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
+from ..data import define, frozen
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, File
 from .envelope import ENVELOPE_BYTES, NO_ORIGIN, SALT_BYTES, Envelope, EnvelopeKind, Salt, find_envelope, read_unchecked

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import random
 
-from attrs import define, field, frozen
+from attrs import field
 
+from ..data import define, frozen
 from .catalog import SegmentCatalog
 from .envelope import SALT_BYTES, Salt
 from .fetched import FetchedFrames

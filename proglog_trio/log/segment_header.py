@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import msgpack
-from attrs import field, frozen
+from attrs import field
 
+from ..data import frozen
 from ..errors import DataDirectoryError, SegmentError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .envelope import SALT_BYTES, Salt

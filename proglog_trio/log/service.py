@@ -16,8 +16,9 @@ from contextlib import asynccontextmanager
 
 import structlog
 import trio
-from attrs import Factory, define
+from attrs import Factory
 
+from ..data import define
 from ..internal_errors import InternalErrors, Where
 from .config import LogConfig
 from .damage_registry import Damage

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import define
-
+from ..data import define
 from ..errors import SegmentError
 from .catalog import SegmentCatalog
 from .disk import File

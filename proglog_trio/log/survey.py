@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, field
 
+from ..data import define, frozen
 from ..errors import FrameError, SegmentError
 from .catalog import SegmentCatalog
 from .disk import File

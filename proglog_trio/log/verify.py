@@ -9,8 +9,9 @@ import enum
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, field
 
+from ..data import define, frozen
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, File, OperatingSystemDisk
 from .envelope import EnvelopeKind

@@ -15,8 +15,9 @@ from typing import Protocol
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import field
 
+from ..data import define
 from ..errors import ProglogError
 from ..internal_errors import InternalErrors, Where
 from .keyring_file import KeyringFileError, save_keyring_file

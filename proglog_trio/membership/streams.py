@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import trio
-from attrs import field, frozen
+from attrs import field
 
+from ..data import frozen
 from .swim.node import Endpoint
 from .turns import Turns
 from .wire import DecodingError, ErrorMessage, Keyring, StreamDecoder

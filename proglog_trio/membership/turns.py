@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import trio
-from attrs import define, field
+from attrs import field
 
+from ..data import define
 from ..steps import Result, Steps, Turn
 
 

@@ -6,8 +6,9 @@ import heapq
 import itertools
 from collections.abc import Callable, Collection, Iterator
 
-from attrs import Factory, define, frozen
+from attrs import Factory
 
+from ..data import define, frozen
 from ..log.origin import Origin
 
 

@@ -11,8 +11,7 @@ import enum
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import define, frozen
-
+from ..data import define, frozen
 from ..errors import FrameError
 from ..log.frame import Frame, decode_frame
 from ..log.gap import GapMarker

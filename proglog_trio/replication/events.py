@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import define, frozen
-
+from ..data import define, frozen
 from ..errors import ProglogError
 from ..log.origin import Origin
 

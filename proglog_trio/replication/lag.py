@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 
-from attrs import define, field, frozen
+from attrs import field
 
+from ..data import define, frozen
 from ..internal_errors import Where
 from ..log.origin import Origin
 from ..log.segment_header import OriginState

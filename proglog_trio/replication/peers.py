@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import Factory, define, frozen
+from attrs import Factory
 
+from ..data import define, frozen
 from ..log.origin import Origin
 from .messages import Ended, EndReason, OriginRange, Positions
 

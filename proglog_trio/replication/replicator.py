@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import field
 
+from ..data import define
 from ..internal_errors import Where
 from ..log.missing import Missing
 from .events import Diverged, GapMarked, ReplicationEvent, SourceEnded

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import Factory, define
+from attrs import Factory
 
+from ..data import define
 from ..log.origin import Origin
 from .events import PeerLied
 from .messages import Ended, EndReason, Hello, PullRequest, PullResponse, Want

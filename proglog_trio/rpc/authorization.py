@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from attrs import define, field, frozen
+from attrs import field
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from ..data import define, frozen
 from ..reloading import FromFiles
-from .access_policy import OBJECT, Action, Policy
 from .denial_log import DenialLog
 from .identity import Identity
+from .permissions import OBJECT, Action, Policy
 
 _logger = structlog.get_logger(__name__)
 

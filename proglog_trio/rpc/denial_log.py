@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 import structlog
-from attrs import define, field
+from attrs import field
 
+from ..data import define
 from ..repetition import Repetitions
 
 LOGGED_DENIALS = 20

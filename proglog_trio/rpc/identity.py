@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from proglog_trio.data import frozen
 
 
 @frozen

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from attrs import define, frozen
-
+from ..data import define, frozen
 from ..durations import remaining
 
 LATE_SECONDS = 0.5

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from attrs import Factory, define, field, frozen, validators
+from attrs import Factory, field, validators
 
+from ..data import define, frozen
 from ..log.log import Log
 from ..log.origin import Origin
 from ..replication.acknowledgements import Achieved

@@ -3,20 +3,20 @@
 A server asks for a client's certificate when it knows authorities (`ServerTls.authorities`), and verifies one that is
 sent: a certificate that is expired or of another authority ends the handshake. A client without one gets through the
 handshake, since a health check needs none; authorization.py decides what else it may do.
+
+Most programs that import this use no TLS. What reads certificates takes a while to load, and is loaded when the files
+are read for the first time, which is before anything is connected or served.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from attrs import define, field, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from attrs import field
 
+from ..data import define, frozen
 from ..errors import SecurityFileError
 from ..reloading import FromFiles
 
@@ -32,7 +32,6 @@ _CERTIFICATE_ALERTS = (
     "UNSUPPORTED_CERTIFICATE",
 )
 """What the other side says of a certificate that it was shown: TLS's alerts (RFC 8446, section 6.2)."""
-MOST_PEM_BYTES = 4 * 1024 * 1024
 
 
 class TlsError(SecurityFileError):
@@ -144,10 +143,10 @@ def _context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
 
 def _load_own(context: ssl.SSLContext, certificate_file: Path, key_file: Path) -> datetime:
     """Load a certificate and its key; return when the first certificate of the chain expires."""
+    from .pem_files import check_key, earliest_expiry, read_certificates
+
     chain = read_certificates(certificate_file)
-    key = _read_key(key_file)
-    if _public(chain[0].public_key()) != _public(key.public_key()):
-        raise TlsError(f"{key_file} is not the key of the certificate in {certificate_file}")
+    check_key(key_file, chain[0], certificate_file)
     try:
         context.load_cert_chain(certificate_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
@@ -160,50 +159,14 @@ def _no_password() -> str:
 
 
 def _load_authorities(context: ssl.SSLContext, path: Path) -> datetime:
+    from .pem_files import earliest_expiry, read_certificates
+
     authorities = read_certificates(path)
     try:
         context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
         raise TlsError(f"{path} cannot be used: {error}") from None
     return earliest_expiry(authorities)
-
-
-def _public(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]  # every kind of key has it
-
-
-def read_certificates(path: Path) -> list[x509.Certificate]:
-    """Return the certificates of a PEM file, at least one. Raises TlsError."""
-    try:
-        return x509.load_pem_x509_certificates(_read(path))
-    except ValueError as error:
-        raise TlsError(f"{path} holds no certificate in PEM form: {error}") from None
-
-
-def _read_key(path: Path) -> PrivateKeyTypes:
-    data = _read(path)
-    try:
-        return load_pem_private_key(data, password=None)
-    except TypeError:
-        raise TlsError(f"{path}: the key is encrypted with a password; give one that is not") from None
-    except ValueError:
-        raise TlsError(f"{path} holds no private key in PEM form") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_PEM_BYTES + 1)
-    except OSError as error:
-        raise TlsError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > MOST_PEM_BYTES:
-        raise TlsError(f"{path} is larger than {MOST_PEM_BYTES} bytes: it is no file of certificates")
-    return data
-
-
-def earliest_expiry(certificates: Iterable[x509.Certificate]) -> datetime:
-    """Return when the first of these certificates expires, in UTC."""
-    return min(certificate.not_valid_after_utc for certificate in certificates).astimezone(UTC)
 
 
 def tls_problem(error: ssl.SSLError) -> str:

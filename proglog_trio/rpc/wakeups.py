@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from attrs import Factory, define
+from attrs import Factory
 
+from ..data import define
 from ..durations import remaining
 
 

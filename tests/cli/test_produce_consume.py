@@ -22,11 +22,13 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.produce import Tally
 from proglog_trio.client import ConsumedBatch, DeliveredBatch, open_producer
 from proglog_trio.config import NodeConfig
-from proglog_trio.log import Batch, LogConfig, open_log
+from proglog_trio.log.batch import Batch
+from proglog_trio.log.config import LogConfig
 from proglog_trio.log.frame import FrameHeader
 from proglog_trio.log.origin import Origin
 from proglog_trio.log.position import Position
 from proglog_trio.log.record import Record, pack_records
+from proglog_trio.log.service import open_log
 from proglog_trio.node import RunningNode, run_node
 from tests.node_process import (
     READY_SECONDS,

@@ -219,7 +219,9 @@ import json, sys
 from pathlib import Path
 import trio
 from proglog_trio.errors import LogReadOnly
-from proglog_trio.log import LogConfig, Record, open_log
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.record import Record
+from proglog_trio.log.service import open_log
 from proglog_trio.log.batch import Batch
 
 async def main():

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.rpc.access_policy import AccessPolicy, AccessPolicyError, Action, EverybodyMay
+from proglog_trio.rpc.access_policy import AccessPolicy, AccessPolicyError
+from proglog_trio.rpc.permissions import Action
 from tests.pki import MODEL, POLICY
 
 ALL = list(Action)
@@ -113,7 +114,3 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "policy").write_bytes(b"\xff")
     with pytest.raises(AccessPolicyError, match="policy is not UTF-8 text"):
         AccessPolicy.load(tmp_path / "model", tmp_path / "policy")
-
-
-def test_without_a_policy_everybody_may() -> None:
-    assert all(EverybodyMay().allows("nobody", action) for action in ALL)

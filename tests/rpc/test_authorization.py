@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from grpclib.const import Status
 
-from proglog_trio.rpc.access_policy import Action
 from proglog_trio.rpc.authorization import Gate, requirement_of
 from proglog_trio.rpc.denial_log import LOGGED_DENIALS
 from proglog_trio.rpc.identity import Identity
+from proglog_trio.rpc.permissions import Action
 
 FOREVER = float("inf")
 PRODUCE, CONSUME, SERVERS = "/log.v1.Log/Produce", "/log.v1.Log/Consume", "/log.v1.Log/GetServers"

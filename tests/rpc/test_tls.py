@@ -25,9 +25,10 @@ from proglog_trio.client import (
 from proglog_trio.errors import CallFailed, ConnectionNotOpened, NodeConnectionError
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.reloading import FromFiles
-from proglog_trio.rpc.access_policy import AccessPolicy, EverybodyMay, Policy
+from proglog_trio.rpc.access_policy import AccessPolicy
 from proglog_trio.rpc.authorization import Gate
 from proglog_trio.rpc.client.connection import open_connection
+from proglog_trio.rpc.permissions import EverybodyMay, Policy
 from proglog_trio.rpc.server import ServerConfig, ServerSecurity
 from proglog_trio.rpc.tls import ClientTls, ServerTls
 from proglog_trio.rpc.transport import TransportConfig

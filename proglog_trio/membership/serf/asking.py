@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from attrs import define, field
+from attrs import field
 
+from ...data import define
 from ..profile import GossipProfile
 from ..wire import Query, QueryResponse
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from attrs import frozen
-
+from ...data import frozen
 from ..wire import (
     DecodingError,
     KeyRequest,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from attrs import define, frozen
-
+from ...data import define, frozen
 from ..swim.effects import Cause
 from ..swim.node import Endpoint
 

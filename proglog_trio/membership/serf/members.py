@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from itertools import groupby
 
-from attrs import define, field
+from attrs import field
 
+from ...data import define
 from ..profile import GossipProfile
 from ..swim.effects import Cause
 from ..swim.node import Node

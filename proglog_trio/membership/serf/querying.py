@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import field
 
+from ...data import define
 from ..swim.node import Endpoint, NodeStatus
 from ..swim.swim import Swim
 from ..wire import (

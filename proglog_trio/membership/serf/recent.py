@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from attrs import define, field
+from attrs import field
+
+from proglog_trio.data import define
 
 RING_SIZE = 512
 """How many Lamport times are remembered; anything older counts as seen."""

@@ -10,8 +10,9 @@ import enum
 import random
 from collections.abc import Callable, Mapping
 
-from attrs import define, field, frozen
+from attrs import field
 
+from ...data import define, frozen
 from ...internal_errors import Boundaries, Where
 from ...steps import Steps, complete
 from ..profile import GossipProfile

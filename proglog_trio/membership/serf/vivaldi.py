@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import median_low
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
+from ...data import define
 from ..wire import Coordinate
 
 DIMENSIONS = 8

@@ -7,7 +7,7 @@ Phillips, Currey, "Lifeguard: Local Health Awareness for More Accurate Failure D
 
 from __future__ import annotations
 
-from attrs import define
+from proglog_trio.data import define
 
 
 @define

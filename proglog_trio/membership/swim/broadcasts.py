@@ -11,7 +11,9 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import field
+
+from proglog_trio.data import define
 
 MOST_BROADCASTS = 8192
 """Beyond this the broadcasts that were sent most often are dropped; push/pull carries what they said."""

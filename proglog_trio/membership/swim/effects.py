@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
-
+from ...data import frozen
 from .node import Endpoint, NodeStatus
 
 

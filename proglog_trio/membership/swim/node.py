@@ -6,7 +6,9 @@ import enum
 import ipaddress
 from typing import Self
 
-from attrs import define, field, frozen
+from attrs import field
+
+from proglog_trio.data import define, frozen
 
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 

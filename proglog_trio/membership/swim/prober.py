@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import field
 
+from ...data import define
 from ...durations import remaining
 from ..wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
 from .effects import Effect, PingByStream, RoundTrip, SendPacket

@@ -11,8 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import field
 
+from ...data import define
 from ..profile import GossipProfile
 from ..wire import Alive, Dead, Suspect, encode_message
 from .awareness import Awareness

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 
-from attrs import define, field
+from attrs import field
+
+from proglog_trio.data import define
 
 
 def shortest_suspicion(multiplier: int, members: int, probe_interval: float) -> float:

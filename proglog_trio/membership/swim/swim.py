@@ -13,8 +13,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define
-
+from ...data import define
 from ...internal_errors import Boundaries, Where, no_boundary
 from ...steps import Steps, complete
 from ..profile import GossipProfile

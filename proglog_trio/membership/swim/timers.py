@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from attrs import define, field
+from attrs import field
 
+from ...data import define
 from ...lived_time import LivedTime
 
 MOST_CANCELLED = 64

@@ -6,10 +6,14 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from attrs import Attribute, field, frozen
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from attrs import Attribute, field
+
+from proglog_trio.data import frozen
+
+if TYPE_CHECKING:
+    from .cipher import KeyCipher
 
 KEY_BYTES = (16, 24, 32)
 """The lengths of AES keys."""
@@ -58,10 +62,13 @@ class Keyring:
     """
 
     keys: tuple[bytes, ...] = field(converter=_as_tuple, validator=_check_keys, repr=False)
-    _ciphers: tuple[AESGCM, ...] = field(init=False, eq=False, repr=False)
+    _ciphers: tuple[KeyCipher, ...] = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_ciphers", tuple(AESGCM(key) for key in self.keys))
+        # Late: it takes a while to load, and only a node that has keys needs it. It makes its keyring when it starts.
+        from .cipher import KeyCipher
+
+        object.__setattr__(self, "_ciphers", tuple(KeyCipher(key) for key in self.keys))
 
     @property
     def primary(self) -> bytes:
@@ -69,7 +76,7 @@ class Keyring:
         return self.keys[0]
 
     @property
-    def ciphers(self) -> tuple[AESGCM, ...]:
+    def ciphers(self) -> tuple[KeyCipher, ...]:
         """What encrypts and decrypts with each of the keys."""
         return self._ciphers
 

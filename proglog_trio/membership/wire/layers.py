@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
+from ...data import frozen
 from ...steps import Steps, complete
 from .errors import DecodingError
 from .keyring import Keyring
@@ -20,8 +17,6 @@ ENCRYPTION_OVERHEAD_BYTES = 1 + NONCE_BYTES + TAG_BYTES
 _PADDED = 0
 _UNPADDED = 1
 _BLOCK_BYTES = 16
-_DECRYPTED_AT_ONCE = 1024 * 1024
-"""In one step, which is half a millisecond; what is longer is decrypted piece by piece."""
 _ALGO_LZW = 0
 _COMPRESS_PREFIX = bytes((MessageType.COMPRESS,))
 
@@ -65,15 +60,8 @@ def encrypt(plain: bytes, *, keyring: Keyring, associated: bytes, nonce: bytes) 
 
 def encrypt_steps(plain: bytes | bytearray, *, keyring: Keyring, associated: bytes, nonce: bytes) -> Steps[bytearray]:
     """Do as encrypt, in steps, for what may be long."""
-    encryptor = Cipher(algorithms.AES(keyring.primary), modes.GCM(nonce)).encryptor()
-    encryptor.authenticate_additional_data(associated)
     sealed = bytearray((_UNPADDED,)) + nonce
-    with memoryview(plain) as view:
-        for start in range(0, len(plain), _DECRYPTED_AT_ONCE):
-            sealed += encryptor.update(view[start : start + _DECRYPTED_AT_ONCE])
-            yield
-    encryptor.finalize()
-    sealed += encryptor.tag
+    yield from keyring.ciphers[0].encrypt_steps(nonce, plain, associated, sealed)
     return sealed
 
 
@@ -94,32 +82,13 @@ def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: byte
     if version not in (_PADDED, _UNPADDED):
         raise DecodingError(f"has encryption version {version}, or is not encrypted", "encrypted part")
     nonce = bytes(data[1 : 1 + NONCE_BYTES])
-    plain: bytes | bytearray
-    for key, cipher in zip(keyring.keys, keyring.ciphers, strict=True):
-        try:
-            if len(data) <= _DECRYPTED_AT_ONCE:
-                plain = cipher.decrypt(nonce, data[1 + NONCE_BYTES :], associated)
-            else:
-                plain = yield from _decrypt_long(data, key, nonce, associated)
-        except InvalidTag:
+    with memoryview(data)[1 + NONCE_BYTES :] as sealed:
+        for cipher in keyring.ciphers:
+            plain = yield from cipher.decrypt_steps(nonce, sealed, associated)
+            if plain is not None:
+                return plain if version == _UNPADDED else _without_padding(plain)
             yield
-            continue
-        return plain if version == _UNPADDED else _without_padding(plain)
     raise DecodingError("is not encrypted with any key of the keyring", "encrypted part")
-
-
-def _decrypt_long(data: bytes | bytearray, key: bytes, nonce: bytes, associated: bytes) -> Steps[bytearray]:
-    """Return what stands behind the nonce in plain; raises InvalidTag. Nobody sees any of it before it is verified."""
-    decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, bytes(data[-TAG_BYTES:]))).decryptor()
-    decryptor.authenticate_additional_data(associated)
-    plain = bytearray()
-    end = len(data) - TAG_BYTES
-    with memoryview(data) as view:
-        for start in range(1 + NONCE_BYTES, end, _DECRYPTED_AT_ONCE):
-            plain += decryptor.update(view[start : min(start + _DECRYPTED_AT_ONCE, end)])
-            yield
-    decryptor.finalize()
-    return plain
 
 
 def _without_padding(padded: bytes | bytearray) -> bytes | bytearray:

@@ -23,8 +23,9 @@ from typing import Any, TypeVar
 
 import attrs
 import msgpack
-from attrs import AttrsInstance, frozen
+from attrs import AttrsInstance
 
+from ...data import frozen
 from .errors import DecodingError
 from .extent import FEW_ITEMS, Extent, unpack
 

@@ -11,8 +11,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
-
+from ...data import frozen
 from ...steps import Steps, complete
 from .errors import DecodingError
 from .keyring import Keyring

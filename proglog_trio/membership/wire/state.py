@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
-from attrs import evolve, frozen
+from attrs import evolve
 
+from ...data import frozen
 from ...steps import Steps, joined
 from .errors import DecodingError
 from .extent import FEW_ITEMS, SOME_ITEMS, Extent, unpack

@@ -20,8 +20,9 @@ from itertools import pairwise
 from typing import Any, Self
 
 import msgpack
-from attrs import field, frozen
+from attrs import field
 
+from ...data import frozen
 from ...errors import PositionError
 
 WINDOW_VERSION = 1

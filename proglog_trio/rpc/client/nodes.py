@@ -16,9 +16,10 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Sequence
 
-from attrs import Factory, define, field
+from attrs import Factory, field
 
 from ...address import Address
+from ...data import define
 
 MOST_FOUND = 64
 FOUND_SECONDS = 600.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import field
 
+from ...data import define
 from .delivery import BatchOutcome
 from .packing import ARRAY_HEADER_BYTES
 

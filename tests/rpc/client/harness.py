@@ -8,8 +8,10 @@ from pathlib import Path
 import trio
 
 from proglog_trio.errors import ProglogError
-from proglog_trio.log import Log, LogConfig, open_log
+from proglog_trio.log.config import LogConfig
 from proglog_trio.log.frame import decode_frame
+from proglog_trio.log.log import Log
+from proglog_trio.log.service import open_log
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.log_service import open_log_service
 from proglog_trio.rpc.server import serve

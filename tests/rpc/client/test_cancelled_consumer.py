@@ -22,7 +22,7 @@ from proglog_trio.client import (
     ConsumerConfig,
     StartOutOfRange,
 )
-from proglog_trio.log import Position
+from proglog_trio.log.position import Position
 from proglog_trio.rpc.client.consumer import run_consumer
 from proglog_trio.rpc.client.errors import StreamBroken
 from proglog_trio.rpc.client.session import ConsumeSession

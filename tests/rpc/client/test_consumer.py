@@ -28,7 +28,11 @@ from proglog_trio.client import (
     open_consumer,
     open_producer,
 )
-from proglog_trio.log import Batch, Log, LogConfig, open_log, payload_crc
+from proglog_trio.log.batch import Batch
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.log import Log
+from proglog_trio.log.record import payload_crc
+from proglog_trio.log.service import open_log
 from proglog_trio.rpc.client.consumer import run_consumer
 from proglog_trio.rpc.client.errors import StreamBroken
 from proglog_trio.rpc.client.session import ConsumeLink, ConsumeSession

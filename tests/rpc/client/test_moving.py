@@ -27,8 +27,10 @@ from proglog_trio.client import (
     open_consumer,
     open_producer,
 )
-from proglog_trio.log import Batch, Log, Record
+from proglog_trio.log.batch import Batch
 from proglog_trio.log.gap import GapMarker
+from proglog_trio.log.log import Log
+from proglog_trio.log.record import Record
 from proglog_trio.rpc.client import streams
 from proglog_trio.rpc.client.consumer import run_consumer
 from proglog_trio.rpc.client.errors import StreamBroken
