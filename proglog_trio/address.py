@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from proglog_trio.data import frozen
+from attrs import frozen
 
 
 @frozen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from proglog_trio.data import define, frozen
+from attrs import define, frozen
 
 
 @frozen

@@ -20,7 +20,6 @@ from cyclopts.config import Dict, Env
 
 from proglog_trio.address import Address
 from proglog_trio.config_checks import security_problem
-from proglog_trio.data import frozen
 
 if TYPE_CHECKING:
     from proglog_trio.membership.profile import GossipProfile
@@ -146,7 +145,7 @@ def flag(meaning: str) -> Parameter:
     return Parameter(negative="", show_default=False, help=meaning)
 
 
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class NodeConfig:
     """What a node is told. Raises ConfigError for values that do not go together, ValueError for a bad value."""
 

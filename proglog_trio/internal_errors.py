@@ -20,9 +20,7 @@ from typing import Self
 
 import structlog
 import trio
-from attrs import Factory, field
-
-from proglog_trio.data import define
+from attrs import Factory, define, field
 
 PERIOD_SECONDS = 3600.0
 MOST_TOLD = 5

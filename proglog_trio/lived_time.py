@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from proglog_trio.data import define
+from attrs import define
 
 MOST_IN_A_ROW = 3
 """Pauses without a moment's life between them that stop the time. A loop that is always late is slow and not paused:

@@ -12,13 +12,12 @@ from functools import partial
 from typing import Any
 
 import attrs
-from attrs import field
+from attrs import define, field
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from . import __version__
-from .data import define
 from .internal_errors import InternalErrors, Where
 from .log.log import Log
 from .membership.membership import Membership

@@ -5,12 +5,12 @@ from __future__ import annotations
 import h11
 import structlog
 import trio
+from attrs import frozen
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from .accepting import accept_streams
 from .address import Address
-from .data import frozen
 from .errors import AddressUnavailable
 from .internal_errors import InternalErrors, Where
 

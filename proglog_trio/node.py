@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import structlog
 import trio
-from attrs import field
+from attrs import define, field, frozen
 
 from proglog_trio import __version__
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
-from proglog_trio.data import define, frozen
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log

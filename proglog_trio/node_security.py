@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 import trio
+from attrs import frozen
 
 from .config import NodeConfig
-from .data import frozen
 from .internal_errors import InternalErrors, Where
 from .membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
 from .membership.wire import Keyring

@@ -14,9 +14,8 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field
 
-from .data import define
 from .errors import ProglogError
 from .internal_errors import InternalErrors, Where
 

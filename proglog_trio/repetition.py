@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 
-from attrs import field
-
-from proglog_trio.data import define
+from attrs import define, field
 
 PERIOD_SECONDS = 3600.0
 MOST_KINDS = 1024

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from proglog_trio.data import define
+from attrs import define
 
 Result = TypeVar("Result")
 Steps = Generator[None, None, Result]

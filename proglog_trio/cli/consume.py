@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
+from attrs import frozen
 from cyclopts import App, Parameter, Token
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
@@ -21,7 +22,6 @@ from proglog_trio.cli.running import (
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
-from proglog_trio.data import frozen
 
 if TYPE_CHECKING:
     from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange

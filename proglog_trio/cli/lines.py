@@ -4,8 +4,7 @@ import os
 from collections.abc import AsyncGenerator
 
 import trio
-
-from proglog_trio.data import frozen
+from attrs import frozen
 
 _READ_BYTES = 1024 * 1024
 

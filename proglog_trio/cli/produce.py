@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from attrs import field
+from attrs import define, field, frozen
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
@@ -24,7 +24,6 @@ from proglog_trio.cli.running import (
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.config import flag
-from proglog_trio.data import define, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

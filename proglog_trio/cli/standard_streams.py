@@ -16,7 +16,7 @@ import select
 import sys
 from typing import IO, TextIO, TypeAlias
 
-from proglog_trio.data import define
+from attrs import define
 
 # what a file object takes for bytes (collections.abc.Buffer, from Python 3.12 on)
 _Bytes: TypeAlias = "bytes | bytearray | memoryview"

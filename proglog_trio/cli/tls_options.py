@@ -9,7 +9,6 @@ from cyclopts import Parameter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.config import ENVIRONMENT_PREFIX, check_host
-from proglog_trio.data import frozen
 
 if TYPE_CHECKING:
     from proglog_trio.rpc.tls import ClientTls
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 _PREFIX = f"{ENVIRONMENT_PREFIX}TLS_"
 
 
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class TlsOptions:
     """How to reach a node that has TLS. Given any of these, the connection is encrypted and the node is verified."""
 

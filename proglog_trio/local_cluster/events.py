@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from attrs import frozen
+
 from ..address import Address
-from ..data import frozen
 from .plan import NodePlan
 
 

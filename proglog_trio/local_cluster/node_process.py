@@ -18,10 +18,10 @@ from functools import partial
 from typing import BinaryIO
 
 import trio
+from attrs import define, frozen
 
 from ..address import Address
 from ..config import ENVIRONMENT_PREFIX
-from ..data import define, frozen
 from ..errors import ProglogError
 from .events import Event, NodeEnded, NodeKilled, ending, shown_path
 from .plan import NOT_FROM_ENVIRONMENT, NodePlan

@@ -9,10 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from attrs import field
+from attrs import define, field
 
 from ..cli.output import StandardOutput
-from ..data import define
 from .events import Event
 from .snapshot import ClusterSnapshot
 from .view import summary, view

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from attrs import frozen
+
 from ..address import Address
 from ..config import DEFAULT_RPC_PORT
-from ..data import frozen
 
 HOST = "127.0.0.1"
 MOST_NODES = 16

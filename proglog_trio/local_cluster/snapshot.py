@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from attrs import frozen
+
 from .._proto.log.v1 import GetStatusResponse, Member
 from ..address import Address
-from ..data import frozen
 from .events import ending
 
 _RATES = {

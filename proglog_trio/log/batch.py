@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
-from ..data import frozen
+from attrs import frozen
+
 from ..errors import BatchRefused, FrameError, PayloadError
 from ..steps import Steps, complete
 from .frame import MUST_UNDERSTAND_CONTROL, check_understood

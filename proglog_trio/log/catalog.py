@@ -8,9 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attrs import Factory, field
+from attrs import Factory, define, field
 
-from ..data import define
 from ..errors import SegmentError
 from .damage_registry import DamageRegistry
 from .disk import Disk, File

@@ -7,7 +7,7 @@ carries into the milliseconds, so a time is simply a number that grows.
 
 from __future__ import annotations
 
-from proglog_trio.data import define
+from attrs import define
 
 COUNTER_BITS = 16
 FURTHEST_AHEAD_MILLISECONDS = 60_000

@@ -11,9 +11,8 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..errors import DataDirectoryError
 from .frame_table import FramePlace, FrameTable, OriginTable, find_frame
 from .origin import Origin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proglog_trio.data import frozen
+from attrs import frozen
 
 
 @frozen

@@ -9,9 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 
-from attrs import Factory, evolve
+from attrs import Factory, define, evolve, frozen
 
-from ..data import define, frozen
 from .envelope import EnvelopeKind
 from .origin import Origin
 from .segment import SegmentFiles

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from attrs import field
-
-from proglog_trio.data import frozen
+from attrs import field, frozen
 
 _BUFFERS_PER_WRITE = min(1024, os.sysconf("SC_IOV_MAX"))
 

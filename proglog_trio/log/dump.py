@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..data import frozen
+from attrs import frozen
+
 from ..errors import DataDirectoryError, SegmentError
 from .disk import Disk, OperatingSystemDisk
 from .recovery import LOG_DIRECTORY

@@ -12,7 +12,8 @@ import enum
 import struct
 from typing import Self
 
-from ..data import frozen
+from attrs import frozen
+
 from ..errors import EnvelopeError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .origin import Origin

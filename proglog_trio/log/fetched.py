@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from attrs import Factory, field
+from attrs import Factory, define, field, frozen
 
-from ..data import define, frozen
 from ..errors import FrameError, PayloadError
 from .frame import FrameHeader, decode_frame
 from .missing import Stretch

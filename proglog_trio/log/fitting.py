@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from attrs import Factory, field
+from attrs import Factory, define, field, frozen
 
-from ..data import define, frozen
 from .fetched import Fetched, FetchedFrames
 from .gap import GapMarker
 from .missing import Gaps, LostGap, Piece, Stretch, holes_of

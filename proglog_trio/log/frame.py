@@ -11,9 +11,8 @@ import struct
 from collections.abc import Iterator
 from typing import Self
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from ..data import frozen
 from ..errors import FrameError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .origin import Origin

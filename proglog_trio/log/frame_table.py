@@ -11,9 +11,8 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, OperatingSystemDisk
 from .envelope import EnvelopeKind

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Self
 
 import msgpack
+from attrs import frozen
 
-from ..data import frozen
 from ..errors import FrameError
 from .checksum import crc32c
 from .frame import MUST_UNDERSTAND_CONTROL, Frame, FrameHeader

@@ -18,9 +18,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..errors import SegmentError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .disk import File

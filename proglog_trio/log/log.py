@@ -16,9 +16,8 @@ from functools import partial
 from types import MappingProxyType
 
 import trio
-from attrs import Factory, field
+from attrs import Factory, define, field, frozen
 
-from ..data import define, frozen
 from ..errors import BatchRefused, LogBusy, LogClosed, LogReadOnly, ProglogError
 from ..internal_errors import InternalErrors, Where
 from ..steps import Steps

@@ -12,7 +12,7 @@ import random
 import struct
 from typing import Self
 
-from proglog_trio.data import frozen
+from attrs import frozen
 
 ORIGIN_BYTES = 16
 DIRECTORY_ID_BYTES = 8

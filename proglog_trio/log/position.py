@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import Self
 
 import msgpack
-from attrs import field
+from attrs import field, frozen
 
-from ..data import frozen
 from ..errors import PositionError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .origin import ORIGIN_BYTES, Origin

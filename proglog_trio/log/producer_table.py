@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..errors import BatchRefused, ProducerSequenceTooOld, ProducerTableFull
 from .batch import Appended
 from .origin import Origin

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Self
 
-from attrs import field
+from attrs import define, field, frozen
 
-from ..data import define, frozen
 from ..errors import DataLoss, OffsetOutOfRange, SegmentError, SequenceOutOfRange
 from .catalog import SegmentCatalog
 from .disk import File

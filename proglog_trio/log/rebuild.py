@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attrs import Factory, evolve
+from attrs import Factory, define, evolve, frozen
 
-from ..data import define, frozen
 from ..errors import FrameError, RepairError
 from .catalog import SegmentCatalog
 from .disk import File

@@ -5,9 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from .envelope import EnvelopeKind
 from .segment import Unplaced
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgpack
+from attrs import frozen
 
-from ..data import frozen
 from ..errors import PayloadError
 from ..steps import Steps, complete
 from .checksum import crc32c

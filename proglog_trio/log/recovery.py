@@ -13,9 +13,8 @@ import random
 from collections import deque
 from pathlib import Path
 
-from attrs import evolve, field
+from attrs import define, evolve, field, frozen
 
-from ..data import define, frozen
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, File
 from .envelope import ENVELOPE_BYTES, NO_ORIGIN, SALT_BYTES, Envelope, EnvelopeKind, Salt, find_envelope, read_unchecked

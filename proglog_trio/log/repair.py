@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import random
 
-from attrs import field
+from attrs import define, field, frozen
 
-from ..data import define, frozen
 from .catalog import SegmentCatalog
 from .envelope import SALT_BYTES, Salt
 from .fetched import FetchedFrames

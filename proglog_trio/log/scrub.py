@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..data import define
+from attrs import define
+
 from ..errors import SegmentError
 from .catalog import SegmentCatalog
 from .disk import File

@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from ..data import define, frozen
+from attrs import define, frozen
+
 from ..errors import SegmentError
 from .disk import Disk, File
 from .envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import msgpack
-from attrs import field
+from attrs import field, frozen
 
-from ..data import frozen
 from ..errors import DataDirectoryError, SegmentError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .envelope import SALT_BYTES, Salt

@@ -16,9 +16,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 import trio
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from ..internal_errors import InternalErrors, Where
 from .config import LogConfig
 from .damage_registry import Damage

@@ -5,9 +5,8 @@ Everything here blocks on the disk: use it from a worker thread.
 
 from __future__ import annotations
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..errors import FrameError, SegmentError
 from .catalog import SegmentCatalog
 from .disk import File

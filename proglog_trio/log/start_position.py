@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..data import define
+from attrs import define
+
 from ..errors import SegmentError
 from .catalog import SegmentCatalog
 from .disk import File

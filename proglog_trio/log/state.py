@@ -8,9 +8,8 @@ from __future__ import annotations
 import random
 from typing import Self
 
-from attrs import Factory, evolve
+from attrs import Factory, define, evolve
 
-from ..data import define
 from ..errors import FrameError
 from .batch import Appended, Batch
 from .clock import HybridClock, to_milliseconds

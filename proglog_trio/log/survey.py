@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from attrs import Factory, field
+from attrs import Factory, define, field, frozen
 
-from ..data import define, frozen
 from ..errors import FrameError, SegmentError
 from .catalog import SegmentCatalog
 from .disk import File

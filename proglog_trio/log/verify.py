@@ -9,9 +9,8 @@ import enum
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import Factory, field
+from attrs import Factory, define, field, frozen
 
-from ..data import define, frozen
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, File, OperatingSystemDisk
 from .envelope import EnvelopeKind

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ..data import define, frozen
+from attrs import define, frozen
+
 from ..errors import EnvelopeError, FrameError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .disk import File

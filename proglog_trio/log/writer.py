@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data import define, frozen
+from attrs import define, frozen
+
 from .catalog import SegmentCatalog
 from .disk import Disk
 from .envelope import EnvelopeKind

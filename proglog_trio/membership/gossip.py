@@ -23,10 +23,9 @@ from pathlib import Path
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field, frozen
 
 from ..accepting import accept_streams
-from ..data import define, frozen
 from ..errors import AddressUnavailable
 from ..internal_errors import InternalErrors, Where
 from ..steps import Result, Steps, Turn

@@ -15,9 +15,8 @@ from typing import Protocol
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field
 
-from ..data import define
 from ..errors import ProglogError
 from ..internal_errors import InternalErrors, Where
 from .keyring_file import KeyringFileError, save_keyring_file

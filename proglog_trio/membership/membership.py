@@ -19,10 +19,9 @@ from typing import Protocol
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field
 
 from ..address import Address
-from ..data import define
 from ..errors import NameTaken, ProglogError
 from ..internal_errors import InternalErrors, Where
 from .gossip import Gossip, GossipConfig

@@ -9,9 +9,7 @@ from __future__ import annotations
 import enum
 from typing import Any, Self
 
-from attrs import Attribute, evolve, field
-
-from proglog_trio.data import frozen
+from attrs import Attribute, evolve, field, frozen
 
 
 def _positive(_instance: object, attribute: Attribute[Any], value: float) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import trio
-from attrs import field
+from attrs import field, frozen
 
-from ..data import frozen
 from .swim.node import Endpoint
 from .turns import Turns
 from .wire import DecodingError, ErrorMessage, Keyring, StreamDecoder

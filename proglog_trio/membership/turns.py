@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import trio
-from attrs import field
+from attrs import define, field
 
-from ..data import define
 from ..steps import Result, Steps, Turn
 
 

@@ -6,9 +6,8 @@ import heapq
 import itertools
 from collections.abc import Callable, Collection, Iterator
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..log.origin import Origin
 
 

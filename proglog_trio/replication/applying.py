@@ -11,7 +11,8 @@ import enum
 from collections.abc import Callable
 from typing import Protocol
 
-from ..data import define, frozen
+from attrs import define, frozen
+
 from ..errors import FrameError
 from ..log.frame import Frame, decode_frame
 from ..log.gap import GapMarker

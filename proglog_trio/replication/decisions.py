@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import field, validators
+from attrs import field, frozen, validators
 
-from ..data import frozen
 from ..log.origin import Origin
 from .messages import Want
 

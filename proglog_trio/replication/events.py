@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..data import define, frozen
+from attrs import define, frozen
+
 from ..errors import ProglogError
 from ..log.origin import Origin
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from ..log.origin import Origin
 from .messages import HolderNews
 

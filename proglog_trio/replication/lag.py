@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 
-from attrs import field
+from attrs import define, field, frozen
 
-from ..data import define, frozen
 from ..internal_errors import Where
 from ..log.origin import Origin
 from ..log.segment_header import OriginState

@@ -9,9 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from attrs import field
+from attrs import field, frozen
 
-from ..data import frozen
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field
 
 from ..backoff import Backoff, BackoffConfig
-from ..data import define
 from ..errors import CallFailed, ProglogError
 from ..internal_errors import Where
 from .events import PeerLied

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..log.origin import Origin
 from .messages import Ended, EndReason, OriginRange, Positions
 

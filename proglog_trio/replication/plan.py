@@ -17,9 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from ..log.checksum import crc32c
 from ..log.origin import Origin
 from ..log.segment_header import OriginState

@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from ..errors import LogBusy, LogClosed, LogReadOnly
 from ..log.origin import Origin
 from .applying import Allowed, Applier, Outcome

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field
 
-from ..data import define
 from ..errors import LogClosed, LogReadOnly, ProglogError
 from ..internal_errors import Where
 from ..log.damage_registry import Damage

@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain
 
-from attrs import Factory, field, validators
+from attrs import Factory, define, field, frozen, validators
 
-from ..data import define, frozen
 from ..errors import LogClosed, LogReadOnly
 from ..internal_errors import InternalErrors, Where
 from ..lived_time import LivedTime

@@ -18,9 +18,8 @@ from collections.abc import Callable
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field
 
-from ..data import define
 from ..internal_errors import Where
 from ..log.missing import Missing
 from .events import Diverged, GapMarked, ReplicationEvent, SourceEnded

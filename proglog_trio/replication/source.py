@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from ..log.origin import Origin
 from .events import PeerLied
 from .messages import Ended, EndReason, Hello, PullRequest, PullResponse, Want

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import Factory
+from attrs import Factory, define, frozen
 
-from ..data import define, frozen
 from ..log.envelope import Envelope, EnvelopeKind
 from ..log.log import Log
 from ..log.origin import Origin

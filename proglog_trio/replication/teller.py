@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from .holders import Holders

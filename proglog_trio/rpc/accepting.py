@@ -14,10 +14,9 @@ from collections.abc import Callable
 
 import structlog
 import trio
-from attrs import field
+from attrs import define, field
 
 from ..accepting import CLIENT_GONE, OUT_OF_RESOURCES, RETRY_SECONDS, TELL_SECONDS
-from ..data import define
 from ..internal_errors import InternalErrors, Where
 from ..repetition import Repetitions
 from .bridge import aio_as_trio

@@ -14,10 +14,9 @@ from typing import Any
 
 import casbin
 import structlog
-from attrs import field
+from attrs import define, field
 from casbin.persist.adapter import Adapter, load_policy_line
 
-from ..data import define
 from ..errors import SecurityFileError
 from ..reloading import FromFiles
 from .permissions import OBJECT, Action, Policy

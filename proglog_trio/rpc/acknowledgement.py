@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from attrs import field, validators
+from attrs import field, frozen, validators
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from .._proto.log.v1 import AcknowledgementLevel
-from ..data import frozen
 
 THIS_NODE = 1
 LONGEST_WAIT_SECONDS = 300.0

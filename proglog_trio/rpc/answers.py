@@ -6,10 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 
 import msgpack
-from attrs import Factory
+from attrs import Factory, define, frozen
 
 from .._proto.log import v1 as log_v1
-from ..data import define, frozen
 from ..errors import DataLoss, OffsetOutOfRange, PayloadError, ProglogError
 from ..log.log import Log
 from ..log.reader import Chunk, LogReader

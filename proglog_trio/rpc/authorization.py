@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from attrs import field
+from attrs import define, field, frozen
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from ..data import define, frozen
 from ..reloading import FromFiles
 from .denial_log import DenialLog
 from .identity import Identity

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import frozen
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
 from ..address import Address
-from ..data import frozen
 from ..membership.membership import JoinFailed, Membership, NotAMember
 from ..membership.serf.member import Member, MemberStatus
 from .bridge import trio_as_aio

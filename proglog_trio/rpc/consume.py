@@ -11,12 +11,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from attrs import frozen
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
-from ..data import frozen
 from ..errors import LogClosed, OffsetOutOfRange
 from ..log.position import Position
 from ..log.reader import LogReader

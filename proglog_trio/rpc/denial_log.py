@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 
 import structlog
-from attrs import field
+from attrs import define, field
 
-from ..data import define
 from ..repetition import Repetitions
 
 LOGGED_DENIALS = 20

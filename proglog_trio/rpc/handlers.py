@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from attrs import Factory
+from attrs import Factory, define
 from grpclib.const import Handler, Status
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 from grpclib.events import _DispatchServerEvents
@@ -22,7 +22,6 @@ from grpclib.server import Handler as GrpclibHandler
 from grpclib.server import Stream
 from h2.exceptions import H2Error
 
-from ..data import define
 from ..errors import ProglogError
 from ..internal_errors import InternalErrors, Where
 from .authorization import Gate, requirement_of

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from proglog_trio.data import frozen
+from attrs import frozen
 
 
 @frozen

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from attrs import frozen
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
-from ..data import frozen
 from ..membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
 from ..membership.serf.keys import KeyOperation
 from .bridge import trio_as_aio

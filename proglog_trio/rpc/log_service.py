@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import trio
-from attrs import field
+from attrs import field, frozen
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
-from ..data import frozen
 from ..log.log import Log
 from ..replication.replica import Replica
 from . import record_messages

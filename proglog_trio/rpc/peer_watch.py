@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..data import define, frozen
+from attrs import define, frozen
+
 from ..durations import remaining
 
 LATE_SECONDS = 0.5

@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from attrs import Factory, field
+from attrs import Factory, define, field, frozen
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
-from ..data import define, frozen
 from ..errors import BatchRefused, LogBusy, ProglogError
 from ..log.batch import Appended, Batch
 from ..log.record import CHECKED_AT_ONCE_BYTES, Record, pack_records, pack_values, payload_crc

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor
 
-from attrs import field, validators
+from attrs import field, frozen, validators
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
-from ..data import frozen
 from ..replication.events import PullRefused
 from ..replication.replica import Replica
 from ..replication.source import SourceSession

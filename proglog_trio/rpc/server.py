@@ -8,7 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 
 import structlog
 import trio
-from attrs import field, validators
+from attrs import field, frozen, validators
 from grpclib.config import Configuration
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.events import _DispatchServerEvents
@@ -18,7 +18,6 @@ from grpclib.reflection.service import ServerReflection
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 
-from ..data import frozen
 from ..internal_errors import InternalErrors, Where
 from ..reloading import FromFiles
 from .accepting import Acceptor

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from attrs import Factory, field, validators
+from attrs import Factory, define, field, frozen, validators
 
-from ..data import define, frozen
 from ..log.log import Log
 from ..log.origin import Origin
 from ..replication.acknowledgements import Achieved

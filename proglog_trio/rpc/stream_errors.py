@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from attrs import define, frozen
 from grpclib.const import Status
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H2Connection
@@ -37,7 +38,6 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from ..data import define, frozen
 from .header_blocks import HeaderBlockDecoder, HeaderBlockError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import asyncio
 import heapq
 from typing import Any
 
-from proglog_trio.data import define
+from attrs import define
 
 LEAST_CANCELLED_TO_SWEEP = 100
 

@@ -14,9 +14,8 @@ import ssl
 from datetime import datetime
 from pathlib import Path
 
-from attrs import field
+from attrs import define, field, frozen
 
-from ..data import define, frozen
 from ..errors import SecurityFileError
 from ..reloading import FromFiles
 

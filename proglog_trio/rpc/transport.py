@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import structlog
-from attrs import field, validators
+from attrs import field, frozen, validators
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.metadata import encode_grpc_message
@@ -38,7 +38,6 @@ from h2.events import RemoteSettingsChanged, StreamReset
 from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
-from ..data import frozen
 from ..internal_errors import InternalErrors, Where
 from ..steps import Turn
 from .frame_repr import use_cheap_frame_repr

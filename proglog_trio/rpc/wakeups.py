@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from attrs import Factory
+from attrs import Factory, define
 
-from ..data import define
 from ..durations import remaining
 
 

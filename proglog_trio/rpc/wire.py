@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import betterproto2
-from attrs import evolve
+from attrs import define, evolve, frozen
 from betterproto2 import FieldMetadata
 
-from ..data import define, frozen
 from ..steps import Steps, complete
 
 MessageType = TypeVar("MessageType", bound=betterproto2.Message)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from attrs import field
+from attrs import define, field
 
-from ...data import define
 from ..profile import GossipProfile
 from ..wire import Query, QueryResponse
 

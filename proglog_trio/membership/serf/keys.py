@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from ...data import frozen
+from attrs import frozen
+
 from ..wire import (
     DecodingError,
     KeyRequest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proglog_trio.data import define
+from attrs import define
 
 HIGHEST_LAMPORT_TIME = 2**64 - 1
 """What the wire can carry. Counting never gets there; a hostile member can say so, and clocks then stand still."""

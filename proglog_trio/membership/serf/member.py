@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from ...data import define, frozen
+from attrs import define, frozen
+
 from ..swim.effects import Cause
 from ..swim.node import Endpoint
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from itertools import groupby
 
-from attrs import field
+from attrs import define, field
 
-from ...data import define
 from ..profile import GossipProfile
 from ..swim.effects import Cause
 from ..swim.node import Node

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import field
+from attrs import define, field
 
-from ...data import define
 from ..swim.node import Endpoint, NodeStatus
 from ..swim.swim import Swim
 from ..wire import (

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from attrs import field
-
-from proglog_trio.data import define
+from attrs import define, field
 
 RING_SIZE = 512
 """How many Lamport times are remembered; anything older counts as seen."""

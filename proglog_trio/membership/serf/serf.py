@@ -10,9 +10,8 @@ import enum
 import random
 from collections.abc import Callable, Mapping
 
-from attrs import field
+from attrs import define, field, frozen
 
-from ...data import define, frozen
 from ...internal_errors import Boundaries, Where
 from ...steps import Steps, complete
 from ..profile import GossipProfile

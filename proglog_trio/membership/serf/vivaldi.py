@@ -16,9 +16,8 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import median_low
 
-from attrs import evolve, field
+from attrs import define, evolve, field
 
-from ...data import define
 from ..wire import Coordinate
 
 DIMENSIONS = 8

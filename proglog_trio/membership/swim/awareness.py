@@ -7,7 +7,7 @@ Phillips, Currey, "Lifeguard: Local Health Awareness for More Accurate Failure D
 
 from __future__ import annotations
 
-from proglog_trio.data import define
+from attrs import define
 
 
 @define

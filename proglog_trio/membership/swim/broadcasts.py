@@ -11,9 +11,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable
 
-from attrs import field
-
-from proglog_trio.data import define
+from attrs import define, field
 
 MOST_BROADCASTS = 8192
 """Beyond this the broadcasts that were sent most often are dropped; push/pull carries what they said."""

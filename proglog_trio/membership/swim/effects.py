@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from ...data import frozen
+from attrs import frozen
+
 from .node import Endpoint, NodeStatus
 
 

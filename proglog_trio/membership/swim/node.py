@@ -6,9 +6,7 @@ import enum
 import ipaddress
 from typing import Self
 
-from attrs import field
-
-from proglog_trio.data import define, frozen
+from attrs import define, field, frozen
 
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 

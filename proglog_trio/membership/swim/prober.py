@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import field
+from attrs import define, field
 
-from ...data import define
 from ...durations import remaining
 from ..wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
 from .effects import Effect, PingByStream, RoundTrip, SendPacket

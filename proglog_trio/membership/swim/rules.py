@@ -11,9 +11,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from attrs import field
+from attrs import define, field
 
-from ...data import define
 from ..profile import GossipProfile
 from ..wire import Alive, Dead, Suspect, encode_message
 from .awareness import Awareness

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 
-from attrs import field
-
-from proglog_trio.data import define
+from attrs import define, field
 
 
 def shortest_suspicion(multiplier: int, members: int, probe_interval: float) -> float:

@@ -13,7 +13,8 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from ...data import define
+from attrs import define
+
 from ...internal_errors import Boundaries, Where, no_boundary
 from ...steps import Steps, complete
 from ..profile import GossipProfile

@@ -11,9 +11,8 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from attrs import field
+from attrs import define, field
 
-from ...data import define
 from ...lived_time import LivedTime
 
 MOST_CANCELLED = 64

@@ -5,12 +5,11 @@ Only keyring.py imports this, and only when there is a key: the library that it 
 
 from __future__ import annotations
 
-from attrs import field
+from attrs import field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ...data import frozen
 from ...steps import Steps
 from .layers import TAG_BYTES
 

@@ -5,7 +5,8 @@ How they are computed (Vivaldi; Dabek et al., 2004) is no matter of the codec.
 
 from __future__ import annotations
 
-from ...data import frozen
+from attrs import frozen
+
 from .errors import DecodingError
 from .msgpack_structs import Floating, Sequence, decode_struct, encode_struct, wire
 

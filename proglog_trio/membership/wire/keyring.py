@@ -8,9 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import Attribute, field
-
-from proglog_trio.data import frozen
+from attrs import Attribute, field, frozen
 
 if TYPE_CHECKING:
     from .cipher import KeyCipher

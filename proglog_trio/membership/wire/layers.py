@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...data import frozen
+from attrs import frozen
+
 from ...steps import Steps, complete
 from .errors import DecodingError
 from .keyring import Keyring

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ...data import frozen
+from attrs import frozen
+
 from .addresses import ADDRESS, ADDRESS_OR_NONE
 from .errors import DecodingError
 from .msgpack_structs import Boolean, Enumeration, Raw, Text, Unsigned, decode_struct, encode_struct, wire
@@ -174,7 +175,7 @@ class NodeState:
     port: int = wire("Port", U16)
     meta: bytes = wire("Meta", _META)
     incarnation: int = wire("Incarnation", U32)
-    state: NodeStateType = wire("State", _STATE)
+    state: NodeStateType = wire("State", _STATE)  # noqa: RUF009 - declares, gives no value
     vsn: bytes = wire("Vsn", _VSN)
 
 

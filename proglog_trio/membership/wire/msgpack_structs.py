@@ -23,9 +23,8 @@ from typing import Any, TypeVar
 
 import attrs
 import msgpack
-from attrs import AttrsInstance
+from attrs import AttrsInstance, frozen
 
-from ...data import frozen
 from .errors import DecodingError
 from .extent import FEW_ITEMS, Extent, unpack
 

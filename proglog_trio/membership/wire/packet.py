@@ -11,7 +11,8 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 
-from ...data import frozen
+from attrs import frozen
+
 from ...steps import Steps, complete
 from .errors import DecodingError
 from .keyring import Keyring

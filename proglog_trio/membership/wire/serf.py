@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-from ...data import frozen
+from attrs import frozen
+
 from ...steps import complete
 from .addresses import ADDRESS, ADDRESS_OR_NONE
 from .errors import DecodingError
@@ -214,7 +215,7 @@ class Member:
     addr: bytes = wire("Addr", ADDRESS_OR_NONE)
     port: int = wire("Port", U16)
     tags: Mapping[str, str] = wire("Tags", Table(_TEXT))
-    status: MemberStatus = wire("Status", _STATUS)
+    status: MemberStatus = wire("Status", _STATUS)  # noqa: RUF009 - declares, gives no value
     protocol_min: int = wire("ProtocolMin", _U8)
     protocol_max: int = wire("ProtocolMax", _U8)
     protocol_cur: int = wire("ProtocolCur", _U8)
@@ -263,7 +264,7 @@ _RELAY_ADDRESS = Nested(RelayAddress, required=True)
 class RelayHeader:
     """What a relayed message begins with."""
 
-    dest_addr: RelayAddress = wire("DestAddr", _RELAY_ADDRESS)
+    dest_addr: RelayAddress = wire("DestAddr", _RELAY_ADDRESS)  # noqa: RUF009 - declares, gives no value
     dest_name: str = wire("DestName", NAME)
 
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
-from attrs import evolve
+from attrs import evolve, frozen
 
-from ...data import frozen
 from ...steps import Steps, joined
 from .errors import DecodingError
 from .extent import FEW_ITEMS, SOME_ITEMS, Extent, unpack

@@ -15,9 +15,8 @@ import os
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from attrs import AttrsInstance
+from attrs import AttrsInstance, frozen
 
-from ...data import frozen
 from ...steps import Steps, complete, joined
 from .errors import DecodingError
 from .extent import Extent, unpack

@@ -6,11 +6,10 @@ import math
 from enum import Enum
 from typing import Any, Self
 
-from attrs import Attribute, field
+from attrs import Attribute, field, frozen
 
 from ..._proto.log import v1 as log_v1
 from ...backoff import BackoffConfig
-from ...data import frozen
 from .delivered_window import MOST_PRODUCERS
 
 KIBIBYTE = 1024

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import trio
-from attrs import field, validators
+from attrs import field, frozen, validators
 from grpclib.client import Channel
 from grpclib.client import Handler as ClientHandler
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
@@ -20,7 +20,6 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 from ...address import Address
-from ...data import frozen
 from ...errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
 from ...internal_errors import InternalErrors
 from ..asyncio_loop import asyncio_loop

@@ -7,8 +7,8 @@ from operator import itemgetter
 from typing import NamedTuple
 
 import msgpack
+from attrs import define, frozen
 
-from ...data import define, frozen
 from ...errors import PayloadError
 from ...log.frame import FrameHeader
 from ...log.origin import Origin

@@ -20,9 +20,8 @@ from itertools import pairwise
 from typing import Any, Self
 
 import msgpack
-from attrs import field
+from attrs import field, frozen
 
-from ...data import frozen
 from ...errors import PositionError
 
 WINDOW_VERSION = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import trio
+from attrs import define, frozen
 
-from ...data import define, frozen
 from ...log.origin import Origin
 from .errors import DeliveryError, RecordsNotDelivered
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Sequence
 
-from attrs import Factory, field
+from attrs import Factory, define, field
 
 from ...address import Address
-from ...data import define
 
 MOST_FOUND = 64
 FOUND_SECONDS = 600.0

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import field
+from attrs import define, field
 
-from ...data import define
 from .delivery import BatchOutcome
 from .packing import ARRAY_HEADER_BYTES
 

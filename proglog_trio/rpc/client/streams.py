@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import trio
+from attrs import frozen
 from grpclib.client import Stream, UnaryUnaryMethod
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -26,7 +27,6 @@ from ..._proto.log.v1 import (
     GetServersResponse,
     ProduceBatchResponse,
 )
-from ...data import frozen
 from ...errors import CallFailed, NodeConnectionError
 from ..bridge import current_loop
 from .beside import run_beside
