@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
 import trio
 
 from proglog_trio.client import (
@@ -29,17 +30,17 @@ from .real_nodes import (
     wait_for_records,
 )
 
-QUIET_SECONDS = 10
 MANY = 1000
 
 
-async def test_the_books_agents(stubs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quiet_seconds", [2, pytest.param(10, marks=pytest.mark.system)])
+async def test_the_books_agents(stubs: Path, tmp_path: Path, quiet_seconds: int) -> None:
     """The test of the book's agent, and what fails there: each log goes on holding the record once."""
     async with running_nodes(tmp_path, "abc") as nodes:
         assert await foreign(stubs, nodes[0], "produce", 1) == [0]
         await wait_for_records(nodes, 1)
         # Time itself is what is tested here: whatever would copy copies has had enough of it then.
-        end = trio.current_time() + QUIET_SECONDS
+        end = trio.current_time() + quiet_seconds
         for node in nodes:
             assert await foreign(stubs, node, "consume", 1) == ["record 0"]
         await trio.sleep_until(end)
