@@ -145,10 +145,8 @@ async def test_a_look_at_certificates_that_fails_is_followed_by_others(
 @pytest.mark.parametrize("wrong", ["server.pem", "server-key.pem", "ca.pem", "root-client-key.pem", "policy.csv"])
 def test_wrong_files_are_named(pki: Pki, wrong: str) -> None:
     (pki / wrong).write_text("nonsense")
-    options = [argument.removeprefix("--").partition("=") for argument in pki.node_arguments()]
-    files: dict[str, Any] = {name.replace("-", "_"): Path(path) for name, _, path in options}
     with pytest.raises(SecurityFileError, match=re.escape(wrong)) as caught:
-        load_security(NodeConfig(**files))
+        load_security(NodeConfig(**pki.node_options()))
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -1,7 +1,7 @@
 """Certificates, authorities and gossip keys are replaced under load: no call fails, no member or stream is lost.
 
-Among the system's tests for its four processes and a serf agent. The plain ones replace one thing at a time: gossip keys
-in test_keys.py, certificates and policies in tests/test_node_security.py, authorities in tests/rpc/test_tls.py.
+Among the system's tests for its four processes and a serf agent. The plain ones replace one thing at a time: gossip
+keys in test_keys.py, certificates and policies in tests/test_node_security.py, authorities in tests/rpc/test_tls.py.
 """
 
 from __future__ import annotations
