@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from proglog_trio.address import Address
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.client import open_consumer, open_producer
 from proglog_trio.config import NodeConfig
@@ -20,6 +21,7 @@ from proglog_trio.membership.wire import Keyring
 from proglog_trio.node_security import NodeSecurity, load_security
 from proglog_trio.reloading import Reloader
 from proglog_trio.rpc.client.cluster import force_leave
+from tests.members import node_inside
 from tests.node_process import NodeProcess, clean_environment, node_command, node_process, run_command
 from tests.pki import POLICY, Pki
 
@@ -48,10 +50,9 @@ async def until_logged(node: NodeProcess, *events: str) -> None:
             await trio.sleep(0.05)
 
 
-async def figures(node: NodeProcess) -> dict[str, float]:
+async def figures(address: Address) -> dict[str, float]:
     """What a node's metrics say."""
-    host, _, port = node.ready["metrics_addr"].rpartition(":")
-    async with await trio.open_tcp_stream(host, int(port)) as stream:
+    async with await trio.open_tcp_stream(address.host, address.port) as stream:
         await stream.send_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
         text = b"".join([data async for data in stream]).decode().partition("\r\n\r\n")[2]
     lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
@@ -180,7 +181,7 @@ async def test_sighup_reads_files_again_without_dropping_a_connection(pki: Pki, 
             await (await producer.send(b"after")).wait()
         async with open_consumer(node.address, connection=pki.connection("root"), follow=False) as consumer:
             assert [record.value async for record in consumer] == [b"before", b"after"]
-        found = await figures(node)
+        found = await figures(Address.parse(node.ready["metrics_addr"]))
         days = (found['proglog_certificate_expiry_seconds{certificate="server_certificate"}'] - _now()) / 86400
         assert 2 < days < 4
         assert found['proglog_members{status="alive"}'] == 1
@@ -204,9 +205,8 @@ async def test_sighup_ends_no_node(tmp_path: Path) -> None:
 async def test_commands_over_tls(pki: Pki, tmp_path: Path) -> None:
     (pki / "policy.csv").write_text(POLICY + "p, operator, *, admin\n")
     pki.client("operator")
-    async with node_process(
-        tmp_path / "data", *pki.node_arguments(), "--node-name", "a", "--metrics-addr", "127.0.0.1:0"
-    ) as node:
+    metrics_addr = Address("127.0.0.1", 0)
+    async with node_inside(tmp_path / "data", "a", metrics_addr=metrics_addr, **pki.node_options()) as node:
         root, nobody = (pki.command_arguments(name) for name in ("root", "nobody"))
         address = ("--addr", node.address)
         assert (await run_command("produce", *address, *root, stdin=b"one\ntwo\n"))[0] == ExitCode.DONE
@@ -239,7 +239,8 @@ async def test_commands_over_tls(pki: Pki, tmp_path: Path) -> None:
             code, _, errors = await run_command("consume", *address, *arguments)
             assert code == ExitCode.USAGE
             assert problem in errors
-        found = await figures(node)
+        assert node.running.metrics_address is not None
+        found = await figures(node.running.metrics_address)
         assert found['proglog_denied_total{action="produce"}'] >= 1
         assert found['proglog_denied_total{action="admin"}'] == 1
         assert found["proglog_unauthenticated_total"] == 1

@@ -20,13 +20,13 @@ from proglog_trio.rpc.server import serve
 from tests.members import node_inside
 from tests.node_process import run_command
 from tests.pki import Pki
-from tests.replication.real_nodes import running_nodes, wait_for
+from tests.replication.real_nodes import nodes_inside, wait_for
 
 ORIGIN = bytes(range(16))
 
 
-async def test_status_and_members_of_real_nodes(tmp_path: Path) -> None:
-    async with running_nodes(tmp_path, "ab", "--cluster-size", "2") as (a, b):
+async def test_status_and_members(tmp_path: Path) -> None:
+    async with nodes_inside(tmp_path, "ab", cluster_size=2) as (a, b):
         async with open_producer(a.address, ProducerConfig()) as producer:
             await producer.send_batch([b"value"] * 5)
         await wait_for(a, lambda status: any(place.next == 5 for peer in status.peers for place in peer.places))

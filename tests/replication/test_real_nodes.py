@@ -16,6 +16,7 @@ from proglog_trio.client import (
     ProducerConfig,
     open_producer,
 )
+from tests.members import HasAddress
 from tests.node_process import NodeProcess, node_process
 
 from .real_nodes import (
@@ -23,6 +24,7 @@ from .real_nodes import (
     connected,
     foreign,
     joining,
+    nodes_inside,
     records_of,
     running_nodes,
     status_of,
@@ -55,7 +57,8 @@ async def test_the_books_agents(stubs: Path, tmp_path: Path, quiet_seconds: int)
 
 
 async def test_all_write_at_once(tmp_path: Path) -> None:
-    async with running_nodes(tmp_path, "abc") as nodes:
+    # All in this process: what processes add to it is in the next test.
+    async with nodes_inside(tmp_path, "abc") as nodes:
         async with trio.open_nursery() as nursery:
             for number, node in enumerate(nodes):
                 nursery.start_soon(produce, node, MANY * number, MANY)
@@ -71,7 +74,7 @@ async def test_all_write_at_once(tmp_path: Path) -> None:
             assert {origin.written_by for origin in status.origins} == {"a", "b", "c"}
 
 
-async def produce(node: NodeProcess, first: int, count: int) -> None:
+async def produce(node: HasAddress, first: int, count: int) -> None:
     """Write so many numbers, in batches of a few."""
     async with open_producer(node.address, ProducerConfig(batch_records=50)) as producer:
         for number in range(first, first + count):
