@@ -115,6 +115,14 @@ def spaced(plain: dict[int, int], system: dict[int, int]) -> list[ParameterSet]:
     ]
 
 
+def is_checked_thoroughly(place: int, step: int) -> bool:
+    """Whether damage at a place is one of those after which everything is read from everywhere and opened again.
+
+    That takes several times as long, and finds the same at places that lie side by side.
+    """
+    return place // step % {1: 20, 7: 6}.get(step, 2) == 0
+
+
 def check_frames(frames: list[StoredFrame], written: Written) -> set[int]:
     """Check that what was read is what was written; return the offsets that were read."""
     found: set[int] = set()
@@ -257,7 +265,7 @@ def test_newest_segment_cut_anywhere(segments: int, cleanly: bool, step: int) ->
         def cut(disk: SimulatedDisk, size: int = size) -> None:
             disk.put(written.newest, content[:size])
 
-        check_damaged(written, cut, thorough=size % 20 == 0)
+        check_damaged(written, cut, thorough=is_checked_thoroughly(size, step))
 
 
 @pytest.mark.parametrize(("segments", "cleanly"), LOGS)
@@ -316,12 +324,13 @@ def test_middle_segments_cut_anywhere(cleanly: bool, step: int) -> None:
     written = LOGS[4, cleanly]
     for path in _middle(written):
         content = written.disk.content(path)
-        for size in range(0, len(content), step if path == _middle(written)[1] else max(step, 23)):
+        here = step if path == _middle(written)[1] else max(step, 23)
+        for size in range(0, len(content), here):
 
             def cut(disk: SimulatedDisk, path: Path = path, content: bytes = content[:size]) -> None:
                 disk.put(path, content)
 
-            check_damaged(written, cut, thorough=size % 46 == 0)
+            check_damaged(written, cut, thorough=is_checked_thoroughly(size, here))
 
 
 @pytest.mark.parametrize("cleanly", [False, True])
@@ -360,7 +369,7 @@ def test_bytes_of_every_file_flipped(segments: int, cleanly: bool, step: int) ->
             def flip(disk: SimulatedDisk, path: Path = path, position: int = position) -> None:
                 disk.flip(path, position, (0x01, 0x80, 0xFF)[position % 3])
 
-            check_damaged(written, flip, thorough=position % 22 == 0)
+            check_damaged(written, flip, thorough=is_checked_thoroughly(position, step))
 
 
 @given(
