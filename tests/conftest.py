@@ -16,7 +16,8 @@ from .rpc.book_stubs import compile_stubs
 # No deadlines: this machine's speed is nothing that a test should fail for.
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 # The same examples each time, so that a change is blamed for what it broke; where a change brings other examples along
-# (Hypothesis takes constants from the source) those are the same each time too. The longer profiles look for new ones.
+# (Hypothesis takes constants from the source) those are the same each time too. The longer profiles look for new ones:
+# `nox -s soak` takes `long`. What is too dear for the plain tests, larger clusters or every byte, is marked `system`.
 settings.register_profile("default", deadline=None, suppress_health_check=_SLOW, max_examples=60, derandomize=True)
 settings.register_profile("ci", deadline=None, suppress_health_check=_SLOW, max_examples=200, print_blob=True)
 settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=5_000, print_blob=True)
@@ -29,7 +30,12 @@ SEEDS = ("crash_seed", "chaos_seed")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of tests/crash and tests/chaos; here they are known however pytest is called."""
     group = parser.getgroup("proglog-trio")
-    group.addoption("--crash-rounds", type=int, default=5, help="how often tests/crash kills a node (default: 5)")
+    group.addoption(
+        "--crash-rounds",
+        type=int,
+        default=None,
+        help="how often tests/crash kills a node (default: 2, and 8 with -m system)",
+    )
     group.addoption("--crash-seed", type=int, default=None, help="the first round's seed (default: a random one)")
     group.addoption("--chaos-seconds", type=float, default=8, help="how long tests/chaos makes faults (default: 8)")
     group.addoption("--chaos-seed", type=int, default=None, help="what decides on the faults (default: random)")
@@ -61,8 +67,8 @@ def keep_bytecode(config: pytest.Config) -> None:
     Without that each of the hundreds of processes that tests start compiles some 800 modules first, which takes as long
     as importing them, and each worker rewrites the assertions of all tests.
     """
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and config.cache is not None:
-        directory = str(config.cache.mkdir("bytecode"))
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and (cache := getattr(config, "cache", None)) is not None:
+        directory = str(cache.mkdir("bytecode"))
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = directory
         sys.dont_write_bytecode = False
 

@@ -33,6 +33,13 @@ class NodeProcess:
         assert isinstance(address, str)
         return address
 
+    @property
+    def gossip(self) -> str:
+        """Where the node gossips, as host:port."""
+        address = self.ready["gossip_addr"]
+        assert isinstance(address, str)
+        return address
+
     def logged(self) -> str:
         """All that the node wrote to standard error."""
         return self.stderr_path.read_text("utf-8")

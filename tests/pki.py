@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
@@ -111,6 +112,11 @@ class Pki:
             **({"acl-model-file": "model.conf", "acl-policy-file": "policy.csv"} if access else {}),
         }
         return [f"--{option}={self / name}" for option, name in options.items()]
+
+    def node_options(self) -> dict[str, Any]:
+        """The same as fields of a NodeConfig."""
+        options = [argument.removeprefix("--").partition("=") for argument in self.node_arguments()]
+        return {name.replace("-", "_"): Path(path) for name, _, path in options}
 
     def command_arguments(self, name: str = "root") -> list[str]:
         """A command's options to reach such a node."""

@@ -117,13 +117,18 @@ def test_file_sets_the_option(name: str, spelling: str, tmp_path: Path) -> None:
     assert getattr(parse("--config-file", file, *COMPANIONS.get(name, ())), name) == value
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_help_names_flag_and_variable(name: str) -> None:
+@pytest.fixture(scope="module")
+def documented() -> str:
+    """What is said about the options, which takes a while to put together."""
     root = App(name="proglog-trio")
     root.command(node_app)
-    text = root.generate_docs(output_format="markdown")
-    assert flag_name(name) in text
-    assert ENVIRONMENT_PREFIX + name.upper() in text
+    return root.generate_docs(output_format="markdown")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_help_names_flag_and_variable(name: str, documented: str) -> None:
+    assert flag_name(name) in documented
+    assert ENVIRONMENT_PREFIX + name.upper() in documented
 
 
 def test_start_addresses_are_repeatable_and_an_array_in_the_file(tmp_path: Path) -> None:

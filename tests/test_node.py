@@ -1,6 +1,7 @@
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -14,8 +15,10 @@ from proglog_trio.address import Address
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.client import Anchor, DeliveryRefused, open_consumer, open_producer
 from proglog_trio.config import NodeConfig
+from proglog_trio.errors import DataDirectoryError
 from proglog_trio.log.checksum import crc32c
 from proglog_trio.node import RunningNode, log_config, run_node, server_config
+from tests.members import node_inside
 from tests.node_process import (
     READY_SECONDS,
     allow_small_files_only,
@@ -46,6 +49,13 @@ async def fails_to_start(data_dir: Path, *arguments: str, preexec: Callable[[], 
     assert errors.startswith("proglog-trio: ")
     assert len(errors.splitlines()) == 1
     return errors
+
+
+async def refuses(data_dir: Path, problem: str) -> None:
+    """Have a node in this process refuse a directory; fails_to_start sees what a process makes of such an error."""
+    with pytest.RaisesGroup(pytest.RaisesExc(DataDirectoryError, match=re.escape(problem)), flatten_subgroups=True):
+        async with node_inside(data_dir, "a"):
+            pytest.fail("it started")
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -110,8 +120,8 @@ async def test_stops_in_time_with_clients_connected(number: signal.Signals, tmp_
             nursery.cancel_scope.cancel()
         for each in silent:
             each.close()
-    async with node_process(tmp_path / "data") as node:
-        assert node.ready["next_offset"] >= acknowledged
+    async with node_inside(tmp_path / "data", "a") as again:
+        assert again.running.next_offset >= acknowledged
 
 
 async def test_runs_and_stops_inside_a_program(tmp_path: Path) -> None:
@@ -208,7 +218,7 @@ async def test_address_of_another_machine(tmp_path: Path) -> None:
 
 
 async def test_directory_of_another_node(tmp_path: Path) -> None:
-    async with node_process(tmp_path / "data") as node:
+    async with node_inside(tmp_path / "data", "a") as node:
         assert f"{tmp_path}/data is locked" in await fails_to_start(tmp_path / "data")
         # the one that has it is not disturbed
         async with open_producer(node.address) as producer:
@@ -216,33 +226,33 @@ async def test_directory_of_another_node(tmp_path: Path) -> None:
 
 
 async def test_directory_of_another_cluster(tmp_path: Path) -> None:
-    async with node_process(tmp_path / "data", "--cluster-name", "blue") as node:
-        assert await node.stop() == ExitCode.DONE
+    async with node_inside(tmp_path / "data", "a", cluster_name="blue"):
+        pass
     errors = await fails_to_start(tmp_path / "data", "--cluster-name", "green")
     assert "blue" in errors
     assert "green" in errors
 
 
 async def test_directory_of_a_newer_format(tmp_path: Path) -> None:
-    async with node_process(tmp_path / "data") as node:
-        assert await node.stop() == ExitCode.DONE
+    async with node_inside(tmp_path / "data", "a"):
+        pass
     (store,) = (tmp_path / "data" / "log").glob("*.store")
     data = bytearray(store.read_bytes())
     length = int.from_bytes(data[8:12], "big")
     data[4:6] = (99).to_bytes(2, "big")
     data[length - 4 : length] = crc32c(bytes(data[: length - 4])).to_bytes(4, "big")
     store.write_bytes(data)
-    assert "format version 99" in await fails_to_start(tmp_path / "data")
+    await refuses(tmp_path / "data", "format version 99")
 
 
 async def test_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"")
-    assert f"{tmp_path}/data: it is not a directory" in await fails_to_start(tmp_path / "data")
+    await refuses(tmp_path / "data", f"{tmp_path}/data: it is not a directory")
 
 
 async def test_directory_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert "not a directory" in await fails_to_start(tmp_path / "file" / "data")
+    await refuses(tmp_path / "file" / "data", "not a directory")
 
 
 def give_up_overriding_permissions() -> None:
@@ -284,5 +294,5 @@ async def test_failed_write_turns_the_log_read_only_and_loses_nothing(tmp_path: 
         assert await node.stop() == ExitCode.DONE
         assert "read-only" in node.logged()
     assert 0 < stored < 27
-    async with node_process(tmp_path / "data") as node:
-        assert node.ready["next_offset"] >= stored
+    async with node_inside(tmp_path / "data", "a") as again:
+        assert again.running.next_offset >= stored

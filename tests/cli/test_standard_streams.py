@@ -125,9 +125,8 @@ async def test_commands_that_talk_to_a_node(tmp_path: Path) -> None:
         outcomes[number] = (done.returncode, done.stderr.decode())
 
     async with trio.open_nursery() as nursery:
-        node: RunningNode = await nursery.start(
-            run_node, NodeConfig(data_dir=tmp_path / "data", rpc_port=0, bind_addr=Address("127.0.0.1", 0))
-        )
+        config = NodeConfig(data_dir=tmp_path / "data", rpc_port=0, bind_addr=Address("127.0.0.1", 0))
+        node: RunningNode = await nursery.start(run_node, config)
         async with open_producer(str(node.rpc_address)) as producer:
             await (await producer.send(b"there")).wait()
         with trio.fail_after(READY_SECONDS * len(cases)):

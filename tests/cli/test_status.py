@@ -17,15 +17,16 @@ from proglog_trio.client import ProducerConfig, open_producer
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.calls import receive_only
 from proglog_trio.rpc.server import serve
-from tests.node_process import node_process, run_command
+from tests.members import node_inside
+from tests.node_process import run_command
 from tests.pki import Pki
-from tests.replication.real_nodes import running_nodes, wait_for
+from tests.replication.real_nodes import nodes_inside, wait_for
 
 ORIGIN = bytes(range(16))
 
 
-async def test_status_and_members_of_real_nodes(tmp_path: Path) -> None:
-    async with running_nodes(tmp_path, "ab", "--cluster-size", "2") as (a, b):
+async def test_status_and_members(tmp_path: Path) -> None:
+    async with nodes_inside(tmp_path, "ab", cluster_size=2) as (a, b):
         async with open_producer(a.address, ProducerConfig()) as producer:
             await producer.send_batch([b"value"] * 5)
         await wait_for(a, lambda status: any(place.next == 5 for peer in status.peers for place in peer.places))
@@ -101,7 +102,7 @@ async def test_members_of_a_node_that_does_not_know_status() -> None:
 
 async def test_status_of_a_node_with_tls(tmp_path: Path) -> None:
     pki = Pki.make(tmp_path / "pki")
-    async with node_process(tmp_path / "data", *pki.node_arguments(), "--node-name", "a") as node:
+    async with node_inside(tmp_path / "data", "a", **pki.node_options()) as node:
         code, output, errors = await run_command("status", "--addr", node.address, *pki.command_arguments())
         assert code == ExitCode.DONE, errors
         assert output.startswith(b"node      a, RPC at ")

@@ -1,4 +1,4 @@
-"""Damage: files cut at every byte, every byte flipped, files deleted.
+"""Damage: files cut at every byte, every byte flipped, files deleted; some of the bytes in the plain tests.
 
 Whatever happened to the files, opening and reading give every acknowledged record unchanged or name what is damaged,
 never give anything else, and the log goes on without using a sequence, or a known offset, twice.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +100,27 @@ LOGS = {
     for segments in (1, 4)
     for cleanly in (False, True)
 }
+
+
+def spaced(plain: dict[int, int], system: dict[int, int]) -> list[ParameterSet]:
+    """Return each log with how many bytes lie from one damaged place to the next, by how many segments it has.
+
+    The plain tests take few places, but in all files: frames are of many lengths and steps are prime, so every field is
+    met in one frame or another. The system's tests take every byte, or as many as they have time for.
+    """
+    return [
+        pytest.param(segments, cleanly, steps[segments], id=f"{segments}-{cleanly}-{name}", marks=marks)
+        for name, steps, marks in (("some", plain, ()), ("many", system, pytest.mark.system))
+        for segments, cleanly in LOGS
+    ]
+
+
+def is_checked_thoroughly(place: int, step: int) -> bool:
+    """Whether damage at a place is one of those after which everything is read from everywhere and opened again.
+
+    That takes several times as long, and finds the same at places that lie side by side.
+    """
+    return place // step % {1: 20, 7: 6}.get(step, 2) == 0
 
 
 def check_frames(frames: list[StoredFrame], written: Written) -> set[int]:
@@ -234,20 +256,20 @@ def test_sound_log_is_all_there(segments: int, cleanly: bool) -> None:
     assert OpenLog.open(written.disk.copy(), config=CONFIG).log.report.is_clean
 
 
-@pytest.mark.parametrize(("segments", "cleanly"), LOGS)
-def test_newest_segment_cut_at_every_byte(segments: int, cleanly: bool) -> None:
+@pytest.mark.parametrize(("segments", "cleanly", "step"), spaced({1: 7, 4: 7}, {1: 1, 4: 1}))
+def test_newest_segment_cut_anywhere(segments: int, cleanly: bool, step: int) -> None:
     written = LOGS[segments, cleanly]
     content = written.disk.content(written.newest)
-    for size in range(len(content)):
+    for size in range(0, len(content), step):
 
         def cut(disk: SimulatedDisk, size: int = size) -> None:
             disk.put(written.newest, content[:size])
 
-        check_damaged(written, cut, thorough=size % 20 == 0)
+        check_damaged(written, cut, thorough=is_checked_thoroughly(size, step))
 
 
 @pytest.mark.parametrize(("segments", "cleanly"), LOGS)
-def test_newest_segment_cut_at_every_byte_without_its_index(segments: int, cleanly: bool) -> None:
+def test_newest_segment_cut_anywhere_without_its_index(segments: int, cleanly: bool) -> None:
     """Without the durable mark nobody can know what is missing after a cut; what is there must still be right."""
     written = LOGS[segments, cleanly]
     content = written.disk.content(written.newest)
@@ -288,17 +310,27 @@ def _middle(written: Written) -> list[Path]:
     return [path for path in written.disk.files() if path.suffix == ".store" and path != written.newest]
 
 
-@pytest.mark.parametrize("cleanly", [False, True])
-def test_middle_segments_cut_at_every_byte(cleanly: bool) -> None:
+@pytest.mark.parametrize(
+    ("cleanly", "step"),
+    [
+        (False, 47),
+        (True, 17),
+        pytest.param(False, 23, marks=pytest.mark.system),
+        pytest.param(True, 1, marks=pytest.mark.system),
+    ],
+)
+def test_middle_segments_cut_anywhere(cleanly: bool, step: int) -> None:
+    """The second one at each step, in the system's tests every byte; the others, where the same holds, at fewer."""
     written = LOGS[4, cleanly]
     for path in _middle(written):
         content = written.disk.content(path)
-        for size in range(0, len(content), 1 if cleanly and path == _middle(written)[1] else 23):
+        here = step if path == _middle(written)[1] else max(step, 23)
+        for size in range(0, len(content), here):
 
             def cut(disk: SimulatedDisk, path: Path = path, content: bytes = content[:size]) -> None:
                 disk.put(path, content)
 
-            check_damaged(written, cut, thorough=size % 46 == 0)
+            check_damaged(written, cut, thorough=is_checked_thoroughly(size, here))
 
 
 @pytest.mark.parametrize("cleanly", [False, True])
@@ -327,17 +359,17 @@ def test_indexes_deleted(segments: int, cleanly: bool) -> None:
             check_damaged(written, delete)
 
 
-@pytest.mark.parametrize(("segments", "cleanly"), LOGS)
-def test_every_byte_flipped(segments: int, cleanly: bool) -> None:
-    """Every byte of every file, one bit pattern each; hypothesis tries others."""
+@pytest.mark.parametrize(("segments", "cleanly", "step"), spaced({1: 7, 4: 67}, {1: 1, 4: 11}))
+def test_bytes_of_every_file_flipped(segments: int, cleanly: bool, step: int) -> None:
+    """Bytes of every file, one bit pattern each; hypothesis tries others."""
     written = LOGS[segments, cleanly]
     for path in written.disk.files():
-        for position in range(0, len(written.disk.content(path)), 1 if segments == 1 else 11):
+        for position in range(0, len(written.disk.content(path)), step):
 
             def flip(disk: SimulatedDisk, path: Path = path, position: int = position) -> None:
                 disk.flip(path, position, (0x01, 0x80, 0xFF)[position % 3])
 
-            check_damaged(written, flip, thorough=position % 22 == 0)
+            check_damaged(written, flip, thorough=is_checked_thoroughly(position, step))
 
 
 @given(

@@ -532,10 +532,11 @@ def note_next(model: Model, origin: Origin, following: int) -> None:
     model.acknowledged_next[origin] = max(model.acknowledged_next.get(origin, 0), following)
 
 
-def test_log_against_the_model() -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(12, marks=pytest.mark.system)])
+def test_log_against_the_model(times: int) -> None:
     # Shrinking a failure takes longer than finding one; the steps of the failing run are printed either way.
     phases = [phase for phase in settings().phases if phase is not Phase.shrink]
-    examples = 8 * settings().max_examples
+    examples = times * settings().max_examples
     run_state_machine_as_test(
         LogMachine, settings=settings(max_examples=examples, stateful_step_count=40, phases=phases)
     )

@@ -37,25 +37,27 @@ def check_repaired(written: Written) -> None:
     assert not log.damage.places()
 
 
+@pytest.mark.parametrize("step", [29, pytest.param(3, marks=pytest.mark.system)])
 @pytest.mark.parametrize("suffix", [".store", ".index"])
-def test_bytes_flipped(suffix: str) -> None:
+def test_bytes_flipped(suffix: str, step: int) -> None:
     written = write_log()
     for files in written.closed:
         path = files.store if suffix == ".store" else files.index
         content = written.contents[path]
-        # Every one takes ten seconds, and all of them were tried; hypothesis tries others below.
-        for position in range(0, len(content), 7):
+        # Steps are prime, so that every field is met in one frame or another; hypothesis tries others below.
+        for position in range(0, len(content), step):
             written.disk.flip(path, position, (0x01, 0x80, 0xFF)[position % 3])
             check_repaired(written)
             written.disk.put(path, content)
             written.log.catalog._loaded.clear()
 
 
-def test_files_cut() -> None:
+@pytest.mark.parametrize("step", [37, pytest.param(3, marks=pytest.mark.system)])
+def test_files_cut(step: int) -> None:
     written = write_log()
     for files in written.closed:
         content = written.contents[files.store]
-        for size in range(0, len(content), 11):
+        for size in range(0, len(content), step):
             written.disk.put(files.store, content[:size])
             check_repaired(written)
 

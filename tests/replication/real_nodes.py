@@ -14,6 +14,7 @@ import trio
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedRecord, ConsumerConfig, open_consumer
 from proglog_trio.rpc.client.cluster import get_status
+from tests.members import HasAddress, NodeInside, node_inside
 from tests.node_process import NodeProcess, node_process
 
 LOCAL = ("--gossip-profile", "local")
@@ -45,18 +46,31 @@ async def running_nodes(
         yield nodes
 
 
+@asynccontextmanager
+async def nodes_inside(directory: Path, names: str, **options: Any) -> AsyncIterator[list[NodeInside]]:
+    """Run a node for each letter in this process, and wait until each pulls from all others."""
+    async with AsyncExitStack() as stack:
+        nodes: list[NodeInside] = []
+        for name in names:
+            join = nodes[0].gossip if nodes else None
+            nodes.append(await stack.enter_async_context(node_inside(directory / name, name, join=join, **options)))
+        for node in nodes:
+            await wait_for(node, lambda status: connected(status) == len(nodes) - 1)
+        yield nodes
+
+
 def connected(status: GetStatusResponse) -> int:
     """From how many peers a node pulls."""
     return sum(peer.connected for peer in status.peers)
 
 
-async def status_of(node: NodeProcess, tls: ClientTls | None = None) -> GetStatusResponse:
+async def status_of(node: HasAddress, tls: ClientTls | None = None) -> GetStatusResponse:
     """What a node says of itself."""
     return await get_status(node.address, WAIT_SECONDS, tls=tls)
 
 
 async def wait_for(
-    node: NodeProcess, wanted: Callable[[GetStatusResponse], bool], tls: ClientTls | None = None
+    node: HasAddress, wanted: Callable[[GetStatusResponse], bool], tls: ClientTls | None = None
 ) -> GetStatusResponse:
     """Ask a node for its status until that is as wanted."""
     with trio.fail_after(WAIT_SECONDS):
@@ -65,13 +79,13 @@ async def wait_for(
     return status
 
 
-async def wait_for_records(nodes: Sequence[NodeProcess], count: int, tls: ClientTls | None = None) -> None:
+async def wait_for_records(nodes: Sequence[HasAddress], count: int, tls: ClientTls | None = None) -> None:
     """Wait until each log has so many records."""
     for node in nodes:
         await wait_for(node, lambda status: status.next_offset >= count, tls)
 
 
-async def records_of(node: NodeProcess, tls: ClientTls | None = None) -> list[ConsumedRecord]:
+async def records_of(node: HasAddress, tls: ClientTls | None = None) -> list[ConsumedRecord]:
     """All that a node's log has, in its order."""
     connection = ConnectionConfig(tls=tls)
     async with open_consumer(node.address, ConsumerConfig(follow=False), connection=connection) as consumer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
 import trio
 
 from proglog_trio.client import (
@@ -15,6 +16,7 @@ from proglog_trio.client import (
     ProducerConfig,
     open_producer,
 )
+from tests.members import HasAddress
 from tests.node_process import NodeProcess, node_process
 
 from .real_nodes import (
@@ -22,6 +24,7 @@ from .real_nodes import (
     connected,
     foreign,
     joining,
+    nodes_inside,
     records_of,
     running_nodes,
     status_of,
@@ -29,17 +32,17 @@ from .real_nodes import (
     wait_for_records,
 )
 
-QUIET_SECONDS = 10
 MANY = 1000
 
 
-async def test_the_books_agents(stubs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quiet_seconds", [2, pytest.param(10, marks=pytest.mark.system)])
+async def test_the_books_agents(stubs: Path, tmp_path: Path, quiet_seconds: int) -> None:
     """The test of the book's agent, and what fails there: each log goes on holding the record once."""
     async with running_nodes(tmp_path, "abc") as nodes:
         assert await foreign(stubs, nodes[0], "produce", 1) == [0]
         await wait_for_records(nodes, 1)
         # Time itself is what is tested here: whatever would copy copies has had enough of it then.
-        end = trio.current_time() + QUIET_SECONDS
+        end = trio.current_time() + quiet_seconds
         for node in nodes:
             assert await foreign(stubs, node, "consume", 1) == ["record 0"]
         await trio.sleep_until(end)
@@ -54,7 +57,8 @@ async def test_the_books_agents(stubs: Path, tmp_path: Path) -> None:
 
 
 async def test_all_write_at_once(tmp_path: Path) -> None:
-    async with running_nodes(tmp_path, "abc") as nodes:
+    # All in this process: what processes add to it is in the next test.
+    async with nodes_inside(tmp_path, "abc") as nodes:
         async with trio.open_nursery() as nursery:
             for number, node in enumerate(nodes):
                 nursery.start_soon(produce, node, MANY * number, MANY)
@@ -70,7 +74,7 @@ async def test_all_write_at_once(tmp_path: Path) -> None:
             assert {origin.written_by for origin in status.origins} == {"a", "b", "c"}
 
 
-async def produce(node: NodeProcess, first: int, count: int) -> None:
+async def produce(node: HasAddress, first: int, count: int) -> None:
     """Write so many numbers, in batches of a few."""
     async with open_producer(node.address, ProducerConfig(batch_records=50)) as producer:
         for number in range(first, first + count):

@@ -1,7 +1,8 @@
 """A client made of grpcio and of stubs of the book's contract; a process of its own, told what to do by its arguments.
 
-Usage: foreign_client.py STUBS ADDRESS COMMAND COUNT [CERTIFICATES CLIENT]; prints what it found as JSON. Certificates
-are a directory as the book has it: ca.pem, CLIENT-client.pem, CLIENT-client-key.pem.
+Usage: foreign_client.py STUBS ADDRESS COMMAND COUNT [CERTIFICATES CLIENT]; prints what it found as JSON. Several
+commands, and as many counts, are separated by commas, and what they found is a list. Certificates are a directory as
+the book has it: ca.pem, CLIENT-client.pem, CLIENT-client-key.pem.
 """
 
 from __future__ import annotations
@@ -131,11 +132,14 @@ class BookClient:
 
 
 def main() -> None:
-    stubs, address, command, count, *certificates = sys.argv[1:]
+    stubs, address, commands, counts, *certificates = sys.argv[1:]
     client = BookClient(stubs, address, *certificates)
-    result = getattr(client, command)(int(count))
+    results = [
+        getattr(client, command)(int(count))
+        for command, count in zip(commands.split(","), counts.split(","), strict=True)
+    ]
     client.channel.close()
-    sys.stdout.write(json.dumps(result))
+    sys.stdout.write(json.dumps(results if "," in commands else results[0]))
 
 
 if __name__ == "__main__":

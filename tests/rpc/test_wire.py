@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import example, given
+from hypothesis import example, given, settings
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.rpc.descriptors import descriptor_pool
@@ -26,6 +26,9 @@ from proglog_trio.rpc.wire import (
 )
 
 MOST_FIELDS = 1000
+EXAMPLES = settings().max_examples
+# The same code reads each of fifty classes: a third of the default profile's examples for each are a thousand for it.
+few = settings(max_examples=EXAMPLES if EXAMPLES > 100 else EXAMPLES // 3)
 CLASSES: list[type[betterproto2.Message]] = [
     found for found in vars(log_v1).values() if isinstance(found, type) and issubclass(found, betterproto2.Message)
 ]
@@ -128,6 +131,7 @@ fields = st.builds(
 
 
 @pytest.mark.parametrize("message_class", CLASSES)
+@few
 @given(data=st.data())
 def test_messages_are_read_as_protobuf_reads_them(
     message_class: type[betterproto2.Message], data: st.DataObject
@@ -140,6 +144,7 @@ def test_messages_are_read_as_protobuf_reads_them(
 
 
 @pytest.mark.parametrize("message_class", CLASSES)
+@few
 @given(data=st.data())
 def test_any_bytes_give_what_protobuf_makes_of_them_or_the_one_error(
     message_class: type[betterproto2.Message], data: st.DataObject
@@ -160,6 +165,7 @@ def test_any_bytes_give_what_protobuf_makes_of_them_or_the_one_error(
 
 
 @pytest.mark.parametrize("message_class", CLASSES)
+@few
 @given(data=st.data())
 def test_what_is_cut_off_is_refused(message_class: type[betterproto2.Message], data: st.DataObject) -> None:
     theirs = reference(message_class)

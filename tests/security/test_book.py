@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from proglog_trio.certificates import development_files, write_files
+from proglog_trio.client import open_consumer
 from tests.node_process import NodeProcess, node_process
 from tests.pki import MODEL, POLICY, Pki
 from tests.rpc.book_stubs import HERE
@@ -63,8 +64,10 @@ def rsa_files() -> dict[str, bytes]:
     return files
 
 
-async def as_client(stubs: Path, node: NodeProcess, directory: Path, client: str, command: str, count: int) -> Any:
-    program = [sys.executable, str(HERE / "foreign_client.py"), str(stubs), node.address, command, str(count)]
+async def as_client(stubs: Path, node: NodeProcess, directory: Path, client: str, *commands: tuple[str, int]) -> Any:
+    """What a client's commands find, one after the other, each with its count."""
+    names, counts = (",".join(map(str, each)) for each in zip(*commands, strict=True))
+    program = [sys.executable, str(HERE / "foreign_client.py"), str(stubs), node.address, names, counts]
     with trio.fail_after(60):
         done = await trio.run_process([*program, str(directory), client], capture_stdout=True)
     return json.loads(done.stdout)
@@ -77,20 +80,17 @@ async def test_the_books_server_test(stubs: Path, tmp_path: Path, kind: str) -> 
     (directory / "model.conf").write_text(MODEL)
     (directory / "policy.csv").write_text(POLICY)
     async with node_process(tmp_path / "data", *Pki(directory).node_arguments()) as node:
-        assert await as_client(stubs, node, directory, "root", "produce", 1) == [0]
-        assert await as_client(stubs, node, directory, "root", "consume", 1) == ["record 0"]
-        assert await as_client(stubs, node, directory, "root", "produce_stream", 2) == [1, 2]
-        assert await as_client(stubs, node, directory, "root", "consume_stream", 3) == [
-            "record 0",
-            "record 0",
-            "record 1",
-        ]
-        past = await as_client(stubs, node, directory, "root", "past_the_end", 10)
+        *found, past = await as_client(
+            stubs, node, directory, "root",
+            ("produce", 1), ("consume", 1), ("produce_stream", 2), ("consume_stream", 3), ("past_the_end", 10),
+        )  # fmt: skip
+        assert found == [[0], ["record 0"], [1, 2], ["record 0", "record 0", "record 1"]]
         assert past["code"] == "OUT_OF_RANGE"
         produce, consume = (
             f"PERMISSION_DENIED: nobody not permitted to {action} to *" for action in ("produce", "consume")
         )
-        found = await as_client(stubs, node, directory, "nobody", "unauthorized", 0)
+        found = await as_client(stubs, node, directory, "nobody", ("unauthorized", 0))
         assert found == [produce, consume, produce, consume]
         # Nothing of nobody's is there.
-        assert await as_client(stubs, node, directory, "root", "produce", 1) == [3]
+        async with open_consumer(node.address, connection=Pki(directory).connection(), follow=False) as consumer:
+            assert consumer.end_offset == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,9 @@ from proglog_trio.membership.wire import (
     encode_packets,
     encode_serf,
 )
-from tests.cli.test_cluster import gossip, members
-from tests.node_process import NodeProcess, node_process, run_command
+from proglog_trio.rpc.client.keys import change_key
+from tests.members import members, node_inside
+from tests.node_process import NodeProcess, node_process
 
 RIGHT = "AAECAwQFBgcICQoLDA0ODw=="
 WRONG = "DwECAwQFBgcICQoLDA0ODw=="
@@ -50,7 +52,7 @@ def keyring_of(key: str | None) -> Keyring | None:
 
 
 def endpoint(node: NodeProcess) -> Endpoint:
-    host, _, port = gossip(node).rpartition(":")
+    host, _, port = node.gossip.rpartition(":")
     return Endpoint.of(host, int(port))
 
 
@@ -105,45 +107,48 @@ async def streams_pass(node: NodeProcess, key: str | None) -> bool:
 
 
 async def joins(node: NodeProcess, directory: Path, key: str | None) -> bool:
-    """Start a node with a key that joins, and end it again; tell whether it got in."""
-    options = ("--node-name", "newcomer", "--start-join-addrs", gossip(node), *LOCAL)
-    variables = {} if key is None else {"PROGLOG_ENCRYPT": key}
-    async with node_process(directory, *options, **variables) as other:  # type: ignore[arg-type]  # variables only
-        both = set(await members(other)) == {"a", "newcomer"}
+    """Run a node with a key that joins, and end it again; tell whether it got in. It is called as its directory."""
+    name = directory.name
+    async with node_inside(directory, name, join=node.gossip, encrypt=key) as other:
+        both = set(await members(other)) > {name}
+        assert ("a" in await members(other)) == both
         seen = await members(node)
-        assert ("newcomer" in seen and seen["newcomer"]["status"] == "alive") == both
-        assert await other.stop() == 0
+        assert (name in seen and seen[name]["status"] == "alive") == both
     return both
 
 
-async def change(node: NodeProcess, operation: str, key: str) -> None:
-    code, _, errors = await run_command("keys", operation, "--addr", node.address, stdin=key.encode())
-    assert code == 0, errors
+async def change(node: NodeProcess, *operations: tuple[str, str]) -> None:
+    for method, key in operations:
+        answers = await change_key(node.address, method, key, SECONDS)
+        assert ("a" in answers.done, answers.problems) == (True, {}), method
 
 
-@pytest.mark.parametrize("phase", ["before", "during", "after"])
-async def test_only_the_right_cells_pass(tmp_path: Path, phase: str) -> None:
-    async with node_process(tmp_path / "a", "--node-name", "a", "--encrypt", OLD, *LOCAL) as node:
-        if phase != "before":
-            await change(node, "install", RIGHT)
-            await change(node, "use", RIGHT)
-        if phase == "after":
-            await change(node, "remove", OLD)
+PHASES: dict[str, Sequence[tuple[str, str]]] = {
+    "before": (),
+    "during": (("InstallKey", RIGHT), ("UseKey", RIGHT)),
+    "after": (("RemoveKey", OLD),),
+}
+"""What is done to the keys before each phase."""
+
+
+async def test_only_the_right_cells_pass(tmp_path: Path) -> None:
+    async with node_process(tmp_path / "a", "--node-name", "a", *LOCAL, PROGLOG_ENCRYPT=OLD) as node:
         files = sorted(str(path) for path in (tmp_path / "a").rglob("*"))
-        place = {"before": 1, "during": 2, "after": 3}[phase]
-        witness = OLD if phase == "before" else RIGHT
-        for name, cell in KEYS.items():
-            key, right = cell[0], bool(cell[place])
-            assert await packets_pass(node, key, witness, harmless=right) is right, (name, "packets")
-            assert await streams_pass(node, key) is right, (name, "streams")
-            if not right:
-                assert set(await members(node)) == {"a"}, name
-        for name, cell in KEYS.items():
-            # A join needs both directions: who has the old key alone is heard, and does not understand the answer.
-            right = bool(cell[place]) and not (phase == "during" and name == "old")
-            assert await joins(node, tmp_path / name, cell[0]) is right, (name, "join")
-        seen = await members(node)
-        assert set(seen) <= {"a", "newcomer"}
+        got_in = {"a"}
+        for place, (phase, operations) in enumerate(PHASES.items(), start=1):
+            await change(node, *operations)
+            witness = OLD if phase == "before" else RIGHT
+            for name, cell in KEYS.items():
+                key, right = cell[0], bool(cell[place])
+                assert await packets_pass(node, key, witness, harmless=right) is right, (phase, name, "packets")
+                assert await streams_pass(node, key) is right, (phase, name, "streams")
+                assert set(await members(node)) == got_in, (phase, name)
+            for name, cell in KEYS.items():
+                # A join needs both directions: who has the old key alone is heard, and does not understand the answer.
+                right = bool(cell[place]) and not (phase == "during" and name == "old")
+                newcomer = f"{name}-{phase}"
+                assert await joins(node, tmp_path / newcomer, cell[0]) is right, (phase, name, "join")
+                got_in |= {newcomer} & set(await members(node))
         async with open_consumer(node.address, follow=False) as consumer:
             assert consumer.end_offset == 0
         assert sorted(str(path) for path in (tmp_path / "a").rglob("*")) == files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import trio
 
+from proglog_trio.rpc.client.keys import list_keys
 from tests.node_process import NodeProcess, clean_environment, node_process, run_command
+from tests.pki import Pki
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "run-securely.md"
 ADDRESS = "10.0.0.5"
@@ -50,11 +51,8 @@ async def test_the_five_commands(tmp_path: Path) -> None:
         await shell(produce.replace(f"{ADDRESS}:8400", running.address), tmp_path)
         assert await consumed(running, tmp_path, "root") == (0, b"hello, log\n")
         assert (await consumed(running, tmp_path, "nobody"))[0] == 1
-        code, output, errors = await run_command(
-            "keys", "list", "--json", "--addr", running.address, *tls(tmp_path, "root")
-        )
-        assert code == 0, errors + running.logged()
-        assert [each["key"] for each in json.loads(output)] == [made]
+        keys = await list_keys(running.address, 60, tls=Pki(tmp_path / "pki").client_tls("root"))
+        assert [each.key for each in keys.keys] == [made]
         assert await running.stop() == 0
 
 

@@ -1,83 +1,76 @@
-"""Gossip keys over real processes: rotated while members come and go, and kept."""
+"""Gossip keys: rotated while members come and go, kept, and refused, by the command and by what it calls."""
 
 from __future__ import annotations
 
 import json
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 
 from proglog_trio.cli.exit_codes import ExitCode
-from tests.cli.test_cluster import gossip, members, statuses, wait_for
-from tests.node_process import NodeProcess, node_process, run_command
+from proglog_trio.errors import CallFailed
+from proglog_trio.rpc.client.keys import change_key, list_keys
+from tests.members import WAIT_SECONDS, HasAddress, members, node_inside, statuses, wait_for
+from tests.node_process import node_process, run_command
 
 OLD = "AAECAwQFBgcICQoLDA0ODw=="
 NEW = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 LOCAL = ("--gossip-profile", "local")
 
 
-async def keys(node: NodeProcess, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+async def keys(node: HasAddress, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
     """Run one of the keys commands."""
     code, output, errors = await run_command("keys", *arguments, "--addr", node.address, stdin=stdin)
     return code, output.decode(), errors
 
 
-async def listed(node: NodeProcess) -> dict[str, Any]:
-    """The keys that members have, by key."""
-    code, output, errors = await keys(node, "list", "--json")
-    assert code == ExitCode.DONE, errors
-    return {each["key"]: each for each in json.loads(output)}
-
-
-async def test_a_key_is_rotated_and_kept(tmp_path: Path) -> None:
+async def test_a_key_is_rotated_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     files = {name: tmp_path / f"{name}.keys" for name in "ab"}
-    first = ("--node-name", "a", "--encrypt", OLD, "--keyring-file", str(files["a"]), *LOCAL)
-    async with node_process(tmp_path / "a", *first) as a:
-        joining = ("--start-join-addrs", gossip(a), *LOCAL)
-        second = ("--node-name", "b", "--encrypt", OLD, "--keyring-file", str(files["b"]), *joining)
-        async with node_process(tmp_path / "b", *second) as b:
+    async with node_inside(tmp_path / "a", "a", encrypt=OLD, keyring_file=files["a"]) as a:
+        second = ("--node-name", "b", "--encrypt", OLD, "--keyring-file", str(files["b"]), *LOCAL)
+        async with node_process(tmp_path / "b", *second, "--start-join-addrs", a.gossip) as b:
             await wait_for(a, statuses(a="alive", b="alive"))
-            assert (await keys(b, "use", stdin=NEW.encode()))[0] == ExitCode.FAILED
+            refused = await change_key(b.address, "UseKey", NEW, WAIT_SECONDS)
+            assert (refused.done, set(refused.problems), refused.silent) == ([], {"a", "b"}, [])
             for node, arguments in ((a, ("install", "-")), (b, ("use",)), (a, ("remove", OLD))):
                 code, _, errors = await keys(node, *arguments, stdin=NEW.encode() + b"\n")
                 assert (code, errors) == (ExitCode.DONE, "done by 2: a, b\n")
                 assert set(await members(a)) == {"a", "b"}
-            assert await listed(b) == {NEW: {"key": NEW, "members": ["a", "b"], "primary_of": ["a", "b"]}}
+            code, output, errors = await keys(b, "list", "--json")
+            assert code == ExitCode.DONE, errors
+            assert json.loads(output) == [{"key": NEW, "members": ["a", "b"], "primary_of": ["a", "b"]}]
             code, output, _ = await keys(a, "list")
             assert output == f"{NEW}  held by 2, encrypts for 2\n"
             for path in files.values():
                 assert json.loads(path.read_text()) == [NEW]
                 assert path.stat().st_mode & 0o777 == 0o600
             # Who still has the old key stays out, and who has the new one gets in.
-            async with (
-                node_process(tmp_path / "c", "--node-name", "c", *joining, PROGLOG_ENCRYPT=OLD) as c,
-                node_process(tmp_path / "d", "--node-name", "d", *joining, PROGLOG_ENCRYPT=NEW) as d,
-            ):
-                await wait_for(a, statuses(a="alive", b="alive", d="alive"))
-                assert set(await members(c)) == {"c"}
+            async with node_inside(tmp_path / "c", "c", join=a.gossip, encrypt=OLD) as c:
+                async with node_inside(tmp_path / "d", "d", join=a.gossip, encrypt=NEW):
+                    await wait_for(a, statuses(a="alive", b="alive", d="alive"))
+                    assert set(await members(c)) == {"c"}
                 # In order: of a message that is sent twice, both copies may go to a member whose end nobody has
                 # noticed, and then b's goodbye does not arrive.
-                assert await d.stop() == ExitCode.DONE
                 await wait_for(b, statuses(a="alive", b="alive", d="left"))
             assert await b.stop() == ExitCode.DONE
+        await wait_for(a, statuses(a="alive", b="left", d="left"))
         # It starts again with what its file says, whatever the option says.
-        async with node_process(tmp_path / "b", *second) as b:
+        async with node_inside(tmp_path / "b", "b", join=a.gossip, encrypt=OLD, keyring_file=files["b"]):
             await wait_for(a, lambda seen: seen["b"]["status"] == "alive")
-            logged = a.logged() + b.logged()
-    assert OLD not in logged
-    assert NEW not in logged
+    for key in (OLD, NEW):
+        assert key not in b.logged()
+        assert key not in caplog.text
+    assert "node is ready" in caplog.text
 
 
 async def test_who_does_not_do_it_is_named(tmp_path: Path) -> None:
     unwritable = tmp_path / "gone" / "keys"
     unwritable.parent.mkdir()
-    options = ("--node-name", "b", "--encrypt", OLD, "--keyring-file", str(unwritable), *LOCAL)
     async with (
-        node_process(tmp_path / "a", "--node-name", "a", "--encrypt", OLD, *LOCAL) as a,
-        node_process(tmp_path / "b", *options, "--start-join-addrs", gossip(a)),
+        node_inside(tmp_path / "a", "a", encrypt=OLD) as a,
+        node_inside(tmp_path / "b", "b", join=a.gossip, encrypt=OLD, keyring_file=unwritable),
     ):
         await wait_for(a, statuses(a="alive", b="alive"))
         unwritable.unlink()
@@ -87,33 +80,32 @@ async def test_who_does_not_do_it_is_named(tmp_path: Path) -> None:
         assert "done by 1: a" in errors
         assert f"not done by b: {unwritable} cannot be written: No such file or directory" in errors
         # What could not be written down does not count either.
-        assert (await listed(a))[NEW]["members"] == ["a"]
+        listed = {each.key: each.members for each in (await list_keys(a.address, WAIT_SECONDS)).keys}
+        assert listed == {OLD: ["a", "b"], NEW: ["a"]}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "stdin", "code", "problem"),
-    [
-        (("install", "nonsense!"), b"", ExitCode.FAILED, "the key is no base64 text"),
-        (("install", "AAAA"), b"", ExitCode.FAILED, "the key has 3 bytes, not 16, 24 or 32"),
-        (("install",), b"", ExitCode.USAGE, "there is no key on standard input"),
-        (("remove", OLD), b"", ExitCode.FAILED, "not done by a: the primary key cannot be removed"),
-        (("use", NEW), b"", ExitCode.FAILED, "not done by a: the key is not in the keyring"),
-    ],
-)
-async def test_what_cannot_be_done(
-    tmp_path: Path, arguments: tuple[str, ...], stdin: bytes, code: ExitCode, problem: str
-) -> None:
-    async with node_process(tmp_path / "a", "--node-name", "a", "--encrypt", OLD, *LOCAL) as a:
-        ended, _, errors = await keys(a, *arguments, stdin=stdin)
-        assert ended == code
-        assert problem in errors
+async def test_what_cannot_be_done(tmp_path: Path) -> None:
+    async with node_inside(tmp_path / "a", "a", encrypt=OLD) as a:
+        for arguments, code, problem in (
+            (("install", "nonsense!"), ExitCode.FAILED, "the key is no base64 text"),
+            (("install",), ExitCode.USAGE, "there is no key on standard input"),
+            (("remove", OLD), ExitCode.FAILED, "not done by a: the primary key cannot be removed"),
+        ):
+            ended, _, errors = await keys(a, *arguments)
+            assert ended == code, arguments
+            assert problem in errors
+        # What the command shows of such answers is the same as above.
+        with pytest.raises(CallFailed, match="the key has 3 bytes, not 16, 24 or 32"):
+            await change_key(a.address, "InstallKey", "AAAA", WAIT_SECONDS)
+        answers = await change_key(a.address, "UseKey", NEW, WAIT_SECONDS)
+        assert (answers.done, answers.problems) == ([], {"a": "the key is not in the keyring"})
+        assert [each.key for each in (await list_keys(a.address, WAIT_SECONDS)).keys] == [OLD]
 
 
 async def test_without_encryption_there_are_no_keys(tmp_path: Path) -> None:
-    async with node_process(tmp_path / "a", "--node-name", "a", *LOCAL) as a:
-        code, _, errors = await keys(a, "list")
-        assert code == ExitCode.FAILED
-        assert "gossip is not encrypted" in errors
+    async with node_inside(tmp_path / "a", "a") as a:
+        with pytest.raises(CallFailed, match="gossip is not encrypted"):
+            await list_keys(a.address, WAIT_SECONDS)
 
 
 async def test_keys_do_not_travel_in_the_open(tmp_path: Path) -> None:
@@ -123,10 +115,6 @@ async def test_keys_do_not_travel_in_the_open(tmp_path: Path) -> None:
         except OSError:
             pytest.skip("this machine has no address beyond loopback")
         host = probe.getsockname()[0]
-    options = ("--node-name", "a", "--bind-addr", f"{host}:0", "--encrypt", OLD, "--insecure", *LOCAL)
-    async with node_process(tmp_path / "a", *options) as a:
-        code, output, errors = await keys(a, "list")
-        assert (code, output) == (ExitCode.FAILED, "")
-        assert "keys are not sent over a connection without TLS" in errors
-        with trio.fail_after(60):
-            assert await a.stop() == ExitCode.DONE
+    async with node_inside(tmp_path / "a", "a", host=host, encrypt=OLD, insecure=True) as a:
+        with pytest.raises(CallFailed, match="keys are not sent over a connection without TLS"):
+            await list_keys(a.address, WAIT_SECONDS)

@@ -1,4 +1,8 @@
-"""Certificates, authorities and gossip keys are replaced under load: no call fails, no member or stream is lost."""
+"""Certificates, authorities and gossip keys are replaced under load: no call fails, no member or stream is lost.
+
+Among the system's tests for its four processes and a serf agent. The plain ones replace one thing at a time: gossip
+keys in test_keys.py, certificates and policies in tests/test_node_security.py, authorities in tests/rpc/test_tls.py.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ from tests.replication.real_nodes import connected, records_of, status_of, wait_
 
 OLD = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 NEW = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
+pytestmark = pytest.mark.system
 SECONDS = 120.0
 NAMES = ("a", "b", "c")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -32,8 +33,12 @@ class Faults(RuleBasedStateMachine):
         self.cluster: Cluster
         self.next_address = 0
 
-    @initialize(seed=SEEDS, size=sizes(24), profile=QUICK_PROFILES)
+    @initialize(seed=SEEDS, size=st.integers(2, 5), profile=QUICK_PROFILES)
     def form(self, seed: int, size: int, profile: GossipProfile) -> None:
+        """A few nodes; more in FaultsOfMany, among the system's tests."""
+        self.form_of(seed, size, profile)
+
+    def form_of(self, seed: int, size: int, profile: GossipProfile) -> None:
         self.cluster = Cluster.make(seed, profile, encoded=size <= 6)
         self.cluster.form(size)
         self.next_address = size
@@ -174,14 +179,25 @@ class Faults(RuleBasedStateMachine):
             alternates(node.name, node.events)
 
 
-TestFaults = Faults.TestCase
+class FaultsOfMany(Faults):
+    """The same with larger clusters, each of whose seconds takes longer to simulate."""
+
+    @initialize(seed=SEEDS, size=sizes(24), profile=QUICK_PROFILES)
+    def form(self, seed: int, size: int, profile: GossipProfile) -> None:
+        self.form_of(seed, size, profile)
+
+
 # A failing example is shown as it was found: each try to make it smaller simulates half an hour more.
-TestFaults.settings = settings(
+few = settings(
     max_examples=max(EXAMPLES // 2, 5),
     stateful_step_count=25,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.shrink},
 )
+TestFaults = Faults.TestCase
+TestFaults.settings = few
+TestFaultsOfMany = pytest.mark.system(FaultsOfMany.TestCase)
+TestFaultsOfMany.settings = few
 
 
 def test_groups_that_know_each_other_as_left_are_islands_until_one_joins_the_other() -> None:

@@ -346,7 +346,7 @@ class MovingConsumer(RuleBasedStateMachine):
 
 
 TestMovingConsumer = MovingConsumer.TestCase
-TestMovingConsumer.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestMovingConsumer.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=60)
 
 
 # -- one thing at a time -----------------------------------------------------------------------------------------------

@@ -1,7 +1,12 @@
-"""Clients over a real cluster whose nodes are killed: what is acknowledged is delivered, once."""
+"""Clients over a real cluster whose nodes are killed: what is acknowledged is delivered, once.
+
+Among the system's tests for its five processes. In the plain ones nodes are killed under load in tests/crash, and
+clients move between servers of this process in test_moving.py.
+"""
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from proglog_trio.client import BackoffConfig, ConsumerConfig, ProducerConfig, open_consumer, open_producer
@@ -10,6 +15,7 @@ from tests.node_process import NodeProcess, node_process
 BACKOFF = BackoffConfig(first=0.01, longest=0.2)
 
 
+@pytest.mark.system
 async def test_nodes_that_are_killed_under_load(tmp_path: Path) -> None:
     acknowledged: set[bytes] = set()
     seen: list[bytes] = []

@@ -229,7 +229,7 @@ class MovingProducer(RuleBasedStateMachine):
 
 
 TestMovingProducer = MovingProducer.TestCase
-TestMovingProducer.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestMovingProducer.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=50)
 
 
 # -- one thing at a time -----------------------------------------------------------------------------------------------
