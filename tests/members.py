@@ -49,7 +49,7 @@ async def node_inside(
 ) -> AsyncIterator[NodeInside]:
     """Run a node with quick gossip in this process, and have it leave at the block's end.
 
-    Where a process of its own is not what a test is about: to start one takes a hundred times as long.
+    Where a process of its own is not what a test is about: to start one takes a second of a core.
 
     Args:
         data_dir: where it has its log.
