@@ -1,5 +1,6 @@
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
         if getattr(config.option, name) is None:
             setattr(config.option, name, drawn.get(name, random.SystemRandom().randrange(1_000_000)))
     keep_bytecode(config)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has what it starts in the background ignore Ctrl-C, which is not what tests of Ctrl-C are about.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def keep_bytecode(config: pytest.Config) -> None:
