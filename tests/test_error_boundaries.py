@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import queue
 import random
 import threading
@@ -299,9 +300,12 @@ async def task(pair: Pair) -> None:
     async def failing() -> None:
         fail()
 
-    tasks: list[object] = []
+    tasks: list[asyncio.Future[None]] = []
     pair.a.loop.call_soon(lambda: tasks.append(asyncio.ensure_future(failing())))
-    await pair.until(lambda: bool(tasks), "begun")
+    await pair.until(lambda: bool(tasks) and tasks[0].done(), "over")
+    # asyncio tells it when the task is gone; where something still leads to it, only a collection does that
+    tasks.clear()
+    gc.collect()
 
 
 async def no_exception(pair: Pair) -> None:
