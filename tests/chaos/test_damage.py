@@ -44,12 +44,13 @@ class Copied:
                 file.seek(place)
                 file.write(bytes([byte ^ 1 << rng.randrange(8)]))
 
-    def cut(self, node: ChaosNode, rng: random.Random) -> None:
-        """Cut one of the files anywhere; in the newest that is how a log ends after a crash, whoever has the rest."""
+    def cut(self, node: ChaosNode, rng: random.Random) -> bool:
+        """Cut one of the files anywhere; tell whether it was the newest, whose end may be this node's alone."""
         newest = node.stores[-1]
         path = rng.choice([*(path for path in self.sizes if path.stat().st_size == self.sizes[path]), newest])
         with path.open("r+b") as file:
             file.truncate(rng.randrange(file.seek(0, 2)))
+        return path == newest
 
 
 async def copied(cluster: ChaosCluster, node: ChaosNode) -> Copied:
@@ -99,10 +100,12 @@ async def test_damage_of_a_minority_loses_nothing_of_what_a_majority_has(tmp_pat
                 await load.more_acknowledged(1000)
                 # While they are down.
                 have_copies = [await copied(cluster, node) for node in damaged]
+                cut_at_the_end = []
                 for node, of_majority in zip(damaged, have_copies, strict=True):
                     await cluster.kill(node)
                     of_majority.flip(rng, 5)
-                    of_majority.cut(node, rng)
+                    if of_majority.cut(node, rng):
+                        cut_at_the_end.append(node)
                 await load.more_acknowledged(1000)
                 for node in damaged:
                     await cluster.start(node)
@@ -110,7 +113,7 @@ async def test_damage_of_a_minority_loses_nothing_of_what_a_majority_has(tmp_pat
                 await load.more_acknowledged(1000)
                 stop.set()
             await cluster.agree()
-            await cluster.become_sound()
+            await cluster.become_sound(cut_at_the_end)
             statuses = await cluster.statuses()
             assert statuses is not None
             repaired = {status.node_name: status.counters["damage_repaired"] for status in statuses}
