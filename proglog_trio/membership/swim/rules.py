@@ -98,6 +98,9 @@ class Rules:
 
     def broadcast_me(self, finished: Callable[[], None] | None = None) -> None:
         """Tell everybody this node's own state."""
+        self.broadcasts.add(self._my_state(), self.me.name, finished)
+
+    def _my_state(self) -> bytes:
         me = self.me
         message = Alive(
             incarnation=me.incarnation,
@@ -107,7 +110,17 @@ class Rules:
             meta=me.meta,
             vsn=me.version,
         )
-        self.broadcasts.add(encode_message(message), me.name, finished)
+        return encode_message(message)
+
+    def answer_to(self, accusation: Suspect | Dead) -> bytes | None:
+        """Return what to tell a member that accuses this node of what it has refuted already; None: it has not.
+
+        The refutation has missed that member, and is told no more once everybody should have it. Such a member would
+        call this node dead although its probes are acknowledged.
+        """
+        if accusation.node != self.me.name or self.me.name not in self.nodes or self.leaving:
+            return None
+        return self._my_state() if accusation.incarnation < self.me.incarnation else None
 
     def say_again(self) -> None:
         """Say louder than before that this node is alive: others may have taken it for dead.
@@ -186,7 +199,23 @@ class Rules:
     # -- suspect -------------------------------------------------------------------------------------------------------
 
     def suspect(self, news: Suspect) -> None:
-        """Take news that a member does not answer."""
+        """Take news that a member does not answer, from a member that has found so."""
+        self._suspect(news, {news.from_node}, told=True)
+
+    def suspect_by_hearsay(self, news: Suspect, *, told: bool) -> None:
+        """Take it from a table that another member sent in a push/pull: who found so, that does not say.
+
+        It begins a suspicion, and confirms none: it may be the very one that runs here, come by another way, and only
+        what is found independently shortens a suspicion (Lifeguard, section IV.B).
+
+        Args:
+            news: from this node, as it can name nobody else.
+            told: pass it on. To those who suspect the member already, this node is one more that does.
+        """
+        if news.node not in self._suspicions:
+            self._suspect(news, set(), told=told)
+
+    def _suspect(self, news: Suspect, accusers: set[str], *, told: bool) -> None:
         node = self.nodes.get(news.node)
         if node is None or news.incarnation < node.incarnation:
             return
@@ -203,20 +232,21 @@ class Rules:
             self._refute(news.incarnation)
             return
         self.counters.suspected += 1
-        self.broadcasts.add(encode_message(news), news.node)
+        if told:
+            self.broadcasts.add(encode_message(news), news.node)
         node.incarnation = news.incarnation
         reason = f"{news.from_node} suspects incarnation {news.incarnation}"
         self._change(node, NodeStatus.SUSPECT, Cause.INCARNATION, reason)
-        self._set_suspicion_timer(node, self._begin_suspicion(news.from_node))
+        self._set_suspicion_timer(node, self._begin_suspicion(accusers))
 
-    def _begin_suspicion(self, accuser: str) -> Suspicion:
+    def _begin_suspicion(self, accusers: set[str]) -> Suspicion:
         profile = self.profile
         wanted = profile.suspicion_multiplier - 2
         if self.known - 2 < wanted:
             wanted = 0
         shortest = shortest_suspicion(profile.suspicion_multiplier, self.known, profile.probe_interval)
         longest = profile.suspicion_maximum_multiplier * shortest
-        return Suspicion(self.timers.now, shortest, longest, wanted, {accuser})
+        return Suspicion(self.timers.now, shortest, longest, wanted, accusers)
 
     def _set_suspicion_timer(self, node: Node, suspicion: Suspicion) -> None:
         self._end_suspicion(node.name)

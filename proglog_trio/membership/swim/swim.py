@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define
+from attrs import define, field
 
 from ...internal_errors import Boundaries, Where, no_boundary
 from ...steps import Steps, complete
@@ -45,6 +45,8 @@ PUSH_PULL_SCALE_THRESHOLD = 32
 STATES_AT_ONCE = 64
 STATES_MERGED_AT_ONCE = 4
 """In one step of making a state, and of merging one; each may bring a member with tags, news to pass on and a timer."""
+MOST_ANSWERS = 32
+"""How many members that accuse this one are answered in one gossip interval, each once: an answer is larger."""
 CHECKSUM_SINCE_PROTOCOL = 5
 CHECKSUM_BYTES = 5
 VERSION = bytes((1, 5, 2, 2, 5, 4))
@@ -78,6 +80,8 @@ class Swim:
     overhead_bytes: int = 0
     boundaries: Boundaries = no_boundary
     _exchange_at_once: Timer | None = None
+    _answered: set[Endpoint] = field(factory=set)
+    _answers_end: float = 0.0
 
     @classmethod
     def make(
@@ -249,12 +253,26 @@ class Swim:
                 prober.nack(message)
             case Suspect():
                 rules.suspect(message)
+                self._answer(message, source)
             case Alive():
                 rules.alive(message)
             case Dead():
                 rules.dead(message)
+                self._answer(message, source)
             case UserMessage():
                 rules.notify(UserMessageReceived(message.payload, source))
+
+    def _answer(self, accusation: Suspect | Dead, source: Endpoint) -> None:
+        answer = self.rules.answer_to(accusation)
+        if answer is None:
+            return
+        now = self.rules.timers.now
+        if now >= self._answers_end:
+            self._answered.clear()
+            self._answers_end = now + self.rules.profile.gossip_interval
+        if source not in self._answered and len(self._answered) < MOST_ANSWERS:
+            self._answered.add(source)
+            self.send(source, answer)
 
     def local_state(self) -> tuple[NodeState, ...]:
         """Return what is known of every member, for a push/pull."""
@@ -298,6 +316,7 @@ class Swim:
 
     def _merge_one(self, state: NodeState) -> None:
         rules = self.rules
+        suspicion = Suspect(incarnation=state.incarnation, node=state.name, from_node=rules.me.name)
         match state.state:
             case NodeStateType.ALIVE:
                 rules.alive(
@@ -312,8 +331,11 @@ class Swim:
                 )
             case NodeStateType.LEFT:
                 rules.dead(Dead(incarnation=state.incarnation, node=state.name, from_node=state.name))
+            case NodeStateType.SUSPECT:
+                # Who found so tells everybody; told by this node too, one finding would pass for two.
+                rules.suspect_by_hearsay(suspicion, told=False)
             case _:
-                rules.suspect(Suspect(incarnation=state.incarnation, node=state.name, from_node=rules.me.name))
+                rules.suspect_by_hearsay(suspicion, told=True)
 
 
 def _unset(target: Endpoint, message: bytes) -> None:

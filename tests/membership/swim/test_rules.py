@@ -187,6 +187,27 @@ def test_confirmations_shorten_a_suspicion_and_are_passed_on() -> None:
     assert core.status("n0") is DEAD
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_hearsay_begins_a_suspicion_and_confirms_none(told: bool) -> None:
+    core = TestedSwim.make(probe_interval=100.0, probe_timeout=90.0)
+    for number in range(9):
+        core.receive(alive(f"n{number}", at=number))
+    core.broadcasts()
+    heard = suspect(1, "me", "n0")
+    core.swim.rules.suspect_by_hearsay(heard, told=told)
+    assert core.status("n0") is SUSPECT
+    assert core.broadcasts() == ([heard] if told else [])
+    core.receive(suspect(1, "x", "n0"))  # the first who has found so himself: he begins it, and confirms nothing
+    for _ in range(3):
+        core.swim.rules.suspect_by_hearsay(heard, told=told)
+    assert core.broadcasts() == [suspect(1, "x", "n0")]
+    core.advance(2350.0)  # the shortest lasts 400 s, the longest 2,400 s
+    core.receive(suspect(0, "y", "n0"))
+    assert core.status("n0") is SUSPECT
+    core.advance(100.0)
+    assert core.status("n0") is DEAD
+
+
 def test_a_refuted_suspicion_does_not_expire() -> None:
     core = TestedSwim.make(probe_interval=1000.0, probe_timeout=900.0)
     core.receive(alive(), suspect(1), alive(incarnation=2))

@@ -18,7 +18,7 @@ from proglog_trio.membership.swim.effects import (
     UserMessageReceived,
 )
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
-from proglog_trio.membership.swim.swim import push_pull_scale
+from proglog_trio.membership.swim.swim import MOST_ANSWERS, push_pull_scale
 from proglog_trio.membership.wire import (
     Ack,
     Alive,
@@ -149,6 +149,56 @@ def test_a_state_is_merged_so_that_the_living_can_refute() -> None:
     }  # fmt: skip
     assert core.incarnation("a") == 4
     assert core.incarnation("me") == 7
+
+
+def about_me(kind: type[Suspect | Dead], incarnation: int) -> Suspect | Dead:
+    return kind(incarnation=incarnation, node="me", from_node="b")
+
+
+@pytest.mark.parametrize("kind", [Suspect, Dead])
+def test_who_has_missed_a_refutation_is_told_again(kind: type[Suspect | Dead]) -> None:
+    core = TestedSwim.make(meta=b"mine", push_pull_interval=0.0)
+    core.receive(alive("b", at=7), about_me(kind, 4))
+    core.advance(60)  # everybody was told as often as it is told
+    core.broadcasts()
+    core.receive(about_me(kind, 4), source=endpoint_of(7))
+    (packet,) = (effect for effect in core.take() if isinstance(effect, SendPacket))
+    assert packet.target == endpoint_of(7)
+    (message,) = messages([packet])
+    assert isinstance(message, Alive)
+    assert (message.node, message.incarnation, message.meta) == ("me", core.incarnation("me"), b"mine")
+
+
+def test_there_is_a_bound_to_the_answers_to_accusations() -> None:
+    core = TestedSwim.make(push_pull_interval=0.0)
+    core.receive(about_me(Suspect, 4))
+    core.broadcasts()
+
+    def answered(*sources: int) -> int:
+        for source in sources:
+            core.receive(*[about_me(Suspect, 1)] * 20, source=endpoint_of(source))
+        return sum(isinstance(message, Alive) for message in messages(core.take()))
+
+    core.advance(0.2)
+    core.take()
+    assert answered(1, 1, 2) == 2
+    assert answered(*range(100)) == MOST_ANSWERS - 2
+    core.advance(0.2)
+    core.take()
+    assert answered(1) == 1
+
+
+def test_accusations_are_not_answered_by_who_leaves_nor_for_others() -> None:
+    core = TestedSwim.make(push_pull_interval=0.0)
+    core.receive(alive("b", 5, at=7), about_me(Suspect, 4))
+    core.advance(60)
+    core.take()
+    core.receive(Suspect(incarnation=3, node="b", from_node="c"))
+    assert core.take() == []
+    core.swim.rules.leave(lambda: None)
+    core.broadcasts()
+    core.receive(about_me(Suspect, 1))
+    assert core.take() == []
 
 
 def test_the_state_that_is_sent_is_what_is_known() -> None:
