@@ -30,7 +30,7 @@ from .handlers import ServerCounters, ServerHandler, ServerState, Service, guard
 from .identity import identity_of
 from .listening import open_listening_sockets
 from .tls import LoadedTls
-from .transport import TransportConfig, TunedProtocol, grpclib_configuration
+from .transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
 
 _logger = structlog.get_logger(__name__)
 
@@ -110,7 +110,7 @@ class ServerProtocol(TunedProtocol):
         if boundary.failed:
             # asyncio would keep it open, and nobody would answer.
             self._server.forget(self)
-            cast("asyncio.Transport", transport).abort()
+            abort_transport(cast("asyncio.Transport", transport))
 
     def _begin(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -97,6 +97,16 @@ class TransportConfig:
         return PeerPatience(self.handshake_seconds, self.keepalive_seconds, self.keepalive_timeout_seconds)
 
 
+def abort_transport(transport: asyncio.Transport) -> None:
+    """Close a connection without waiting for anything.
+
+    Before Python 3.11.4 (Debian 12 has 3.11.2) a transport of TLS that is closed twice forgets its protocol, and fails
+    when it is aborted then: it is closing already, and has a deadline for that.
+    """
+    if getattr(transport, "_ssl_protocol", transport) is not None:
+        transport.abort()
+
+
 def grpclib_configuration(server_name: str | None = None) -> Configuration:
     """Return grpclib's own configuration: our windows, and its keepalive off, since ours takes its place.
 
@@ -277,13 +287,13 @@ class TunedConnection(Connection):
             self.lost_reason = reason
             _logger.debug("connection aborted", reason=reason)
         self.watch.stop()
-        self.transport.abort()
+        abort_transport(self.transport)
 
     def close(self) -> None:
         """Close the connection once what is written has been sent, or the peer has not read it for a while."""
         self.watch.stop()
         if not self.is_closing() and self.transport.get_write_buffer_size():
-            self._loop.call_later(_LINGER_SECONDS, self.transport.abort)
+            self._loop.call_later(_LINGER_SECONDS, abort_transport, self.transport)
         super().close()
 
     def ping_ack_process(self) -> None:

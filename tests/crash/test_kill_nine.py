@@ -103,9 +103,10 @@ async def keep_producing(load: Load, producer_number: int, address: str, limit: 
             while limit is None or load.sent[producer_number] < limit:
                 values = [load.value(producer_number) for _ in range(chunk)]
                 await sending.send(await producer.send_batch(values))
-    except* (RecordsNotDelivered, trio.BrokenResourceError) as group:
-        if limit is not None:
-            raise group.exceptions[0] from None
+    except ExceptionGroup as group:
+        rest = group.split((RecordsNotDelivered, trio.BrokenResourceError))[1]
+        if limit is not None or rest is not None:
+            raise
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from ..asyncio_loop import asyncio_loop
 from ..bridge import aio_as_trio
 from ..codec import MessageCodec
 from ..tls import ClientTls, tls_problem
-from ..transport import TransportConfig, TunedProtocol, grpclib_configuration
+from ..transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -135,7 +135,7 @@ class TunedChannel(Channel):
         protocol, self._tuned_protocol = self._tuned_protocol, None
         self.close()
         if protocol is not None:
-            protocol.connection.transport.abort()
+            abort_transport(protocol.connection.transport)
 
 
 @frozen

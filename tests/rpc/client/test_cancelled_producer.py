@@ -72,10 +72,13 @@ class World:
                 nursery.start_soon(self._break, nursery)
                 await self.node.link(session)
                 nursery.cancel_scope.cancel()
-        except* StreamBroken as group:
-            raise StreamBroken(str(group.exceptions[0])) from None
-        except* LinkBug:
-            raise LinkBug from None
+        except ExceptionGroup as group:
+            # Not with except*: before Python 3.11.4 what is raised there comes out in a group again.
+            if group.split(LinkBug)[1] is None:
+                raise LinkBug from None
+            if group.split(StreamBroken)[1] is None:
+                raise StreamBroken(str(group.exceptions[0])) from None
+            raise
         finally:
             self.running -= 1
 
