@@ -103,11 +103,19 @@ class DataLoss(ProglogError):
         from_offset, to_offset: the offsets [from_offset, to_offset) that are damaged; a reader may go on at to_offset.
     """
 
+    _what = "damaged"
+
     def __init__(self, from_offset: int, to_offset: int, detail: str) -> None:
-        super().__init__(f"offsets {from_offset} to {to_offset - 1} are damaged: {detail}")
+        super().__init__(f"offsets {from_offset} to {to_offset - 1} are {self._what}: {detail}")
         self.from_offset = from_offset
         self.to_offset = to_offset
         self.detail = detail
+
+
+class RecordsMissing(DataLoss):
+    """Records that are missing here at present: they may be put in their offsets later."""
+
+    _what = "missing at present"
 
 
 class RepairError(ProglogError):

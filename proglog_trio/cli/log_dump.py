@@ -101,7 +101,7 @@ def _describe_damage(found: "DamagedPlace") -> dict[str, Any]:
 
 
 def _describe_frame(found: "StoredFrame") -> dict[str, Any]:
-    from proglog_trio.log.envelope import EnvelopeKind
+    from proglog_trio.log.envelope import MARKERS, EnvelopeKind
     from proglog_trio.log.gap import GapMarker
 
     envelope = found.envelope
@@ -110,7 +110,7 @@ def _describe_frame(found: "StoredFrame") -> dict[str, Any]:
         "position": found.position,
         "base_offset": envelope.base_offset,
     }
-    if envelope.kind is EnvelopeKind.GAP:
+    if envelope.kind in MARKERS:
         marker = GapMarker.of_frame(found.frame)
         fields |= {
             "origin": str(marker.origin),
@@ -152,9 +152,9 @@ def _readable(fields: Mapping[str, Any]) -> str:
                 f"{fields['origin']} sequence {fields['base_sequence']}, log time {fields['log_time']}, producer "
                 f"{fields['producer_id']:016x} batch {fields['producer_sequence']}, {fields['payload_length']} bytes"
             )
-        case "gap":
+        case "gap" | "missing" as kind:
             return (
-                f"  {fields['position']:>12}  gap: origin {fields['origin']} sequences {fields['from_sequence']} to "
+                f"  {fields['position']:>12}  {kind}: origin {fields['origin']} sequences {fields['from_sequence']} to "
                 f"{fields['to_sequence'] - 1} are missing: {fields['reason']}"
             )
         case kind:

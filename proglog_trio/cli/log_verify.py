@@ -191,13 +191,19 @@ def _summarised(summary: "Summary") -> dict[str, Any]:
         "frames": summary.frames,
         "records": summary.records,
         "gaps": summary.gaps,
+        "missing_records": summary.missing,
         "bytes_read": summary.bytes_read,
         "damage": summary.damage,
         "warnings": summary.warnings,
         "lowest_offset": summary.lowest_offset,
         "next_offset": summary.next_offset,
         "origins": {
-            str(origin): {"low": state.low, "next": state.next, "gaps": [list(gap) for gap in state.gaps]}
+            str(origin): {
+                "low": state.low,
+                "next": state.next,
+                "gaps": [list(gap) for gap in state.gaps],
+                "missing": [[each.from_sequence, each.to_sequence] for each in state.missing],
+            }
             for origin, state in summary.origins.items()
         },
     }
@@ -211,4 +217,5 @@ def _readable(summary: "Summary") -> str:
     return (
         f"{summary.records} records in {summary.frames} frames and {summary.segments} segments, {held}, "
         f"{summary.bytes_read} bytes: {summary.damage or 'no'} damage, {summary.warnings or 'no'} warnings"
+        + (f", {summary.missing} records are missing at present" if summary.missing else "")
     )

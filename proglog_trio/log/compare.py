@@ -44,6 +44,8 @@ class Reason(enum.Enum):
     BEHIND = "it has not got so far"
     """It lies above."""
     GAP = "a gap marker says so"
+    MISSING = "it is missing there at present"
+    """A marker stands where it belongs."""
     HOLE = "it is missing or damaged there"
     """It lies in the midst, and nothing says why."""
 
@@ -198,12 +200,15 @@ def _extend(ranges: list[tuple[int, int]], begin: int, end: int) -> None:
 
 def _reasons(table: OriginTable, begin: int, end: int) -> Iterator[tuple[int, int, Reason]]:
     """Cut a range that a log lacks by the reasons for it."""
-    highest = max(table.next, max((to for _, to in table.gaps), default=0))
-    edges = {begin, end, *(edge for gap in table.gaps for edge in gap), table.low, highest}
+    marked = (*table.gaps, *table.missing)
+    highest = max(table.next, max((to for _, to in marked), default=0))
+    edges = {begin, end, *(edge for each in marked for edge in each), table.low, highest}
     cuts = sorted(edge for edge in edges if begin <= edge <= end)
     for first, following in itertools.pairwise(cuts):
         if any(low <= first and following <= high for low, high in table.gaps):
             reason = Reason.GAP
+        elif any(low <= first and following <= high for low, high in table.missing):
+            reason = Reason.MISSING
         elif following <= table.low:
             reason = Reason.REMOVED
         elif first >= highest:

@@ -37,6 +37,15 @@ class EnvelopeKind(enum.IntEnum):
     REOPENED = 3
     """Nothing: recovery found damage before; offsets go on at base_offset, so that none is used twice. The base
     sequence is no sequence: see Envelope.lost_below."""
+    MISSING = 4
+    """A portable control frame that says which sequences of its origin this log does not have at present. It uses as
+    many offsets, in which the records are put if they turn up: then nobody has seen another order."""
+
+
+MARKERS = frozenset((EnvelopeKind.GAP, EnvelopeKind.MISSING))
+"""Control frames that say what is not there."""
+IN_OFFSETS = frozenset((EnvelopeKind.RECORDS, EnvelopeKind.MISSING))
+"""What uses offsets, and is noted by the index."""
 
 
 @frozen
@@ -64,7 +73,7 @@ class Envelope:
         kind: what stands behind it.
         length: the length of the portable frame behind it, in bytes.
         base_offset: the local offset of the first record.
-        origin, base_sequence, count: the same as in the frame (for a gap: count is 0).
+        origin, base_sequence, count: the same as in the frame (for a gap: count is 0; for what is missing: how much).
         durable_before: everything before this place of the segment's file was durable when the envelope was written.
     """
 

@@ -8,16 +8,17 @@ frames stood in one place in an order that nothing tells any more, they are orde
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
+from .envelope import EnvelopeKind
 from .fetched import Fetched, FetchedFrames
 from .gap import GapMarker
 from .missing import Gaps, LostGap, Piece, Stretch, holes_of
 from .origin import Origin
-from .position import Position
-from .survey import Absent, Pin, Survey, absent_of
+from .segment_header import OriginState
+from .survey import Absent, Kept, Pin, Survey, absent_of
 
 NOT_FETCHED = "nobody who was asked has what stood there"
 UNCERTAIN = "what stood there can be had, but nothing tells at which of the offsets"
@@ -27,7 +28,7 @@ REWRITTEN_GAP = "written again by a repair: the first marker was damaged"
 
 @frozen
 class Placed:
-    """A frame, or a gap marker, that is put in an absent element's place."""
+    """A frame, or a marker, that is put in the place of an absent element, or of what was missing."""
 
     base_offset: int
     content: Fetched | GapMarker
@@ -40,6 +41,11 @@ class Placed:
     @property
     def size(self) -> int:
         """How many offsets it uses."""
+        return self.content.header.count if isinstance(self.content, Fetched) else self.content.offsets
+
+    @property
+    def records(self) -> int:
+        """How many records it puts there."""
         return self.content.header.count if isinstance(self.content, Fetched) else 0
 
 
@@ -92,14 +98,14 @@ class Fit:
         return number in self.placed or number in self.dropped or number in self.retired
 
 
-def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Position) -> Fit:
+def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Mapping[Origin, OriginState]) -> Fit:
     """Return which fetched frames go where.
 
     Args:
         survey: the run.
         gaps: what is missing from it.
         fetched: what peers sent.
-        held: what the log has of every origin.
+        held: what the log has of every origin, what it has passed without having it told apart.
     """
     result = Fit(survey, gaps)
     loose: list[_Loose] = []
@@ -143,7 +149,9 @@ def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Position) -> F
         elif number not in gaps.counted and number not in result.placed and element.envelope is not None:
             envelope = element.envelope
             # Recovery did not count it, since it was the last of its origin; the log has got the records again since.
-            if held.covers(envelope.origin, envelope.base_sequence, envelope.count):
+            end = envelope.base_sequence + envelope.count
+            # Held, and not only passed: a marker behind it is no copy of what is damaged here.
+            if (state := held.get(envelope.origin)) is not None and state.holds(envelope.base_sequence, end):
                 result.retired.add(number)
     return result
 
@@ -168,8 +176,19 @@ class _Loose:
 
 
 def _place_exactly(result: Fit, number: int, frames: list[Fetched]) -> None:
+    element = result.survey.elements[number]
+    if isinstance(element, Kept):
+        if element.missing is not None and frames:
+            result.placed[number] = _put_in_place(element.frame.base_offset, element.missing, frames)
+        return
     envelope = result.absent(number).envelope
     if envelope is None or not frames:
+        return
+    if envelope.kind is EnvelopeKind.MISSING:
+        # Its marker is damaged, so nothing tells what would have to stand behind a part of them.
+        if sum(frame.header.count for frame in frames) == envelope.count:
+            first = envelope.base_offset - envelope.base_sequence
+            result.placed[number] = [Placed(first + frame.header.base_sequence, frame) for frame in frames]
         return
     header = frames[0].header
     said = (envelope.base_sequence, envelope.count, envelope.length)
@@ -180,6 +199,27 @@ def _place_exactly(result: Fit, number: int, frames: list[Fetched]) -> None:
             f"the frame at sequence {header.base_sequence} of {header.origin} has {header.count} records and "
             f"{len(frames[0].data)} bytes at a peer, by its envelope it had {envelope.count} and {envelope.length} here"
         )
+
+
+def _put_in_place(base_offset: int, marker: GapMarker, frames: Iterable[Fetched]) -> list[Placed]:
+    """Return the frames where they belong, and markers for what is still missing between them."""
+    placed: list[Placed] = []
+    first = base_offset - marker.from_sequence
+    cursor = marker.from_sequence
+
+    def leave(to_sequence: int, previous_header_crc: int) -> None:
+        if cursor < to_sequence:
+            rest = evolve(
+                marker, from_sequence=cursor, to_sequence=to_sequence, previous_header_crc=previous_header_crc
+            )
+            placed.append(Placed(first + cursor, rest))
+
+    for frame in frames:
+        leave(frame.header.base_sequence, frame.header.previous_header_crc)
+        placed.append(Placed(first + frame.header.base_sequence, frame))
+        cursor = frame.header.next_sequence
+    leave(marker.to_sequence, marker.previous_header_crc)
+    return placed
 
 
 def _groups(loose: Iterable[_Loose]) -> list[list[_Loose]]:

@@ -15,7 +15,7 @@ from attrs import Factory, define, frozen
 
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, OperatingSystemDisk
-from .envelope import EnvelopeKind
+from .envelope import MARKERS, EnvelopeKind
 from .gap import GapMarker
 from .origin import Origin
 from .recovery import LOG_DIRECTORY
@@ -42,6 +42,7 @@ class OriginTable:
         low: retention removed what lies below.
         bases, counts, digests: one entry a frame.
         gaps: the sequences [from, to) for which there are gap markers.
+        missing: those that are missing at present.
     """
 
     low: int = 0
@@ -49,6 +50,7 @@ class OriginTable:
     counts: array[int] = Factory(lambda: array("I"))
     digests: array[int] = Factory(lambda: array("Q"))
     gaps: list[tuple[int, int]] = Factory(list)
+    missing: list[tuple[int, int]] = Factory(list)
 
     @property
     def next(self) -> int:
@@ -98,15 +100,15 @@ class FrameTable:
 
     def _take(self, item: StoredFrame) -> None:
         envelope = item.envelope
-        if envelope.kind is EnvelopeKind.GAP:
+        if envelope.kind in MARKERS:
             try:
                 marker = GapMarker.of_frame(item.frame)
             except FrameError:
                 self.damaged_places += 1
                 return
-            self.origins.setdefault(marker.origin, OriginTable()).gaps.append(
-                (marker.from_sequence, marker.to_sequence)
-            )
+            table = self.origins.setdefault(marker.origin, OriginTable())
+            ranges = table.missing if marker.at_present else table.gaps
+            ranges.append((marker.from_sequence, marker.to_sequence))
         elif envelope.kind is EnvelopeKind.RECORDS:
             table = self.origins.setdefault(envelope.origin, OriginTable())
             if envelope.base_sequence < table.next:

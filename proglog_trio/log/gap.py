@@ -1,7 +1,8 @@
-"""Gap markers: control frames with which a log says which sequences of an origin it will never have.
+"""Markers: control frames with which a log says which sequences of an origin it does not have.
 
-A marker stands in one log only. Its frame has the origin's id, the first missing sequence as base sequence and a
-count of 0; its payload is the msgpack array [next sequence, CRC of the header before that, reason].
+A *gap* it will never have; what is *missing at present* may be put in its place later. A marker stands in one log only.
+Its frame has the origin's id, the first sequence as base sequence, and a count of 0 for a gap, of all the sequences for
+what is missing; its payload is the msgpack array [next sequence, CRC of the header before that, reason].
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .frame import MUST_UNDERSTAND_CONTROL, Frame, FrameHeader
 from .origin import Origin
 
 _HIGHEST = 2**64 - 1
+MOST_MISSING = 2**32 - 1
+"""So many sequences one marker of what is missing at present can stand for: an envelope counts with 32 bits."""
 
 
 @frozen
@@ -24,6 +27,7 @@ class GapMarker:
     """The sequences [from_sequence, to_sequence) of an origin are not in this log.
 
     Attributes:
+        at_present: they may yet be put in the offsets that the marker uses; at most MOST_MISSING of them.
         previous_header_crc: the header CRC of the frame that ends at to_sequence, so that the chain goes on; see
             frame.py.
         reason: in words.
@@ -34,6 +38,12 @@ class GapMarker:
     to_sequence: int
     previous_header_crc: int
     reason: str
+    at_present: bool = False
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets the marker uses."""
+        return self.to_sequence - self.from_sequence if self.at_present else 0
 
     def to_frame(self, log_time: int) -> Frame:
         """Return the marker's control frame."""
@@ -41,7 +51,7 @@ class GapMarker:
         header = FrameHeader(
             self.origin,
             self.from_sequence,
-            0,
+            self.offsets,
             log_time,
             len(payload),
             crc32c(payload),
@@ -64,4 +74,10 @@ class GapMarker:
             raise FrameError("a gap marker names no range of sequences")
         if not 0 <= previous_header_crc < 2**32:
             raise FrameError("a gap marker has a CRC of more than 32 bits")
-        return cls(frame.header.origin, frame.header.base_sequence, to_sequence, previous_header_crc, reason)
+        count = frame.header.count
+        marker = cls(
+            frame.header.origin, frame.header.base_sequence, to_sequence, previous_header_crc, reason, count > 0
+        )
+        if count != marker.offsets:
+            raise FrameError(f"a marker of {to_sequence - marker.from_sequence} missing sequences uses {count} offsets")
+        return marker

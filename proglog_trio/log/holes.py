@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from attrs import Factory, define, frozen
 
 from ..errors import FrameError
-from .envelope import EnvelopeKind
+from .envelope import MARKERS, EnvelopeKind
 from .gap import GapMarker
 from .origin import Origin
 from .position import Position
@@ -24,8 +24,9 @@ class Hole:
     """The sequences [from_sequence, to_sequence) of an origin, which a reader cannot give.
 
     Attributes:
-        marked: there is a gap marker for them: the log never had them. Otherwise they are damaged, or were removed.
+        marked: there is a marker for them: the log never had them. Otherwise they are damaged, or were removed.
         next_header_crc: for a marked hole, the header CRC of the frame before to_sequence; see GapMarker.
+        at_present: the log may yet get them.
     """
 
     origin: Origin
@@ -33,6 +34,7 @@ class Hole:
     to_sequence: int
     marked: bool = False
     next_header_crc: int | None = None
+    at_present: bool = False
 
 
 @define
@@ -58,7 +60,7 @@ class HoleFinder:
         if envelope.kind is EnvelopeKind.RECORDS:
             holes = self._reach(origin, envelope.base_sequence)
             following = envelope.base_sequence + envelope.count
-        elif envelope.kind is EnvelopeKind.GAP:
+        elif envelope.kind in MARKERS:
             try:
                 marker = GapMarker.of_frame(found.frame)
             except FrameError:
@@ -67,7 +69,8 @@ class HoleFinder:
             following = marker.to_sequence
             first = max(self.next_sequence(origin), marker.from_sequence)
             if first < following:
-                holes.append(Hole(origin, first, following, marked=True, next_header_crc=marker.previous_header_crc))
+                crc, at_present = marker.previous_header_crc, marker.at_present
+                holes.append(Hole(origin, first, following, True, crc, at_present))
         else:
             return []
         self._next[origin] = max(self.next_sequence(origin), following)

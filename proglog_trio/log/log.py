@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 
 import trio
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from ..errors import BatchRefused, LogBusy, LogClosed, LogReadOnly, ProglogError
 from ..internal_errors import InternalErrors, Where
@@ -37,7 +37,7 @@ from .recent import RecentFrames
 from .recovery import RecoveryReport
 from .repair import RepairPlan, plan_repair
 from .segment import SegmentFiles, Unplaced
-from .segment_header import OriginState, SegmentHeader
+from .segment_header import MissingRange, OriginState, SegmentHeader
 from .serving import FoundFrames, find_frames
 from .start_position import position_of
 from .state import LogState
@@ -237,7 +237,7 @@ class Log:
         self._plan(unplaced, None, _only_error(done))
 
     def append_gap(self, marker: GapMarker, done: Callable[[ProglogError | None], None]) -> None:
-        """Append a gap marker; as append_foreign."""
+        """Append a marker of a gap, or of what is missing at present; as append_foreign."""
         self._check_writable()
         self._roll_if_full(self.wall_clock())
         self._plan(self._state.append_gap(marker), None, _only_error(done))
@@ -315,10 +315,13 @@ class Log:
                     self.catalog.noted_offset = item.work.header.base_offset
                 if item.changed is not None:
                     origin, state = item.changed
-                    held = self._durable_origins.get(origin)
-                    # Retention may have removed segments since the state was noted.
-                    low = state.low if held is None else held.low
-                    self._durable_origins[origin] = state if low <= state.low else raise_low(state, low)
+                    # Since the state was noted, retention may have removed segments, and a repair have filled places.
+                    held, planned = self._durable_origins.get(origin), self._state.origins.get(origin)
+                    if held is not None and held.low > state.low:
+                        state = raise_low(state, held.low)
+                    if state.missing and planned is not None:
+                        state = evolve(state, missing=still_missing(state.missing, planned.missing))
+                    self._durable_origins[origin] = state
                     if isinstance(item.work, Unplaced):
                         self.recent.add(item.work)
                     self.counters.batches_appended += 1
@@ -501,6 +504,39 @@ class Log:
         self._call_durable_watchers()
         return forgotten
 
+    def settle_missing(self, from_offset: int, to_offset: int, left: Mapping[Origin, Sequence[MissingRange]]) -> bool:
+        """Take note of what is missing at present in closed segments, after they were looked at or filled.
+
+        Args:
+            from_offset: where the segments begin.
+            to_offset: where the next one does.
+            left: what is still missing in them.
+
+        Returns: whether that is other than what was known.
+        """
+        changed = False
+        with self._bounds_lock:
+            for origins in (self._state.origins, self._durable_origins):
+                for origin, state in origins.items():
+                    here = [each for each in state.missing if from_offset <= each.offset < to_offset]
+                    if not here:
+                        continue
+                    # What is left cannot be more than what was missing: nothing else puts markers into closed segments.
+                    missing = (*(each for each in state.missing if each not in here), *left.get(origin, ()))
+                    missing = tuple(sorted(missing, key=lambda each: each.from_sequence))
+                    if missing != state.missing:
+                        origins[origin] = evolve(state, missing=missing)
+                        changed = True
+        if changed:
+            self._call_durable_watchers()
+        return changed
+
+    def missing_segments(self) -> list[SegmentFiles]:
+        """Return the segments in which records are missing at present, in the order of the log."""
+        offsets = {each.offset for state in self._durable_origins.values() for each in state.missing}
+        found = {self.catalog.containing(offset) for offset in offsets}
+        return sorted(found, key=lambda files: files.base_offset)
+
     def forget_origins(self, origins: Iterable[Origin]) -> list[Origin]:
         """Drop what is known of origins of which the log has nothing left; return those that are dropped.
 
@@ -536,4 +572,12 @@ def raise_low(state: OriginState, low: int) -> OriginState:
     """Return an origin's state without what lies below low."""
     low = max(state.low, low)
     gaps = tuple((max(first, low), following) for first, following in state.gaps if following > low)
-    return OriginState(low, state.next, state.last_header_crc, state.last_log_time, gaps)
+    clipped = (each.clipped(low, state.next) for each in state.missing)
+    return evolve(state, low=low, gaps=gaps, missing=tuple(each for each in clipped if each is not None))
+
+
+def still_missing(ranges: Iterable[MissingRange], among: Iterable[MissingRange]) -> tuple[MissingRange, ...]:
+    """Return the parts of ranges that are missing among others, too."""
+    among = tuple(among)
+    parts = (each.clipped(other.from_sequence, other.to_sequence) for each in ranges for other in among)
+    return tuple(part for part in parts if part is not None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import Factory, define, frozen
 
-from .envelope import EnvelopeKind
+from .envelope import IN_OFFSETS, EnvelopeKind
 from .frame import FrameHeader
 from .origin import Origin
 from .segment_header import OriginState
@@ -144,7 +144,7 @@ def _mark(survey: Survey, number: int, element: Element) -> Iterator[tuple[Origi
     envelope = element.frame.envelope if isinstance(element, Kept) else element.envelope
     if envelope is None:
         return
-    if envelope.kind is EnvelopeKind.RECORDS:
+    if envelope.kind in IN_OFFSETS:
         yield envelope.origin, _Mark(number, envelope.base_sequence, envelope.base_sequence + envelope.count, element)
     elif envelope.kind is EnvelopeKind.GAP:
         if isinstance(element, Kept) and element.gap is not None:
@@ -211,7 +211,12 @@ class _Follower:
 
     def _take(self, mark: _Mark, before: int, following: _Mark | None, end: OriginState) -> None:
         element = mark.element
-        if isinstance(element, Kept):
+        if isinstance(element, Kept) and element.missing is not None and mark.number is not None:
+            # What was missing before it may be fetched with it: both ends of the stretch are known.
+            self.pieces.append(Piece(mark.base, mark.next, mark.number, mark.number, mark.number))
+            self._close(element.missing.previous_header_crc)
+            self.left_crc = element.missing.previous_header_crc
+        elif isinstance(element, Kept):
             is_gap = element.gap is not None
             self._close(None if is_gap else element.previous_header_crc)
             self.left_crc = element.gap.previous_header_crc if element.gap is not None else element.header_crc
@@ -283,20 +288,29 @@ def holes_of(survey: Survey, piece: Piece | LostGap) -> list[int]:
     ]
 
 
+def _offsets_of(element: Element) -> tuple[int, int] | None:
+    """Return the offsets [first, following) that something takes that may be fetched."""
+    if isinstance(element, Absent):
+        return element.from_offset, element.to_offset
+    if isinstance(element, Kept) and element.missing is not None:
+        return element.frame.base_offset, element.frame.next_offset
+    return None
+
+
 def wanted(survey: Survey, found: Gaps) -> list[Missing]:
     """Return what to fetch: the missing sequences that have a place in the run."""
     listed: list[Missing] = []
     for stretch in found.stretches:
-        holes = [number for piece in stretch.pieces for number in holes_of(survey, piece)]
-        absent = [element for number in holes if isinstance(element := survey.elements[number], Absent)]
-        if any(element.size for element in absent):
+        numbers = [number for piece in stretch.pieces for number in holes_of(survey, piece)]
+        places = [place for number in numbers if (place := _offsets_of(survey.elements[number])) is not None]
+        if any(first < following for first, following in places):
             listed.append(
                 Missing(
                     stretch.origin,
                     stretch.from_sequence,
                     stretch.to_sequence,
-                    min(element.from_offset for element in absent),
-                    max(element.to_offset for element in absent),
+                    min(first for first, _ in places),
+                    max(following for _, following in places),
                 )
             )
     return listed

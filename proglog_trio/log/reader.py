@@ -13,10 +13,10 @@ from typing import Self
 
 from attrs import define, field, frozen
 
-from ..errors import DataLoss, OffsetOutOfRange, SegmentError, SequenceOutOfRange
+from ..errors import DataLoss, OffsetOutOfRange, RecordsMissing, SegmentError, SequenceOutOfRange
 from .catalog import SegmentCatalog
 from .disk import File
-from .envelope import Envelope, EnvelopeKind
+from .envelope import IN_OFFSETS, Envelope, EnvelopeKind
 from .holes import Hole, HoleFinder
 from .index import Place
 from .origin import Origin
@@ -27,16 +27,22 @@ from .segment_scan import absent, whole_segment
 from .start_position import Origins, position_before, position_of
 from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
+MISSING_AT_PRESENT = "no node that was reachable had them; they are put here when one turns up that has"
 LOST_RECORDS = "they had been acknowledged, and the file ended before them when the log was opened again"
 
 
 @frozen
 class Skipped:
-    """The offsets [from_offset, to_offset), which a reader left out because they cannot be read."""
+    """The offsets [from_offset, to_offset), which a reader left out because they cannot be read.
+
+    Attributes:
+        at_present: they may be put there later.
+    """
 
     from_offset: int
     to_offset: int
     reason: str
+    at_present: bool = False
 
 
 @frozen
@@ -187,6 +193,7 @@ class LogReader:
 
         Raises:
             DataLoss: the next records are damaged, and skip_missing is not set. The next read goes on after them.
+            RecordsMissing: the next records are missing at present, and skip_missing is not set; likewise.
             OffsetOutOfRange: retention removed the next records, and skip_missing is not set.
         """
         frames: list[StoredFrame] = []
@@ -199,6 +206,11 @@ class LogReader:
                 if frames and item.next_offset > self.next_offset:
                     break
                 self._pass_missing(item, until_offset)
+                continue
+            if item.envelope.kind is EnvelopeKind.MISSING and item.next_offset > self.next_offset:
+                if frames:
+                    break
+                self._pass_marker(item, until_offset)
                 continue
             if self._is_wanted(item):
                 if frames and size + len(item.data) > max_bytes:
@@ -231,7 +243,7 @@ class LogReader:
         """Tell whether a frame lies before the position that the reader was made for."""
         return (
             self.covered is not None
-            and envelope.kind is EnvelopeKind.RECORDS
+            and envelope.kind in IN_OFFSETS
             and self.covered.covers(envelope.origin, envelope.base_sequence, envelope.count)
         )
 
@@ -249,6 +261,22 @@ class LogReader:
             raise OffsetOutOfRange(first, item.next_offset, max(until_offset, item.next_offset))
         else:
             raise DataLoss(first, following, item.detail)
+
+    def _pass_marker(self, marker: StoredFrame, until_offset: int) -> None:
+        """Skip or raise for what is missing at present; what lies beyond until_offset waits until it is asked for."""
+        first, following = self.next_offset, min(marker.next_offset, until_offset)
+        covered = self._covers(marker.envelope)
+        if marker.next_offset <= until_offset:
+            self._waiting.popleft()
+            if self._finder is not None:
+                self._holes += self._finder.take(marker)
+        self.next_offset = following
+        if covered:
+            return
+        if self.skip_missing:
+            self._skipped.append(Skipped(first, following, MISSING_AT_PRESENT, at_present=True))
+            return
+        raise RecordsMissing(first, following, MISSING_AT_PRESENT)
 
     def _step(self, until_offset: int) -> bool:
         """Let at least one item wait; False: the log has no more."""

@@ -14,7 +14,7 @@ from attrs import Factory, define, evolve, frozen
 from ..errors import FrameError, RepairError
 from .catalog import SegmentCatalog
 from .disk import File
-from .envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind, Salt
+from .envelope import ENVELOPE_BYTES, IN_OFFSETS, NO_ORIGIN, Envelope, EnvelopeKind, Salt
 from .fetched import Fetched
 from .fitting import Fit, Placed
 from .frame import Frame
@@ -148,10 +148,11 @@ class SegmentRebuild:
             old = self.catalog.disk.open(self.segment.files.store)
         try:
             for place, (number, element) in enumerate(elements):
-                if isinstance(element, Kept):
-                    pieces = self._copied(old, element, position)
-                elif self.result.changes(number):
+                pieces: Sequence[bytes]
+                if self.result.changes(number):
                     pieces = self._filled(number, element, position)
+                elif isinstance(element, Kept):
+                    pieces = self._copied(old, element, position)
                 else:
                     pieces = [self._left(old, element, is_last=place == len(elements) - 1)]
                 for piece in pieces:
@@ -186,8 +187,8 @@ class SegmentRebuild:
     def _old_salt(self) -> Salt:
         return self.header.salt if self.segment.header is None else self.segment.header.salt
 
-    def _filled(self, number: int, element: Absent, position: int) -> list[bytes]:
-        if number in self.result.retired:
+    def _filled(self, number: int, element: Absent | Kept, position: int) -> list[bytes]:
+        if isinstance(element, Absent) and number in self.result.retired:
             # Offsets go on behind it; nothing is lost, since the records stand elsewhere.
             envelope = Envelope(EnvelopeKind.REOPENED, 0, element.to_offset, NO_ORIGIN, 0, 0, position)
             self._expected.append(envelope)
@@ -195,8 +196,8 @@ class SegmentRebuild:
         pieces: list[bytes] = []
         for placed in self.result.placed.get(number, []):
             data = _data_of(placed, self.header)
-            old = element.envelope
-            if old is not None and element.position == position and isinstance(placed.content, Fetched):
+            old = element.envelope if isinstance(element, Absent) and element.position == position else None
+            if old is not None and old.kind is EnvelopeKind.RECORDS and isinstance(placed.content, Fetched):
                 envelope = old
             else:
                 envelope = _envelope_of(placed, len(data), position)
@@ -282,7 +283,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
     for place, element in enumerate(survey.elements):
         if isinstance(element, (Kept, Absent)) and element.segment >= number:
             break
-        if isinstance(element, Kept):
+        if isinstance(element, Kept) and place not in fit.placed:
             envelope = element.frame.envelope
             store = catalog.disk.open(survey.segments[element.segment].files.store)
             try:
@@ -291,11 +292,12 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
                 store.close()
             frame = StoredFrame(element.frame.position, envelope, data).frame_without_payload
             state.read_back(envelope.kind, envelope.base_offset, frame, following.created)
-        elif isinstance(element, Absent):
-            if place in fit.gaps.counted and not fit.fills(place):
-                return None
-            if element.envelope is None and not fit.fills(place) and not element.is_nothing:
-                return None
+        elif isinstance(element, (Absent, Kept)):
+            if isinstance(element, Absent) and not fit.fills(place):
+                if place in fit.gaps.counted:
+                    return None
+                if element.envelope is None and not element.is_nothing:
+                    return None
             for placed in fit.placed.get(place, []):
                 content = placed.content
                 if isinstance(content, Fetched):
@@ -303,7 +305,8 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
                     state.read_back(EnvelopeKind.RECORDS, placed.base_offset, shown, following.created)
                 else:
                     shown = content.to_frame(state.clock.high_mark)
-                    state.read_back(EnvelopeKind.GAP, placed.base_offset, shown, following.created)
+                    kind = EnvelopeKind.MISSING if content.at_present else EnvelopeKind.GAP
+                    state.read_back(kind, placed.base_offset, shown, following.created)
     state.next_offset = survey.segments[number].files.base_offset
     # By age it goes with the next one: when it was begun is not known.
     return state.to_header(salt, following.created)
@@ -311,7 +314,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
 
 def _entry_of(item: StoredFrame) -> IndexEntry | None:
     envelope = item.envelope
-    if envelope.kind is not EnvelopeKind.RECORDS:
+    if envelope.kind not in IN_OFFSETS:
         return None
     return IndexEntry(envelope.base_offset, item.position, envelope.origin, envelope.base_sequence)
 
@@ -334,4 +337,5 @@ def _envelope_of(placed: Placed, length: int, position: int) -> Envelope:
             header.count,
             position,
         )
-    return Envelope(EnvelopeKind.GAP, length, placed.base_offset, content.origin, content.from_sequence, 0, position)
+    kind = EnvelopeKind.MISSING if content.at_present else EnvelopeKind.GAP
+    return Envelope(kind, length, placed.base_offset, content.origin, content.from_sequence, content.offsets, position)

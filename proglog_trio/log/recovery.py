@@ -17,7 +17,17 @@ from attrs import define, evolve, field, frozen
 
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, File
-from .envelope import ENVELOPE_BYTES, NO_ORIGIN, SALT_BYTES, Envelope, EnvelopeKind, Salt, find_envelope, read_unchecked
+from .envelope import (
+    ENVELOPE_BYTES,
+    IN_OFFSETS,
+    NO_ORIGIN,
+    SALT_BYTES,
+    Envelope,
+    EnvelopeKind,
+    Salt,
+    find_envelope,
+    read_unchecked,
+)
 from .frame import FRAME_MAGIC, FrameHeader
 from .index import DurableMark, IndexEntry, SparseIndex, read_mark
 from .origin import DIRECTORY_ID_BYTES
@@ -311,7 +321,7 @@ class Recovery:
             self.report.damaged.append((files.store, place))
             state.next_offset = max(state.next_offset, envelope.next_offset)
             return
-        if envelope.kind is EnvelopeKind.RECORDS:
+        if envelope.kind in IN_OFFSETS:
             self.report.frames += 1
             entry = IndexEntry(envelope.base_offset, item.position, envelope.origin, envelope.base_sequence)
             if read.index.add(entry):

@@ -11,21 +11,22 @@ first (Log.roll), or use repair_service.py.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Mapping, Sequence
 
 from attrs import define, field, frozen
 
 from .catalog import SegmentCatalog
 from .envelope import SALT_BYTES, Salt
 from .fetched import FetchedFrames
-from .fitting import Fit, fit
+from .fitting import Fit, Placed, fit
+from .gap import GapMarker
 from .missing import Gaps, Missing, find_missing, wanted
-from .position import Position
+from .origin import Origin
 from .reader import Bounds
 from .rebuild import Rebuilt, SegmentRebuild, index_entries, regenerated_header, write_whole_index
 from .segment import SegmentFiles
-from .segment_header import SegmentHeader
-from .start_position import position_of
-from .survey import Absent, Kept, Survey, SurveyedSegment, absent_of, survey_run
+from .segment_header import MissingRange, OriginState, SegmentHeader
+from .survey import Absent, Kept, Survey, SurveyedSegment, absent_of, missing_of, survey_run
 from .walk import DamagedPlace
 
 NOT_WRITTEN = "the segment's files could not be written anew yet"
@@ -41,6 +42,9 @@ class RepairOutcome:
         repaired_offsets: how many offsets can be read again.
         remaining: what is still damaged in them, and why.
         refused: in words, which of the fetched frames were not taken.
+        offsets: the offsets [from, to) of the segments that were looked at.
+        missing: what is missing at present in them, by origin.
+        filled_offsets: how many offsets were filled in which records had been missing at present.
     """
 
     segments: tuple[SegmentFiles, ...]
@@ -48,6 +52,9 @@ class RepairOutcome:
     repaired_offsets: int
     remaining: tuple[tuple[SegmentFiles, DamagedPlace, str], ...]
     refused: tuple[str, ...]
+    offsets: tuple[int, int]
+    missing: Mapping[Origin, Sequence[MissingRange]]
+    filled_offsets: int = 0
 
 
 @define
@@ -61,14 +68,16 @@ class RepairPlan:
     catalog: SegmentCatalog
     survey: Survey
     gaps: Gaps
-    held: Position
+    held: Mapping[Origin, OriginState]
     missing: tuple[Missing, ...]
     _rng: random.Random = field(factory=random.SystemRandom)
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing at all is wrong."""
-        return not any(segment.faults for segment in self.survey.segments) and not any(absent_of(self.survey.elements))
+        elements = self.survey.elements
+        faults = any(segment.faults for segment in self.survey.segments)
+        return not faults and not any(absent_of(elements)) and not any(missing_of(elements))
 
     def rebuild(self, fetched: FetchedFrames) -> RepairOutcome:
         """Repair what can be repaired with these frames, and tell the log's registry of damage. Blocks.
@@ -91,7 +100,7 @@ class RepairPlan:
         headers = {
             number: self._new_header(result, number)
             for number, segment in enumerate(self.survey.segments)
-            if segment.header is None and any(result.changes(each) for each in self._absent(number))
+            if segment.header is None and self._changes(result, number)
         }
         for number, segment in enumerate(self.survey.segments):
             reason: str | None = None
@@ -105,7 +114,7 @@ class RepairPlan:
                 rewritten.append(segment.files)
                 left = list(rebuilt.remaining)
                 repaired += sum(found.size for each, found in absent.items() if each in result.retired)
-                repaired += sum(placed.size for each in absent for placed in result.placed.get(each, []))
+                repaired += sum(placed.records for each in absent for placed in result.placed.get(each, []))
             elif segment.files in self.catalog.segments:
                 left = [*self._places(number), *segment.faults]
             else:
@@ -119,7 +128,34 @@ class RepairPlan:
         segments = tuple(segment.files for segment in self.survey.segments)
         self.catalog.damage.settle(segments, remaining)
         refused = (*fetched.refused, *result.refused)
-        return RepairOutcome(segments, tuple(rewritten), repaired, tuple(remaining), refused)
+        missing, filled = self._still_missing(result, rewritten)
+        offsets = self.survey.segments[0].files.base_offset, self.survey.segments[-1].following_offset
+        return RepairOutcome(segments, tuple(rewritten), repaired, tuple(remaining), refused, offsets, missing, filled)
+
+    def _still_missing(
+        self, result: Fit, rewritten: Collection[SegmentFiles]
+    ) -> tuple[dict[Origin, list[MissingRange]], int]:
+        """Return what is missing at present now, and how much was filled."""
+        left: dict[Origin, list[MissingRange]] = {}
+        filled = 0
+        for number, element, marker in missing_of(self.survey.elements):
+            placed = [Placed(element.frame.base_offset, marker)]
+            if self.survey.segments[element.segment].files in rewritten and number in result.placed:
+                placed = result.placed[number]
+            for each in placed:
+                filled += each.records
+                if isinstance(each.content, GapMarker):
+                    content = each.content
+                    place = MissingRange(content.from_sequence, content.to_sequence, each.base_offset)
+                    left.setdefault(content.origin, []).append(place)
+        return left, filled
+
+    def _changes(self, result: Fit, number: int) -> bool:
+        """Tell whether anything is put into a segment."""
+        if any(result.changes(each) for each in self._absent(number)):
+            return True
+        missing = missing_of(self.survey.elements)
+        return any(element.segment == number and result.changes(each) for each, element, _ in missing)
 
     def _absent(self, number: int) -> dict[int, Absent]:
         """Return what is absent from a segment, by its number among the elements."""
@@ -144,8 +180,7 @@ class RepairPlan:
             return SegmentRebuild(self.catalog, result, number, new_header, new_header.encode()).run()
         if segment.header is None or segment.header_bytes is None:
             return None
-        changed = any(result.changes(each) for each in self._absent(number))
-        if changed or any(fault.end for fault in segment.faults):
+        if self._changes(result, number) or any(fault.end for fault in segment.faults):
             return SegmentRebuild(self.catalog, result, number, segment.header, segment.header_bytes).run()
         return self._rewrite_index(number, segment, segment.header, segment.header_bytes) if segment.faults else None
 
@@ -178,4 +213,4 @@ def plan_repair(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) ->
     if survey is None:
         return None
     gaps = find_missing(survey)
-    return RepairPlan(catalog, survey, gaps, position_of(bounds.origins), tuple(wanted(survey, gaps)))
+    return RepairPlan(catalog, survey, gaps, bounds.origins, tuple(wanted(survey, gaps)))

@@ -24,7 +24,7 @@ async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairO
 
     Args:
         log: the log.
-        files: one of log.damage.segments().
+        files: one of log.damage.segments(), or of log.missing_segments().
         fetch: called once for each range of sequences that is missing.
 
     Raises:
@@ -41,7 +41,9 @@ async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairO
     fetched = FetchedFrames()
     for missing in plan.missing:
         await trio.to_thread.run_sync(fetched.add_all, list(await fetch(missing)))
-    return await trio.to_thread.run_sync(plan.rebuild, fetched)
+    outcome = await trio.to_thread.run_sync(plan.rebuild, fetched)
+    log.settle_missing(*outcome.offsets, outcome.missing)
+    return outcome
 
 
 async def leave_segment(log: Log, files: SegmentFiles) -> bool:

@@ -17,7 +17,7 @@ from attrs import define, frozen
 
 from ..errors import SegmentError
 from .disk import Disk, File
-from .envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind
+from .envelope import ENVELOPE_BYTES, IN_OFFSETS, NO_ORIGIN, Envelope, EnvelopeKind
 from .index import MARK_POSITION, DurableMark, IndexEntry, SparseIndex, encode_preamble, read_entries, read_header_copy
 from .origin import Origin
 from .segment_header import HEADER_PREFIX_BYTES, SegmentHeader, header_length
@@ -158,7 +158,7 @@ class ActiveSegment:
             )
             buffers.append(envelope.encode(salt))
             buffers.extend(frame.buffers)
-            if frame.kind is EnvelopeKind.RECORDS:
+            if frame.kind in IN_OFFSETS:
                 entries.append(IndexEntry(frame.base_offset, position, frame.origin, frame.base_sequence))
             position += ENVELOPE_BYTES + length
         try:
@@ -287,7 +287,7 @@ def load_segment(disk: Disk, files: SegmentFiles, store: File, index_interval_by
             index_file.close()
     walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
     while (found := walk.step()) is not None:
-        if not isinstance(found, DamagedPlace) and found.envelope.kind is EnvelopeKind.RECORDS:
+        if not isinstance(found, DamagedPlace) and found.envelope.kind in IN_OFFSETS:
             envelope = found.envelope
             index.add(IndexEntry(envelope.base_offset, found.position, envelope.origin, envelope.base_sequence))
     return ReadSegment(header, header_bytes, index)

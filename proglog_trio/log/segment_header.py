@@ -20,10 +20,29 @@ from .envelope import SALT_BYTES, Salt
 from .origin import DIRECTORY_ID_BYTES, Origin
 
 SEGMENT_MAGIC = b"\x93PLS"
-SEGMENT_VERSION = 1
+SEGMENT_VERSION = 2
+"""Since version 2 there are markers of what is missing at present, and origins have such ranges."""
 LONGEST_SEGMENT_HEADER_BYTES = 1 << 28
 _PREFIX = struct.Struct(">4sHHI")
 _CHECKSUM = struct.Struct(">I")
+
+
+@frozen
+class MissingRange:
+    """The sequences [from_sequence, to_sequence) of an origin, which a log does not have at present.
+
+    Attributes:
+        offset: where in the log from_sequence belongs; the others follow it.
+    """
+
+    from_sequence: int
+    to_sequence: int
+    offset: int
+
+    def clipped(self, first: int, following: int) -> Self | None:
+        """Return the part of it in [first, following), if any."""
+        begin, end = max(self.from_sequence, first), min(self.to_sequence, following)
+        return type(self)(begin, end, self.offset + begin - self.from_sequence) if begin < end else None
 
 
 @frozen
@@ -31,10 +50,11 @@ class OriginState:
     """What a log has of one origin.
 
     Attributes:
-        low, next: it has the sequences [low, next) outside gaps.
+        low, next: it has the sequences [low, next) but for gaps and for what is missing.
         last_header_crc: the header CRC of its last frame, 0 before the first.
         last_log_time: of that frame.
         gaps: the ranges (from, to) within [low, next) that a gap marker stands for.
+        missing: those that it does not have at present.
     """
 
     low: int = 0
@@ -42,6 +62,18 @@ class OriginState:
     last_header_crc: int = 0
     last_log_time: int = 0
     gaps: tuple[tuple[int, int], ...] = ()
+    missing: tuple[MissingRange, ...] = ()
+
+    @property
+    def absent(self) -> list[tuple[int, int]]:
+        """The ranges (from, to) within [low, next) that it does not have, for whatever reason, in their order."""
+        return sorted((*self.gaps, *((each.from_sequence, each.to_sequence) for each in self.missing)))
+
+    def holds(self, first: int, following: int) -> bool:
+        """Tell whether it has all of the sequences [first, following), as far as is known: damage apart."""
+        if not self.low <= first or following > self.next:
+            return False
+        return not any(begin < following and first < end for begin, end in self.absent)
 
 
 @frozen
@@ -85,6 +117,7 @@ class SegmentHeader:
                         state.last_header_crc,
                         state.last_log_time,
                         [list(gap) for gap in state.gaps],
+                        [[each.from_sequence, each.to_sequence, each.offset] for each in state.missing],
                     ]
                     for origin, state in self.origins.items()
                 },
@@ -135,7 +168,12 @@ class SegmentHeader:
             int(body["high_mark"]),
             {
                 Origin.parse(origin): OriginState(
-                    row[0], row[1], row[2], row[3], tuple((first, following) for first, following in row[4])
+                    row[0],
+                    row[1],
+                    row[2],
+                    row[3],
+                    tuple((first, following) for first, following in row[4]),
+                    tuple(MissingRange(*each) for each in row[5]) if len(row) > 5 else (),
                 )
                 for origin, row in body["origins"].items()
             },

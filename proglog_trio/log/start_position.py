@@ -16,7 +16,7 @@ from attrs import define
 from ..errors import SegmentError
 from .catalog import SegmentCatalog
 from .disk import File
-from .envelope import ENVELOPE_BYTES, EnvelopeKind
+from .envelope import ENVELOPE_BYTES, IN_OFFSETS
 from .index import Place
 from .origin import Origin
 from .position import Position, Range
@@ -89,7 +89,7 @@ class _Search:
         ranges = self._ranges_before()
         walk = self._walk_from(Place(self.read.header.base_offset, len(self.read.header_bytes)))
         while (item := walk.step()) is not None:
-            if isinstance(item, DamagedPlace) or item.envelope.kind is not EnvelopeKind.RECORDS:
+            if isinstance(item, DamagedPlace) or item.envelope.kind not in IN_OFFSETS:
                 continue
             if item.next_offset > self.offset:
                 break
@@ -120,7 +120,7 @@ class _Search:
                 if item is None or isinstance(item, DamagedPlace):
                     return None
                 envelope = item.envelope
-                if envelope.kind is EnvelopeKind.RECORDS:
+                if envelope.kind in IN_OFFSETS:
                     if envelope.origin not in ranges:
                         return None
                     _extend(ranges, envelope.origin, envelope.base_sequence, envelope.base_sequence + envelope.count)
@@ -134,7 +134,7 @@ class _Search:
             item = walk.step()
             if item is None or isinstance(item, DamagedPlace):
                 return None
-            if item.envelope.kind is EnvelopeKind.RECORDS and item.next_offset > self.offset:
+            if item.envelope.kind in IN_OFFSETS and item.next_offset > self.offset:
                 return place if item.base_offset == place.offset <= self.offset else None
         return None
 

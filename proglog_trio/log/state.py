@@ -19,7 +19,7 @@ from .gap import GapMarker
 from .origin import LAST_EPOCH, Origin
 from .producer_table import ProducerTable, StoredBatch
 from .segment import Unplaced
-from .segment_header import OriginState, SegmentHeader
+from .segment_header import MissingRange, OriginState, SegmentHeader
 
 
 @define
@@ -127,7 +127,7 @@ class LogState:
         return Unplaced(EnvelopeKind.RECORDS, base_offset, header.origin, header.base_sequence, header.count, (data,))
 
     def append_gap(self, marker: GapMarker) -> Unplaced:
-        """Note that the log will never have some sequences of an origin, from its next one on.
+        """Note that the log does not have some sequences of an origin, from its next one on.
 
         Raises:
             FrameError: the marker does not begin at the origin's next sequence.
@@ -135,11 +135,14 @@ class LogState:
         before = self.origins.get(marker.origin, OriginState())
         if marker.from_sequence != before.next:
             raise FrameError(
-                f"a gap of {marker.origin} begins at sequence {marker.from_sequence}, the log's next is {before.next}"
+                f"a marker of {marker.origin} begins at {marker.from_sequence}, the log's next is {before.next}"
             )
         frame = marker.to_frame(self.clock.high_mark)
-        self._take_gap(marker)
-        return Unplaced(EnvelopeKind.GAP, self.next_offset, marker.origin, marker.from_sequence, 0, (frame.encode(),))
+        base_offset = self.next_offset
+        self._take_marker(marker, base_offset)
+        kind = EnvelopeKind.MISSING if marker.at_present else EnvelopeKind.GAP
+        data = (frame.encode(),)
+        return Unplaced(kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data)
 
     def read_back(self, kind: EnvelopeKind, base_offset: int, frame: Frame | None, wall_milliseconds: int) -> None:
         """Take note of what stands in the log at opening; frame is None for envelopes without one.
@@ -150,8 +153,8 @@ class LogState:
         self.next_offset = max(self.next_offset, base_offset)
         if frame is None:
             return
-        if kind is EnvelopeKind.GAP:
-            self._take_gap(GapMarker.of_frame(frame))
+        if kind in (EnvelopeKind.GAP, EnvelopeKind.MISSING):
+            self._take_marker(GapMarker.of_frame(frame), base_offset)
             return
         header = frame.header
         if header.origin.directory_id == self.directory_id:
@@ -164,8 +167,8 @@ class LogState:
 
     def _take_records(self, header: FrameHeader, header_crc: int, base_offset: int, wall_milliseconds: int) -> None:
         before = self.origins.get(header.origin, OriginState())
-        self.origins[header.origin] = OriginState(
-            before.low, header.next_sequence, header_crc, header.log_time, before.gaps
+        self.origins[header.origin] = evolve(
+            before, next=header.next_sequence, last_header_crc=header_crc, last_log_time=header.log_time
         )
         self.next_offset = base_offset + header.count
         if header.producer_id:
@@ -173,12 +176,13 @@ class LogState:
             batch = StoredBatch(header.producer_sequence, header.payload_crc, appended)
             self.producers.remember(header.producer_id, batch, wall_milliseconds)
 
-    def _take_gap(self, marker: GapMarker) -> None:
+    def _take_marker(self, marker: GapMarker, base_offset: int) -> None:
         before = self.origins.get(marker.origin, OriginState())
-        gap = (marker.from_sequence, marker.to_sequence)
-        self.origins[marker.origin] = evolve(
-            before,
-            next=marker.to_sequence,
-            last_header_crc=marker.previous_header_crc,
-            gaps=(*before.gaps, gap),
-        )
+        first, following = marker.from_sequence, marker.to_sequence
+        after = evolve(before, next=following, last_header_crc=marker.previous_header_crc)
+        if marker.at_present:
+            missing = (*before.missing, MissingRange(first, following, base_offset))
+            self.origins[marker.origin] = evolve(after, missing=missing)
+            self.next_offset = base_offset + marker.offsets
+        else:
+            self.origins[marker.origin] = evolve(after, gaps=(*before.gaps, (first, following)))

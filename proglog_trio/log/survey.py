@@ -6,6 +6,7 @@ either copy, the segments around them are surveyed together: a *run*, from a kno
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 
 from attrs import Factory, define, field, frozen
@@ -13,7 +14,7 @@ from attrs import Factory, define, field, frozen
 from ..errors import FrameError, SegmentError
 from .catalog import SegmentCatalog
 from .disk import File
-from .envelope import ENVELOPE_BYTES, Envelope, EnvelopeKind
+from .envelope import ENVELOPE_BYTES, MARKERS, Envelope, EnvelopeKind
 from .frame import LONGEST_FRAME_HEADER_BYTES, FrameHeader
 from .gap import GapMarker
 from .index import read_header_copy, read_sound_entries
@@ -33,7 +34,8 @@ class Kept:
         segment: its number in the run.
         frame: without its bytes.
         header_crc, previous_header_crc: of a frame of records.
-        gap: the marker, if it is one.
+        gap: the marker, if it is one of a gap.
+        missing: the marker, if it is one of what is missing at present, which stays until that is put in its place.
     """
 
     segment: int
@@ -41,6 +43,7 @@ class Kept:
     header_crc: int = 0
     previous_header_crc: int = 0
     gap: GapMarker | None = None
+    missing: GapMarker | None = None
 
 
 @frozen
@@ -314,13 +317,13 @@ def _kept(segment: int, item: StoredFrame) -> Kept:
     if envelope.kind is EnvelopeKind.RECORDS:
         header = item.header
         return Kept(segment, item.without_data(), header.header_crc, header.previous_header_crc)
-    gap = None
-    if envelope.kind is EnvelopeKind.GAP:
-        try:
-            gap = GapMarker.of_frame(item.frame)
-        except FrameError:
-            gap = None  # Its CRCs are right: whoever wrote it is at fault, and it says nothing.
-    return Kept(segment, item.without_data(), gap=gap)
+    marker = None
+    if envelope.kind in MARKERS:
+        with contextlib.suppress(FrameError):  # Its CRCs are right: whoever wrote it is at fault, and it says nothing.
+            marker = GapMarker.of_frame(item.frame)
+    if envelope.kind is EnvelopeKind.MISSING:
+        return Kept(segment, item.without_data(), missing=marker)
+    return Kept(segment, item.without_data(), gap=marker)
 
 
 def _sound_header(store: File, position: int, envelope: Envelope) -> FrameHeader | None:
@@ -331,6 +334,13 @@ def _sound_header(store: File, position: int, envelope: Envelope) -> FrameHeader
         return None
     said = (header.origin, header.base_sequence, header.count, header.frame_length)
     return header if said == (envelope.origin, envelope.base_sequence, envelope.count, envelope.length) else None
+
+
+def missing_of(elements: list[Element]) -> Iterator[tuple[int, Kept, GapMarker]]:
+    """Yield the markers of what is missing at present, with their numbers among the elements."""
+    for number, element in enumerate(elements):
+        if isinstance(element, Kept) and element.missing is not None:
+            yield number, element, element.missing
 
 
 def absent_of(elements: list[Element]) -> Iterator[tuple[int, Absent]]:

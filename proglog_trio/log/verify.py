@@ -9,18 +9,18 @@ import enum
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from ..errors import DataDirectoryError, FrameError, SegmentError
 from .disk import Disk, File, OperatingSystemDisk
-from .envelope import EnvelopeKind
+from .envelope import MARKERS, EnvelopeKind
 from .gap import GapMarker
 from .index import read_entries, read_mark
 from .origin import Origin
 from .reader import LOST_RECORDS
 from .recovery import DAMAGED_DIRECTORY, LOCK_FILE, LOG_DIRECTORY
 from .segment import SegmentFiles, list_segments, read_segment_header
-from .segment_header import OriginState, SegmentHeader
+from .segment_header import MissingRange, OriginState, SegmentHeader
 from .segment_scan import scan
 from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
@@ -64,6 +64,7 @@ class Summary:
 
     Attributes:
         segments, frames, records, gaps: how many.
+        missing: how many records are missing at present, and may be put in their offsets later.
         bytes_read: of the store files.
         damage, warnings: how many findings.
         lowest_offset, next_offset: the log holds [lowest_offset, next_offset).
@@ -75,6 +76,7 @@ class Summary:
     frames: int = 0
     records: int = 0
     gaps: int = 0
+    missing: int = 0
     bytes_read: int = 0
     damage: int = 0
     warnings: int = 0
@@ -227,7 +229,7 @@ class Verifier:
             detail = f"offsets up to {envelope.lost_below - 1}: {LOST_RECORDS}"
             yield Finding(Severity.DAMAGE, files.store, found.position, self.summary.next_offset, detail)
         self.summary.next_offset = envelope.next_offset
-        if envelope.kind not in (EnvelopeKind.RECORDS, EnvelopeKind.GAP):
+        if envelope.kind is not EnvelopeKind.RECORDS and envelope.kind not in MARKERS:
             return
         known = self._known.get(envelope.origin, OriginState())
         frame = found.frame
@@ -235,17 +237,21 @@ class Verifier:
         if envelope.base_sequence != known.next and envelope.origin not in self._broken:
             detail = f"origin {envelope.origin} goes on at sequence {envelope.base_sequence}, not at {known.next}"
             yield Finding(Severity.DAMAGE, files.store, found.position, envelope.base_offset, detail)
-        if envelope.kind is EnvelopeKind.GAP:
-            self.summary.gaps += 1
+        if envelope.kind in MARKERS:
             try:
                 marker = GapMarker.of_frame(frame)
             except FrameError as error:
                 yield Finding(Severity.DAMAGE, files.store, found.position, None, str(error))
             else:
-                gap = (marker.from_sequence, marker.to_sequence)
-                self._known[envelope.origin] = OriginState(
-                    known.low, marker.to_sequence, marker.previous_header_crc, known.last_log_time, (*known.gaps, gap)
-                )
+                first, following = marker.from_sequence, marker.to_sequence
+                after = evolve(known, next=following, last_header_crc=marker.previous_header_crc)
+                if marker.at_present:
+                    self.summary.missing += following - first
+                    missing = MissingRange(first, following, envelope.base_offset)
+                    self._known[envelope.origin] = evolve(after, missing=(*known.missing, missing))
+                else:
+                    self.summary.gaps += 1
+                    self._known[envelope.origin] = evolve(after, gaps=(*known.gaps, (first, following)))
             return
         self.summary.frames += 1
         self.summary.records += envelope.count
@@ -257,8 +263,8 @@ class Verifier:
                 detail = f"the log time of origin {envelope.origin} goes back at sequence {envelope.base_sequence}"
                 yield Finding(Severity.DAMAGE, files.store, found.position, envelope.base_offset, detail)
         self._broken.discard(envelope.origin)
-        self._known[envelope.origin] = OriginState(
-            known.low, header.next_sequence, header.header_crc, header.log_time, known.gaps
+        self._known[envelope.origin] = evolve(
+            known, next=header.next_sequence, last_header_crc=header.header_crc, last_log_time=header.log_time
         )
 
     def _verify_index(

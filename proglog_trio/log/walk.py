@@ -14,7 +14,7 @@ from attrs import define, frozen
 from ..errors import EnvelopeError, FrameError
 from .checksum import CHECKSUM_BYTES, crc32c
 from .disk import File
-from .envelope import ENVELOPE_BYTES, Envelope, EnvelopeKind, Salt, find_envelope
+from .envelope import ENVELOPE_BYTES, MARKERS, Envelope, EnvelopeKind, Salt, find_envelope
 from .frame import FRAME_MAGIC, Frame, FrameHeader, decode_frame
 
 CHUNK_BYTES: Final = 1 << 20
@@ -64,10 +64,10 @@ class StoredFrame:
 
     @property
     def frame_without_payload(self) -> Frame | None:
-        """The frame with its header alone (a gap marker whole), or None if there is none behind the envelope."""
+        """The frame with its header alone (a marker whole), or None if there is none behind the envelope."""
         if not self.data:
             return None
-        return self.frame if self.envelope.kind is EnvelopeKind.GAP else Frame(self.header, b"")
+        return self.frame if self.envelope.kind in MARKERS else Frame(self.header, b"")
 
     @property
     def end(self) -> int:
@@ -189,7 +189,7 @@ class SegmentWalk:
             return self._damaged(envelope, None, detail)
         start = frame_position - self._buffer_position
         data = self._buffer[start : start + envelope.length]
-        if envelope.kind in (EnvelopeKind.RECORDS, EnvelopeKind.GAP):
+        if envelope.kind is EnvelopeKind.RECORDS or envelope.kind in MARKERS:
             try:
                 check_frame(data, envelope)
             except FrameError as error:

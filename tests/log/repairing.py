@@ -17,7 +17,7 @@ from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.segment import SegmentFiles
 from proglog_trio.log.walk import StoredFrame
 
-from .driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_all, read_everything
+from .driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_everything
 from .simulated_disk import SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY, segment_frames=5, index_interval_bytes=250)
@@ -77,7 +77,7 @@ class Clock:
 
 
 Step = tuple[str, int, int]
-"""What is done (own, foreign, gap, roll, reopen), with which foreign log, with how many records."""
+"""What is done (own, foreign, gap, missing, roll, reopen), with which foreign log, with how many records."""
 
 EVERYTHING: tuple[Step, ...] = (
     ("own", 0, 2),
@@ -124,6 +124,17 @@ def write_log(steps: Sequence[Step] = EVERYTHING, *, in_order: bool = True) -> W
         log = opened.log
         if kind == "own":
             opened.append(batch_of(*values, producer_id=9, producer_sequence=number))
+        elif kind == "missing":
+            lacking = [foreign[which].write(batch_of(value), wall) for value in values]
+            for frame in lacking:
+                peers.take(frame.encode(), frame.header.origin, frame.header.base_sequence)
+            first, last = lacking[0].header, lacking[-1].header
+            log.append_gap(
+                GapMarker(
+                    first.origin, first.base_sequence, last.next_sequence, last.header_crc, "away", at_present=True
+                ),
+                lambda _: None,
+            )
         elif kind in ("foreign", "gap"):
             frame = foreign[which].write(batch_of(*values), wall)
             header = frame.header
@@ -141,7 +152,7 @@ def write_log(steps: Sequence[Step] = EVERYTHING, *, in_order: bool = True) -> W
             opened.close(cleanly=bool(which))
             opened = OpenLog.open(disk, 100 + number, clock, CONFIG)
         opened.commit()
-    frames = {frame.base_offset: frame for frame in read_all(opened.log)}
+    frames = {frame.base_offset: frame for frame in read_everything(opened.log).frames}
     for stored in frames.values():
         peers.take(stored.data, stored.header.origin, stored.header.base_sequence)
     return Written(disk, opened, peers, frames, {path: disk.content(path) for path in disk.files()})

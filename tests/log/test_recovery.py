@@ -196,10 +196,10 @@ def test_newer_format_is_refused() -> None:
     content = disk.content(FIRST.store)
     header = header_of(content)
     newer = bytearray(header)
-    newer[5] = 2
+    newer[5] = 3
     newer[-4:] = crc32c(bytes(newer[:-4])).to_bytes(4, "big")
     disk.put(FIRST.store, bytes(newer) + content[len(header) :])
-    with pytest.raises(DataDirectoryError, match="format version 2"):
+    with pytest.raises(DataDirectoryError, match="format version 3"):
         OpenLog.open(disk, config=CONFIG)
     assert not disk.open_files
 

@@ -103,7 +103,7 @@ def test_missing_and_additional_keys() -> None:
 
 
 def test_newer_version_is_told_from_damage() -> None:
-    with pytest.raises(DataDirectoryError, match="format version 7, this program reads version 1"):
+    with pytest.raises(DataDirectoryError, match="format version 7, this program reads version 2"):
         SegmentHeader.decode(sealed(b"whatever", version=7))
 
 

@@ -122,7 +122,7 @@ def test_control_frames_are_not_pulled() -> None:
 
 def test_gap_must_follow() -> None:
     state = new_state()
-    with pytest.raises(FrameError, match="begins at sequence 3, the log's next is 0"):
+    with pytest.raises(FrameError, match="begins at 3, the log's next is 0"):
         state.append_gap(GapMarker(Origin(bytes(16)), 3, 5, 0, "test"))
 
 
