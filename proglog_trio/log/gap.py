@@ -2,7 +2,8 @@
 
 A *gap* it will never have; what is *missing at present* may be put in its place later. A marker stands in one log only.
 Its frame has the origin's id, the first sequence as base sequence, and a count of 0 for a gap, of all the sequences for
-what is missing; its payload is the msgpack array [next sequence, CRC of the header before that, reason].
+what is missing; its payload is the msgpack array [next sequence, CRC of the header before that, reason, final]. What
+was missing and is given up keeps its offsets, and its marker becomes final.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from attrs import frozen
 
 from ..errors import FrameError
 from .checksum import crc32c
+from .envelope import EnvelopeKind
 from .frame import MUST_UNDERSTAND_CONTROL, Frame, FrameHeader
 from .origin import Origin
 
@@ -27,7 +29,8 @@ class GapMarker:
     """The sequences [from_sequence, to_sequence) of an origin are not in this log.
 
     Attributes:
-        at_present: they may yet be put in the offsets that the marker uses; at most MOST_MISSING of them.
+        in_place: the marker uses their offsets, in which they may be put; at most MOST_MISSING of them.
+        final: they are given up. Always so where no offsets are used.
         previous_header_crc: the header CRC of the frame that ends at to_sequence, so that the chain goes on; see
             frame.py.
         reason: in words.
@@ -38,16 +41,29 @@ class GapMarker:
     to_sequence: int
     previous_header_crc: int
     reason: str
-    at_present: bool = False
+    in_place: bool = False
+    final: bool = True
+
+    @property
+    def at_present(self) -> bool:
+        """Whether the records may yet be put in the offsets that the marker uses."""
+        return self.in_place and not self.final
 
     @property
     def offsets(self) -> int:
         """How many offsets the marker uses."""
-        return self.to_sequence - self.from_sequence if self.at_present else 0
+        return self.to_sequence - self.from_sequence if self.in_place else 0
+
+    @property
+    def kind(self) -> EnvelopeKind:
+        """What its envelope says."""
+        return EnvelopeKind.MISSING if self.in_place else EnvelopeKind.GAP
 
     def to_frame(self, log_time: int) -> Frame:
         """Return the marker's control frame."""
-        payload = msgpack.packb([self.to_sequence, self.previous_header_crc, self.reason], use_bin_type=True)
+        payload = msgpack.packb(
+            [self.to_sequence, self.previous_header_crc, self.reason, self.final], use_bin_type=True
+        )
         header = FrameHeader(
             self.origin,
             self.from_sequence,
@@ -74,10 +90,9 @@ class GapMarker:
             raise FrameError("a gap marker names no range of sequences")
         if not 0 <= previous_header_crc < 2**32:
             raise FrameError("a gap marker has a CRC of more than 32 bits")
-        count = frame.header.count
-        marker = cls(
-            frame.header.origin, frame.header.base_sequence, to_sequence, previous_header_crc, reason, count > 0
-        )
+        origin, from_sequence, count = frame.header.origin, frame.header.base_sequence, frame.header.count
+        final = count == 0 or (len(body) > 3 and body[3] is True)
+        marker = cls(origin, from_sequence, to_sequence, previous_header_crc, reason, count > 0, final)
         if count != marker.offsets:
             raise FrameError(f"a marker of {to_sequence - marker.from_sequence} missing sequences uses {count} offsets")
         return marker

@@ -46,6 +46,8 @@ from .writer import LogWriter, Roll, Work
 MOST_WAITING_RETRIES = 4096
 """So many retries of what is being committed may wait for that; they use no other bound of the log."""
 
+_NO_GAPS: Mapping[Origin, Sequence[tuple[int, int]]] = MappingProxyType({})
+
 Done = Callable[[Appended | ProglogError], None]
 
 
@@ -320,7 +322,9 @@ class Log:
                     if held is not None and held.low > state.low:
                         state = raise_low(state, held.low)
                     if state.missing and planned is not None:
-                        state = evolve(state, missing=still_missing(state.missing, planned.missing))
+                        missing = still_missing(state.missing, planned.missing)
+                        gaps = tuple(gap for gap in planned.gaps if gap[1] <= state.next)
+                        state = evolve(state, missing=missing, gaps=gaps)
                     self._durable_origins[origin] = state
                     if isinstance(item.work, Unplaced):
                         self.recent.add(item.work)
@@ -504,13 +508,20 @@ class Log:
         self._call_durable_watchers()
         return forgotten
 
-    def settle_missing(self, from_offset: int, to_offset: int, left: Mapping[Origin, Sequence[MissingRange]]) -> bool:
+    def settle_missing(
+        self,
+        from_offset: int,
+        to_offset: int,
+        left: Mapping[Origin, Sequence[MissingRange]],
+        gaps: Mapping[Origin, Sequence[tuple[int, int]]] = _NO_GAPS,
+    ) -> bool:
         """Take note of what is missing at present in closed segments, after they were looked at or filled.
 
         Args:
             from_offset: where the segments begin.
             to_offset: where the next one does.
             left: what is still missing in them.
+            gaps: what of that which was missing has been given up.
 
         Returns: whether that is other than what was known.
         """
@@ -525,7 +536,8 @@ class Log:
                     missing = (*(each for each in state.missing if each not in here), *left.get(origin, ()))
                     missing = tuple(sorted(missing, key=lambda each: each.from_sequence))
                     if missing != state.missing:
-                        origins[origin] = evolve(state, missing=missing)
+                        known = sorted({*state.gaps, *gaps.get(origin, ())})
+                        origins[origin] = evolve(state, missing=missing, gaps=tuple(known))
                         changed = True
         if changed:
             self._call_durable_watchers()

@@ -144,12 +144,12 @@ def _mark(survey: Survey, number: int, element: Element) -> Iterator[tuple[Origi
     envelope = element.frame.envelope if isinstance(element, Kept) else element.envelope
     if envelope is None:
         return
+    if isinstance(element, Kept) and element.gap is not None:
+        yield envelope.origin, _Mark(number, element.gap.from_sequence, element.gap.to_sequence, element)
+        return
     if envelope.kind in IN_OFFSETS:
         yield envelope.origin, _Mark(number, envelope.base_sequence, envelope.base_sequence + envelope.count, element)
     elif envelope.kind is EnvelopeKind.GAP:
-        if isinstance(element, Kept) and element.gap is not None:
-            yield envelope.origin, _Mark(number, element.gap.from_sequence, element.gap.to_sequence, element)
-            return
         for first, following in survey.end.get(envelope.origin, OriginState()).gaps:
             if first == envelope.base_sequence:
                 yield envelope.origin, _Mark(number, first, following, element)

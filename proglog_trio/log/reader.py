@@ -13,10 +13,11 @@ from typing import Self
 
 from attrs import define, field, frozen
 
-from ..errors import DataLoss, OffsetOutOfRange, RecordsMissing, SegmentError, SequenceOutOfRange
+from ..errors import DataLoss, FrameError, OffsetOutOfRange, RecordsMissing, SegmentError, SequenceOutOfRange
 from .catalog import SegmentCatalog
 from .disk import File
 from .envelope import IN_OFFSETS, Envelope, EnvelopeKind
+from .gap import GapMarker
 from .holes import Hole, HoleFinder
 from .index import Place
 from .origin import Origin
@@ -28,6 +29,7 @@ from .start_position import Origins, position_before, position_of
 from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 MISSING_AT_PRESENT = "no node that was reachable had them; they are put here when one turns up that has"
+GIVEN_UP = "no node has them any more"
 LOST_RECORDS = "they had been acknowledged, and the file ended before them when the log was opened again"
 
 
@@ -273,10 +275,14 @@ class LogReader:
         self.next_offset = following
         if covered:
             return
-        if self.skip_missing:
+        if _is_given_up(marker):
+            if not self.skip_missing:
+                raise OffsetOutOfRange(first, marker.next_offset, max(until_offset, marker.next_offset))
+            self._skipped.append(Skipped(first, following, GIVEN_UP))
+        elif self.skip_missing:
             self._skipped.append(Skipped(first, following, MISSING_AT_PRESENT, at_present=True))
-            return
-        raise RecordsMissing(first, following, MISSING_AT_PRESENT)
+        else:
+            raise RecordsMissing(first, following, MISSING_AT_PRESENT)
 
     def _step(self, until_offset: int) -> bool:
         """Let at least one item wait; False: the log has no more."""
@@ -357,6 +363,13 @@ class LogReader:
         position = max(start.position, len(read.header_bytes))
         self._walk = SegmentWalk(self._file, read.header.salt, position, start.offset)
         return self._walk
+
+
+def _is_given_up(found: StoredFrame) -> bool:
+    try:
+        return GapMarker.of_frame(found.frame).final
+    except FrameError:
+        return True  # Whoever wrote the marker is at fault; nobody can put anything there.
 
 
 def place_of_sequence(catalog: SegmentCatalog, origin: Origin, sequence: int) -> tuple[Place, SegmentFiles]:

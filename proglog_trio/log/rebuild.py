@@ -305,8 +305,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
                     state.read_back(EnvelopeKind.RECORDS, placed.base_offset, shown, following.created)
                 else:
                     shown = content.to_frame(state.clock.high_mark)
-                    kind = EnvelopeKind.MISSING if content.at_present else EnvelopeKind.GAP
-                    state.read_back(kind, placed.base_offset, shown, following.created)
+                    state.read_back(content.kind, placed.base_offset, shown, following.created)
     state.next_offset = survey.segments[number].files.base_offset
     # By age it goes with the next one: when it was begun is not known.
     return state.to_header(salt, following.created)
@@ -337,5 +336,6 @@ def _envelope_of(placed: Placed, length: int, position: int) -> Envelope:
             header.count,
             position,
         )
-    kind = EnvelopeKind.MISSING if content.at_present else EnvelopeKind.GAP
-    return Envelope(kind, length, placed.base_offset, content.origin, content.from_sequence, content.offsets, position)
+    return Envelope(
+        content.kind, length, placed.base_offset, content.origin, content.from_sequence, content.offsets, position
+    )

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .catalog import SegmentCatalog
 from .envelope import SALT_BYTES, Salt
@@ -29,6 +30,7 @@ from .segment_header import MissingRange, OriginState, SegmentHeader
 from .survey import Absent, Kept, Survey, SurveyedSegment, absent_of, missing_of, survey_run
 from .walk import DamagedPlace
 
+_NONE: Mapping[Origin, Sequence[MissingRange]] = MappingProxyType({})
 NOT_WRITTEN = "the segment's files could not be written anew yet"
 
 
@@ -44,6 +46,7 @@ class RepairOutcome:
         refused: in words, which of the fetched frames were not taken.
         offsets: the offsets [from, to) of the segments that were looked at.
         missing: what is missing at present in them, by origin.
+        gaps: the sequences [from, to) that were missing at present and have been given up now.
         filled_offsets: how many offsets were filled in which records had been missing at present.
     """
 
@@ -54,6 +57,7 @@ class RepairOutcome:
     refused: tuple[str, ...]
     offsets: tuple[int, int]
     missing: Mapping[Origin, Sequence[MissingRange]]
+    gaps: Mapping[Origin, Sequence[tuple[int, int]]]
     filled_offsets: int = 0
 
 
@@ -79,20 +83,31 @@ class RepairPlan:
         faults = any(segment.faults for segment in self.survey.segments)
         return not faults and not any(absent_of(elements)) and not any(missing_of(elements))
 
-    def rebuild(self, fetched: FetchedFrames) -> RepairOutcome:
+    def rebuild(
+        self, fetched: FetchedFrames, given_up: Mapping[Origin, Sequence[MissingRange]] = _NONE
+    ) -> RepairOutcome:
         """Repair what can be repaired with these frames, and tell the log's registry of damage. Blocks.
 
         Each segment is either as it was or as it should be, whenever this ends, by an error or by a crash.
+
+        Args:
+            fetched: what peers sent.
+            given_up: what is missing at present and becomes a gap, where it was not fetched.
 
         Raises:
             RepairError: see SegmentRebuild.run.
             OSError: as the disk gives it.
         """
         with self.catalog.repair_lock:
-            return self._rebuild(fetched)
+            return self._rebuild(fetched, given_up)
 
-    def _rebuild(self, fetched: FetchedFrames) -> RepairOutcome:
+    def _rebuild(self, fetched: FetchedFrames, given_up: Mapping[Origin, Sequence[MissingRange]]) -> RepairOutcome:
         result = fit(self.survey, self.gaps, fetched, self.held)
+        for number, element, marker in missing_of(self.survey.elements):
+            pieces = result.placed.get(number, [Placed(element.frame.base_offset, marker)])
+            after = [_given_up(piece, given_up) for piece in pieces]
+            if after != pieces:
+                result.placed[number] = after
         rewritten: list[SegmentFiles] = []
         remaining: list[tuple[SegmentFiles, DamagedPlace, str]] = []
         repaired = 0
@@ -128,15 +143,18 @@ class RepairPlan:
         segments = tuple(segment.files for segment in self.survey.segments)
         self.catalog.damage.settle(segments, remaining)
         refused = (*fetched.refused, *result.refused)
-        missing, filled = self._still_missing(result, rewritten)
+        missing, gaps, filled = self._still_missing(result, rewritten)
         offsets = self.survey.segments[0].files.base_offset, self.survey.segments[-1].following_offset
-        return RepairOutcome(segments, tuple(rewritten), repaired, tuple(remaining), refused, offsets, missing, filled)
+        return RepairOutcome(
+            segments, tuple(rewritten), repaired, tuple(remaining), refused, offsets, missing, gaps, filled
+        )
 
     def _still_missing(
         self, result: Fit, rewritten: Collection[SegmentFiles]
-    ) -> tuple[dict[Origin, list[MissingRange]], int]:
-        """Return what is missing at present now, and how much was filled."""
+    ) -> tuple[dict[Origin, list[MissingRange]], dict[Origin, list[tuple[int, int]]], int]:
+        """Return what is missing at present now, what was given up, and how much was filled."""
         left: dict[Origin, list[MissingRange]] = {}
+        gaps: dict[Origin, list[tuple[int, int]]] = {}
         filled = 0
         for number, element, marker in missing_of(self.survey.elements):
             placed = [Placed(element.frame.base_offset, marker)]
@@ -144,11 +162,15 @@ class RepairPlan:
                 placed = result.placed[number]
             for each in placed:
                 filled += each.records
-                if isinstance(each.content, GapMarker):
-                    content = each.content
+                if not isinstance(each.content, GapMarker):
+                    continue
+                content = each.content
+                if content.final:
+                    gaps.setdefault(content.origin, []).append((content.from_sequence, content.to_sequence))
+                else:
                     place = MissingRange(content.from_sequence, content.to_sequence, each.base_offset)
                     left.setdefault(content.origin, []).append(place)
-        return left, filled
+        return left, gaps, filled
 
     def _changes(self, result: Fit, number: int) -> bool:
         """Tell whether anything is put into a segment."""
@@ -196,6 +218,18 @@ class RepairPlan:
             entries = index_entries(self.catalog, kept)
             write_whole_index(self.catalog, segment, header, header_bytes, segment.size, entries)
         return Rebuilt(segment.files, tuple(self._places(number)))
+
+
+def _given_up(piece: Placed, given_up: Mapping[Origin, Sequence[MissingRange]]) -> Placed:
+    content = piece.content
+    if not isinstance(content, GapMarker):
+        return piece
+    ranges = given_up.get(content.origin, ())
+    # What is only a part of it stays: one marker says one thing.
+    within = any(
+        each.from_sequence <= content.from_sequence and content.to_sequence <= each.to_sequence for each in ranges
+    )
+    return evolve(piece, content=evolve(content, final=True)) if within else piece
 
 
 def plan_repair(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> RepairPlan | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -10,14 +10,21 @@ from ..errors import LogClosed, LogReadOnly
 from .fetched import FetchedFrames
 from .log import Log
 from .missing import Missing
+from .origin import Origin
 from .repair import RepairOutcome
 from .segment import SegmentFiles
+from .segment_header import MissingRange
 
 Fetch = Callable[[Missing], Awaitable[Iterable[bytes]]]
 """Gets frames that are missing, each as the bytes of one portable frame, from whoever has them; or some; or none."""
 
 
-async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairOutcome | None:
+async def repair_segment(
+    log: Log,
+    files: SegmentFiles,
+    fetch: Fetch,
+    given_up: Callable[[], Mapping[Origin, Sequence[MissingRange]]] = dict,
+) -> RepairOutcome | None:
     """Repair a segment with what fetch brings, while the log goes on.
 
     None if retention removed it meanwhile, or if the log cannot leave it yet, since no offset was used in it.
@@ -26,6 +33,7 @@ async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairO
         log: the log.
         files: one of log.damage.segments(), or of log.missing_segments().
         fetch: called once for each range of sequences that is missing.
+        given_up: returns, after fetching, what of that which is missing at present becomes a gap.
 
     Raises:
         LogReadOnly: the damage is in the active segment, and no other can be begun.
@@ -41,8 +49,8 @@ async def repair_segment(log: Log, files: SegmentFiles, fetch: Fetch) -> RepairO
     fetched = FetchedFrames()
     for missing in plan.missing:
         await trio.to_thread.run_sync(fetched.add_all, list(await fetch(missing)))
-    outcome = await trio.to_thread.run_sync(plan.rebuild, fetched)
-    log.settle_missing(*outcome.offsets, outcome.missing)
+    outcome = await trio.to_thread.run_sync(plan.rebuild, fetched, given_up())
+    log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
     return outcome
 
 

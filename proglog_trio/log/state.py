@@ -140,9 +140,8 @@ class LogState:
         frame = marker.to_frame(self.clock.high_mark)
         base_offset = self.next_offset
         self._take_marker(marker, base_offset)
-        kind = EnvelopeKind.MISSING if marker.at_present else EnvelopeKind.GAP
         data = (frame.encode(),)
-        return Unplaced(kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data)
+        return Unplaced(marker.kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data)
 
     def read_back(self, kind: EnvelopeKind, base_offset: int, frame: Frame | None, wall_milliseconds: int) -> None:
         """Take note of what stands in the log at opening; frame is None for envelopes without one.
@@ -183,6 +182,6 @@ class LogState:
         if marker.at_present:
             missing = (*before.missing, MissingRange(first, following, base_offset))
             self.origins[marker.origin] = evolve(after, missing=missing)
-            self.next_offset = base_offset + marker.offsets
         else:
             self.origins[marker.origin] = evolve(after, gaps=(*before.gaps, (first, following)))
+        self.next_offset = base_offset + marker.offsets

@@ -321,7 +321,7 @@ def _kept(segment: int, item: StoredFrame) -> Kept:
     if envelope.kind in MARKERS:
         with contextlib.suppress(FrameError):  # Its CRCs are right: whoever wrote it is at fault, and it says nothing.
             marker = GapMarker.of_frame(item.frame)
-    if envelope.kind is EnvelopeKind.MISSING:
+    if marker is not None and marker.at_present:
         return Kept(segment, item.without_data(), missing=marker)
     return Kept(segment, item.without_data(), gap=marker)
 

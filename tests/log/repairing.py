@@ -131,7 +131,13 @@ def write_log(steps: Sequence[Step] = EVERYTHING, *, in_order: bool = True) -> W
             first, last = lacking[0].header, lacking[-1].header
             log.append_gap(
                 GapMarker(
-                    first.origin, first.base_sequence, last.next_sequence, last.header_crc, "away", at_present=True
+                    first.origin,
+                    first.base_sequence,
+                    last.next_sequence,
+                    last.header_crc,
+                    "away",
+                    in_place=True,
+                    final=False,
                 ),
                 lambda _: None,
             )

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.errors import RecordsMissing
+from proglog_trio.log.fetched import FetchedFrames
 from proglog_trio.log.gap import GapMarker
 from proglog_trio.log.log import Log
 from proglog_trio.log.origin import Origin
@@ -219,10 +220,53 @@ def test_a_commit_under_way_does_not_bring_back_what_was_filled() -> None:
     opened, log = written.opened, written.log
     origin = next(origin for origin, state in log.origins.items() if state.missing)
     state = log.origins[origin]
-    log.append_gap(GapMarker(origin, state.next, state.next + 2, 7, "away", at_present=True), lambda _: None)
+    log.append_gap(GapMarker(origin, state.next, state.next + 2, 7, "away", in_place=True, final=False), lambda _: None)
     fill(log, written.peers)
     opened.commit()
     assert missing_of(log) == {origin: [(state.next, state.next + 2)]}
+
+
+@given(st.integers(0, 2**20), st.booleans())
+def test_what_is_given_up_keeps_its_offsets(which: int, reopen: bool) -> None:
+    written = write_log(STEPS)
+    log, opened = written.log, written.opened
+    _, absent = check(log, written.peers)
+    ranges = [(origin, each) for origin, state in log.origins.items() for each in state.missing]
+    chosen = [each for number, each in enumerate(ranges) if which >> number & 1]
+    expected = {
+        (origin, sequence) for origin, each in chosen for sequence in range(each.from_sequence, each.to_sequence)
+    }
+    log.roll()
+    opened.commit()
+    for files in log.missing_segments():
+        plan = log.plan_repair(files)
+        assert plan is not None
+        outcome = plan.rebuild(
+            FetchedFrames(), {origin: [each for at, each in chosen if at == origin] for origin in log.origins}
+        )
+        log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+    if reopen:
+        log = reopened(written)
+        look(log)
+    gaps = {
+        (origin, sequence)
+        for origin, state in log.origins.items()
+        for first, following in state.gaps
+        for sequence in range(first, following)
+    }
+    assert {
+        (origin, sequence)
+        for origin, ranges in missing_of(log).items()
+        for first, end in ranges
+        for sequence in range(first, end)
+    } == absent - expected
+    if not reopen:
+        assert gaps == expected
+    skipped = [each for chunk in read_to_end(log, 0) for each in chunk.skipped]
+    assert sum(each.to_offset - each.from_offset for each in skipped) == len(absent)
+    assert sum(each.to_offset - each.from_offset for each in skipped if not each.at_present) == len(expected)
+    fill(log, written.peers)
+    assert missing_of(log) == {}
 
 
 def test_retention_takes_what_is_missing_too() -> None:
