@@ -26,7 +26,7 @@ class ProducerTableFull(ProglogError):
 
 
 class OutOfRange(ProglogError):
-    """A place outside what the log holds. The base of the two below."""
+    """A place outside what the log holds. The base of the three below."""
 
 
 class OffsetOutOfRange(OutOfRange):
@@ -59,6 +59,19 @@ class SequenceOutOfRange(OutOfRange):
         )
         self.sequence = sequence
         self.low = low
+
+
+class RecordsGivenUp(OutOfRange):
+    """Records that were missing here, and that no node has any more: they will never be in their offsets.
+
+    Attributes:
+        from_offset, to_offset: the offsets [from_offset, to_offset); a reader may go on at to_offset.
+    """
+
+    def __init__(self, from_offset: int, to_offset: int) -> None:
+        super().__init__(f"offsets {from_offset} to {to_offset - 1} are out of range: no node has them any more")
+        self.from_offset = from_offset
+        self.to_offset = to_offset
 
 
 class PositionError(ProglogError):

@@ -41,6 +41,7 @@ from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotA
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.node_security import NodeSecurity, load_security
 from proglog_trio.open_files import connections_that_fit
+from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
@@ -122,6 +123,8 @@ async def run_node(
             errors=errors,
         )
         replicator.directory_of = partial(_directory_of, membership)
+        replicator.statuses = membership.statuses
+        replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
         parts = _Parts(config, security, log, membership, replicator, errors, counted or {})
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
@@ -267,7 +270,7 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
 
 
 def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: InternalErrors) -> Replicator:
-    hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.wall_clock())
+    hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
     replica = Replica(
         log,
         hello,

@@ -30,6 +30,7 @@ from .disk import File
 from .envelope import SALT_BYTES, Salt
 from .frame import Frame
 from .gap import GapMarker
+from .opening_number import next_opening
 from .origin import Origin
 from .position import Position
 from .reader import Bounds, LogReader
@@ -106,6 +107,7 @@ class Log:
         wall_clock: milliseconds since the Unix epoch.
         lowest_offset, next_offset: the log durably holds [lowest_offset, next_offset).
         recent: the newest of what is durable.
+        opening: the number of this opening of the directory.
         read_only_reason: why it takes no more records, once it does not.
         errors: where it counts what those raise who are told of commits.
     """
@@ -122,6 +124,7 @@ class Log:
     next_offset: int
     _durable_origins: dict[Origin, OriginState]
     on_work: Callable[[Sequence[Work]], None]
+    opening: int
     _planned_bytes: int
     _planned_frames: int
     read_only_reason: str | None = None
@@ -564,6 +567,11 @@ class Log:
                     del self._durable_origins[origin], self._state.origins[origin]
                     forgotten.append(origin)
         return forgotten
+
+    def raise_opening(self, above: int) -> int:
+        """Set this opening's number above one that was heard of, durably, and return it. Blocks; raises OSError."""
+        self.opening = next_opening(self.catalog.disk, self.config.directory, self._rng, above)
+        return self.opening
 
     def close(self, *, cleanly: bool = True) -> None:
         """Close the files and give up the lock; nothing may be under way. Blocks. Raises OSError."""

@@ -11,6 +11,7 @@ from .catalog import SegmentCatalog
 from .config import LogConfig
 from .disk import Disk, File, OperatingSystemDisk
 from .log import Log, raise_low, wall_clock_milliseconds
+from .opening_number import next_opening
 from .recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
 from .writer import LogWriter, Work
 
@@ -108,8 +109,10 @@ def _assemble(
         for origin, known in before.items():
             if origin in state.origins:
                 state.origins[origin] = raise_low(state.origins[origin], known.next)
+    opening = next_opening(disk, config.directory, rng)
     return Log(
         config=config,
+        opening=opening,
         report=recovered.report,
         writer=LogWriter(disk, config.directory / LOG_DIRECTORY, catalog),
         catalog=catalog,

@@ -13,7 +13,15 @@ from typing import Self
 
 from attrs import define, field, frozen
 
-from ..errors import DataLoss, FrameError, OffsetOutOfRange, RecordsMissing, SegmentError, SequenceOutOfRange
+from ..errors import (
+    DataLoss,
+    FrameError,
+    OffsetOutOfRange,
+    RecordsGivenUp,
+    RecordsMissing,
+    SegmentError,
+    SequenceOutOfRange,
+)
 from .catalog import SegmentCatalog
 from .disk import File
 from .envelope import IN_OFFSETS, Envelope, EnvelopeKind
@@ -196,6 +204,7 @@ class LogReader:
         Raises:
             DataLoss: the next records are damaged, and skip_missing is not set. The next read goes on after them.
             RecordsMissing: the next records are missing at present, and skip_missing is not set; likewise.
+            RecordsGivenUp: they were missing and never will be here, and skip_missing is not set; likewise.
             OffsetOutOfRange: retention removed the next records, and skip_missing is not set.
         """
         frames: list[StoredFrame] = []
@@ -277,7 +286,7 @@ class LogReader:
             return
         if _is_given_up(marker):
             if not self.skip_missing:
-                raise OffsetOutOfRange(first, marker.next_offset, max(until_offset, marker.next_offset))
+                raise RecordsGivenUp(first, following)
             self._skipped.append(Skipped(first, following, GIVEN_UP))
         elif self.skip_missing:
             self._skipped.append(Skipped(first, following, MISSING_AT_PRESENT, at_present=True))

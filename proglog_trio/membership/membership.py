@@ -170,6 +170,10 @@ class Membership:
         known = self.gossip.core.members.by_name.get(name)
         return None if known is None else known.snapshot()
 
+    def statuses(self) -> dict[str, MemberStatus]:
+        """Return the status of each member that is or was there, by name."""
+        return {name: member.status for name, member in self.gossip.core.members.by_name.items()}
+
     def count(self, status: MemberStatus) -> int:
         """Return how many members have a status."""
         return sum(member.status is status for member in self.gossip.core.members.by_name.values())

@@ -28,7 +28,8 @@ Done = Callable[[Achieved], None]
 @define(eq=False)
 class _Waiting:
     origin: Origin
-    end: int
+    first: int
+    following: int
     wanted: int
     done: Done
     settled: bool = False
@@ -39,10 +40,10 @@ class Acknowledgements:
     """The produces that wait. Bounded by what produce streams may have in flight.
 
     Attributes:
-        count: returns how many other nodes have an origin up to a sequence (exclusive).
+        count: returns how many other nodes have the sequences [first, following) of an origin.
     """
 
-    count: Callable[[Origin, int], int]
+    count: Callable[[Origin, int, int], int]
     _waiting: dict[Origin, list[_Waiting]] = Factory(dict)
     _deadlines: list[tuple[float, int, _Waiting]] = Factory(list)
     _numbers: Iterator[int] = Factory(itertools.count)
@@ -63,13 +64,13 @@ class Acknowledgements:
         """How many produces wait."""
         return sum(map(len, self._waiting.values()))
 
-    def wait(self, origin: Origin, end: int, wanted: int, deadline: float, done: Done) -> None:
-        """Call done once so many nodes, this one included, have the sequences below end, or when time is up.
+    def wait(self, origin: Origin, first: int, following: int, wanted: int, deadline: float, done: Done) -> None:
+        """Call done once so many nodes, this one included, have the sequences [first, following), or when time is up.
 
         The records are durable here already. After end_all it is called at once, with what is achieved.
         """
-        waiting = _Waiting(origin, end, wanted, done)
-        nodes = 1 + self.count(origin, end)
+        waiting = _Waiting(origin, first, following, wanted, done)
+        nodes = 1 + self.count(origin, first, following)
         if nodes >= wanted or self._ended:
             done(Achieved(nodes, nodes >= wanted))
             return
@@ -84,7 +85,7 @@ class Acknowledgements:
                 continue
             left = []
             for each in waiting:
-                nodes = 1 + self.count(origin, each.end)
+                nodes = 1 + self.count(origin, each.first, each.following)
                 if nodes >= each.wanted:
                     self._settle(each, Achieved(nodes, True))
                 else:
@@ -96,7 +97,7 @@ class Acknowledgements:
         expired: set[Origin] = set()
         while (deadline := self.next_deadline) is not None and deadline <= now:
             waiting = self._deadlines[0][2]  # the next look at the deadlines takes it out
-            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
+            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.first, waiting.following), False))
             expired.add(waiting.origin)
         for origin in expired:
             self._keep(origin, [each for each in self._waiting.get(origin, ()) if not each.settled])
@@ -105,7 +106,7 @@ class Acknowledgements:
         """End all waits, and all that come: the node stops, and nothing would end them."""
         self._ended = True
         for waiting in itertools.chain.from_iterable(self._waiting.values()):
-            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.end), False))
+            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.first, waiting.following), False))
         self._waiting.clear()
         self._deadlines.clear()
         self._settled = 0

@@ -19,9 +19,11 @@ from ..log.gap import GapMarker
 from ..log.log import Log
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
-from .events import Diverged, GapMarked, PeerLied, ReplicationCounters, ReplicationEvent
+from .events import Diverged, GapMarked, MissingMarked, PeerLied, ReplicationCounters, ReplicationEvent
 
-NO_PEER_HAS_THEM = "no live peer has them"
+NO_PEER_HAS_THEM = "no node has them"
+GIVEN_UP = "they were missing, and no node has them any more"
+NOT_REACHED = "no node that is reachable has them"
 
 
 class Outcome(enum.Enum):
@@ -47,10 +49,12 @@ class Allowed:
     Attributes:
         is_only_answer: it answers the only want of the origin that there was; otherwise it may be out of turn.
         gap_to: the sequence at which the origin may go on although the log has not got so far.
+        is_final: what lies before that is given up; otherwise it is missing at present.
     """
 
     is_only_answer: bool
     gap_to: int | None
+    is_final: bool = False
 
 
 @define(repr=False)
@@ -112,7 +116,7 @@ class Applier:
                         f"{self.peer} sends sequence {base} of origin {origin}, where {state.next} comes next"
                     )
                 return Outcome.AHEAD
-            self.mark_gap(origin, state.next, base, header.previous_header_crc)
+            self.mark(origin, state.next, base, header.previous_header_crc, is_final=permission.is_final)
         elif header.previous_header_crc != state.last_header_crc:
             return self._diverged(frame, state, f"it follows a header with CRC {header.previous_header_crc:#010x}")
         try:
@@ -121,13 +125,32 @@ class Applier:
             raise PeerLied(f"{self.peer} sends a frame that cannot follow: {error}") from None
         return Outcome.APPLIED
 
-    def mark_gap(self, origin: Origin, from_sequence: int, to_sequence: int, previous_header_crc: int) -> None:
-        """Append a gap marker: no live peer has these sequences. Raises LogReadOnly, LogClosed."""
-        marker = GapMarker(origin, from_sequence, to_sequence, previous_header_crc, NO_PEER_HAS_THEM)
-        self.log.append_gap(marker, _ignore)
-        self.counters.gaps_marked += 1
-        self.counters.records_missing += to_sequence - from_sequence
-        self.emit(GapMarked(origin, from_sequence, to_sequence, NO_PEER_HAS_THEM))
+    def mark(
+        self, origin: Origin, from_sequence: int, to_sequence: int, previous_header_crc: int, *, is_final: bool
+    ) -> None:
+        """Append a marker: no peer can send these sequences. Raises LogReadOnly, LogClosed.
+
+        Args:
+            origin: whose sequences.
+            from_sequence: the first of them.
+            to_sequence: the one after the last.
+            previous_header_crc: of the frame that ends there.
+            is_final: nobody has them; otherwise they are missing at present, and keep their offsets.
+        """
+        reason = NO_PEER_HAS_THEM if is_final else NOT_REACHED
+        self.log.append_gap(
+            GapMarker(
+                origin, from_sequence, to_sequence, previous_header_crc, reason, in_place=not is_final, final=is_final
+            ),
+            _ignore,
+        )
+        if is_final:
+            self.counters.gaps_marked += 1
+            self.counters.records_missing += to_sequence - from_sequence
+            self.emit(GapMarked(origin, from_sequence, to_sequence, reason))
+        else:
+            self.counters.missing_marked += 1
+            self.emit(MissingMarked(origin, from_sequence, to_sequence))
 
     def _diverged(self, frame: Frame, state: OriginState, what: str) -> Outcome:
         header = frame.header

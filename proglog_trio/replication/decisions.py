@@ -17,8 +17,8 @@ class PlanConfig:
         avoid_seconds: how long a source that stalled is left alone for an origin; doubled each time, up to the next.
         longest_avoid_seconds: see avoid_seconds.
         idle_seconds: without anything new until a source that does not write an origin is told to stop.
-        settle_seconds: how long a peer may be without connection before gaps are marked without it.
-        gap_seconds: how long sequences must have been missing everywhere before they are given up.
+        settle_seconds: how long a peer may be without connection before anything is passed without it.
+        gap_seconds: how long sequences must have been missing everywhere before they are passed.
         damage_seconds: the same for damaged ones, which may be repaired.
         retry_damage_seconds: until a source that could not read an origin is asked again.
     """
@@ -40,14 +40,16 @@ class Assignment:
     Attributes:
         peer: the source's name.
         from_sequence: where it was told to begin.
-        gap_to: if the sequences from the log's next up to this one are given up, else None.
+        gap_to: if the sequences from the log's next up to this one are passed, else None.
         began: when, in seconds.
+        is_final: what is passed is given up; otherwise it is missing at present.
     """
 
     peer: str
     from_sequence: int
     gap_to: int | None
     began: float
+    is_final: bool = False
 
 
 @frozen
@@ -67,16 +69,18 @@ class Stop:
 
 
 @frozen
-class GiveUp:
-    """Mark a gap up to a sequence: no peer has anything of the origin below it, nor beyond.
+class Pass:
+    """Mark the sequences up to one as not there: no peer has anything of the origin below it, nor beyond.
 
     Attributes:
         previous_header_crc: of the frame that ended there.
+        is_final: they are given up; otherwise they are missing at present.
     """
 
     origin: Origin
     to_sequence: int
     previous_header_crc: int
+    is_final: bool
 
 
-Decision = Start | Stop | GiveUp
+Decision = Start | Stop | Pass

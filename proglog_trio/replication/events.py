@@ -41,6 +41,22 @@ class GapMarked:
 
 
 @frozen
+class MissingMarked:
+    """This log goes on after the sequences [from_sequence, to_sequence) of an origin, which are missing at present."""
+
+    origin: Origin
+    from_sequence: int
+    to_sequence: int
+
+
+@frozen
+class MissingFilled:
+    """So many records that were missing at present have been put in their places."""
+
+    records: int
+
+
+@frozen
 class SourceEnded:
     """A source could not go on with an origin: what comes next is damaged there."""
 
@@ -49,7 +65,7 @@ class SourceEnded:
     from_sequence: int
 
 
-ReplicationEvent = Diverged | GapMarked | SourceEnded
+ReplicationEvent = Diverged | GapMarked | MissingMarked | MissingFilled | SourceEnded
 
 
 @define
@@ -61,6 +77,8 @@ class ReplicationCounters:
         frames_dropped, bytes_dropped: pulled although this log had them; after a change of source a few may be.
         frames_ahead: pulled out of turn, from a source that was told to stop meanwhile.
         gaps_marked, records_missing: sequences that were given up.
+        missing_marked: how often sequences were passed that nobody who is reachable has.
+        missing_filled: records that were missing at present and have been put in their places.
         divergences: origins in which a peer's log was found to differ.
         lies: streams that were ended because a peer sent what a correct one cannot.
         frames_sent, bytes_sent: to pullers.
@@ -77,6 +95,8 @@ class ReplicationCounters:
     frames_ahead: int = 0
     gaps_marked: int = 0
     records_missing: int = 0
+    missing_marked: int = 0
+    missing_filled: int = 0
     divergences: int = 0
     lies: int = 0
     frames_sent: int = 0

@@ -2,7 +2,8 @@
 
 A node tells its own positions on every pull stream, and what it knows of others', so an origin learns that its records
 have reached a node even when the two cannot speak to each other. A disk is named by its directory id, and what is said
-of it by when it was opened: a restored backup, which has less, replaces what was said of the directory before.
+of it by the number of its opening: a restored backup, which has less, replaces what was said of the directory before.
+What a disk has passed without having it (gaps, what is missing, what retention removed) is no copy.
 
 What is kept has a bound, but nobody's news is ever refused for those who are gone: they make room, those first of whom
 nothing was heard for longest. What is forgotten counts as not held, the safe side, until it is told again.
@@ -12,13 +13,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from attrs import Factory, define
 
 from ..log.origin import Origin
 from .messages import HolderNews
 
+Absent = tuple[tuple[int, int], ...]
 MOST_HOLDERS = 4096
+MOST_ABSENT = 1024
+"""Ranges of one origin at one holder; one that lacks more is taken to have nothing below its end."""
 MOST_ORIGINS = 65_536
 """Of one holder; what lies beyond is not taken in, so its records count as not held: the safe side."""
 
@@ -26,10 +31,24 @@ MOST_ENTRIES = 1 << 19
 """Origins of all holders together: 50 nodes with 10,000 origins each, and 100 MB at most."""
 
 
+def _bounded(absent: Absent, following: int) -> Absent:
+    """Return what a holder lacks, within the bound: too much of it counts as everything, the safe side."""
+    return absent if len(absent) <= MOST_ABSENT else ((0, following),)
+
+
+_NOTHING: Mapping[Origin, Absent] = MappingProxyType({})
+
+
 @define(repr=False)
 class _Holder:
     opened: int
     nexts: dict[Origin, int] = Factory(dict)
+    absent: dict[Origin, Absent] = Factory(dict)
+
+    def holds(self, origin: Origin, first: int, following: int) -> bool:
+        if self.nexts.get(origin, 0) < following:
+            return False
+        return not any(begin < following and first < end for begin, end in self.absent.get(origin, ()))
 
 
 @define(repr=False)
@@ -50,8 +69,24 @@ class Holders:
     # Those first of whom nothing was heard for longest.
     _holders: OrderedDict[bytes, _Holder] = Factory(OrderedDict)
 
-    def learn(self, directory_id: bytes, opened: int, nexts: Mapping[Origin, int]) -> None:
-        """Take what was said of a holder; what is older than what is known counts for nothing."""
+    def learn(
+        self,
+        directory_id: bytes,
+        opened: int,
+        nexts: Mapping[Origin, int],
+        absent: Mapping[Origin, Absent] = _NOTHING,
+        *,
+        from_itself: bool = True,
+    ) -> None:
+        """Take what was said of a holder; what is older than what is known counts for nothing.
+
+        Args:
+            directory_id: names its disk.
+            opened: the number of the opening of its directory.
+            nexts: per origin up to where it has passed it.
+            absent: per origin what it does not have below that, where there is anything.
+            from_itself: it said so itself, and not another of it.
+        """
         if directory_id == self.directory_id:
             return
         holder = self._holders.get(directory_id)
@@ -72,8 +107,16 @@ class Holders:
                     continue
                 room -= 1
                 self.entries += 1
-            if known is None or following > known:
+            lacks = _bounded(absent.get(origin, ()), following)
+            if known is not None and (following < known or (following == known and not from_itself)):
+                # Who tells of others may be late; of two that have come equally far the holder itself knows better.
+                continue
+            if following != known or lacks != holder.absent.get(origin, ()):
                 holder.nexts[origin] = following
+                if lacks:
+                    holder.absent[origin] = lacks
+                else:
+                    holder.absent.pop(origin, None)
                 grown.append(origin)
         if grown:
             self.on_change(directory_id, grown)
@@ -90,11 +133,17 @@ class Holders:
         for holder in self._holders.values():
             for origin in origins:
                 self.entries -= holder.nexts.pop(origin, None) is not None
+                holder.absent.pop(origin, None)
 
-    def count(self, origin: Origin, end: int, among: Collection[bytes]) -> int:
-        """Return how many of these holders have an origin up to a sequence (exclusive)."""
+    def count(self, origin: Origin, first: int, following: int, among: Collection[bytes]) -> int:
+        """Return how many of these holders have the sequences [first, following) of an origin."""
         found = (self._holders.get(directory_id) for directory_id in set(among))
-        return sum(1 for holder in found if holder is not None and holder.nexts.get(origin, 0) >= end)
+        return sum(1 for holder in found if holder is not None and holder.holds(origin, first, following))
+
+    def opening_of(self, directory_id: bytes) -> int:
+        """Return the number of the latest opening of a directory that is known of; 0: none."""
+        holder = self._holders.get(directory_id)
+        return 0 if holder is None else holder.opened
 
     def news_of(self, directory_id: bytes, origins: Collection[Origin]) -> HolderNews | None:
         """Return what is known of a holder's place in some origins; None if nothing."""
@@ -102,7 +151,8 @@ class Holders:
         if holder is None:
             return None
         nexts = {origin: holder.nexts[origin] for origin in origins if origin in holder.nexts}
-        return HolderNews(directory_id, holder.opened, nexts) if nexts else None
+        absent = {origin: holder.absent[origin] for origin in nexts if origin in holder.absent}
+        return HolderNews(directory_id, holder.opened, nexts, absent) if nexts else None
 
     def known(self) -> Iterable[bytes]:
         """Return the holders that something is known of."""
@@ -133,5 +183,6 @@ class Holders:
                 break
             for origin in list(most.nexts)[:spare]:
                 del most.nexts[origin]
+                most.absent.pop(origin, None)
             self.entries -= spare
         return min(wanted, MOST_ENTRIES - self.entries)

@@ -49,7 +49,9 @@ def lag_of(replica: Replica, peer: PeerView) -> Lag:
 
 def _beyond(held: OriginRange | OriginState, following: int) -> int:
     """Return how many sequences at or after one somebody has; what retention dropped nobody can get there."""
-    return max(held.next - max(held.low, following), 0)
+    first = max(held.low, following)
+    lacking = sum(max(min(end, held.next) - max(begin, first), 0) for begin, end in held.absent)
+    return max(held.next - first - lacking, 0)
 
 
 @frozen

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
+from .directories import KnownDirectory
 
 PROTOCOL_VERSION = 1
 
@@ -24,7 +25,7 @@ class Hello:
     Attributes:
         cluster_name, node_name: of the node.
         directory_id: the 8 bytes that name its data directory.
-        opened: when it opened the directory, in wall-clock milliseconds.
+        opened: which opening of the directory this is; a later one has a greater number.
         version: of the protocol.
     """
 
@@ -43,35 +44,51 @@ class OriginRange:
         last_header_crc: the CRC in its last frame's header, 0 without one: two logs with the same next and another CRC
             have diverged.
         gaps: the ranges (from, to) within [low, next) that it will never have.
+        missing: those that it does not have at present.
     """
 
     low: int
     next: int
     last_header_crc: int = 0
     gaps: tuple[tuple[int, int], ...] = ()
+    missing: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of_state(cls, state: OriginState) -> OriginRange:
         """Return what a log's state of an origin says."""
-        return cls(state.low, state.next, state.last_header_crc, state.gaps)
+        missing = tuple((each.from_sequence, each.to_sequence) for each in state.missing)
+        return cls(state.low, state.next, state.last_header_crc, state.gaps, missing)
 
-    def gap_at(self, sequence: int) -> tuple[int, int] | None:
-        """Return the gap that a sequence lies in."""
-        for gap in self.gaps:
-            if gap[0] <= sequence < gap[1]:
-                return gap
+    @property
+    def absent(self) -> tuple[tuple[int, int], ...]:
+        """The ranges (from, to) below next that it does not have, for whatever reason, in their order."""
+        below = ((0, self.low),) if self.low else ()
+        return (*below, *sorted((*self.gaps, *self.missing)))
+
+    def absent_at(self, sequence: int) -> tuple[int, int] | None:
+        """Return the range that it does not have in which a sequence lies."""
+        for absent in self.absent:
+            if absent[0] <= sequence < absent[1]:
+                return absent
         return None
+
+    def is_gap(self, first: int, following: int) -> bool:
+        """Tell whether it will never have any of the sequences [first, following)."""
+        for begin, end in sorted(((0, self.low), *self.gaps)):
+            if begin <= first < end:
+                first = end
+        return first >= following
 
     def available_from(self, sequence: int) -> int | None:
         """Return the first sequence at or after this one that the log has; None if it has none."""
-        sequence = max(sequence, self.low)
-        while (gap := self.gap_at(sequence)) is not None:
-            sequence = gap[1]
+        while (absent := self.absent_at(sequence)) is not None:
+            sequence = absent[1]
         return sequence if sequence < self.next else None
 
-    def missing(self) -> int:
-        """Return how many sequences lie in gaps."""
-        return sum(following - first for first, following in self.gaps)
+    def holds_any(self, first: int, following: int) -> bool:
+        """Tell whether the log has any of the sequences [first, following)."""
+        available = self.available_from(first)
+        return available is not None and available < following
 
 
 @frozen
@@ -96,12 +113,14 @@ class HolderNews:
     Attributes:
         directory_id: names the disk.
         opened: see Hello.
-        nexts: per origin up to where it has it.
+        nexts: per origin up to where it has passed it.
+        absent: per origin the ranges (from, to) below that which it does not have, where there are any.
     """
 
     directory_id: bytes
     opened: int
     nexts: Mapping[Origin, int]
+    absent: Mapping[Origin, tuple[tuple[int, int], ...]] = field(factory=dict)
 
 
 @frozen
@@ -127,13 +146,31 @@ class Ended:
 
     Attributes:
         from_sequence: the first that it cannot send.
-        resumes_at: the first after it that it can; None: none so far.
+        resumes_at: the first after it that it can, or that comes next at that moment. None: it does not say.
     """
 
     origin: Origin
     from_sequence: int
     resumes_at: int | None
     reason: EndReason
+
+
+@frozen
+class Told:
+    """What either side says of what there is.
+
+    Attributes:
+        positions: of its own log.
+        others: of third nodes' disks; or, without places, a greater number of an opening of the other side's own.
+        directories: that it knows: all of them in a stream's first message, what has changed in later ones.
+    """
+
+    positions: Positions | None = None
+    others: tuple[HolderNews, ...] = ()
+    directories: tuple[KnownDirectory, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.positions or self.others or self.directories)
 
 
 @frozen
@@ -145,6 +182,7 @@ class PullRequest:
     others: tuple[HolderNews, ...] = ()
     wants: tuple[Want, ...] = ()
     stops: tuple[Origin, ...] = ()
+    directories: tuple[KnownDirectory, ...] = ()
 
 
 @frozen
@@ -160,3 +198,4 @@ class PullResponse:
     others: tuple[HolderNews, ...] = ()
     frames: bytes = b""
     ended: tuple[Ended, ...] = ()
+    directories: tuple[KnownDirectory, ...] = ()

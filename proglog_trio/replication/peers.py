@@ -13,19 +13,19 @@ class _Hole:
     """Sequences that a peer could not send, although its range says that it has them.
 
     Attributes:
-        end: the first after them that it can; None: none so far.
+        end: the first after them that it can, or that it did not have yet: no source knows of an absence without end.
         retry_at: when it may be asked again; None: what is missing there stays missing.
     """
 
     start: int
-    end: int | None
+    end: int
     reason: EndReason
     retry_at: float | None
 
     def holds(self, sequence: int, now: float) -> bool:
         if self.retry_at is not None and now >= self.retry_at:
             return False
-        return self.start <= sequence and (self.end is None or sequence < self.end)
+        return self.start <= sequence < self.end
 
 
 @define
@@ -79,6 +79,11 @@ class PeerView:
         for origin in positions.forgotten:
             self.ranges.pop(origin, None)
         self.ranges.update(positions.ranges)
+        for origin in positions.ranges:
+            # This is newer than what it could not send: what is not there its range says.
+            hole = self._holes.get(origin)
+            if hole is not None and hole.reason is EndReason.MISSING:
+                del self._holes[origin]
         if positions.writing is not None:
             self.writing = positions.writing
 
@@ -95,7 +100,7 @@ class PeerView:
         available = held.available_from(sequence)
         if available is None or hole is None or not hole.holds(available, now):
             return available
-        return None if hole.end is None else held.available_from(hole.end)
+        return held.available_from(hole.end)
 
     def is_damaged_at(self, origin: Origin, sequence: int, now: float) -> bool:
         """Tell whether it could not read what it had at a sequence."""
@@ -104,7 +109,16 @@ class PeerView:
 
     def miss(self, ended: Ended, retry_at: float | None) -> None:
         """Take note of sequences that it could not send; the last such place of an origin counts."""
-        self._holes[ended.origin] = _Hole(ended.from_sequence, ended.resumes_at, ended.reason, retry_at)
+        held = self.ranges.get(ended.origin)
+        end = ended.resumes_at or max(ended.from_sequence + 1, 0 if held is None else held.next)
+        self._holes[ended.origin] = _Hole(ended.from_sequence, end, ended.reason, retry_at)
+
+    def says_it_holds(self, origin: Origin, sequence: int) -> bool:
+        """Tell whether it is connected and its latest position has a sequence, readable or not."""
+        held = self.ranges.get(origin)
+        if not self.connected or held is None or origin in self.diverged_origins:
+            return False
+        return sequence < held.next and held.absent_at(sequence) is None
 
     def diverge(self, origin: Origin) -> bool:
         """Take note that its log and this node's differ in an origin; tell whether that is news."""

@@ -7,22 +7,26 @@ The rules, in the order in which they are asked for each origin that somebody ha
    cut off from this node alone), it is pulled from the peer that shows most, and the writer is left alone for a while.
 3. What nobody writes comes from any peer that has it; different nodes turn to different ones.
 4. A peer that lacks the next sequences (retention, a gap, damage) is passed over. Only when every peer that is known
-   has been heard, or has been silent for long, and none has them, may the log mark a gap and go on after it.
+   has been heard, or has been silent for long, and none has them, does the log go on after them. They are *missing at
+   present* while a directory that may hold them is away, or has them damaged; they are a gap when all that there are
+   were asked, when a peer has given them up, or when a peer's retention removed them.
 
 Nothing here does I/O or reads a clock: times go in as seconds, decisions come out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 
 from ..log.checksum import crc32c
+from ..log.gap import MOST_MISSING
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
-from .decisions import Assignment, Decision, GiveUp, PlanConfig, Start, Stop
+from .decisions import Assignment, Decision, Pass, PlanConfig, Start, Stop
+from .directories import Directories, KnownDirectory
 from .messages import Ended, EndReason, OriginRange, Positions, Want
 from .peers import PeerView
 
@@ -37,12 +41,14 @@ class _Progress:
         behind_since: since when a peer has shown more; None: none does.
         unavailable_since: since when no peer has had what comes next, asking again what could not be read included;
             None: one has.
+        asked: the directories that did not have what comes next when they were asked.
     """
 
     next: int
     advanced_at: float
     behind_since: float | None = None
     unavailable_since: float | None = None
+    asked: set[bytes] = Factory(set)
 
 
 @define(repr=False)
@@ -57,6 +63,7 @@ class PullPlan:
         paused: nothing is pulled: the log takes no more.
         peers: all that are known, connected or not.
         assigned: from whom each origin is pulled.
+        directories: all that may hold what is missing, those that are away among them.
         boundary: what the decision about each origin is made in, so that one that fails is the only one.
     """
 
@@ -65,6 +72,7 @@ class PullPlan:
     config: PlanConfig = Factory(PlanConfig)
     own: Origin | None = None
     paused: bool = False
+    directories: Directories = Factory(lambda: Directories(b""))
     peers: dict[str, PeerView] = Factory(dict)
     assigned: dict[Origin, Assignment] = Factory(dict)
     boundary: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -135,7 +143,7 @@ class PullPlan:
             if origin in peer.avoided:
                 peer.forgive(origin)
             if assignment.gap_to is not None:
-                self.assigned[origin] = Assignment(assignment.peer, assignment.from_sequence, None, assignment.began)
+                self.assigned[origin] = evolve(assignment, gap_to=None)
 
     def ended(self, name: str, ended: Ended, now: float) -> None:
         """Take note that a peer sends no more of an origin."""
@@ -223,7 +231,7 @@ class PullPlan:
     def _decide(self, origin: Origin, now: float) -> Iterator[Decision]:
         current = self.assigned.get(origin)
         chosen = None if origin == self.own or self.paused else self._choose(origin, current, now)
-        if isinstance(chosen, GiveUp):
+        if isinstance(chosen, Pass):
             self._dirty[origin] = None
             yield chosen
             chosen = None
@@ -237,7 +245,7 @@ class PullPlan:
         self.assigned[origin] = chosen
         yield Start(chosen.peer, Want(origin, chosen.from_sequence))
 
-    def _choose(self, origin: Origin, current: Assignment | None, now: float) -> Assignment | GiveUp | None:
+    def _choose(self, origin: Origin, current: Assignment | None, now: float) -> Assignment | Pass | None:
         """Return the source that is right now: the current assignment itself if it is."""
         state = self.state_of(origin)
         following = state.next if state is not None else 0
@@ -255,7 +263,7 @@ class PullPlan:
         if not showing:
             return self._keep_if_busy(origin, current, progress, now)
         if not able:
-            return self._give_up(origin, following, showing, current, progress, now)
+            return self._pass(origin, following, showing, current, progress, now)
         return self._choose_among(origin, following, able, writer, current, progress, now)
 
     def _look_at(self, origin: Origin, following: int, is_behind: bool, now: float) -> _Progress:
@@ -265,6 +273,7 @@ class PullPlan:
         if following > progress.next:
             progress.next = following
             progress.unavailable_since = None
+            progress.asked.clear()
         if not is_behind:
             progress.behind_since = progress.unavailable_since = None
         elif progress.behind_since is None:
@@ -327,7 +336,7 @@ class PullPlan:
         self._look_again(origin, now + self.config.stall_seconds)
         return self._assignment(current, chosen, following, None, now)
 
-    def _give_up(
+    def _pass(
         self,
         origin: Origin,
         following: int,
@@ -335,13 +344,17 @@ class PullPlan:
         current: Assignment | None,
         progress: _Progress,
         now: float,
-    ) -> Assignment | GiveUp | None:
-        """No peer that shows more has what comes next: go on after it, if that is certain."""
+    ) -> Assignment | Pass | None:
+        """No peer that shows more can send what comes next: go on after it, once that is certain."""
         if progress.unavailable_since is None:
             progress.unavailable_since = now
-        damaged = any(peer.is_damaged_at(origin, following, now) for peer in showing)
-        patience = self.config.damage_seconds if damaged else self.config.gap_seconds
-        due = progress.unavailable_since + patience
+        progress.asked |= self._without(origin, following)
+        holding = [peer for peer in self.peers.values() if peer.says_it_holds(origin, following)]
+        if any(not peer.is_damaged_at(origin, following, now) for peer in holding):
+            # What a peer says that it has is never given up: it could not send it a moment ago.
+            self._look_again(origin, now + self.config.stall_seconds)
+            return None
+        due = progress.unavailable_since + (self.config.damage_seconds if holding else self.config.gap_seconds)
         for peer in self.peers.values():
             if not peer.connected:
                 due = max(due, peer.disconnected_since + self.config.settle_seconds)
@@ -357,19 +370,84 @@ class PullPlan:
         ]
         if not resuming:
             self._look_again(origin, now + self.config.retry_damage_seconds)
-            # Everybody has lost everything of it: retention removed it, or nobody can read it any more.
+            # Nobody can send anything of it: retention removed it, or it cannot be read now.
             last = max((peer.ranges[origin] for peer in showing), key=lambda held: held.next)
-            return GiveUp(origin, last.next, last.last_header_crc)
+            is_final = self.is_lost(origin, following, last.next, progress.asked)
+            return Pass(origin, last.next, last.last_header_crc, is_final)
         resumes_at, name = min(resuming)
         self._look_again(origin, now + self.config.stall_seconds)
-        return self._assignment(current, self.peers[name], resumes_at, resumes_at, now)
+        is_final = self.is_lost(origin, following, resumes_at, progress.asked)
+        return self._assignment(current, self.peers[name], resumes_at, resumes_at, now, is_final=is_final)
+
+    def _without(self, origin: Origin, sequence: int) -> set[bytes]:
+        """Return the directories of the connected peers that have said what they have, and lack a sequence."""
+        return {
+            peer.directory_id
+            for peer in self.peers.values()
+            if peer.connected
+            and peer.has_told
+            and peer.directory_id is not None
+            and not peer.says_it_holds(origin, sequence)
+        }
+
+    def may_have(
+        self, origin: Origin, first: int, following: int, asked: Collection[bytes] = ()
+    ) -> list[KnownDirectory]:
+        """Return the directories that may have some of the sequences [first, following): away, or damaged there.
+
+        Args:
+            origin: whose sequences.
+            first: the first of them.
+            following: the one after the last.
+            asked: directories that were asked for them before, and did not have them.
+        """
+        lacking = set(asked) | self.lacking(origin, first, following)
+        lacking -= {peer.directory_id for peer in self.offered(origin, first, following) if peer.directory_id}
+        return [each for each in self.directories.awaited() if each.directory_id not in lacking]
+
+    def lacking(self, origin: Origin, first: int, following: int) -> set[bytes]:
+        """Return the directories of connected peers that have said what they have: none of the sequences."""
+        offering = {peer.name for peer in self.offered(origin, first, following)}
+        return {
+            peer.directory_id
+            for peer in self.peers.values()
+            if peer.connected and peer.has_told and peer.directory_id is not None and peer.name not in offering
+        }
+
+    def offered(self, origin: Origin, first: int, following: int) -> list[PeerView]:
+        """Return the connected peers that say that they have some of the sequences [first, following)."""
+        return [
+            peer
+            for peer in self.peers.values()
+            if peer.connected
+            and origin not in peer.diverged_origins
+            and (held := peer.ranges.get(origin)) is not None
+            and held.holds_any(first, following)
+        ]
+
+    def is_lost(self, origin: Origin, first: int, following: int, asked: Collection[bytes] = ()) -> bool:
+        """Tell whether nobody will ever have the sequences [first, following); as may_have."""
+        if following - first > MOST_MISSING or not self.may_have(origin, first, following, asked):
+            return True
+        return any(
+            peer.connected and (held := peer.ranges.get(origin)) is not None and held.is_gap(first, following)
+            for peer in self.peers.values()
+        )
 
     def _assignment(
-        self, current: Assignment | None, peer: PeerView, from_sequence: int, gap_to: int | None, now: float
+        self,
+        current: Assignment | None,
+        peer: PeerView,
+        from_sequence: int,
+        gap_to: int | None,
+        now: float,
+        *,
+        is_final: bool = False,
     ) -> Assignment:
-        if current is not None and current.peer == peer.name and current.gap_to == gap_to:
+        same = (peer.name, gap_to, is_final)
+        if current is not None and (current.peer, current.gap_to, current.is_final) == same:
             return current
-        return Assignment(peer.name, from_sequence, gap_to, now)
+        return Assignment(peer.name, from_sequence, gap_to, now, is_final)
 
     def _preference(self, origin: Origin, name: str) -> int:
         """Return a number that spreads nodes over sources that are equally good, the same each time."""

@@ -70,14 +70,20 @@ class PullSession:
     def next_request(self) -> PullRequest | None:
         """Return what is to be sent now, or None."""
         hello = None if self._said_hello else self.replica.hello
-        positions, others = self.replica.tell(self.teller)
+        told = self.replica.tell(self.teller)
         # A stop of what is wanted anew comes before the want: the source heeds stops first.
         wants, stops = tuple(self._wants.values()), tuple(self._stops)
-        if not (hello or positions or others or wants or stops):
+        if not (hello or told or wants or stops):
             return None
         self._said_hello = True
         self._wants, self._stops = {}, {}
-        return PullRequest(hello, positions, others, wants, stops)
+        return PullRequest(hello, told.positions, told.others, wants, stops, told.directories)
+
+    def say_hello_again(self) -> None:
+        """Say, with the next request, that this node's directory counts as opened again, and what it has."""
+        self._said_hello = False
+        self.teller.say_all_again()
+        self.on_ready()
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -91,6 +97,9 @@ class PullSession:
         """
         if self.hello is None:
             self._greet(response.hello)
+        elif response.hello is not None:
+            self.hello = self.replica.greeted_again(self.hello, response.hello)
+        self.replica.directories.heard(response.directories)
         if response.positions is not None:
             self.replica.take_positions(self.peer, response.positions)
         self.replica.take_news(response.others)
@@ -166,7 +175,7 @@ class PullSession:
         if assignment is None or assignment.peer != self.peer:
             return Allowed(is_only_answer=False, gap_to=None)
         # With several wants of an origin on this stream, what answers an earlier one may still be under way.
-        return Allowed(is_only_answer=asked == 1, gap_to=assignment.gap_to)
+        return Allowed(is_only_answer=asked == 1, gap_to=assignment.gap_to, is_final=assignment.is_final)
 
 
 def check_hello(mine: Hello, theirs: Hello) -> None:

@@ -18,6 +18,7 @@ from ..log.log import Log
 from ..log.missing import Missing
 from ..log.repair_service import repair_segment
 from ..log.segment import SegmentFiles
+from .replica import Replica
 
 FetchFrames = Callable[[str, Missing], Awaitable[list[bytes]]]
 """Asks the node at an address for frames; raises ProglogError where it cannot be asked."""
@@ -32,11 +33,13 @@ class Repairer:
     """Looks after a log's damage: as soon as some is known, and again while some is left.
 
     Attributes:
+        replica: knows what is missing at present, and what of it is to be given up.
         peers: gives the addresses of peers, those first that are likely to have what is missing.
         attempts: how often a segment was tried.
     """
 
     log: Log
+    replica: Replica
     peers: Callable[[Missing], Iterable[str]]
     fetch: FetchFrames
     rng: random.Random
@@ -44,7 +47,7 @@ class Repairer:
     _news: trio.Event = field(factory=trio.Event)
 
     def look_again(self) -> None:
-        """Try soon what could not be repaired so far: somebody else may have it."""
+        """Try soon what could not be repaired, or is missing: somebody else may have it."""
         self._news.set()
 
     async def run(self) -> None:
@@ -71,7 +74,8 @@ class Repairer:
     async def _repair_all(self) -> int:
         """Try every segment in which there is damage; return how many offsets can be read again."""
         repaired = 0
-        for files in self.log.damage.segments():
+        segments = {*self.log.damage.segments(), *self.log.missing_segments()}
+        for files in sorted(segments, key=lambda files: files.base_offset):
             self.attempts += 1
             with self.log.errors.boundary(Where.REPAIR, segment=str(files.store)):
                 try:
@@ -84,16 +88,17 @@ class Repairer:
         return repaired
 
     async def _repair(self, files: SegmentFiles) -> int:
-        outcome = await repair_segment(self.log, files, self._fetch)
+        outcome = await repair_segment(self.log, files, self._fetch, self.replica.given_up)
         if outcome is None:
             return 0
+        self.replica.missing_settled(outcome.filled_offsets, outcome.gaps)
         if outcome.repaired_offsets or outcome.rewritten:
             _logger.info("the log was repaired", segment=str(files.store), records=outcome.repaired_offsets)
         for refused in outcome.refused:
             _logger.warning("a frame for the repair was refused", segment=str(files.store), reason=refused)
         for left, place, reason in outcome.remaining:
             _logger.warning("damage is left", segment=str(left.store), damage=str(place), reason=reason)
-        return outcome.repaired_offsets
+        return outcome.repaired_offsets + outcome.filled_offsets
 
     async def _fetch(self, missing: Missing) -> list[bytes]:
         """Return what peers have, asking one after the other until nothing is missing."""

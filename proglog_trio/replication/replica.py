@@ -7,11 +7,11 @@ streams, and hand over messages. The same code runs under gRPC and in simulated 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 
-from attrs import Factory, define, field, frozen, validators
+from attrs import Factory, define, evolve, field, frozen, validators
 
 from ..errors import LogClosed, LogReadOnly
 from ..internal_errors import InternalErrors, Where
@@ -19,13 +19,14 @@ from ..lived_time import LivedTime
 from ..log.clock import to_milliseconds
 from ..log.log import Log
 from ..log.origin import Origin
-from ..log.segment_header import OriginState
+from ..log.segment_header import MissingRange, OriginState
 from .acknowledgements import Achieved, Acknowledgements
-from .applying import Applier
-from .decisions import Decision, GiveUp, PlanConfig, Start
-from .events import Diverged, PeerLied, ReplicationCounters, ReplicationEvent
+from .applying import GIVEN_UP, Applier
+from .decisions import Decision, Pass, PlanConfig, Start
+from .directories import Directories
+from .events import Diverged, GapMarked, MissingFilled, PeerLied, ReplicationCounters, ReplicationEvent
 from .holders import Holders
-from .messages import Hello, HolderNews, OriginRange, Positions
+from .messages import Hello, HolderNews, OriginRange, Positions, Told
 from .plan import PullPlan
 from .pull import PullSession
 from .source import SourceSession
@@ -71,6 +72,9 @@ class Replica:
         clock: seconds, monotonic; goes on while the process is stopped.
         emit: is told what happens.
         on_decide: called when next_deadline may have changed.
+        directories: who may hold what nobody else has; on_directories is called when that is to be kept on disk.
+        on_superseded: called when a later opening of this node's own directory is known than this one, with its number;
+            raise_opening must follow, and reopened then.
         errors: where unforeseen errors of one session, origin or decision are counted.
     """
 
@@ -82,6 +86,9 @@ class Replica:
     counters: ReplicationCounters = Factory(ReplicationCounters)
     errors: InternalErrors = Factory(InternalErrors)
     on_decide: Callable[[], None] = lambda: None
+    directories: Directories = field(init=False)
+    on_directories: Callable[[], None] = lambda: None
+    on_superseded: Callable[[int], None] = lambda _opened: None
     plan: PullPlan = field(init=False)
     holders: Holders = field(init=False)
     acknowledgements: Acknowledgements = field(init=False)
@@ -94,15 +101,34 @@ class Replica:
     _time: LivedTime = field(init=False)
     # The next deadline as it was last told of, in lived time: by then the clock is read.
     _due: float | None = None
+    # Origins of which what is missing is to be looked at; who lacked each missing range; which are to be given up.
+    _unreviewed: set[Origin] = Factory(set)
+    _asked: dict[tuple[Origin, int, int], set[bytes]] = Factory(dict)
+    _lost: set[tuple[Origin, int, int]] = Factory(set)
 
     def __attrs_post_init__(self) -> None:
         self._time = LivedTime(self.clock(), LATE_SECONDS, READING_SECONDS)
         self.plan = PullPlan(self.hello.node_name, self.log.planned_origins.get, self.config.plan)
         self.plan.boundary = partial(self.errors.boundary, Where.REPLICATION)
+        self.know(Directories(self.hello.directory_id))
         self.holders = Holders(self.hello.directory_id, self._held_more, self.living.values)
         self.acknowledgements = Acknowledgements(self._holders_of)
         self._seen = dict(self.log.origins)
         self._forget_watch = self.log.notify_durable(self._log_changed)
+
+    def know(self, directories: Directories) -> None:
+        """Go on from what was kept on disk of which directories there are."""
+        self.directories = self.plan.directories = directories
+        directories.on_change = self._directories_changed
+
+    def _directories_changed(self, ids: list[bytes]) -> None:
+        self.plan.touch_all()
+        self._unreviewed.update(self.log.origins)
+        for session in self._sessions():
+            with self.errors.boundary(Where.REPLICATION):
+                session.teller.note_directories(ids)
+                session.on_ready()
+        self.on_directories()
 
     def close(self) -> None:
         """End all waits; no session is open any more."""
@@ -184,8 +210,10 @@ class Replica:
     def alive(self, name: str, directory_id: bytes) -> None:
         """Take note of a member's disk, which counts for acknowledgements while the member is alive."""
         self.living[name] = directory_id
+        self.directories.met(directory_id, name)
 
     def _peers_changed(self) -> None:
+        self.review_all()
         slow = self.config.position_seconds + self.config.position_seconds_per_peer * len(self.plan.peers)
         for session in self._sessions():
             session.teller.slow_seconds = slow
@@ -226,11 +254,31 @@ class Replica:
         """A source has said who it is."""
         self.living[session.peer] = hello.directory_id
         self.plan.connected(session.peer, hello.directory_id)
-        self._tell_of_others(session.teller)
+        self._met(session.teller, hello)
 
-    def pulled_by(self, session: SourceSession) -> None:
+    def pulled_by(self, session: SourceSession, hello: Hello) -> None:
         """A puller has said who it is."""
-        self._tell_of_others(session.teller)
+        self._met(session.teller, hello)
+
+    def greeted_again(self, before: Hello, hello: Hello) -> Hello:
+        """Take it that a node's directory counts as opened again; return what holds now. Raises PeerLied."""
+        if evolve(hello, opened=before.opened) != before or hello.opened < before.opened:
+            raise PeerLied(f"{before.node_name} says that it is another than before")
+        return hello
+
+    def _met(self, teller: Teller, hello: Hello) -> None:
+        self.directories.met(hello.directory_id, hello.node_name)
+        known = self.holders.opening_of(hello.directory_id)
+        if known > hello.opened:
+            teller.note_superseded(known)
+        self._tell_of_others(teller)
+
+    def reopened(self, opened: int) -> None:
+        """This node's directory counts as opened again, by this number: say so, and what it holds, to everybody."""
+        self.hello = evolve(self.hello, opened=opened)
+        for session in self._sessions():
+            with self.errors.boundary(Where.REPLICATION):
+                session.say_hello_again()
 
     def _tell_of_others(self, teller: Teller) -> None:
         written = self._written()
@@ -255,18 +303,28 @@ class Replica:
             raise PeerLied(f"{name} says that it has more than {MOST_ORIGINS} origins")
         session = self.pulls[name]
         if session.hello is not None:
-            nexts = {origin: held.next for origin, held in positions.ranges.items()}
-            self.holders.learn(session.hello.directory_id, session.hello.opened, nexts)
+            self.learn(session.hello, positions)
+        self._unreviewed.update(positions.ranges)
         for origin in self.plan.positions(name, positions):
             mine = self.log.planned_origins[origin]
             self._emit(
                 Diverged(name, origin, _place_of(OriginRange.of_state(mine)), _place_of(positions.ranges[origin]))
             )
 
+    def learn(self, hello: Hello, positions: Positions) -> None:
+        """Take what a node says of its own disk, for acknowledgements."""
+        nexts = {origin: held.next for origin, held in positions.ranges.items()}
+        absent = {origin: ranges for origin, held in positions.ranges.items() if (ranges := held.absent)}
+        self.holders.learn(hello.directory_id, hello.opened, nexts, absent)
+
     def take_news(self, others: Iterable[HolderNews]) -> None:
         """Take what a node says about third ones."""
         for news in others:
-            self.holders.learn(news.directory_id, news.opened, news.nexts)
+            if news.directory_id == self.hello.directory_id:
+                if news.opened > self.hello.opened:
+                    self.on_superseded(news.opened)
+                continue
+            self.holders.learn(news.directory_id, news.opened, news.nexts, news.absent, from_itself=False)
 
     def _emit(self, event: ReplicationEvent) -> None:
         if isinstance(event, Diverged):
@@ -284,13 +342,19 @@ class Replica:
 
     # -- acknowledgements ----------------------------------------------------------------------------------------------
 
-    def _holders_of(self, origin: Origin, end: int) -> int:
-        return self.holders.count(origin, end, set(self.living.values()))
+    def _holders_of(self, origin: Origin, first: int, following: int) -> int:
+        return self.holders.count(origin, first, following, set(self.living.values()))
 
     def wait_acknowledged(
-        self, origin: Origin, end: int, wanted: int, seconds: float, done: Callable[[Achieved], None]
+        self,
+        origin: Origin,
+        first: int,
+        following: int,
+        wanted: int,
+        seconds: float,
+        done: Callable[[Achieved], None],
     ) -> None:
-        """Call done once so many nodes, this one included, have what it has below a sequence, or after some time."""
+        """Call done once so many nodes, this one included, have the sequences [first, following), or in some time."""
 
         def settle(achieved: Achieved) -> None:
             if achieved.reached:
@@ -300,7 +364,7 @@ class Replica:
             with self.errors.boundary(Where.REPLICATION):
                 done(achieved)
 
-        self.acknowledgements.wait(origin, end, wanted, self.now() + seconds, settle)
+        self.acknowledgements.wait(origin, first, following, wanted, self.now() + seconds, settle)
         self._decided()
 
     # -- decisions -----------------------------------------------------------------------------------------------------
@@ -336,8 +400,8 @@ class Replica:
         self._decided()
 
     def _carry_out(self, decision: Decision) -> None:
-        if isinstance(decision, GiveUp):
-            self._give_up(decision)
+        if isinstance(decision, Pass):
+            self._pass(decision)
             return
         session = self.pulls.get(decision.peer)
         if session is None:
@@ -347,15 +411,88 @@ class Replica:
         else:
             session.stop(decision.origin)
 
-    def _give_up(self, decision: GiveUp) -> None:
+    def _pass(self, decision: Pass) -> None:
         state = self.log.planned_origins.get(decision.origin, OriginState())
         applier = Applier(self.log, self.hello.node_name, self.counters, self._emit)
         with contextlib.suppress(LogReadOnly, LogClosed):  # then nothing is pulled, either
-            applier.mark_gap(decision.origin, state.next, decision.to_sequence, decision.previous_header_crc)
+            applier.mark(
+                decision.origin,
+                state.next,
+                decision.to_sequence,
+                decision.previous_header_crc,
+                is_final=decision.is_final,
+            )
 
-    def tell(self, teller: Teller) -> tuple[Positions | None, tuple[HolderNews, ...]]:
+    def tell(self, teller: Teller) -> Told:
         """Return what the other side of a stream is to be told now."""
-        return teller.take(self.clock(), self.log.origins, self.writing, self.holders)
+        return teller.take(self.clock(), self.log.origins, self.writing, self.holders, self.directories)
+
+    # -- what is missing -----------------------------------------------------------------------------------------------
+
+    def review_all(self) -> None:
+        """Look again at all that is missing."""
+        self._unreviewed.update(self.log.origins)
+
+    def review_missing(self) -> bool:
+        """Look at what is missing of origins of which something has changed; tell whether there is work for a repair.
+
+        What a connected peer has is to be fetched; what nobody will have any more is given up.
+        """
+        origins, self._unreviewed = self._unreviewed, set()
+        work = False
+        for origin in origins:
+            state = self.log.origins.get(origin)
+            if state is None:
+                continue
+            for each in state.missing:
+                key = origin, each.from_sequence, each.to_sequence
+                asked = self._asked.setdefault(key, set())
+                if self.plan.is_lost(origin, each.from_sequence, each.to_sequence, asked):
+                    self._lost.add(key)
+                # What is lost and offered all the same, as it is damaged there, is given up where it cannot be fetched.
+                work = work or key in self._lost or bool(self.plan.offered(*key))
+                asked |= self.plan.lacking(origin, each.from_sequence, each.to_sequence)
+        return work
+
+    def give_up_missing(self, origin: Origin | None) -> int:
+        """Give up what is missing of an origin (None: of all), since somebody says so; return how many records.
+
+        They are gaps once the next repair has written that.
+        """
+        given_up = 0
+        for each, state in self.log.origins.items():
+            if origin is None or each == origin:
+                for missing in state.missing:
+                    self._lost.add((each, missing.from_sequence, missing.to_sequence))
+                    given_up += missing.to_sequence - missing.from_sequence
+        return given_up
+
+    def given_up(self) -> dict[Origin, list[MissingRange]]:
+        """Return what a repair is to give up, where it cannot be fetched."""
+        found: dict[Origin, list[MissingRange]] = {}
+        for origin, state in self.log.origins.items():
+            for each in state.missing:
+                if (origin, each.from_sequence, each.to_sequence) in self._lost:
+                    found.setdefault(origin, []).append(each)
+        return found
+
+    def missing_settled(self, filled: int, gaps: Mapping[Origin, Sequence[tuple[int, int]]]) -> None:
+        """Take note of what a repair did with what was missing."""
+        if filled:
+            self.counters.missing_filled += filled
+            self._emit(MissingFilled(filled))
+        for origin, ranges in gaps.items():
+            for first, following in ranges:
+                self.counters.gaps_marked += 1
+                self.counters.records_missing += following - first
+                self._emit(GapMarked(origin, first, following, GIVEN_UP))
+        current = {
+            (origin, each.from_sequence, each.to_sequence)
+            for origin, state in self.log.origins.items()
+            for each in state.missing
+        }
+        self._lost &= current
+        self._asked = {key: asked for key, asked in self._asked.items() if key in current}
 
 
 def _place_of(held: OriginRange) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 import trio
@@ -22,7 +22,9 @@ from attrs import define, field
 
 from ..internal_errors import Where
 from ..log.missing import Missing
-from .events import Diverged, GapMarked, ReplicationEvent, SourceEnded
+from ..membership.serf.member import MemberStatus
+from .directories_file import keep_directories
+from .events import Diverged, GapMarked, MissingFilled, MissingMarked, ReplicationEvent, SourceEnded
 from .lag import LagWatch
 from .peer import Peer, RunPull
 from .peers import PeerView
@@ -30,6 +32,9 @@ from .repairer import FetchFrames, Repairer
 from .replica import Replica
 
 LAG_WATCH_SECONDS = 1.0
+RAISE_SECONDS = 10.0
+REVIEW_LOOKS = 60
+"""Once in so many looks everything that is missing is looked at again."""
 FORGET_LOOKS = 60
 """Once in so many looks at the lag, old origins are forgotten."""
 
@@ -45,6 +50,7 @@ class Replicator:
         peers: those that are there.
         repairer: looks after what is damaged in this node's log.
         directory_of: tells which data directory a member says it has.
+        statuses: tells of every member that is known whether it is alive, failed or has left.
     """
 
     replica: Replica
@@ -52,25 +58,35 @@ class Replicator:
     _fetch_frames: FetchFrames
     _rng: random.Random
     directory_of: Callable[[str], bytes | None] = lambda _name: None
+    statuses: Callable[[], Mapping[str, MemberStatus]] = dict
     peers: dict[str, Peer] = field(factory=dict)
     repairer: Repairer = field(init=False)
     _beginning: trio.Lock = field(factory=trio.Lock)
     _nursery: trio.Nursery | None = None
     _rescheduled: trio.Event = field(factory=trio.Event)
     _armed: float = math.inf
+    _statuses_seen: Mapping[str, MemberStatus] = field(factory=dict)
+    _directories_changed: trio.Event = field(factory=trio.Event)
+    _superseded: trio.Event = field(factory=trio.Event)
+    _superseded_by: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.repairer = Repairer(self.replica.log, self._peers_with, self._fetch_frames, self._rng)
+        self.repairer = Repairer(self.replica.log, self.replica, self._peers_with, self._fetch_frames, self._rng)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Replicate until cancelled."""
-        self.replica.on_decide = self._reschedule
+        replica = self.replica
+        replica.on_decide = self._reschedule
+        replica.on_superseded = self._note_superseded
+        replica.on_directories = self._note_directories
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._keep_time)
                 nursery.start_soon(self._watch_lag)
                 nursery.start_soon(self.repairer.run)
+                nursery.start_soon(self._keep_directories)
+                nursery.start_soon(self._keep_opening)
                 task_status.started()
         finally:
             self._nursery = None
@@ -145,16 +161,66 @@ class Replicator:
                 if number % FORGET_LOOKS == 0 and (forgotten := self.replica.forget_old_origins()):
                     _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)
             with boundary:
+                self._look_for_gone()
+                if number % REVIEW_LOOKS == 0:
+                    self.replica.review_all()
+                if self.replica.review_missing():
+                    self.repairer.look_again()
+            with boundary:
                 for change in watch.look():
                     if change.is_behind:
                         _logger.warning("a peer is behind", peer=change.peer, records=change.records)
                     else:
                         _logger.info("a peer has caught up", peer=change.peer)
 
+    # -- what is kept on disk ------------------------------------------------------------------------------------------
+
+    def _look_for_gone(self) -> None:
+        """Notice whom nobody waits for any more: the membership has forgotten it, or it was told to leave."""
+        now = self.statuses()
+        for name, before in self._statuses_seen.items():
+            if now.get(name) is None or (before is MemberStatus.FAILED and now[name] is MemberStatus.LEFT):
+                self.replica.directories.gone(name)
+        self._statuses_seen = now
+
+    def _note_directories(self) -> None:
+        self._directories_changed.set()
+
+    async def _keep_directories(self) -> None:
+        """Write down which directories there are whenever that changes."""
+        log = self.replica.log
+        turns = self.replica.errors.turns(Where.REPLICATION)
+        while True:
+            async with turns:
+                await self._directories_changed.wait()
+                self._directories_changed = trio.Event()
+                data = self.replica.directories.encode()
+                await trio.to_thread.run_sync(keep_directories, log, data)
+
+    def _note_superseded(self, opened: int) -> None:
+        self._superseded_by = max(self._superseded_by, opened)
+        self._superseded.set()
+
+    async def _keep_opening(self) -> None:
+        """Set this directory's opening above any that is heard of: it was restored, or its counter is lost."""
+        replica = self.replica
+        turns = replica.errors.turns(Where.REPLICATION)
+        while True:
+            async with turns:
+                await self._superseded.wait()
+                self._superseded = trio.Event()
+                if self._superseded_by <= replica.hello.opened:
+                    continue
+                _logger.warning("a later opening of this data directory is known: it was restored, or is a copy")
+                opened = await trio.to_thread.run_sync(replica.log.raise_opening, self._superseded_by)
+                replica.reopened(opened)
+                # Two copies that run at once would raise it in turn for ever.
+                await trio.sleep(RAISE_SECONDS)
+
 
 def _says_it_has(peer: PeerView, missing: Missing) -> bool:
     held = peer.ranges.get(missing.origin)
-    return peer.connected and held is not None and held.low <= missing.from_sequence < held.next
+    return peer.connected and held is not None and held.holds_any(missing.from_sequence, missing.to_sequence)
 
 
 def log_event(event: ReplicationEvent) -> None:
@@ -169,5 +235,11 @@ def log_event(event: ReplicationEvent) -> None:
                 sequences=f"{first} to {following - 1}",
                 reason=reason,
             )
+        case MissingMarked(origin, first, following):
+            _logger.warning(
+                "records are missing at present", origin=str(origin), sequences=f"{first} to {following - 1}"
+            )
+        case MissingFilled(records):
+            _logger.info("records that were missing have turned up", records=records)
         case SourceEnded(peer, origin, sequence):
             _logger.warning("a peer cannot read what it had", peer=peer, origin=str(origin), from_sequence=sequence)

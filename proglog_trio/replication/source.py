@@ -54,10 +54,12 @@ class SourceSession:
             check_hello(self.replica.hello, request.hello)
             self.hello = request.hello
             self.teller.listener = request.hello.directory_id
-            self.replica.pulled_by(self)
+            self.replica.pulled_by(self, request.hello)
+        elif request.hello is not None:
+            self.hello = self.replica.greeted_again(self.hello, request.hello)
+        self.replica.directories.heard(request.directories)
         if request.positions is not None:
-            nexts = {origin: held.next for origin, held in request.positions.ranges.items()}
-            self.replica.holders.learn(self.hello.directory_id, self.hello.opened, nexts)
+            self.replica.learn(self.hello, request.positions)
         self.replica.take_news(request.others)
         for origin in request.stops:
             self._wants.pop(origin, None)
@@ -86,12 +88,18 @@ class SourceSession:
         if self.hello is None:
             return None
         hello = None if self._said_hello else self.replica.hello
-        positions, others = self.replica.tell(self.teller)
+        told = self.replica.tell(self.teller)
         ended, self._ended = tuple(self._ended), []
-        if not (hello or positions or others or ended):
+        if not (hello or told or ended):
             return None
         self._said_hello = True
-        return PullResponse(hello, positions, others, b"", ended)
+        return PullResponse(hello, told.positions, told.others, b"", ended, told.directories)
+
+    def say_hello_again(self) -> None:
+        """Say, with the next response, that this node's directory counts as opened again, and what it has."""
+        self._said_hello = False
+        self.teller.say_all_again()
+        self.on_ready()
 
     @property
     def has_want_changes(self) -> bool:

@@ -215,7 +215,8 @@ class FrameSource:
         for origin in sorted(lane.origins):
             state = bounds.origins.get(origin)
             if state is not None and self._cursors[origin] < state.next:
-                self._end(lane, origin, None, bounds, ended)
+                # It may be there when it is asked for again; this is what holds of what there is now.
+                self._end(lane, origin, state.next, bounds, ended)
 
     def _wants(self, lane: _Lane, frame: Envelope | Unplaced) -> bool:
         return (
@@ -234,9 +235,9 @@ class FrameSource:
         self._cursors[origin] = frame.base_sequence + frame.count
         return True
 
-    def _end(self, lane: _Lane, origin: Origin, resumes_at: int | None, bounds: Bounds, ended: list[Ended]) -> None:
+    def _end(self, lane: _Lane, origin: Origin, resumes_at: int, bounds: Bounds, ended: list[Ended]) -> None:
         cursor = self._cursors.pop(origin)
         lane.origins.discard(origin)
         held = OriginRange.of_state(bounds.origins.get(origin, OriginState()))
-        is_known = cursor < held.low or held.gap_at(cursor) is not None
+        is_known = held.absent_at(cursor) is not None
         ended.append(Ended(origin, cursor, resumes_at, EndReason.MISSING if is_known else EndReason.DAMAGED))

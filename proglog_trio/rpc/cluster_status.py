@@ -10,7 +10,6 @@ from .._proto.log import v1 as log_v1
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from ..replication.lag import lag_of
-from ..replication.messages import OriginRange
 from ..replication.peer import Peer
 from ..replication.replica import Replica
 from ..replication.replicator import Replicator
@@ -63,7 +62,7 @@ def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.Orig
         written_by=sendable(written_by or ""),
         pulled_from=sendable(assignment.peer) if assignment is not None else "",
         behind=behind,
-        missing=OriginRange.of_state(state).missing(),
+        missing=sum(following - first for first, following in state.gaps),
     )
 
 

@@ -294,8 +294,8 @@ class ProduceCalls:
         if wanted.nodes <= THIS_NODE:
             achieved(Achieved(THIS_NODE, reached=True))
             return
-        end = appended.base_sequence + appended.count
-        self.state.wait_acknowledged(appended.origin, end, wanted.nodes, wanted.seconds, achieved)
+        first, following = appended.base_sequence, appended.base_sequence + appended.count
+        self.state.wait_acknowledged(appended.origin, first, following, wanted.nodes, wanted.seconds, achieved)
 
     def _stored(self, records: int) -> None:
         self.state.counters.batches_produced += 1

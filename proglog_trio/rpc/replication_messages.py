@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .._proto.log import v1 as log_v1
 from ..log.origin import DIRECTORY_ID_BYTES, Origin
+from ..replication.directories import KnownDirectory, directory_of
 from ..replication.events import PeerLied
 from ..replication.messages import (
     Ended,
@@ -41,6 +42,7 @@ def request_to_message(request: PullRequest) -> log_v1.PullRequest:
         hello=_hello_out(request.hello),
         positions=_positions_out(request.positions),
         others=_news_out(request.others),
+        directories=_directories_out(request.directories),
         wants=[log_v1.Want(origin=want.origin.data, from_sequence=want.from_sequence) for want in request.wants],
         stops=[origin.data for origin in request.stops],
     )
@@ -60,6 +62,7 @@ def request_steps(message: log_v1.PullRequest) -> Steps[PullRequest]:
         _news_in(message.others),
         tuple(Want(origin_of(want.origin), want.from_sequence) for want in message.wants),
         tuple(origin_of(data) for data in message.stops),
+        _directories_in(message.directories),
     )
 
 
@@ -77,6 +80,7 @@ def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
         _news_in(message.others),
         message.frames,
         tuple(_ended_in(ended) for ended in message.ended),
+        _directories_in(message.directories),
     )
 
 
@@ -87,6 +91,7 @@ def encode_response(response: PullResponse) -> bytes:
             hello=_hello_out(response.hello),
             positions=_positions_out(response.positions),
             others=_news_out(response.others),
+            directories=_directories_out(response.directories),
             ended=[
                 log_v1.Ended(
                     origin=ended.origin.data,
@@ -148,6 +153,7 @@ def _positions_out(positions: Positions | None) -> log_v1.Positions | None:
                 next=held.next,
                 last_header_crc=held.last_header_crc,
                 gaps=[edge for gap in held.gaps for edge in gap],
+                missing=[edge for missing in held.missing for edge in missing],
             )
             for origin, held in positions.ranges.items()
         ],
@@ -172,16 +178,23 @@ def _positions_in(message: log_v1.Positions | None) -> Steps[Positions | None]:
 
 
 def _range_in(message: log_v1.OriginRange) -> OriginRange:
-    edges = message.gaps
-    if len(edges) % 2 or message.low > message.next:
-        raise PeerLied(f"a peer says that it has sequences {message.low} to {message.next} with gaps {edges[:8]}")
-    gaps = tuple(zip(edges[::2], edges[1::2], strict=True))
-    reached = message.low
-    for first, following in gaps:
-        if not reached <= first < following <= message.next:
-            raise PeerLied(f"a peer says that its gap {first} to {following} is in {message.low} to {message.next}")
-        reached = following
-    return OriginRange(message.low, message.next, message.last_header_crc, gaps)
+    if message.low > message.next:
+        raise PeerLied(f"a peer says that it has sequences {message.low} to {message.next}")
+    gaps, missing = (_pairs(edges, message.low, message.next) for edges in (message.gaps, message.missing))
+    return OriginRange(message.low, message.next, message.last_header_crc, gaps, missing)
+
+
+def _pairs(edges: Sequence[int], low: int, following: int) -> tuple[tuple[int, int], ...]:
+    """Return ranges, one after the other in [low, following); raises PeerLied if they are none."""
+    if len(edges) % 2:
+        raise PeerLied(f"a peer names ranges by {len(edges)} edges")
+    pairs = tuple(zip(edges[::2], edges[1::2], strict=True))
+    reached = low
+    for first, end in pairs:
+        if not reached <= first < end <= following:
+            raise PeerLied(f"a peer says that {first} to {end} is absent in {low} to {following}")
+        reached = end
+    return pairs
 
 
 def _news_out(others: Iterable[HolderNews]) -> list[log_v1.HolderNews]:
@@ -191,6 +204,11 @@ def _news_out(others: Iterable[HolderNews]) -> list[log_v1.HolderNews]:
             opened=news.opened,
             origins=[origin.data for origin in news.nexts],
             nexts=list(news.nexts.values()),
+            absent=[
+                log_v1.AbsentRanges(place=place, edges=[edge for each in absent for edge in each])
+                for place, origin in enumerate(news.nexts)
+                if (absent := news.absent.get(origin))
+            ],
         )
         for news in others
     ]
@@ -201,9 +219,31 @@ def _news_in(messages: Iterable[log_v1.HolderNews]) -> tuple[HolderNews, ...]:
     for message in messages:
         if len(message.origins) != len(message.nexts):
             raise PeerLied(f"a peer names {len(message.origins)} origins of a node and {len(message.nexts)} places")
-        nexts = dict(zip(map(origin_of, message.origins), message.nexts, strict=True))
-        found.append(HolderNews(_directory_id(message.directory_id), message.opened, nexts))
+        origins = [origin_of(data) for data in message.origins]
+        absent = {}
+        for each in message.absent:
+            if each.place >= len(origins):
+                raise PeerLied(f"a peer names what is absent at place {each.place} of {len(origins)}")
+            absent[origins[each.place]] = _pairs(each.edges, 0, message.nexts[each.place])
+        nexts = dict(zip(origins, message.nexts, strict=True))
+        found.append(HolderNews(_directory_id(message.directory_id), message.opened, nexts, absent))
     return tuple(found)
+
+
+def _directories_out(directories: Iterable[KnownDirectory]) -> list[log_v1.KnownDirectory]:
+    return [
+        log_v1.KnownDirectory(
+            directory_id=each.directory_id, node_name=each.node_name, change=each.change, gone=each.is_gone
+        )
+        for each in directories
+    ]
+
+
+def _directories_in(messages: Iterable[log_v1.KnownDirectory]) -> tuple[KnownDirectory, ...]:
+    try:
+        return tuple(directory_of(each.directory_id, each.node_name, each.change, each.gone) for each in messages)
+    except ValueError as error:
+        raise PeerLied(f"a peer names a directory: {error}") from None
 
 
 def _ended_in(message: log_v1.Ended) -> Ended:

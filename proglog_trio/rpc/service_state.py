@@ -81,11 +81,13 @@ class LogServiceCounters:
     consumers_refused: int = 0
 
 
-WaitAcknowledged = Callable[[Origin, int, int, float, Callable[[Achieved], None]], None]
-"""Calls back once so many nodes have an origin up to a sequence, or after some seconds; see Replica."""
+WaitAcknowledged = Callable[[Origin, int, int, int, float, Callable[[Achieved], None]], None]
+"""Calls back once so many nodes have some sequences of an origin, or after some seconds; see Replica."""
 
 
-def alone(_origin: Origin, _end: int, wanted: int, _seconds: float, done: Callable[[Achieved], None]) -> None:
+def alone(
+    _origin: Origin, _first: int, _following: int, wanted: int, _seconds: float, done: Callable[[Achieved], None]
+) -> None:
     """Answer for a node without others: what is on its own disk is all that there will be."""
     done(Achieved(THIS_NODE, wanted <= THIS_NODE))
 

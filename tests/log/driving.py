@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import Factory, define
 
-from proglog_trio.errors import DataLoss, ProglogError
+from proglog_trio.errors import DataLoss, ProglogError, RecordsGivenUp
 from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.disk import Disk
@@ -142,7 +142,7 @@ class Everything:
     """What reading a log from its lowest offset gives, damage included."""
 
     frames: list[StoredFrame]
-    losses: list[DataLoss]
+    losses: list[DataLoss | RecordsGivenUp]
 
     @property
     def lost(self) -> set[int]:
@@ -161,7 +161,7 @@ def read_everything(log: Log, offset: int | None = None, max_bytes: int = 1 << 2
             frames = chunk.frames
             assert not chunk.skipped
             assert chunk.next_offset == reader.next_offset
-        except DataLoss as caught:
+        except (DataLoss, RecordsGivenUp) as caught:
             found.losses.append(caught)
         for loss in found.losses[known:]:
             assert before <= loss.from_offset < loss.to_offset <= log.next_offset

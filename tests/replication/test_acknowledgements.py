@@ -14,14 +14,14 @@ X = Origin(bytes(16))
 class World:
     nexts: list[int] = Factory(list)
 
-    def count(self, _origin: Origin, end: int) -> int:
+    def count(self, _origin: Origin, _first: int, end: int) -> int:
         return sum(following >= end for following in self.nexts)
 
 
 def test_a_wait_ends_when_so_many_have_it() -> None:
     world, answers = World([0, 0]), list[Achieved]()
     waits = Acknowledgements(world.count)
-    waits.wait(X, 5, 2, 10.0, answers.append)
+    waits.wait(X, 0, 5, 2, 10.0, answers.append)
     world.nexts = [4, 0]
     waits.held_more([X])
     assert not answers
@@ -36,14 +36,14 @@ def test_a_wait_ends_when_so_many_have_it() -> None:
 def test_what_is_there_already_is_answered_at_once() -> None:
     answers = list[Achieved]()
     waits = Acknowledgements(World([9, 9]).count)
-    waits.wait(X, 5, 3, 10.0, answers.append)
+    waits.wait(X, 0, 5, 3, 10.0, answers.append)
     assert answers == [Achieved(3, reached=True)]
 
 
 def test_a_wait_whose_time_is_up_says_what_was_achieved() -> None:
     world, answers = World([9, 0, 0]), list[Achieved]()
     waits = Acknowledgements(world.count)
-    waits.wait(X, 5, 4, 10.0, answers.append)
+    waits.wait(X, 0, 5, 4, 10.0, answers.append)
     waits.advance(9.9)
     assert not answers
     waits.advance(10.0)
@@ -56,8 +56,8 @@ def test_a_wait_whose_time_is_up_says_what_was_achieved() -> None:
 def test_waits_for_different_numbers_of_nodes_do_not_hold_each_other_up() -> None:
     world, answers = World([0, 0]), dict[str, Achieved]()
     waits = Acknowledgements(world.count)
-    waits.wait(X, 5, 3, 10.0, lambda achieved: answers.update(all=achieved))
-    waits.wait(X, 6, 2, 5.0, lambda achieved: answers.update(two=achieved))
+    waits.wait(X, 0, 5, 3, 10.0, lambda achieved: answers.update(all=achieved))
+    waits.wait(X, 0, 6, 2, 5.0, lambda achieved: answers.update(two=achieved))
     world.nexts = [6, 0]
     waits.held_more([X])
     assert answers == {"two": Achieved(2, reached=True)}
@@ -72,8 +72,8 @@ def test_after_the_end_nothing_waits() -> None:
     answers = list[Achieved]()
     waits = Acknowledgements(World([9, 0]).count)
     waits.end_all()
-    waits.wait(X, 5, 2, 10.0, answers.append)
-    waits.wait(X, 5, 3, 10.0, answers.append)
+    waits.wait(X, 0, 5, 2, 10.0, answers.append)
+    waits.wait(X, 0, 5, 3, 10.0, answers.append)
     assert answers == [Achieved(2, reached=True), Achieved(2, reached=False)]
     assert waits.waiting == 0
     assert waits.next_deadline is None
@@ -98,7 +98,7 @@ def test_settled_waits_take_no_room_and_each_is_settled_once(steps: list[tuple[s
         if kind == "wait":
             for _ in range(repeat):
                 answered = answers.setdefault(len(answers), [])
-                waits.wait(X, number, 2, now + deadline, answered.append)
+                waits.wait(X, 0, number, 2, now + deadline, answered.append)
         elif kind == "hold":
             world.nexts = [max(number, world.nexts[0])]
             waits.held_more([X])
@@ -117,9 +117,9 @@ def test_settled_waits_take_no_room_and_each_is_settled_once(steps: list[tuple[s
 def test_one_wait_that_lasts_keeps_nothing_that_is_settled() -> None:
     world = World([0])
     waits = Acknowledgements(world.count)
-    waits.wait(X, 10**9, 2, 300.0, lambda _: None)
+    waits.wait(X, 0, 10**9, 2, 300.0, lambda _: None)
     for number in range(10_000):
-        waits.wait(X, number + 1, 2, 300.0 + number, lambda _: None)
+        waits.wait(X, 0, number + 1, 2, 300.0 + number, lambda _: None)
         world.nexts = [number + 1]
         waits.held_more([X])
     assert waits.waiting == 1

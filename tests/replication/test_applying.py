@@ -78,12 +78,12 @@ def test_a_permitted_gap_is_marked_and_the_log_goes_on_after_it() -> None:
     world = World()
     first, *_, last = [world.write(b"1"), world.write(b"2", b"3"), world.write(b"4")]
     world.apply(first)
-    world.allowed = Allowed(is_only_answer=True, gap_to=3)
+    world.allowed = Allowed(is_only_answer=True, gap_to=3, is_final=True)
     assert world.apply(last) is Outcome.APPLIED
     world.opened.commit()
     origin = last.header.origin
     assert world.opened.log.origins[origin].gaps == ((1, 3),)
-    assert world.events == [GapMarked(origin, 1, 3, "no live peer has them")]
+    assert world.events == [GapMarked(origin, 1, 3, "no node has them")]
     assert world.counters.records_missing == 2
     world.allowed = Allowed(is_only_answer=True, gap_to=9)
     world.write(b"5")

@@ -29,17 +29,17 @@ def test_what_a_holder_has_only_grows_within_one_opening() -> None:
     known.learn(A, 1, {X: 5, Y: 1})
     known.learn(A, 1, {X: 3, Y: 2})
     assert told == [(A, [X, Y]), (A, [Y])]
-    assert known.count(X, 5, {A, B}) == 1
-    assert known.count(X, 6, {A, B}) == 0
+    assert known.count(X, 0, 5, {A, B}) == 1
+    assert known.count(X, 0, 6, {A, B}) == 0
 
 
 def test_a_later_opening_replaces_what_was_said_of_an_earlier_one_and_never_the_other_way_round() -> None:
     known, _ = holders()
     known.learn(A, 2, {X: 5})
     known.learn(A, 3, {X: 1})
-    assert known.count(X, 2, {A}) == 0
+    assert known.count(X, 0, 2, {A}) == 0
     known.learn(A, 2, {X: 9})
-    assert known.count(X, 2, {A}) == 0
+    assert known.count(X, 0, 2, {A}) == 0
 
 
 def test_only_living_disks_count_and_never_my_own() -> None:
@@ -48,8 +48,8 @@ def test_only_living_disks_count_and_never_my_own() -> None:
     assert not told
     known.learn(A, 1, {X: 5})
     known.learn(B, 1, {X: 5})
-    assert known.count(X, 5, {A, B, ME}) == 2
-    assert known.count(X, 5, {B}) == 1
+    assert known.count(X, 0, 5, {A, B, ME}) == 2
+    assert known.count(X, 0, 5, {B}) == 1
 
 
 def test_news_names_only_what_is_asked_for() -> None:
@@ -77,7 +77,7 @@ def test_a_new_holder_takes_the_place_of_the_one_that_is_gone_longest() -> None:
         known.learn(_id(number), 1, {X: 1})
         living.add(_id(number))
     assert len(tuple(known.known())) == MOST_HOLDERS == known.entries
-    assert known.count(X, 1, living) == 11
+    assert known.count(X, 0, 1, living) == 11
     assert {_id(number) for number in range(2, 12)}.isdisjoint(known.known())
     assert _id(1) in known.known()
 
@@ -124,7 +124,7 @@ def test_what_is_kept_is_bounded_and_the_living_are_heard(
                 most = max(len(each.nexts) for each in known._holders.values())
                 assert len(holder.nexts) == 30 or len(holder.nexts) >= most - 1
             else:
-                assert all(known.count(origin, nexts[origin], {_id(number)}) == 1 for origin in nexts)
+                assert all(known.count(origin, 0, nexts[origin], {_id(number)}) == 1 for origin in nexts)
 
 
 def test_those_who_are_gone_make_room_for_the_origins_of_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,4 +136,4 @@ def test_those_who_are_gone_make_room_for_the_origins_of_the_living(monkeypatch:
         known.learn(_id(number), 1, origins)
         assert known.entries <= 1000
     known.learn(A, 1, origins)
-    assert sum(known.count(origin, 1, living) for origin in origins) == len(origins)
+    assert sum(known.count(origin, 0, 1, living) for origin in origins) == len(origins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,10 +15,12 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.fetched import FetchedFrames
 from proglog_trio.log.origin import Origin
+from proglog_trio.log.repair import RepairPlan
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.walk import StoredFrame
 from proglog_trio.replication.acknowledgements import Achieved
+from proglog_trio.replication.directories_file import keep_directories, read_directories
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
 from proglog_trio.replication.messages import Hello, PullRequest, PullResponse
 from proglog_trio.replication.pull import PullSession
@@ -44,6 +47,8 @@ class Life:
     is_running: bool = True
     commit_scheduled: bool = False
     wake_at: float | None = None
+    raising: bool = False
+    looks: int = 0
     pulls: dict[str, PullLink] = Factory(dict)
 
 
@@ -216,6 +221,7 @@ class Cluster:
     Attributes:
         acknowledged: what was acknowledged: origin, sequence, value, the node, and how many nodes were said to have it.
         damaged: the nodes on whose disks something was damaged.
+        removed_below: per origin up to where retention of any node has removed it.
     """
 
     seed: int
@@ -231,6 +237,7 @@ class Cluster:
     repaired_offsets: int = 0
     damaged: set[str] = Factory(set)
     wall_offset: dict[str, int] = Factory(dict)
+    removed_below: dict[Origin, int] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         self.rng = random.Random(f"cluster {self.seed}")
@@ -253,15 +260,15 @@ class Cluster:
     def start(self, node: Node) -> Life:
         assert node.life is None
         node.lives += 1
-        offset = self.wall_offset.setdefault(node.name, self.rng.randrange(-2000, 2000))
+        self.wall_offset.setdefault(node.name, self.rng.randrange(-2000, 2000))
 
         def wall_clock() -> int:
-            return NOON + offset + int(self.network.now * 1000)
+            return max(NOON + self.wall_offset[node.name] + int(self.network.now * 1000), 0)
 
         opened = OpenLog.open(
             node.disk, seed=hash((self.seed, node.name, node.lives)) % 2**32, wall_clock=wall_clock, config=node.config
         )
-        hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, wall_clock())
+        hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, opened.log.opening)
         replica = Replica(
             opened.log,
             hello,
@@ -269,7 +276,11 @@ class Cluster:
             lambda event: self.events.append((node.name, event)),
             self.config,
         )
+        replica.know(read_directories(opened.log))
         life = node.life = Life(opened, replica)
+        replica.on_directories = lambda: self._keep_directories(node, life)
+        replica.on_superseded = lambda opened: self._raise_opening(node, life, opened)
+        self.network.after(1.0, lambda: self._look_at_missing(node, life))
         opened.log.on_work = lambda work: self._work(node, life, work)
         replica.on_decide = lambda: self._wake(node, life)
         node.members = set()
@@ -315,6 +326,72 @@ class Cluster:
                 self._wake(node, life)
 
         self.network.after(max(deadline - node.ahead - self.now, 0.001), wake)
+
+    def _keep_directories(self, node: Node, life: Life) -> None:
+        """Write down which directories there are; what fails is tried again with the next change."""
+        if life.is_running:
+            with contextlib.suppress(OSError):
+                keep_directories(life.opened.log, life.replica.directories.encode())
+
+    def _raise_opening(self, node: Node, life: Life, opened: int) -> None:
+        if life.raising:
+            return
+        life.raising = True
+
+        def raise_it() -> None:
+            if not life.is_running:
+                return
+            if opened > life.replica.hello.opened:
+                with contextlib.suppress(OSError):
+                    life.replica.reopened(life.opened.log.raise_opening(opened))
+            # As a node does: two copies would raise it in turn for ever.
+            self.network.after(10.0, lambda: setattr(life, "raising", False))
+
+        self.network.after(self.rng.uniform(0.001, 0.01), raise_it)
+
+    def _look_at_missing(self, node: Node, life: Life) -> None:
+        if not life.is_running:
+            return
+        self.network.after(1.0, lambda: self._look_at_missing(node, life))
+        if node.is_paused or life.opened.log.read_only_reason is not None:
+            return
+        life.looks += 1
+        if life.looks % 60 == 0:
+            life.replica.review_all()
+        if life.replica.review_missing():
+            with contextlib.suppress(OSError):
+                self.fill(node)
+
+    def fill(self, node: Node) -> None:
+        """Put what is missing at a node in its place, as far as reachable members have it."""
+        log, replica = node.running.opened.log, node.running.replica
+        for files in log.missing_segments():
+            if files == log.catalog.active.files:
+                log.roll()
+                node.running.opened.commit()
+            if log.read_only_reason is not None:
+                return
+            if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
+                continue
+            outcome = plan.rebuild(self._fetched(node, plan), replica.given_up())
+            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            replica.missing_settled(outcome.filled_offsets, outcome.gaps)
+
+    def _fetched(self, node: Node, plan: RepairPlan) -> FetchedFrames:
+        fetched = FetchedFrames()
+        for missing in plan.missing:
+            for other in self.live:
+                if other.name in node.members and not other.is_paused and self.network.reaches(node.name, other.name):
+                    found = other.running.opened.log.frames(
+                        missing.origin, missing.from_sequence, missing.to_sequence, 1 << 24
+                    )
+                    fetched.add_all(found.frames)
+        return fetched
+
+    def forget_member(self, name: str) -> None:
+        """Do as the membership does when a member has been gone for long, or was told to leave."""
+        for node in self.live:
+            node.running.replica.directories.gone(name)
 
     # -- membership, by an oracle --------------------------------------------------------------------------------------
 
@@ -364,15 +441,8 @@ class Cluster:
                 node.running.opened.commit()
             if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
                 continue
-            fetched = FetchedFrames()
-            for missing in plan.missing:
-                for other in self.live:
-                    if other.name in node.members and not other.is_paused:
-                        found = other.running.opened.log.frames(
-                            missing.origin, missing.from_sequence, missing.to_sequence, 1 << 24
-                        )
-                        fetched.add_all(found.frames)
-            outcome = plan.rebuild(fetched)
+            outcome = plan.rebuild(self._fetched(node, plan))
+            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
             self.repaired_offsets += outcome.repaired_offsets
 
     def dial_later(self, node: Node, name: str) -> None:
@@ -412,13 +482,13 @@ class Cluster:
                 return
             note(1, answer)
             if wanted > 1:
-                end = answer.base_sequence + answer.count
+                first, following = answer.base_sequence, answer.base_sequence + answer.count
 
                 def achieved(achieved: Achieved) -> None:
                     if achieved.reached:
                         note(achieved.nodes, answer)
 
-                life.replica.wait_acknowledged(answer.origin, end, wanted, 5.0, achieved)
+                life.replica.wait_acknowledged(answer.origin, first, following, wanted, 5.0, achieved)
 
         life.opened.log.append_soon(batch_of(*values), done)
 
@@ -457,6 +527,8 @@ class Cluster:
         found = removable(log.catalog, log.config, log.wall_clock())
         if found is not None:
             remove_files(log.catalog, log.forget_segments(*found))
+        for origin, state in log.origins.items():
+            self.removed_below[origin] = max(self.removed_below.get(origin, 0), state.low)
 
     # -- what is checked -----------------------------------------------------------------------------------------------
 

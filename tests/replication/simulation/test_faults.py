@@ -274,6 +274,22 @@ class Faults(RuleBasedStateMachine):
         if node is not None:
             self.cluster.apply_retention(node)
 
+    @rule(place=PLACES, seconds=st.sampled_from([-(10**10), -3600, -5, 5, 50, 70, 3600, 10**10]))
+    def clock_jumps(self, place: int, seconds: int) -> None:
+        """A wall clock is set, while its node runs or before it boots."""
+        node = self.some(place, lambda _node: True)
+        assert node is not None
+        offset = self.cluster.wall_offset[node.name] + seconds * 1000
+        self.cluster.wall_offset[node.name] = min(max(offset, -(10**13)), 10**13)
+
+    @rule(place=PLACES)
+    def forget_member(self, place: int) -> None:
+        """A member is gone for so long that the others forget it; what it alone has may be given up."""
+        node = self.some(place, lambda node: node.life is None)
+        if node is not None:
+            self.lose_disk(node.name)
+            self.cluster.forget_member(node.name)
+
     # -- what must hold ------------------------------------------------------------------------------------------------
 
     @invariant()
@@ -323,7 +339,7 @@ class Faults(RuleBasedStateMachine):
             everywhere.append(held)
         anywhere = set().union(*everywhere)
         for (origin, sequence, _), known in self.copies.items():
-            if known.lost < known.copies and not self.loses_by_retention:
+            if known.lost < known.copies and sequence >= self.cluster.removed_below.get(origin, 0):
                 assert (origin, sequence) in anywhere, f"sequence {sequence} of {origin} is lost: {known}"
         if self.loses_by_retention or self.cluster.damaged:
             return

@@ -101,7 +101,7 @@ def test_an_acknowledgement_that_has_arrived_counts(longer: float) -> None:
     cluster.produce(a)
     cluster.run(0.01)
     end = a.running.opened.log.origins[origin].next
-    a.running.replica.wait_acknowledged(origin, end, 2, 5.0, answers.append)
+    a.running.replica.wait_acknowledged(origin, 0, end, 2, 5.0, answers.append)
     cluster.run(0.1)
     # All of it is over before the membership looks at them again: what is read is what is asked about here.
     cluster.pause(a)
@@ -118,7 +118,7 @@ def test_a_wait_ends_although_the_process_is_stopped_again_and_again() -> None:
     origin = fill(cluster, a, 1)
     cluster.stop(b, Loss.KEEP)
     answers: list[Achieved] = []
-    a.running.replica.wait_acknowledged(origin, 10, 2, 5.0, answers.append)
+    a.running.replica.wait_acknowledged(origin, 0, 10, 2, 5.0, answers.append)
     for _ in range(40):
         cluster.run(0.2)
         cluster.pause(a)

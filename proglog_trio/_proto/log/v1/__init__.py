@@ -4,6 +4,7 @@
 # This file has been @generated
 
 __all__ = (
+    "AbsentRanges",
     "Acknowledgement",
     "AcknowledgementLevel",
     "ConsumeBatchesRequest",
@@ -32,6 +33,7 @@ __all__ = (
     "JoinResponse",
     "KeyAnswers",
     "KeyHolders",
+    "KnownDirectory",
     "LeaveRequest",
     "LeaveResponse",
     "ListKeysRequest",
@@ -182,6 +184,22 @@ class MemberStatus(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
+class AbsentRanges(betterproto2.Message):
+    place: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    The place of the origin in the list.
+    """
+
+    edges: "list[int]" = betterproto2.field(2, betterproto2.TYPE_UINT64, repeated=True)
+    """
+    Pairs: the first sequence that it does not have and the next that it has.
+    """
+
+
+default_message_pool.register_message("log.v1", "AbsentRanges", AbsentRanges)
+
+
+@dataclass(eq=False, repr=False)
 class Acknowledgement(betterproto2.Message):
     """
     When a produce is answered: after this node has the record on its disk, and after how many nodes in all.
@@ -296,7 +314,7 @@ class Ended(betterproto2.Message):
 
     from_sequence: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
     """
-    The first sequence that cannot be sent, and the first after it that can; 0: none.
+    The first sequence that cannot be sent, and the first after it that can, or that comes next at that moment.
     """
 
     resumes_at: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
@@ -460,8 +478,8 @@ class Hello(betterproto2.Message):
 
     opened: "int" = betterproto2.field(5, betterproto2.TYPE_FIXED64)
     """
-    When the node opened the directory, in wall-clock milliseconds since the Unix epoch: what is said of a directory
-    that was opened later replaces what was said of an earlier opening.
+    Which opening of the directory this is, by a counter that is kept in it: what is said of a later one replaces what
+    was said of an earlier one. A later hello on a stream says that the directory counts as opened again.
     """
 
 
@@ -471,7 +489,8 @@ default_message_pool.register_message("log.v1", "Hello", Hello)
 @dataclass(eq=False, repr=False)
 class HolderNews(betterproto2.Message):
     """
-    What the sender knows of a third node's disk, for origins that somebody writes.
+    What the sender knows of a third node's disk, for origins that somebody writes. Of the receiver's own disk: without
+    places, that a later opening of it is known than the one in its hello.
     """
 
     directory_id: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
@@ -480,10 +499,15 @@ class HolderNews(betterproto2.Message):
 
     origins: "list[bytes]" = betterproto2.field(3, betterproto2.TYPE_BYTES, repeated=True)
     """
-    Pairs by place: the node has the origin up to the next.
+    Pairs by place: the node has passed the origin up to the next.
     """
 
     nexts: "list[int]" = betterproto2.field(4, betterproto2.TYPE_UINT64, repeated=True)
+
+    absent: "list[AbsentRanges]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    What it does not have of those below that.
+    """
 
 
 default_message_pool.register_message("log.v1", "HolderNews", HolderNews)
@@ -573,6 +597,33 @@ default_message_pool.register_message("log.v1", "KeyHolders", KeyHolders)
 
 
 @dataclass(eq=False, repr=False)
+class KnownDirectory(betterproto2.Message):
+    """
+    A data directory that the sender has met or heard of.
+    """
+
+    directory_id: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    node_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Of the node that was last known to use it.
+    """
+
+    change: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    What is said with a greater number replaces what was said with a smaller one.
+    """
+
+    gone: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    Nobody waits for it any more.
+    """
+
+
+default_message_pool.register_message("log.v1", "KnownDirectory", KnownDirectory)
+
+
+@dataclass(eq=False, repr=False)
 class LeaveRequest(betterproto2.Message):
     pass
 
@@ -647,7 +698,7 @@ default_message_pool.register_message("log.v1", "OriginPlace", OriginPlace)
 @dataclass(eq=False, repr=False)
 class OriginRange(betterproto2.Message):
     """
-    What a log durably has of an origin: the sequences [low, next) outside gaps.
+    What a log durably has of an origin: the sequences [low, next) but for gaps and for what is missing.
     """
 
     origin: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
@@ -664,6 +715,11 @@ class OriginRange(betterproto2.Message):
     gaps: "list[int]" = betterproto2.field(5, betterproto2.TYPE_UINT64, repeated=True)
     """
     Pairs: the first sequence of a gap and the one after its last.
+    """
+
+    missing: "list[int]" = betterproto2.field(6, betterproto2.TYPE_UINT64, repeated=True)
+    """
+    The same for what the log does not have at present, and may be given later.
     """
 
 
@@ -886,6 +942,11 @@ class PullRequest(betterproto2.Message):
     Send these no more.
     """
 
+    directories: "list[KnownDirectory]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    All that are known in the first message, those that have changed in later ones.
+    """
+
 
 default_message_pool.register_message("log.v1", "PullRequest", PullRequest)
 
@@ -907,6 +968,8 @@ class PullResponse(betterproto2.Message):
     """
     Origins that are not sent any more, although they are wanted.
     """
+
+    directories: "list[KnownDirectory]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
 default_message_pool.register_message("log.v1", "PullResponse", PullResponse)

@@ -1,0 +1,152 @@
+"""Which data directories there are, or were: whoever is away may hold what nobody else has.
+
+What no connected peer has is missing *at present*, and not for ever, while a directory that may hold it is away. So a
+node keeps, over restarts, which directories it has met or heard of, and for which of them nobody waits any more: their
+nodes were told to leave by somebody else, or have been gone for so long that the membership forgot them. What several
+nodes say of one directory is ordered by a number that each change raises; where it is equal, the directory counts as
+there, the safe side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self
+
+import msgpack
+from attrs import Factory, define, evolve, frozen
+
+from ..errors import FormatError
+from ..log.checksum import CHECKSUM_BYTES, crc32c
+from ..log.origin import DIRECTORY_ID_BYTES
+
+MOST_DIRECTORIES = 4096
+LONGEST_NAME = 512
+_HIGHEST_CHANGE = 2**63 - 1
+
+
+@frozen
+class KnownDirectory:
+    """A data directory.
+
+    Attributes:
+        directory_id: its 8 bytes.
+        node_name: of the node that was last known to use it.
+        change: how often what is said of it has changed, for ordering.
+        is_gone: nobody waits for it any more.
+    """
+
+    directory_id: bytes
+    node_name: str
+    change: int = 0
+    is_gone: bool = False
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        """What is greater replaces what is less."""
+        return self.change, not self.is_gone
+
+
+@define(repr=False)
+class Directories:
+    """The directories that a node knows, but for its own.
+
+    Attributes:
+        own: the node's own directory id.
+        on_change: called with the ids whose entries have changed: they are to be kept, and told to others.
+    """
+
+    own: bytes
+    on_change: Callable[[list[bytes]], None] = lambda _ids: None
+    _known: dict[bytes, KnownDirectory] = Factory(dict)
+
+    def __iter__(self) -> Iterator[KnownDirectory]:
+        return iter(self._known.values())
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, directory_id: bytes) -> KnownDirectory | None:
+        """Return what is known of a directory."""
+        return self._known.get(directory_id)
+
+    def awaited(self) -> list[KnownDirectory]:
+        """Return those that may turn up, or are there."""
+        return [each for each in self._known.values() if not each.is_gone]
+
+    def met(self, directory_id: bytes, node_name: str) -> None:
+        """Take note of a directory whose node has said so itself."""
+        known = self._known.get(directory_id)
+        if known is None:
+            self._put([KnownDirectory(directory_id, node_name)])
+        elif known.is_gone or known.node_name != node_name:
+            self._put([evolve(known, node_name=node_name, change=known.change + 1, is_gone=False)])
+
+    def gone(self, node_name: str, but: Iterable[bytes] = ()) -> None:
+        """Take note that nobody waits for the directories of a node any more, but for some."""
+        kept = set(but)
+        self._put(
+            [
+                evolve(known, change=known.change + 1, is_gone=True)
+                for known in self._known.values()
+                if known.node_name == node_name and not known.is_gone and known.directory_id not in kept
+            ]
+        )
+
+    def heard(self, said: Iterable[KnownDirectory]) -> None:
+        """Take what another node says."""
+        news = []
+        for each in said:
+            known = self._known.get(each.directory_id)
+            if each.directory_id != self.own and (known is None or each.order > known.order):
+                news.append(each)
+        self._put(news)
+
+    def _put(self, entries: list[KnownDirectory]) -> None:
+        changed = []
+        for entry in entries:
+            if entry.directory_id == self.own or entry.change > _HIGHEST_CHANGE:
+                continue
+            if entry.directory_id not in self._known and len(self._known) >= MOST_DIRECTORIES:
+                # Those for which nobody waits make room; of the others none may be forgotten.
+                gone = next((each for each in self._known.values() if each.is_gone), None)
+                if gone is None:
+                    continue
+                del self._known[gone.directory_id]
+            self._known[entry.directory_id] = entry
+            changed.append(entry.directory_id)
+        if changed:
+            self.on_change(changed)
+
+    # -- as bytes ------------------------------------------------------------------------------------------------------
+
+    def encode(self) -> bytes:
+        """Return what is kept on disk."""
+        rows = [[each.directory_id, each.node_name, each.change, each.is_gone] for each in self._known.values()]
+        data: bytes = msgpack.packb({"version": 1, "directories": rows}, use_bin_type=True)
+        return data + crc32c(data).to_bytes(CHECKSUM_BYTES, "big")
+
+    @classmethod
+    def decode(cls, own: bytes, data: bytes) -> Self:
+        """Return what was kept; raises FormatError where it is damaged."""
+        body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+        if len(data) <= CHECKSUM_BYTES or crc32c(body) != int.from_bytes(checksum, "big"):
+            raise FormatError("the list of known directories does not match its CRC")
+        try:
+            rows = msgpack.unpackb(body, raw=False)["directories"]
+            entries = [directory_of(*row[:4]) for row in rows[:MOST_DIRECTORIES]]
+        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            raise FormatError(f"the list of known directories is not what its CRC promises: {error!r}") from None
+        found = cls(own)
+        found._known.update((each.directory_id, each) for each in entries if each.directory_id != own)
+        return found
+
+
+def directory_of(directory_id: object, node_name: object, change: object, is_gone: object) -> KnownDirectory:
+    """Return an entry that came from outside; raises ValueError if it is none."""
+    if not isinstance(directory_id, bytes) or len(directory_id) != DIRECTORY_ID_BYTES:
+        raise ValueError(f"a directory id has {DIRECTORY_ID_BYTES} bytes")
+    if not isinstance(node_name, str) or len(node_name) > LONGEST_NAME:
+        raise ValueError(f"a node's name has {LONGEST_NAME} characters at most")
+    if not isinstance(change, int) or isinstance(change, bool) or not 0 <= change <= _HIGHEST_CHANGE:
+        raise ValueError("the number of a directory's changes is none")
+    return KnownDirectory(directory_id, node_name, change, bool(is_gone))

@@ -1,0 +1,42 @@
+"""The file in a data directory that tells which other data directories there are; see directories.py."""
+
+from __future__ import annotations
+
+import structlog
+
+from ..errors import FormatError
+from ..log.log import Log
+from ..log.opening_number import write_whole
+from .directories import Directories
+
+DIRECTORIES_FILE = "directories"
+LONGEST_FILE_BYTES = 8 << 20
+_logger = structlog.get_logger(__name__)
+
+
+def read_directories(log: Log) -> Directories:
+    """Return which directories were known when this one was last used; none where that cannot be read. Blocks.
+
+    Raises:
+        OSError: as the disk gives it.
+    """
+    path = log.config.directory / DIRECTORIES_FILE
+    try:
+        file = log.catalog.disk.open(path)
+    except FileNotFoundError:
+        return Directories(log.directory_id)
+    try:
+        data = file.read_at(0, LONGEST_FILE_BYTES)
+    finally:
+        file.close()
+    try:
+        return Directories.decode(log.directory_id, data)
+    except FormatError as error:
+        # The others tell it again, as far as they know.
+        _logger.error("which nodes there were is not known any more", file=str(path), reason=str(error))
+        return Directories(log.directory_id)
+
+
+def keep_directories(log: Log, data: bytes) -> None:
+    """Write down which directories are known, durably. Blocks; raises OSError."""
+    write_whole(log.catalog.disk, log.config.directory / DIRECTORIES_FILE, data)
