@@ -96,6 +96,8 @@ class OpenLog:
         unnoted, self.unnoted[:] = list(self.unnoted), []
         for count, error in unnoted:
             self.log.committed(count, error)
+            if error is not None:
+                self.work.clear()  # what came while the log had not heard of it is not written either
 
     def append(self, batch: Batch) -> Appended:
         """Append and commit."""

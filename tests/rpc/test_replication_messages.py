@@ -120,9 +120,9 @@ def _positions(low: int, next: int, gaps: Sequence[int] = ()) -> log_v1.PullRequ
         (log_v1.PullRequest(wants=[log_v1.Want(origin=b"short")]), "16 bytes"),
         (log_v1.PullRequest(hello=log_v1.Hello(directory_id=b"123")), "by 3 bytes"),
         (_positions(low=5, next=4), "5 to 4"),
-        (_positions(low=0, next=9, gaps=[1]), "gaps"),
-        (_positions(low=0, next=9, gaps=[1, 20]), "gap 1 to 20"),
-        (_positions(low=0, next=9, gaps=[4, 5, 4, 6]), "gap 4 to 6"),
+        (_positions(low=0, next=9, gaps=[1]), "1 edges"),
+        (_positions(low=0, next=9, gaps=[1, 20]), "1 to 20 is absent in 0 to 9"),
+        (_positions(low=0, next=9, gaps=[4, 5, 4, 6]), "4 to 6 is absent in 0 to 9"),
         (
             log_v1.PullRequest(others=[log_v1.HolderNews(directory_id=bytes(8), origins=[bytes(16)])]),
             "1 origins of a node and 0 places",

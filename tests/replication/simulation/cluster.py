@@ -577,11 +577,11 @@ class Cluster:
                 base = stored.envelope.base_sequence
                 expected = state.low if sequence is None else sequence
                 if base != expected:
-                    is_missing = base > expected and (not is_sound or are_gaps(state.gaps, expected, base))
+                    is_missing = base > expected and (not is_sound or are_gaps(state.absent, expected, base))
                     assert is_missing, f"{node.name} has {base} of {origin} where {expected} comes next"
                 sequence = base + stored.envelope.count
             assert sequence is not None
-            assert are_gaps(state.gaps, sequence, state.next) or not is_sound
+            assert are_gaps(state.absent, sequence, state.next) or not is_sound
 
 
 def are_gaps(gaps: Sequence[tuple[int, int]], first: int, following: int) -> bool:
