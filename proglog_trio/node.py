@@ -180,7 +180,8 @@ class _Parts:
         config, membership = self.config, self.membership
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
-        cluster = ClusterService(membership, config.bind_addr.port, self.stop, partial(self.status, service))
+        status = partial(self.status, service)
+        cluster = ClusterService(membership, config.bind_addr.port, self.stop, status, self.replicator.accept_gaps)
         replication = ReplicationService(self.replicator.replica, service.state.executor)
         counters = ServerCounters()
         metrics_address = None

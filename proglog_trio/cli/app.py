@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "consume": "consume:app",
     "cluster": "local_cluster:app",
     "status": "status:app",
+    "gaps": "gaps:app",
     "members": "cluster:members_app",
     "join": "cluster:join_app",
     "leave": "cluster:leave_app",

@@ -5,7 +5,7 @@ import binascii
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from attrs import frozen
 from cyclopts import App, Parameter, Token
@@ -68,13 +68,14 @@ def consume(
     ] = None,
     count: Annotated[int | None, _in_range(1), Parameter(help="End after so many records.")] = None,
     follow: Annotated[bool, flag("At the log's end wait for new records; Ctrl-C ends it then, with code 0.")] = False,
-    skip_missing: Annotated[
-        bool,
-        flag(
-            "Go on where records are missing, because retention dropped them or because they are damaged, and "
-            "name them, instead of ending there with an error.",
+    on_missing: Annotated[
+        Literal["wait", "raise", "skip"],
+        Parameter(
+            help="What to do where no node has the next records: end with an error (raise); wait for those that are "
+            "missing at present, or damaged (wait); go on without them, and without asking other nodes, and name them "
+            "(skip).",
         ),
-    ] = False,
+    ] = "raise",
     show_position: Annotated[
         bool,
         flag("At the end, write the position after the last record to standard error."),
@@ -103,7 +104,7 @@ def consume(
         position,
         count,
         follow,
-        skip_missing,
+        on_missing,
         show_position,
         timeout,
         json,
@@ -121,7 +122,7 @@ class Options:
     position: bytes | None
     count: int | None
     follow: bool
-    skip_missing: bool
+    on_missing: Literal["wait", "raise", "skip"]
     show_position: bool
     timeout: float
     json: bool
@@ -150,7 +151,7 @@ async def _consume(options: Options) -> int:
         offset=options.from_offset,
         position=options.position,
         follow=options.follow,
-        skip_missing=options.skip_missing,
+        on_missing=options.on_missing,
         connect_timeout=options.timeout,
         reconnect_timeout=options.timeout,
     )

@@ -47,6 +47,10 @@ def _described_origin(origin: OriginStatus) -> dict[str, Any]:
         "pulled_from": origin.pulled_from or None,
         "behind": origin.behind,
         "missing": origin.missing,
+        "missing_at_present": [
+            {"from_sequence": each.from_sequence, "to_sequence": each.to_sequence, "may_have": list(each.may_have)}
+            for each in origin.missing_at_present
+        ],
     }
 
 
@@ -65,6 +69,9 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
             ],
             right=(1, 2, 3, 4),
         )
+    if any(origin.missing_at_present for origin in status.origins):
+        yield ""
+        yield from missing_lines(status)
     yield ""
     if not status.peers:
         yield "no peers"
@@ -76,6 +83,19 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
         ],
         right=(2, 3),
     )
+
+
+def missing_lines(status: GetStatusResponse) -> Iterator[str]:
+    """Yield what is missing at present, and who may have it."""
+    rows = [
+        (origin.origin.hex(), f"{each.from_sequence} to {each.to_sequence - 1}", ", ".join(each.may_have) or "nobody")
+        for origin in status.origins
+        for each in origin.missing_at_present
+    ]
+    if rows:
+        yield from aligned([("origin", "missing at present", "may be at"), *rows])
+    else:
+        yield "nothing is missing"
 
 
 def _log_line(status: GetStatusResponse) -> str:

@@ -22,6 +22,7 @@ from attrs import define, field
 
 from ..internal_errors import Where
 from ..log.missing import Missing
+from ..log.origin import Origin
 from ..membership.serf.member import MemberStatus
 from .directories_file import keep_directories
 from .events import Diverged, GapMarked, MissingFilled, MissingMarked, ReplicationEvent, SourceEnded
@@ -91,6 +92,14 @@ class Replicator:
         finally:
             self._nursery = None
             self.replica.close()
+
+    def accept_gaps(self, origin: Origin | None) -> int:
+        """Give up what is missing at present of an origin, or of all; return how many records that are."""
+        records = self.replica.give_up_missing(origin)
+        if records:
+            _logger.warning("somebody gave up what is missing", records=records)
+            self.repairer.look_again()
+        return records
 
     async def join(self, name: str, addr: str) -> None:
         """Begin to pull from a peer."""

@@ -13,6 +13,7 @@ from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
 from ..address import Address
+from ..log.origin import Origin
 from ..membership.membership import JoinFailed, Membership, NotAMember
 from ..membership.serf.member import Member, MemberStatus
 from .bridge import trio_as_aio
@@ -42,12 +43,14 @@ class ClusterService:
         default_port: of addresses that are given without one.
         stop: called when this node was told to leave, and has left.
         status: says what this node has, and what the others are known to have.
+        accept_gaps: gives up what is missing of an origin, or of all; returns how many records.
     """
 
     membership: Membership
     default_port: int
     stop: Callable[[], None]
     status: Callable[[], log_v1.GetStatusResponse]
+    accept_gaps: Callable[[Origin | None], int]
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """Return the methods by their paths, for grpclib."""
@@ -64,6 +67,9 @@ class ClusterService:
             f"/{SERVICE_NAME}/GetStatus": Handler(
                 self._get_status, unary, log_v1.GetStatusRequest, log_v1.GetStatusResponse
             ),
+            f"/{SERVICE_NAME}/AcceptGaps": Handler(
+                self._accept_gaps, unary, log_v1.AcceptGapsRequest, log_v1.AcceptGapsResponse
+            ),
             **KeyCalls(self.membership.gossip.keys).methods(SERVICE_NAME),
         }
 
@@ -76,6 +82,14 @@ class ClusterService:
     async def _get_status(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
         await stream.send_message(self.status())
+
+    async def _accept_gaps(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.AcceptGapsRequest = await receive_only(stream)
+        try:
+            origin = Origin.parse(request.origin) if request.origin else None
+        except ValueError as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+        await stream.send_message(log_v1.AcceptGapsResponse(records=self.accept_gaps(origin)))
 
     async def _join(self, stream: Stream[Any, Any]) -> None:
         request: log_v1.JoinRequest = await receive_only(stream)

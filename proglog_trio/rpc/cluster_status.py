@@ -16,6 +16,10 @@ from ..replication.replicator import Replicator
 from .service_state import LogServiceCounters
 from .text import sendable
 
+MOST_RANGES = 100
+"""Of what is missing in one origin; more are not named."""
+MOST_NAMED = 50
+
 
 def status_of(
     replicator: Replicator, rpc_addr: str, cluster_size: int | None, service_counters: LogServiceCounters
@@ -63,6 +67,17 @@ def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.Orig
         pulled_from=sendable(assignment.peer) if assignment is not None else "",
         behind=behind,
         missing=sum(following - first for first, following in state.gaps),
+        missing_at_present=[
+            log_v1.MissingRange(
+                from_sequence=each.from_sequence,
+                to_sequence=each.to_sequence,
+                may_have=[
+                    sendable(known.node_name)
+                    for known in plan.may_have(origin, each.from_sequence, each.to_sequence)[:MOST_NAMED]
+                ],
+            )
+            for each in state.missing[:MOST_RANGES]
+        ],
     )
 
 

@@ -77,7 +77,7 @@ async def _holders(nodes: list[ChaosNode], nexts: dict[bytes, int]) -> int:
 async def read_all(address: str) -> int:
     """Read a node's log from its beginning, past whatever cannot be read."""
     count = 0
-    config = ConsumerConfig(follow=False, skip_missing=True, find_nodes=False)
+    config = ConsumerConfig(follow=False, on_missing="skip", find_nodes=False)
     async with open_consumer(address, config) as consumer:
         async for _ in consumer:
             count += 1
@@ -130,7 +130,7 @@ async def test_damage_of_a_minority_loses_nothing_of_what_a_majority_has(tmp_pat
 async def check_holds(node: ChaosNode, values: set[bytes]) -> None:
     found: set[bytes] = set()
     # What was lost with the end of the newest file is named for ever at its offsets, and here again at others.
-    config = ConsumerConfig(follow=False, skip_missing=True, find_nodes=False)
+    config = ConsumerConfig(follow=False, on_missing="skip", find_nodes=False)
     async with open_consumer(node.rpc_addr, config) as consumer:
         async for record in consumer:
             found.add(record.value)

@@ -361,7 +361,7 @@ async def test_damage_ends_reading_unless_it_is_skipped(tmp_path: Path, nursery:
     assert (code, output) == (ExitCode.FAILED, b"first\n")
     assert "DATA_LOSS" in errors
     assert len(errors.splitlines()) == 1
-    code, output, errors = await run_command("consume", "--addr", address, "--skip-missing")
+    code, output, errors = await run_command("consume", "--addr", address, "--on-missing", "skip")
     assert (code, output) == (ExitCode.DONE, b"first\nthird\n")
     assert errors.startswith("offsets 1 to 1 are missing: ")
 

@@ -44,6 +44,7 @@ async def test_status_and_members(tmp_path: Path) -> None:
             "pulled_from": "a",
             "behind": 0,
             "missing": 0,
+            "missing_at_present": [],
         }
         assert [(peer["name"], peer["connected"], peer["peer_behind"]) for peer in status["peers"]] == [("a", True, 0)]
         assert status["counters"]["records_applied"] == 5

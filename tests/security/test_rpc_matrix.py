@@ -17,6 +17,7 @@ import proglog_trio
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.client import open_producer
 from proglog_trio.internal_errors import InternalErrors
+from proglog_trio.replication.directories_file import DIRECTORIES_FILE
 from proglog_trio.replication.messages import PROTOCOL_VERSION
 from proglog_trio.rpc.authorization import METHODS, SERVICES, requirement_of
 from proglog_trio.rpc.cluster_service import ClusterService
@@ -53,6 +54,7 @@ REQUESTS: Mapping[str, bytes] = {
     ),
     "/log.v1.Cluster/GetStatus": b"",
     "/log.v1.Cluster/GetMembers": b"",
+    "/log.v1.Cluster/AcceptGaps": b"",
     "/log.v1.Log/GetServers": b"",
 }
 
@@ -72,7 +74,7 @@ def served_methods() -> set[str]:
     member: Any = SimpleNamespace(gossip=SimpleNamespace(keys=nothing))
     services: list[Service] = [
         LogService(nothing),
-        ClusterService(member, 0, nothing, nothing),
+        ClusterService(member, 0, nothing, nothing, nothing),
         ReplicationService(nothing, nothing),
     ]
     return set(_Server(services, ServerConfig(), ServerCounters(), None, InternalErrors())._mapping)
@@ -127,11 +129,11 @@ def expected(client: str, path: str) -> set[str] | None:
 
 
 def contents(directory: Path) -> dict[str, str]:
-    """Every file below a directory, and what is in it."""
+    """Every file below a directory, and what is in it; but for the list of nodes, in which one that pulls is noted."""
     return {
         str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(directory.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != DIRECTORIES_FILE
     }
 
 

@@ -69,6 +69,23 @@ async def force_leave(
     await call_cluster(address, timeout, tls, "ForceLeave", request, log_v1.ForceLeaveResponse)
 
 
+async def accept_gaps(address: str, origin: bytes, timeout: float, *, tls: ClientTls | None = None) -> int:
+    """Let a node give up what is missing at present in its log; return how many records that are.
+
+    Args:
+        address: as in get_members.
+        origin: of which origin, 16 bytes; empty: of all.
+        timeout: as in get_members.
+        tls: as in get_members.
+
+    Raises:
+        NodeConnectionError, CallFailed: see get_members.
+    """
+    request = log_v1.AcceptGapsRequest(origin=origin)
+    answer = await call_cluster(address, timeout, tls, "AcceptGaps", request, log_v1.AcceptGapsResponse)
+    return answer.records
+
+
 async def call_cluster(
     address: str, timeout: float, tls: ClientTls | None, method: str, request: object, answer: type[Answer]
 ) -> Answer:

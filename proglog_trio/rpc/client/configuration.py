@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field, frozen, validators
 
 from ..._proto.log import v1 as log_v1
 from ...backoff import BackoffConfig
@@ -161,6 +161,9 @@ class Anchor(Enum):
     """After the last record that the log holds when the consumer opens."""
 
 
+OnMissing = Literal["wait", "raise", "skip"]
+
+
 @frozen(kw_only=True)
 class ConsumerConfig:
     """Where a consumer begins, how much it reads ahead and how long it tries.
@@ -171,8 +174,10 @@ class ConsumerConfig:
             node's log: it is resolved at the first address that the consumer is given, and nowhere else.
         follow: at the log's end wait for new records, instead of ending the iteration at what is the end on opening, of
             the log of the node at which the consumer opens. (After a move some more may be given.)
-        skip_missing: go on where records were removed or are damaged, and count them, instead of asking other nodes
-            for them and raising when none has them.
+        on_missing: what to do where the next records cannot be had from any node that is asked. "raise": raise
+            StartOutOfRange or RecordsLost. "wait": wait for those that are missing at present, or damaged, until a node
+            has them, and raise for those that retention removed or that were given up. "skip": ask no other node, leave
+            out whatever this one does not have, and count it (`Consumer.skipped`).
         prefetch_bytes: how many bytes of frames may wait for the iteration.
         response_bytes: how many the node should put into one answer.
         connect_timeout: seconds for the first connection, retries included.
@@ -190,7 +195,7 @@ class ConsumerConfig:
     position: bytes | None = None
     anchor: Anchor | None = None
     follow: bool = True
-    skip_missing: bool = False
+    on_missing: OnMissing = field(default="raise", validator=validators.in_(("wait", "raise", "skip")))
     prefetch_bytes: int = field(default=8 * MEBIBYTE, validator=_positive)
     response_bytes: int = field(default=MEBIBYTE, validator=_positive)
     connect_timeout: float = field(default=10.0, validator=_positive)

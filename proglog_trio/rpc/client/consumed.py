@@ -48,7 +48,7 @@ class ConsumedRecord(NamedTuple):
 
 @frozen
 class SkippedRange:
-    """Offsets [from_offset, to_offset) of a node's log that could not be read and that skip_missing left out.
+    """Offsets [from_offset, to_offset) of a node's log that could not be read and that on_missing="skip" left out.
 
     It is empty where what is missing has no offsets there: retention took it before the node pulled it, and reason says
     which sequences it was.

@@ -59,7 +59,7 @@ class Consumer:
 
     Attributes:
         config: what it was told.
-        skipped: the last 1000 ranges that skip_missing left out.
+        skipped: the last 1000 ranges that were left out with on_missing="skip".
         skipped_offsets: how many offsets it left out in all.
     """
 
@@ -89,7 +89,7 @@ class Consumer:
 
         Raises:
             MalformedRecord: something stored is no record; iterating again goes on after it.
-            StartOutOfRange, RecordsLost: no node has the next records; see ConsumerConfig.skip_missing.
+            StartOutOfRange, RecordsLost: no node has the next records; see ConsumerConfig.on_missing.
             NodeUnreachable: no connection to any node for reconnect_timeout.
             ConsumerError: a node refused for another reason.
             ConsumerClosed: the consumer's block has been left; or cancelled, and all that had arrived was delivered.

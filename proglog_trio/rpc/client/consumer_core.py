@@ -60,6 +60,7 @@ class ConsumerCore:
         end: where a consumer that does not follow is to end, by the node that it opened at; None before it has said so.
         ended: the node ended the stream because everything up to the end was delivered.
         error: why nothing more will come.
+        waits_for: which records no node had when all were asked last, in words, while they are waited for.
         dropped_records: records that came although they had been received before.
         duplicate_records: records that were not delivered because a copy of them, under another origin, had been.
         window: what was delivered of which producers.
@@ -76,6 +77,7 @@ class ConsumerCore:
         self.start_window = self.window
         self.node = ""
         self.lacking: dict[str, StreamBroken] = {}
+        self.waits_for: str | None = None
         self.end_offset: int | None = None
         self.waiting_bytes = 0
         self.end: Position | None = None
@@ -132,7 +134,7 @@ class ConsumerCore:
         self._trim_below = 0
         config = self.config
         request = ConsumeBatchesRequest(
-            until_end=not config.follow, skip_missing=config.skip_missing, response_bytes=config.response_bytes
+            until_end=not config.follow, skip_missing=config.on_missing == "skip", response_bytes=config.response_bytes
         )
         if self.received is not None:
             request.position = self.received.encode()
@@ -221,6 +223,7 @@ class ConsumerCore:
         self._begun = True
         self._short_since = None
         self.lacking.clear()
+        self.waits_for = None
         batch = ConsumedBatch(
             header, frame.payload, base_offset, first, header.count - first, received, tuple(self._skipped), self.node
         )
@@ -236,7 +239,7 @@ class ConsumerCore:
             StreamBroken: they are not to be skipped.
         """
         missing = f"sequences {first} to {following - 1} of origin {origin} are missing"
-        if not self.config.skip_missing:
+        if self.config.on_missing != "skip":
             raise StreamBroken(f"{missing} before offset {offset}", Status.OUT_OF_RANGE)
         if not self._skipped:
             # Else the node has said so already, in offsets.
@@ -278,6 +281,8 @@ class ConsumerCore:
         if status is not None:
             self.lacking[self.node] = failure
             if self.bound_to_first_node or all(node in self.lacking for node in known):
+                if self._waits(failure, status):
+                    return
                 self.error = self._lack(failure, status)
                 return
         seconds = self.config.reconnect_timeout
@@ -294,10 +299,22 @@ class ConsumerCore:
             return
         for lack in self.lacking.values():
             if lack.status is not None:
+                if self._waits(lack, lack.status):
+                    return
                 # Who has been asked lacks the records; the others have not answered for all that time.
                 self.error = self._lack(lack, lack.status)
         if self.error is None:
             self.error = NodeUnreachable(f"no answer for {seconds:g} s: {failure}")
+
+    def _waits(self, failure: StreamBroken, status: Status) -> bool:
+        """Have all nodes asked again where some says that what it lacks is missing at present, or damaged, not gone."""
+        may_turn_up = any(lack.status is Status.DATA_LOSS for lack in self.lacking.values())
+        if self.config.on_missing != "wait" or not may_turn_up:
+            return False
+        self.waits_for = str(self._lack(failure, status))
+        self.lacking.clear()
+        self._failing_since = None
+        return True
 
     def _lack(self, failure: StreamBroken, status: Status) -> ConsumerError:
         message = str(failure)

@@ -154,7 +154,7 @@ class StartOutOfRange(ConsumerError):
 
 
 class RecordsLost(ConsumerError):
-    """The next records are damaged on the node: read them from another one, or go on after them with skip_missing."""
+    """The next records are damaged on the node: read them from another one, or see ConsumerConfig.on_missing."""
 
 
 class MalformedRecord(ClientError):

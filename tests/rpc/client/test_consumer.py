@@ -387,7 +387,7 @@ async def test_damaged_records_are_an_error_or_skipped(tmp_path: Path) -> None:
             with pytest.raises(RecordsLost, match="offset"):
                 await values_of(consumer, 1)
             assert consumer.next_offset == 10
-        async with open_consumer(node.address, ConsumerConfig(skip_missing=True, follow=False)) as consumer:
+        async with open_consumer(node.address, ConsumerConfig(on_missing="skip", follow=False)) as consumer:
             values = await values_of(consumer, 100)
             assert consumer.skipped_offsets == 60 - len(values)
             assert consumer.skipped[0].from_offset == 10

@@ -331,7 +331,7 @@ def test_control_frames_are_passed_over() -> None:
 
 
 def test_skipped_ranges_are_told_once() -> None:
-    core = ConsumerCore(ConsumerConfig(skip_missing=True))
+    core = ConsumerCore(ConsumerConfig(on_missing="skip"))
     gone = Skipped(from_offset=0, to_offset=4, reason="retention removed them")
     core.received_answer(answer_of(skipped=[gone]))
     core.stream_lost(StreamBroken("lost"), 0.0)

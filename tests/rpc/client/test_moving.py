@@ -537,7 +537,7 @@ async def test_records_that_one_node_lacks_come_from_another(tmp_path: Path) -> 
         async with open_consumer(second.address, begun) as consumer:
             with pytest.raises(StartOutOfRange, match=f"sequences 2 to 3 of origin {origin} are missing"):
                 await values_of(consumer, 1)
-        skipping = ConsumerConfig(backoff=FAST, position=begun.position, skip_missing=True)
+        skipping = ConsumerConfig(backoff=FAST, position=begun.position, on_missing="skip")
         async with open_consumer(second.address, skipping) as consumer:
             assert await values_of(consumer, 2) == [b"4", b"5"]
             assert [skipped.node for skipped in consumer.skipped] == [second.address]

@@ -409,7 +409,7 @@ def test_the_rest_of_a_batch_comes_from_either_copy(own_first: bool) -> None:
 
 
 def test_what_is_missing_before_a_copy_is_told_with_what_follows() -> None:
-    core = ConsumerCore(ConsumerConfig(skip_missing=True))
+    core = ConsumerCore(ConsumerConfig(on_missing="skip"))
     core.received_answer(answer_of((0, batch(A, 0, 1))))
     take(core)
     core.received_answer(answer_of((5, batch(B, 3, 1))))
@@ -424,6 +424,33 @@ def lose(core: ConsumerCore, node: str, status: Status | None, now: float = 0.0)
     core.stream_to(node)
     core.request()
     core.stream_lost(StreamBroken("why", status), now, ADDRESSES)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "error"),
+    [
+        ([Status.DATA_LOSS, Status.DATA_LOSS, Status.DATA_LOSS], None),
+        ([Status.OUT_OF_RANGE, Status.DATA_LOSS, Status.OUT_OF_RANGE], None),
+        ([Status.OUT_OF_RANGE, Status.OUT_OF_RANGE, Status.OUT_OF_RANGE], StartOutOfRange),
+    ],
+)
+def test_what_may_turn_up_is_waited_for(statuses: list[Status], error: type[Exception] | None) -> None:
+    core = ConsumerCore(ConsumerConfig(on_missing="wait", reconnect_timeout=60.0))
+    core.received_answer(answer_of((0, batch(A, 0, 1))))
+    take(core)
+    for now in (0.0, 1000.0, 2000.0):
+        for node, status in zip(ADDRESSES, statuses, strict=True):
+            lose(core, node, status, now)
+        if error is not None:
+            assert isinstance(core.error, error)
+            return
+        assert core.error is None
+        assert core.waits_for is not None
+    core.stream_to(ADDRESSES[1])
+    core.request()
+    core.received_answer(answer_of((7, batch(A, 1, 2))))
+    assert core.waits_for is None
+    assert values(core) == [b"2.0"]
 
 
 @pytest.mark.parametrize(
@@ -547,7 +574,7 @@ def test_a_frame_that_does_not_follow_is_looked_for_elsewhere() -> None:
 
 
 def test_each_batch_says_whose_offsets_it_has() -> None:
-    core = ConsumerCore(ConsumerConfig(skip_missing=True))
+    core = ConsumerCore(ConsumerConfig(on_missing="skip"))
     for node, sequence in zip(ADDRESSES, range(3), strict=True):
         core.stream_to(node)
         core.request()

@@ -5,6 +5,8 @@
 
 __all__ = (
     "AbsentRanges",
+    "AcceptGapsRequest",
+    "AcceptGapsResponse",
     "Acknowledgement",
     "AcknowledgementLevel",
     "ConsumeBatchesRequest",
@@ -40,6 +42,7 @@ __all__ = (
     "ListKeysResponse",
     "Member",
     "MemberStatus",
+    "MissingRange",
     "OriginPlace",
     "OriginRange",
     "OriginStatus",
@@ -197,6 +200,28 @@ class AbsentRanges(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "AbsentRanges", AbsentRanges)
+
+
+@dataclass(eq=False, repr=False)
+class AcceptGapsRequest(betterproto2.Message):
+    origin: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    Of this origin alone; empty: of all.
+    """
+
+
+default_message_pool.register_message("log.v1", "AcceptGapsRequest", AcceptGapsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class AcceptGapsResponse(betterproto2.Message):
+    records: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    How many records are given up.
+    """
+
+
+default_message_pool.register_message("log.v1", "AcceptGapsResponse", AcceptGapsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -684,6 +709,25 @@ default_message_pool.register_message("log.v1", "Member", Member)
 
 
 @dataclass(eq=False, repr=False)
+class MissingRange(betterproto2.Message):
+    """
+    The sequences [from_sequence, to_sequence), which a log does not have at present.
+    """
+
+    from_sequence: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    to_sequence: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+    may_have: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The nodes that may have some of them: they are away, or have them damaged.
+    """
+
+
+default_message_pool.register_message("log.v1", "MissingRange", MissingRange)
+
+
+@dataclass(eq=False, repr=False)
 class OriginPlace(betterproto2.Message):
     origin: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -751,7 +795,12 @@ class OriginStatus(betterproto2.Message):
 
     missing: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
     """
-    Sequences of it that this log will never have.
+    How many sequences of it this log will never have.
+    """
+
+    missing_at_present: "list[MissingRange]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Those that it does not have at present.
     """
 
 
