@@ -138,6 +138,17 @@ class RepairError(ProglogError):
 # -- the log as a whole cannot go on -----------------------------------------------------------------------------------
 
 
+class DirectoryCopied(ProglogError):
+    """Another node of the cluster uses a copy of this node's data directory, and was started before."""
+
+    def __init__(self, other: str) -> None:
+        super().__init__(
+            f"node {other} uses a copy of this data directory and was started before this one: use another directory, "
+            "or make this one a directory of its own with `proglog-trio log new-id`"
+        )
+        self.other = other
+
+
 class LogReadOnly(ProglogError):
     """A write or an fsync failed earlier: the log takes no more records until it is opened again."""
 

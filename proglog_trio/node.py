@@ -32,6 +32,7 @@ from proglog_trio import __version__
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
+from proglog_trio.errors import DirectoryCopied
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
@@ -111,6 +112,7 @@ async def run_node(
         TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
         AddressUnavailable: nobody can listen at an address, or another process does.
         NameTaken: a member of the cluster that is alive has the node's name.
+        DirectoryCopied: a member of the cluster uses a copy of the data directory, and was started before.
     """
     errors = InternalErrors()
     security = load_security(config, errors)
@@ -118,12 +120,13 @@ async def run_node(
         replicator = _replicator(config, security, log, errors)
         membership = await bind_membership(
             gossip_config(config, security.keyring),
-            _tags(config, log, None),
+            _tags(config, log, log.opening, None),
             handler=replicator,
             errors=errors,
         )
         replicator.directory_of = partial(_directory_of, membership)
         replicator.statuses = membership.statuses
+        replicator.opening_of, replicator.opened = partial(_opening_of, membership), log.opening
         replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
         parts = _Parts(config, security, log, membership, replicator, errors, counted or {})
         try:
@@ -148,6 +151,7 @@ class _Parts:
     rpc_address: Address | None = None
     _stop: trio.Event = field(factory=trio.Event)
     _starting: trio.CancelScope = field(factory=trio.CancelScope)
+    _copy_of: str | None = None
 
     async def run(self, service: LogService, task_status: trio.TaskStatus[RunningNode]) -> None:
         async with trio.open_nursery() as watch:
@@ -164,12 +168,18 @@ class _Parts:
                         await self._leave()
                     parts.cancel_scope.cancel()
             watch.cancel_scope.cancel()
+        if self._copy_of is not None:
+            raise DirectoryCopied(self._copy_of)
 
     async def _watch_for_cancellation(self) -> None:
         try:
             await trio.sleep_forever()
         finally:
             self.stop()
+
+    def _stop_as_copy(self, name: str) -> None:
+        self._copy_of = name
+        self.stop()
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -178,6 +188,7 @@ class _Parts:
 
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
+        self.replicator.on_copied = self._stop_as_copy
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         status = partial(self.status, service)
@@ -201,7 +212,7 @@ class _Parts:
         )
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
         rpc_address = self.rpc_address = config.rpc_address(port)
-        membership.gossip.core.set_tags(_tags(config, self.log, rpc_address))
+        membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
         await parts.start(membership.run, config.start_join_addrs)
         endpoint = membership.gossip.endpoint
         _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
@@ -251,14 +262,24 @@ class _Parts:
         return [ServerInfo(name, address) for name, address in self.membership.alive_with_tag(RPC_ADDRESS_TAG)]
 
 
-def _tags(config: NodeConfig, log: Log, rpc_address: Address | None) -> dict[str, str]:
+def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None) -> dict[str, str]:
     """Return what a node tells its cluster of itself."""
     tags = {
         "cluster_name": config.cluster_name,
         "directory_id": log.directory_id.hex(),
+        "opening": f"{opened:x}",
         "version": __version__,
     }
     return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
+
+
+def _opening_of(membership: Membership, name: str) -> int | None:
+    """Return which opening of its directory a member says that it was started with."""
+    member = membership.member(name)
+    if member is not None:
+        with contextlib.suppress(ValueError):
+            return int(member.tags.get("opening", ""), 16)
+    return None
 
 
 def _directory_of(membership: Membership, name: str) -> bytes | None:

@@ -56,7 +56,13 @@ def node(
     load_structlog_without_rich()
     import structlog
 
-    from proglog_trio.errors import AddressUnavailable, DataDirectoryError, NameTaken, SecurityFileError
+    from proglog_trio.errors import (
+        AddressUnavailable,
+        DataDirectoryError,
+        DirectoryCopied,
+        NameTaken,
+        SecurityFileError,
+    )
     from proglog_trio.log_output import configure_log_output
 
     configure_log_output(config.log_format, config.log_level)
@@ -71,7 +77,7 @@ def node(
             after_signal=ExitCode.DONE,
             on_signal=lambda number: logger.info("told to stop", signal=number.name),
         )
-    except (DataDirectoryError, AddressUnavailable, NameTaken, SecurityFileError) as error:
+    except (DataDirectoryError, DirectoryCopied, AddressUnavailable, NameTaken, SecurityFileError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     except Exception:
         logger.exception("the node stopped on an error")

@@ -27,17 +27,17 @@ from .clock import is_too_far_ahead
 from .config import LogConfig
 from .damage_registry import DamageRegistry
 from .disk import File
-from .envelope import SALT_BYTES, Salt
+from .envelope import SALT_BYTES, EnvelopeKind, Salt
 from .frame import Frame
 from .gap import GapMarker
 from .opening_number import next_opening
-from .origin import Origin
+from .origin import DIRECTORY_ID_BYTES, Origin
 from .position import Position
 from .reader import Bounds, LogReader
 from .recent import RecentFrames
 from .recovery import RecoveryReport
 from .repair import RepairPlan, plan_repair
-from .segment import SegmentFiles, Unplaced
+from .segment import SegmentFiles, Unplaced, bare_envelope
 from .segment_header import MissingRange, OriginState, SegmentHeader
 from .serving import FoundFrames, find_frames
 from .start_position import position_of
@@ -572,6 +572,16 @@ class Log:
         """Set this opening's number above one that was heard of, durably, and return it. Blocks; raises OSError."""
         self.opening = next_opening(self.catalog.disk, self.config.directory, self._rng, above)
         return self.opening
+
+    def take_new_id(self, rng: random.Random) -> None:
+        """Go on under another directory id, durably; nothing may be under way. Blocks; raises OSError."""
+        if not self._planned_frames:
+            # A segment that used no offset would leave its name to the next.
+            self._state.next_offset += 1
+            self.writer.commit([bare_envelope(EnvelopeKind.REOPENED, self._state.next_offset)])
+        self._state.directory_id = rng.randbytes(DIRECTORY_ID_BYTES)
+        self._state.own = None
+        self.writer.commit([self._plan_roll(self.wall_clock()).work])
 
     def close(self, *, cleanly: bool = True) -> None:
         """Close the files and give up the lock; nothing may be under way. Blocks. Raises OSError."""

@@ -184,6 +184,8 @@ def check_hello(mine: Hello, theirs: Hello) -> None:
         raise PullRefused(
             f"{theirs.node_name!r} speaks version {theirs.version} of the pull protocol, this node {PROTOCOL_VERSION}"
         )
+    if theirs.directory_id == mine.directory_id:
+        raise PullRefused(f"{theirs.node_name!r} uses a copy of the data directory of {mine.node_name!r}")
     if theirs.cluster_name != mine.cluster_name:
         raise PullRefused(
             f"{theirs.node_name!r} is of the cluster {theirs.cluster_name!r}, this node of {mine.cluster_name!r}: "

@@ -51,6 +51,9 @@ class Replicator:
         peers: those that are there.
         repairer: looks after what is damaged in this node's log.
         directory_of: tells which data directory a member says it has.
+        opening_of: tells which opening of its directory a member was started with; opened is this node's own.
+        on_copied: called with the member that uses a copy of this node's directory, if it was started before.
+        copies: the members that use a copy of this node's directory.
         statuses: tells of every member that is known whether it is alive, failed or has left.
     """
 
@@ -59,6 +62,10 @@ class Replicator:
     _fetch_frames: FetchFrames
     _rng: random.Random
     directory_of: Callable[[str], bytes | None] = lambda _name: None
+    opening_of: Callable[[str], int | None] = lambda _name: None
+    opened: int = 0
+    on_copied: Callable[[str], None] = lambda _name: None
+    copies: set[str] = field(factory=set)
     statuses: Callable[[], Mapping[str, MemberStatus]] = dict
     peers: dict[str, Peer] = field(factory=dict)
     repairer: Repairer = field(init=False)
@@ -105,11 +112,14 @@ class Replicator:
         """Begin to pull from a peer."""
         if self._nursery is None or name in self.peers:
             raise RuntimeError(f"the peer {name} cannot join: it is there already, or nothing runs")
+        directory_id = self.directory_of(name)
+        if directory_id == self.replica.hello.directory_id:
+            self._found_copy(name)
+            return
         peer = Peer(
             name, addr, self.replica, self._run_pull, self._rng, self.repairer.look_again, beginning=self._beginning
         )
         self.replica.joined(name)
-        directory_id = self.directory_of(name)
         if directory_id is not None:
             self.replica.alive(name, directory_id)
         self.peers[name] = peer
@@ -117,6 +127,7 @@ class Replicator:
 
     async def leave(self, name: str) -> None:
         """Stop pulling from a peer; returns when nothing of that is left."""
+        self.copies.discard(name)
         peer = self.peers.get(name)
         if peer is None:
             return  # it has ended with the replicator, which stops together with the membership
@@ -124,6 +135,15 @@ class Replicator:
         with trio.CancelScope(shield=True):
             # Cancelled just now: it ends by itself, and what waits for it here must not be told before.
             await peer.ended.wait()
+
+    def _found_copy(self, name: str) -> None:
+        """A member uses a copy of this node's directory: each would count for the other, so one of them ends."""
+        self.copies.add(name)
+        opened = self.opening_of(name)
+        if opened is None or self.opened > opened:
+            self.on_copied(name)
+        else:
+            _logger.error("another node uses a copy of this node's data directory", member=name)
 
     async def _run_peer(self, peer: Peer) -> None:
         errors = self.replica.errors

@@ -44,6 +44,7 @@ class Life:
 
     opened: OpenLog
     replica: Replica
+    opened_as: int
     is_running: bool = True
     commit_scheduled: bool = False
     wake_at: float | None = None
@@ -221,6 +222,7 @@ class Cluster:
     Attributes:
         acknowledged: what was acknowledged: origin, sequence, value, the node, and how many nodes were said to have it.
         damaged: the nodes on whose disks something was damaged.
+        copies: the nodes that ended since another uses a copy of their directory.
         removed_below: per origin up to where retention of any node has removed it.
     """
 
@@ -237,6 +239,7 @@ class Cluster:
     repaired_offsets: int = 0
     damaged: set[str] = Factory(set)
     wall_offset: dict[str, int] = Factory(dict)
+    copies: set[str] = Factory(set)
     removed_below: dict[Origin, int] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
@@ -277,7 +280,7 @@ class Cluster:
             self.config,
         )
         replica.know(read_directories(opened.log))
-        life = node.life = Life(opened, replica)
+        life = node.life = Life(opened, replica, opened.log.opening)
         replica.on_directories = lambda: self._keep_directories(node, life)
         replica.on_superseded = lambda opened: self._raise_opening(node, life, opened)
         self.network.after(1.0, lambda: self._look_at_missing(node, life))
@@ -410,6 +413,13 @@ class Cluster:
                 and not other.is_paused
                 and self.network.cut_for(node.name, other.name) < FAILURE_SECONDS
             )
+            if alive and other.running.opened.log.directory_id == node.running.opened.log.directory_id:
+                # As a node does: of two copies of a directory the one that was started later ends.
+                if node.running.opened_as > other.running.opened_as:
+                    self.stop(node, Loss.KEEP)
+                    self.copies.add(node.name)
+                    return
+                continue
             if alive and other.name not in node.members:
                 node.members.add(other.name)
                 node.running.replica.joined(other.name)

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.frame import decode_frame
+from proglog_trio.log.new_id import give_new_id
 from proglog_trio.log.origin import Origin
 from proglog_trio.log.record import unpack_records
 from proglog_trio.replication.events import Diverged, PeerLied
@@ -312,6 +313,14 @@ class Faults(RuleBasedStateMachine):
             if node.life is not None and node.running.opened.log.read_only_reason is not None:
                 cluster.stop(node, Loss.KEEP)
             if node.life is None:
+                if node.name in cluster.copies:
+                    give_new_id(DIRECTORY, disk=node.disk, rng=cluster.rng)
+                cluster.start(node)
+        cluster.run(20.0)
+        for node in cluster.nodes.values():
+            if node.life is None:
+                # Both had been down, or could not see each other.
+                give_new_id(DIRECTORY, disk=node.disk, rng=cluster.rng)
                 cluster.start(node)
         cluster.run_until_agreed(CONVERGENCE_SECONDS)
         cluster.run(2.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from attrs import evolve
 
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.new_id import give_new_id
 from proglog_trio.log.origin import Origin
 from proglog_trio.log.walk import StoredFrame
 from proglog_trio.replication.events import Diverged, GapMarked, SourceEnded
@@ -317,6 +318,8 @@ def test_logs_that_have_diverged_are_reported_with_both_places_and_left_alone() 
     cluster, (a,) = cluster_of(11, 1)
     origin = fill(cluster, a, 5)
     copy = a.disk.copy()
+    copy.restart(Loss.KEEP, cluster.rng)
+    give_new_id(DIRECTORY, disk=copy, rng=cluster.rng)
     fill(cluster, a, 3)
     b = cluster.add("b", copy)
     # What no correct node does: it goes on under the origin that it has a copy of.
@@ -343,3 +346,24 @@ def test_nodes_of_different_clusters_do_not_pull_from_each_other() -> None:
     cluster.run(5.0)
     assert len(a.running.opened.log.origins) == len(b.running.opened.log.origins) == 1
     assert any("could not be separated again" in str(problem) for problem in cluster.problems)
+
+
+def test_of_two_nodes_with_copies_of_one_directory_the_later_one_ends() -> None:
+    cluster, (a, b) = cluster_of(30, 2)
+    fill(cluster, a, 5)
+    cluster.run(2.0)
+    copy = cluster.add("copy", a.disk.copy())
+    fill(cluster, copy, 3)
+    cluster.run(5.0)
+    assert cluster.copies == {"copy"}
+    assert copy.life is None
+    assert a.life is not None
+    cluster.acknowledged.clear()
+    cluster.produce(a, wanted=2)
+    cluster.run(6.0)
+    assert [nodes for *_, nodes in cluster.acknowledged] == [1, 2]
+    give_new_id(DIRECTORY, disk=copy.disk, rng=cluster.rng)
+    cluster.start(copy)
+    cluster.run_until_agreed(30.0)
+    origins = b.running.opened.log.origins
+    assert sum(state.next for state in origins.values()) == 9, "what the copy wrote is there too"
