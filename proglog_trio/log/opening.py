@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import time
 from collections.abc import Callable, Sequence
 
 from ..errors import DataDirectoryError, SegmentError
@@ -25,6 +26,7 @@ def open_log_files(
     disk: Disk | None = None,
     rng: random.Random | None = None,
     wall_clock: Callable[[], int] = wall_clock_milliseconds,
+    monotonic_clock: Callable[[], float] = time.monotonic,
 ) -> Log:
     """Lock a data directory, recover it and return its log. Blocks.
 
@@ -33,6 +35,7 @@ def open_log_files(
         disk: None: the real one.
         rng: makes salts, directory ids and origins; None: the system's own randomness.
         wall_clock: milliseconds since the Unix epoch.
+        monotonic_clock: seconds; never goes back, from any thread.
 
     Raises:
         DataDirectoryError: the directory is locked, not writable, full, of another cluster or of a newer format.
@@ -44,7 +47,9 @@ def open_log_files(
     try:
         disk.make_directory(directory)
         lock = _lock(disk, config)
-        recovery = Recovery(disk, directory, config.cluster_name, config.index_interval_bytes, wall_clock(), rng)
+        recovery = Recovery(
+            disk, directory, config.cluster_name, config.index_interval_bytes, wall_clock(), rng, monotonic_clock
+        )
         recovered = recovery.run()
         try:
             return _assemble(config, disk, recovered, lock, rng, wall_clock)
@@ -117,6 +122,7 @@ def _assemble(
         lock_file=lock,
         rng=rng,
         wall_clock=wall_clock,
+        running_time=recovered.running_time,
         lowest_offset=oldest.base_offset,
         next_offset=state.next_offset,
         durable_origins=dict(state.origins),

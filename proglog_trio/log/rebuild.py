@@ -274,6 +274,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
     following = survey.next_header
     if first.header is not None:
         state = LogState.of_header(first.header)
+        state.go_on(first.header, following.running or 0)
     else:
         state = LogState(following.directory_id, following.cluster_name, first.files.base_offset)
         state.origins.update(survey.start)
@@ -306,7 +307,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
                     state.read_back(EnvelopeKind.GAP, placed.base_offset, shown, following.created)
     state.next_offset = survey.segments[number].files.base_offset
     # By age it goes with the next one: when it was begun is not known.
-    return state.to_header(salt, following.created)
+    return evolve(state.to_header(salt, following.created), running=following.running)
 
 
 def _entry_of(item: StoredFrame) -> IndexEntry | None:

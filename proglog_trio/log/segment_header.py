@@ -53,7 +53,9 @@ class SegmentHeader:
         cluster_name: which cluster's records these are.
         salt: of the segment's envelopes.
         base_offset: the offset of the first record in the segment.
-        created: wall-clock milliseconds.
+        created: wall-clock milliseconds. For people: nothing goes by it.
+        running: for how long nodes had run on the directory, in milliseconds, see running_time.py; None: a program of
+            before wrote the header.
         high_mark: the clock's, see clock.py.
         origins: the state of every origin before the segment's first frame.
         producers: the producer table before it, see producer_table.py.
@@ -67,9 +69,12 @@ class SegmentHeader:
     high_mark: int = 0
     origins: Mapping[Origin, OriginState] = field(factory=dict)
     producers: list[Any] = field(factory=list)
+    running: int | None = None
 
     def encode(self) -> bytes:
         """Return the header's bytes."""
+        # A header without it is written back as it was.
+        running = {} if self.running is None else {"running": self.running}
         body = msgpack.packb(
             {
                 "directory_id": self.directory_id,
@@ -89,6 +94,7 @@ class SegmentHeader:
                     for origin, state in self.origins.items()
                 },
                 "producers": self.producers,
+                **running,
             },
             use_bin_type=True,
         )
@@ -140,6 +146,7 @@ class SegmentHeader:
                 for origin, row in body["origins"].items()
             },
             body["producers"],
+            None if body.get("running") is None else int(body["running"]),
         )
 
 

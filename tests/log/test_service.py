@@ -12,13 +12,14 @@ import trio.testing
 from attrs import evolve
 
 from proglog_trio.errors import BatchRefused, DataDirectoryError, LogClosed, LogReadOnly, ProglogError
-from proglog_trio.log import service
+from proglog_trio.log import retention_service, service
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.disk import OperatingSystemDisk, OperatingSystemFile
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log_files
-from proglog_trio.log.service import apply_retention, open_log
+from proglog_trio.log.retention_service import apply_retention
+from proglog_trio.log.service import open_log
 from proglog_trio.log.walk import StoredFrame
 from proglog_trio.log.writer import LogWriter
 
@@ -168,20 +169,20 @@ async def test_retention_under_readers(tmp_path: Path) -> None:
 
 async def test_quiet_log_grows_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any append the records' segment is followed by another in time, and goes."""
-    monkeypatch.setattr(service, "RETENTION_INTERVAL_SECONDS", 0.005)
+    monkeypatch.setattr(retention_service, "RETENTION_INTERVAL_SECONDS", 0.005)
     async with open_log(evolve(config_of(tmp_path), retention_seconds=100.0)) as log:
         await log.append(batch_of(b"a"))
         changed = trio.Event()
         log.notify_durable(lambda: changed.set())
-        now = log.wall_clock()
-        log.wall_clock = lambda: now
+        now = log.running_time.clock()
+        log.running_time.clock = lambda: now
         with trio.fail_after(60):
-            now += 60_000
+            now += 60
             await changed.wait()
             assert len(log.catalog.segments) == 2
             assert log.lowest_offset == 0
             changed = trio.Event()
-            now += 101_000
+            now += 101
             await changed.wait()
         assert log.lowest_offset == log.next_offset == 1
         assert (await log.append(batch_of(b"b"))).base_offset == 1

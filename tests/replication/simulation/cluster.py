@@ -259,7 +259,11 @@ class Cluster:
             return NOON + offset + int(self.network.now * 1000)
 
         opened = OpenLog.open(
-            node.disk, seed=hash((self.seed, node.name, node.lives)) % 2**32, wall_clock=wall_clock, config=node.config
+            node.disk,
+            seed=hash((self.seed, node.name, node.lives)) % 2**32,
+            wall_clock=wall_clock,
+            config=node.config,
+            monotonic_clock=lambda: self.network.now + node.ahead,
         )
         hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, wall_clock())
         replica = Replica(
@@ -454,7 +458,7 @@ class Cluster:
 
     def apply_retention(self, node: Node) -> None:
         log = node.running.opened.log
-        found = removable(log.catalog, log.config, log.wall_clock())
+        found = removable(log.catalog, log.config, log.running_time)
         if found is not None:
             remove_files(log.catalog, log.forget_segments(*found))
 
