@@ -137,14 +137,27 @@ class Ended:
 
 
 @frozen
+class ClockAnswer:
+    """What a source's wall clock says, in milliseconds since the Unix epoch, and to which question."""
+
+    question: int
+    wall_clock: int
+
+
+@frozen
 class PullRequest:
-    """From the puller to the source."""
+    """From the puller to the source.
+
+    Attributes:
+        clock_question: asks what the source's wall clock says; a number that the answer repeats, 0: it is not asked.
+    """
 
     hello: Hello | None = None
     positions: Positions | None = None
     others: tuple[HolderNews, ...] = ()
     wants: tuple[Want, ...] = ()
     stops: tuple[Origin, ...] = ()
+    clock_question: int = 0
 
 
 @frozen
@@ -160,3 +173,4 @@ class PullResponse:
     others: tuple[HolderNews, ...] = ()
     frames: bytes = b""
     ended: tuple[Ended, ...] = ()
+    clock_answer: ClockAnswer | None = None

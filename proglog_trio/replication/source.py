@@ -9,7 +9,7 @@ from attrs import Factory, define
 
 from ..log.origin import Origin
 from .events import PeerLied
-from .messages import Ended, EndReason, Hello, PullRequest, PullResponse, Want
+from .messages import ClockAnswer, Ended, EndReason, Hello, PullRequest, PullResponse, Want
 from .pull import check_hello
 from .source_reader import WantChanges
 from .teller import Teller
@@ -38,6 +38,7 @@ class SourceSession:
     _wants: dict[Origin, Want] = Factory(dict)
     _stops: dict[Origin, None] = Factory(dict)
     _ended: list[Ended] = Factory(list)
+    _clock_question: int = 0
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -59,6 +60,7 @@ class SourceSession:
             nexts = {origin: held.next for origin, held in request.positions.ranges.items()}
             self.replica.holders.learn(self.hello.directory_id, self.hello.opened, nexts)
         self.replica.take_news(request.others)
+        self._clock_question = request.clock_question or self._clock_question
         for origin in request.stops:
             self._wants.pop(origin, None)
             self._stops[origin] = None
@@ -77,7 +79,7 @@ class SourceSession:
         """When there is something to say, in seconds; None: there is nothing. Frames are not counted."""
         if self.hello is None:
             return None
-        if not self._said_hello or self._ended:
+        if not self._said_hello or self._ended or self._clock_question:
             return float("-inf")
         return self.teller.deadline(self.replica.writing)
 
@@ -88,10 +90,14 @@ class SourceSession:
         hello = None if self._said_hello else self.replica.hello
         positions, others = self.replica.tell(self.teller)
         ended, self._ended = tuple(self._ended), []
-        if not (hello or positions or others or ended):
+        answer = None
+        if self._clock_question:
+            answer = ClockAnswer(self._clock_question, self.replica.log.wall_clock())
+            self._clock_question = 0
+        if not (hello or positions or others or ended or answer):
             return None
         self._said_hello = True
-        return PullResponse(hello, positions, others, b"", ended)
+        return PullResponse(hello, positions, others, b"", ended, answer)
 
     @property
     def has_want_changes(self) -> bool:

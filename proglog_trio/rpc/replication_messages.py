@@ -8,6 +8,7 @@ from .._proto.log import v1 as log_v1
 from ..log.origin import DIRECTORY_ID_BYTES, Origin
 from ..replication.events import PeerLied
 from ..replication.messages import (
+    ClockAnswer,
     Ended,
     EndReason,
     Hello,
@@ -43,6 +44,7 @@ def request_to_message(request: PullRequest) -> log_v1.PullRequest:
         others=_news_out(request.others),
         wants=[log_v1.Want(origin=want.origin.data, from_sequence=want.from_sequence) for want in request.wants],
         stops=[origin.data for origin in request.stops],
+        clock_question=request.clock_question,
     )
 
 
@@ -60,6 +62,7 @@ def request_steps(message: log_v1.PullRequest) -> Steps[PullRequest]:
         _news_in(message.others),
         tuple(Want(origin_of(want.origin), want.from_sequence) for want in message.wants),
         tuple(origin_of(data) for data in message.stops),
+        message.clock_question,
     )
 
 
@@ -77,6 +80,9 @@ def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
         _news_in(message.others),
         message.frames,
         tuple(_ended_in(ended) for ended in message.ended),
+        None
+        if message.clock_answer is None
+        else ClockAnswer(message.clock_answer.question, message.clock_answer.wall_clock),
     )
 
 
@@ -96,6 +102,11 @@ def encode_response(response: PullResponse) -> bytes:
                 )
                 for ended in response.ended
             ],
+            clock_answer=None
+            if response.clock_answer is None
+            else log_v1.ClockAnswer(
+                question=response.clock_answer.question, wall_clock=response.clock_answer.wall_clock
+            ),
         )
     )
     return message_prefix(len(encoded)) + encoded
