@@ -24,6 +24,7 @@ from .membership.membership import Membership
 from .membership.serf.member import MemberStatus
 from .rpc.authorization import GateCounters
 from .rpc.handlers import ServerCounters
+from .rpc.text import sendable
 
 _GAUGES = frozenset({"consumers"})
 """Fields of counters that go down as well."""
@@ -133,7 +134,8 @@ class NodeMetrics(Collector):
             "By how much a peer's wall clock is ahead of this node's; negative: behind.",
             labels=["peer"],
         )
-        for peer, ahead in sorted(self.peer_clocks().items()):
+        # A member of another program may call itself what is no text.
+        for peer, ahead in sorted({sendable(peer): ahead for peer, ahead in self.peer_clocks().items()}.items()):
             family.add_metric([peer], ahead)
         yield family
 

@@ -8,14 +8,13 @@ import trio
 from ..internal_errors import Where
 from .log import Log
 from .retention import is_due_to_roll, overdue_milliseconds, removable, remove_files
+from .running_time import WallClockWatch
 
 RETENTION_INTERVAL_SECONDS = 10.0
 RUNNING_TIME_SECONDS = 10.0
 """How often the running time is kept; what a crash costs of it at most."""
 OVERDUE_SECONDS = 60.0
 """Retention that the wall clock finds late by more than this is told of; looks and writes take time as well."""
-CLOCK_JUMP_SECONDS = 10.0
-"""What the wall clock goes on more or less than the monotonic one between two looks is a jump from here on."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -79,19 +78,18 @@ def _tell_overdue(log: Log, overdue: int) -> None:
 async def keep_running_time(log: Log) -> None:
     """Keep the running time, and notice when the wall clock jumps, until cancelled."""
     turns = log.errors.turns(Where.RUNNING_TIME)
-    running, wall = log.running_time.milliseconds(), log.wall_clock()
+    watch = WallClockWatch(log.running_time.milliseconds(), log.wall_clock())
     problem: str | None = None
     while True:
         async with turns:
             await trio.sleep(RUNNING_TIME_SECONDS)
-            running_before, wall_before = running, wall
-            running, wall = log.running_time.milliseconds(), log.wall_clock()
-            jump = (wall - wall_before - (running - running_before)) / 1000
-            if abs(jump) > CLOCK_JUMP_SECONDS:
+            wall = log.wall_clock()
+            jump = watch.look(log.running_time.milliseconds(), wall)
+            if jump:
                 log.counters.wall_clock_jumps += 1
                 _logger.warning(
                     "the wall clock jumped",
-                    by_seconds=round(jump, 1),
+                    by_seconds=jump / 1000,
                     log_time_ahead_seconds=log.log_time_ahead / 1000,
                 )
             try:

@@ -36,6 +36,10 @@ _PLACES = (0, 512)
 """Where the two stamps stand, in sectors of their own."""
 
 
+CLOCK_JUMP_MILLISECONDS = 10_000
+"""What the wall clock goes on more or less than running time between two looks is a jump from here on."""
+
+
 @frozen
 class Unmarked:
     """Segments whose headers do not say when they were begun, because a program of before wrote them.
@@ -195,3 +199,21 @@ class RunningTime:
             if is_new:
                 self._disk.sync_directory(self._directory)
             self._next_place = 1 - self._next_place
+
+
+@define
+class WallClockWatch:
+    """Notices when the wall clock was set between two looks.
+
+    Attributes:
+        running, wall: what running time and wall clock said at the last look, in milliseconds.
+    """
+
+    running: int
+    wall: int
+
+    def look(self, running: int, wall: int) -> int:
+        """Return by how many milliseconds the wall clock was set since the last look; 0 if it went as it should."""
+        jump = wall - self.wall - (running - self.running)
+        self.running, self.wall = running, wall
+        return jump if abs(jump) > CLOCK_JUMP_MILLISECONDS else 0

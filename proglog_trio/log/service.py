@@ -25,7 +25,8 @@ from .config import LogConfig
 from .damage_registry import Damage
 from .log import Log
 from .opening import open_log_files
-from .retention_service import CLOCK_JUMP_SECONDS, keep_running_time, watch_retention
+from .retention_service import keep_running_time, watch_retention
+from .running_time import CLOCK_JUMP_MILLISECONDS
 from .scrub import Scrub
 from .writer import LogWriter, Work
 
@@ -183,7 +184,7 @@ def _say_what_was_found(log: Log) -> None:
         next_offset=log.next_offset,
     )
     stamp, wall = log.running_time.last_stamp, log.wall_clock()
-    if stamp is not None and wall < stamp.wall - CLOCK_JUMP_SECONDS * 1000:
+    if stamp is not None and wall < stamp.wall - CLOCK_JUMP_MILLISECONDS:
         _logger.warning(
             "the wall clock is behind where it was when this directory was last open: it is wrong, or it was",
             behind_seconds=(stamp.wall - wall) / 1000,

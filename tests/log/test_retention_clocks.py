@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.envelope import Salt
 from proglog_trio.log.retention import is_due_to_roll, overdue_milliseconds, removable, remove_files
-from proglog_trio.log.running_time import RUNNING_TIME_FILE, RunningTime, Stamp, Unmarked, read_stamp
+from proglog_trio.log.running_time import (
+    CLOCK_JUMP_MILLISECONDS,
+    RUNNING_TIME_FILE,
+    RunningTime,
+    Stamp,
+    Unmarked,
+    WallClockWatch,
+    read_stamp,
+)
 from proglog_trio.log.segment import SegmentFiles
 from proglog_trio.log.segment_header import SegmentHeader
 from proglog_trio.log.state import LogState
@@ -347,3 +355,13 @@ def test_what_a_program_of_before_wrote_counts_from_when_it_was_first_seen() -> 
     world.true += AGE
     world.look()
     assert world.log.log.lowest_offset > first
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(-(10**12), 10**12)), max_size=20))
+def test_jumps_of_the_wall_clock_are_seen(steps: list[tuple[int, int]]) -> None:
+    watch = WallClockWatch(0, NOON)
+    running, wall = 0, NOON
+    for passed, jump in steps:
+        running += passed
+        wall += passed + jump
+        assert watch.look(running, wall) == (jump if abs(jump) > CLOCK_JUMP_MILLISECONDS else 0)

@@ -12,6 +12,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.origin import Origin
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
+    ClockAnswer,
     Ended,
     EndReason,
     Hello,
@@ -65,6 +66,7 @@ REQUESTS = st.builds(
     OTHERS,
     st.lists(st.builds(Want, ORIGINS, NUMBERS), max_size=3).map(tuple),
     st.lists(ORIGINS, max_size=3).map(tuple),
+    NUMBERS,
 )
 RESPONSES = st.builds(
     PullResponse,
@@ -76,6 +78,7 @@ RESPONSES = st.builds(
         st.builds(Ended, ORIGINS, NUMBERS, st.none() | st.integers(1, 2**64 - 1), st.sampled_from(EndReason)),
         max_size=3,
     ).map(tuple),
+    st.none() | st.builds(ClockAnswer, NUMBERS, NUMBERS),
 )
 
 

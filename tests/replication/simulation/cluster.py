@@ -11,6 +11,7 @@ from attrs import Factory, define, field
 
 from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
 from proglog_trio.log.batch import Appended
+from proglog_trio.log.clock import clamped
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.fetched import FetchedFrames
 from proglog_trio.log.origin import Origin
@@ -216,6 +217,7 @@ class Cluster:
     Attributes:
         acknowledged: what was acknowledged: origin, sequence, value, the node, and how many nodes were said to have it.
         damaged: the nodes on whose disks something was damaged.
+        wall_offset: by how many milliseconds whose wall clock is wrong.
     """
 
     seed: int
@@ -253,10 +255,10 @@ class Cluster:
     def start(self, node: Node) -> Life:
         assert node.life is None
         node.lives += 1
-        offset = self.wall_offset.setdefault(node.name, self.rng.randrange(-2000, 2000))
+        self.wall_offset.setdefault(node.name, self.rng.randrange(-2000, 2000))
 
         def wall_clock() -> int:
-            return NOON + offset + int(self.network.now * 1000)
+            return clamped(NOON + self.wall_offset[node.name] + int(self.network.now * 1000))
 
         opened = OpenLog.open(
             node.disk,
@@ -398,7 +400,9 @@ class Cluster:
 
     # -- what tests do -------------------------------------------------------------------------------------------------
 
-    def produce(self, node: Node, *, wanted: int = 1, records: int = 1, size: int = 20) -> None:
+    def produce(
+        self, node: Node, *, wanted: int = 1, records: int = 1, size: int = 20, after_log_time: int = 0
+    ) -> None:
         life = node.life
         if life is None or life.opened.log.read_only_reason is not None:
             return
@@ -424,7 +428,7 @@ class Cluster:
 
                 life.replica.wait_acknowledged(answer.origin, end, wanted, 5.0, achieved)
 
-        life.opened.log.append_soon(batch_of(*values), done)
+        life.opened.log.append_soon(batch_of(*values, after_log_time=after_log_time), done)
 
     def stop(self, node: Node, loss: Loss) -> None:
         """End a process at once; with a loss, the machine's power as well."""
