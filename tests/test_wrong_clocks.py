@@ -23,12 +23,12 @@ time.time_ns = lambda: read_ns() + int(ahead * 1e9)
 """
 
 
-def with_clock(tmp_path: Path, ahead: float) -> dict[str, str]:
-    """The environment of a process whose wall clock is ahead by so many seconds."""
+def wrong_clock(tmp_path: Path) -> str:
+    """Where Python finds what puts a process's wall clock ahead by TEST_CLOCK_AHEAD seconds."""
     directory = tmp_path / "clock"
     directory.mkdir(exist_ok=True)
     (directory / "sitecustomize.py").write_text(CLOCK)
-    return {"PYTHONPATH": str(directory), "TEST_CLOCK_AHEAD": str(ahead)}
+    return str(directory)
 
 
 async def status_of(node: NodeProcess) -> dict[str, Any]:
@@ -82,7 +82,8 @@ async def test_a_peer_with_a_wrong_clock_is_named_and_refuses_nothing(tmp_path: 
             "--start-join-addrs",
             a.gossip,
             *metrics_addr,
-            **with_clock(tmp_path, ahead),
+            PYTHONPATH=wrong_clock(tmp_path),
+            TEST_CLOCK_AHEAD=str(ahead),
         ) as b,
     ):
         status = await until(a, lambda status: any(peer["clock"] for peer in status["peers"]))
@@ -109,7 +110,9 @@ async def test_a_peer_with_a_wrong_clock_is_named_and_refuses_nothing(tmp_path: 
 async def test_a_clock_a_year_behind_for_one_run_deletes_nothing(tmp_path: Path) -> None:
     options = ("--segment-bytes", "64KiB", "--retention-age", "1h")
     lines = (b"x" * 1000 + b"\n") * 240
-    async with node_process(tmp_path / "a", *options, **with_clock(tmp_path, -365 * 86_400.0)) as node:
+    async with node_process(
+        tmp_path / "a", *options, PYTHONPATH=wrong_clock(tmp_path), TEST_CLOCK_AHEAD=str(-365 * 86_400.0)
+    ) as node:
         for _ in range(2):
             code, _, errors = await run_command("produce", "--addr", node.address, stdin=lines)
             assert code == 0, errors
@@ -124,7 +127,13 @@ async def test_a_clock_a_year_behind_for_one_run_deletes_nothing(tmp_path: Path)
 async def test_a_clock_a_year_ahead_for_one_run_keeps_nothing_for_a_year(tmp_path: Path) -> None:
     options = ("--segment-bytes", "64KiB", "--retention-age", "2s")
     lines = (b"x" * 1000 + b"\n") * 240
-    async with node_process(tmp_path / "a", "--segment-bytes", "64KiB", **with_clock(tmp_path, 365 * 86_400.0)) as node:
+    async with node_process(
+        tmp_path / "a",
+        "--segment-bytes",
+        "64KiB",
+        PYTHONPATH=wrong_clock(tmp_path),
+        TEST_CLOCK_AHEAD=str(365 * 86_400.0),
+    ) as node:
         code, _, errors = await run_command("produce", "--addr", node.address, stdin=lines)
         assert code == 0, errors
         assert await node.stop() == 0

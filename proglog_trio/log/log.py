@@ -362,7 +362,9 @@ class Log:
                     held = self._durable_origins.get(origin)
                     # Retention may have removed segments since the state was noted.
                     low = state.low if held is None else held.low
-                    self._durable_origins[origin] = state if low <= state.low else raise_low(state, low)
+                    self._durable_origins[origin] = (
+                        state if low <= state.low else state.raised(low, self.running_time.milliseconds())
+                    )
                     if isinstance(item.work, Unplaced):
                         self.recent.add(item.work)
                     self.counters.batches_appended += 1
@@ -533,13 +535,14 @@ class Log:
         """
         if oldest.base_offset > self.catalog.noted_offset:
             raise ValueError(f"the segment from offset {oldest.base_offset} on has not been noted as durable yet")
+        running = self.running_time.milliseconds()
         with self._bounds_lock:
             forgotten = self.catalog.forget(count)
             self.lowest_offset = max(self.lowest_offset, oldest.base_offset)
             for origin, before in oldest.origins.items():
                 for origins in (self._state.origins, self._durable_origins):
                     if origin in origins:
-                        origins[origin] = raise_low(origins[origin], before.next)
+                        origins[origin] = origins[origin].raised(before.next, running)
         self.catalog.damage.forget_below(oldest.base_offset)
         self.counters.segments_removed += len(forgotten)
         self._call_durable_watchers()
@@ -574,10 +577,3 @@ _NOTHING = Appended(0, 0, Origin(bytes(16)), 0, 0)
 
 def _only_error(done: Callable[[ProglogError | None], None]) -> Done:
     return lambda answer: done(answer if isinstance(answer, ProglogError) else None)
-
-
-def raise_low(state: OriginState, low: int) -> OriginState:
-    """Return an origin's state without what lies below low."""
-    low = max(state.low, low)
-    gaps = tuple((max(first, low), following) for first, following in state.gaps if following > low)
-    return OriginState(low, state.next, state.last_header_crc, state.last_log_time, gaps)

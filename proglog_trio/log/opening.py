@@ -11,7 +11,7 @@ from ..errors import DataDirectoryError, SegmentError
 from .catalog import SegmentCatalog
 from .config import LogConfig
 from .disk import Disk, File, OperatingSystemDisk
-from .log import Log, raise_low, wall_clock_milliseconds
+from .log import Log, wall_clock_milliseconds
 from .recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
 from .writer import LogWriter, Work
 
@@ -104,6 +104,7 @@ def _assemble(
     for _, place in recovered.report.damaged:
         catalog.damage.report(active.files, place, "opening")
     oldest = recovered.segments[0]
+    running = recovered.running_time.before
     if oldest.base_offset:
         # What the oldest segment's header says of an origin's next is the first sequence that may still be here.
         try:
@@ -112,7 +113,11 @@ def _assemble(
             before = {}  # Named when it is read; the bounds in the newest header serve meanwhile.
         for origin, known in before.items():
             if origin in state.origins:
-                state.origins[origin] = raise_low(state.origins[origin], known.next)
+                state.origins[origin] = state.origins[origin].raised(known.next, running)
+    for origin, known_state in state.origins.items():
+        if known_state.low >= known_state.next > 0 and known_state.emptied is None:
+            # Since when is not known: no header was written after it, or a program of before wrote it.
+            state.origins[origin] = known_state.raised(0, running)
     return Log(
         config=config,
         report=recovered.report,

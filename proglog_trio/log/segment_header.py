@@ -35,6 +35,8 @@ class OriginState:
         last_header_crc: the header CRC of its last frame, 0 before the first.
         last_log_time: of that frame.
         gaps: the ranges (from, to) within [low, next) that a gap marker stands for.
+        emptied: the running time in milliseconds (see running_time.py) at which retention had left nothing of it at the
+            latest; None: something is left.
     """
 
     low: int = 0
@@ -42,6 +44,16 @@ class OriginState:
     last_header_crc: int = 0
     last_log_time: int = 0
     gaps: tuple[tuple[int, int], ...] = ()
+    emptied: int | None = None
+
+    def raised(self, low: int, running: int) -> OriginState:
+        """Return it without what lies below low, from a running time in milliseconds on."""
+        low = max(self.low, low)
+        gaps = tuple((max(first, low), following) for first, following in self.gaps if following > low)
+        emptied = None
+        if low >= self.next:
+            emptied = running if self.emptied is None else self.emptied
+        return OriginState(low, self.next, self.last_header_crc, self.last_log_time, gaps, emptied)
 
 
 @frozen
@@ -90,6 +102,7 @@ class SegmentHeader:
                         state.last_header_crc,
                         state.last_log_time,
                         [list(gap) for gap in state.gaps],
+                        *([] if state.emptied is None else [state.emptied]),
                     ]
                     for origin, state in self.origins.items()
                 },
@@ -141,7 +154,12 @@ class SegmentHeader:
             int(body["high_mark"]),
             {
                 Origin.parse(origin): OriginState(
-                    row[0], row[1], row[2], row[3], tuple((first, following) for first, following in row[4])
+                    row[0],
+                    row[1],
+                    row[2],
+                    row[3],
+                    tuple((first, following) for first, following in row[4]),
+                    int(row[5]) if len(row) > 5 else None,
                 )
                 for origin, row in body["origins"].items()
             },

@@ -199,4 +199,5 @@ class LogState:
             next=marker.to_sequence,
             last_header_crc=marker.previous_header_crc,
             gaps=(*before.gaps, gap),
+            emptied=None,
         )

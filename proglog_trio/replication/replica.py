@@ -16,7 +16,7 @@ from attrs import Factory, define, field, frozen, validators
 from ..errors import LogClosed, LogReadOnly
 from ..internal_errors import InternalErrors, Where
 from ..lived_time import LivedTime
-from ..log.clock import FURTHEST_AHEAD_MILLISECONDS, to_milliseconds
+from ..log.clock import FURTHEST_AHEAD_MILLISECONDS
 from ..log.log import Log
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
@@ -50,8 +50,8 @@ class ReplicationConfig:
         acknowledgement_seconds: how often a puller tells a source that its records have arrived, at most.
         position_seconds: how often everything else about positions is told, at most; with many peers, more rarely.
         position_seconds_per_peer: by so much for each peer.
-        origin_retention_seconds: an origin that nobody writes and of which no log has anything left is forgotten so
-            long after its last frame.
+        origin_retention_seconds: an origin that nobody writes and of which no log has anything left is forgotten when
+            nodes have run on this directory for so long since retention left nothing of it here.
     """
 
     plan: PlanConfig = Factory(PlanConfig)
@@ -146,13 +146,14 @@ class Replica:
 
     def forget_old_origins(self) -> int:
         """Drop origins that nobody writes and of which no log that is known has anything left; return how many."""
-        oldest = self.log.wall_clock() - int(self.config.origin_retention_seconds * 1000)
+        oldest = self.log.running_time.milliseconds() - self.config.origin_retention_seconds * 1000
         written = self._written()
         old = [
             origin
             for origin, state in self.log.origins.items()
             if state.low == state.next
-            and to_milliseconds(state.last_log_time) < oldest
+            and state.emptied is not None
+            and state.emptied <= oldest
             and origin not in written
             and not any(
                 (held := peer.ranges.get(origin)) is not None and held.low < held.next

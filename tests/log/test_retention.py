@@ -177,3 +177,27 @@ def test_removal_that_fails_is_an_error_of_the_disk() -> None:
     disk.fail("remove", errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
         apply(opened, retention_bytes=0)
+
+
+def test_since_when_nothing_is_left_of_an_origin_survives_another_opening() -> None:
+    clock = Clock()
+    disk, opened = log_of(4, clock)
+    (first,) = opened.log.origins
+    opened.close()
+    begun = clock.now
+    opened = OpenLog.open(disk, 2, clock, CONFIG, lambda: (clock.now - begun) / 1000)
+    for number in range(6):
+        opened.append(batch_of(b"%d" % number))
+    assert opened.log.origins[first].emptied is None
+    clock.now += 50_000
+    assert apply(opened, retention_bytes=0)
+    emptied = opened.log.origins[first].emptied
+    assert emptied == opened.log.running_time.milliseconds()
+    clock.now += 100_000
+    opened.append(batch_of(b"another segment"))
+    opened.append(batch_of(b"and another"))
+    opened.log.roll()
+    opened.commit()
+    opened.close()
+    again = OpenLog.open(disk, 3, clock, CONFIG)
+    assert again.log.origins[first].emptied == emptied < again.log.running_time.before

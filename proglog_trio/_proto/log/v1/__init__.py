@@ -881,7 +881,8 @@ class ProduceRequest(betterproto2.Message):
 
     after_log_time: "int" = betterproto2.field(4, betterproto2.TYPE_FIXED64)
     """
-    The record's log time is made greater than this one.
+    The record's log time is made greater than this one, unless it is over 60 s ahead of the node's wall clock: then one
+    of two clocks is wrong, and the record is stored all the same.
     """
 
     producer_id: "int" = betterproto2.field(5, betterproto2.TYPE_FIXED64)
