@@ -150,10 +150,11 @@ async def _commit(log: Log, committer: _Committer) -> None:
 
 
 async def _close(log: Log) -> None:
-    try:
-        await trio.to_thread.run_sync(log.running_time.note, log.wall_clock())
-    except OSError as error:
-        _logger.warning("how long the node has run cannot be kept", error=str(error))
+    with log.errors.boundary(Where.RUNNING_TIME):
+        try:
+            await trio.to_thread.run_sync(log.running_time.note, log.wall_clock())
+        except OSError as error:
+            _logger.warning("how long the node has run cannot be kept", error=str(error))
     try:
         await trio.to_thread.run_sync(log.close)
     except OSError as error:
