@@ -382,8 +382,8 @@ class NodeConfig:
             converter=_converter(parse_seconds),
             validator=_between(1),
             metavar="TIME",
-            help="Drop files of the log whose newest record is older than this: seconds, or 15m, 12h, 7d. Without it, "
-            "age drops nothing.",
+            help="Drop files of the log when the node has run for this time since their newest record was stored: "
+            "seconds, or 15m, 12h, 7d. Without it, age drops nothing.",
         ),
     ] = None
     origin_retention: Annotated[
@@ -393,8 +393,8 @@ class NodeConfig:
             validator=_between(60),
             metavar="TIME",
             show_default=lambda _value: "30d",
-            help="Forget an origin (a run of a node) of which retention has left nothing in any log so long after its "
-            "last record. A node that was away for longer than this may bring its records back.",
+            help="Forget an origin (a run of a node) of which retention has left nothing in any log when this node has "
+            "run for so long since. A node that was away for longer than this may bring its records back.",
         ),
     ] = 30 * 86_400.0
     max_message_bytes: Annotated[

@@ -61,6 +61,7 @@ class Where(StrEnum):
     RPC_ACCEPT = "rpc_accept"
     RPC_CONNECTION = "rpc_connection"
     RPC_REQUEST = "rpc_request"
+    RUNNING_TIME = "running_time"
     SCRUB = "scrub"
     SECURITY_RELOAD = "security_reload"
     STOPPING = "stopping"

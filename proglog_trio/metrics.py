@@ -24,6 +24,7 @@ from .membership.membership import Membership
 from .membership.serf.member import MemberStatus
 from .rpc.authorization import GateCounters
 from .rpc.handlers import ServerCounters
+from .rpc.text import sendable
 
 _GAUGES = frozenset({"consumers"})
 """Fields of counters that go down as well."""
@@ -38,6 +39,7 @@ class NodeMetrics(Collector):
         gate: who was turned away; None: nobody is.
         expiries: gives when which certificate expires.
         errors: counts what nobody foresaw.
+        peer_clocks: gives by how many seconds which peer's wall clock is ahead of this node's.
         others: further counters (attrs classes), by the name of their part.
     """
 
@@ -48,6 +50,7 @@ class NodeMetrics(Collector):
     gate: GateCounters | None
     expiries: Callable[[], Mapping[str, datetime]]
     errors: InternalErrors
+    peer_clocks: Callable[[], Mapping[str, float]] = dict
     others: dict[str, Any] = field(factory=dict)
 
     def registry(self) -> CollectorRegistry:
@@ -62,6 +65,7 @@ class NodeMetrics(Collector):
             self._info,
             *(partial(_fields, part, counters) for part, counters in self._counters()),
             self._log_offsets,
+            self._clocks,
             self._members,
             self._denials,
             self._certificates,
@@ -107,6 +111,33 @@ class NodeMetrics(Collector):
         yield CounterMetricFamily("proglog_log_damage_found", "Damaged places, each once.", damage.found)
         yield CounterMetricFamily("proglog_log_damage_repaired", "Damaged places that were repaired.", damage.repaired)
         yield GaugeMetricFamily("proglog_log_damage_left", "Damaged places that are known and left.", len(damage))
+
+    def _clocks(self) -> Iterable[Metric]:
+        log = self.log
+        yield GaugeMetricFamily(
+            "proglog_log_time_ahead_seconds",
+            "By how much log time is ahead of the wall clock.",
+            log.log_time_ahead / 1000,
+        )
+        yield GaugeMetricFamily(
+            "proglog_log_running_seconds",
+            "For how long nodes have run on this data directory; retention by age goes by it.",
+            log.running_time.milliseconds() / 1000,
+        )
+        yield GaugeMetricFamily(
+            "proglog_log_retention_overdue_seconds",
+            "By how much the oldest records are older than retention by age allows, by the wall clock alone.",
+            log.retention.overdue_milliseconds / 1000,
+        )
+        family = GaugeMetricFamily(
+            "proglog_peer_clock_ahead_seconds",
+            "By how much a peer's wall clock is ahead of this node's; negative: behind.",
+            labels=["peer"],
+        )
+        # A member of another program may call itself what is no text.
+        for peer, ahead in sorted({sendable(peer): ahead for peer, ahead in self.peer_clocks().items()}.items()):
+            family.add_metric([peer], ahead)
+        yield family
 
     def _members(self) -> Iterable[Metric]:
         family = GaugeMetricFamily("proglog_members", "Members of the cluster, by status.", labels=["status"])

@@ -239,6 +239,7 @@ class _Parts:
             gate=None if server is None or server.gate is None else server.gate.counters,
             expiries=self.security.expiries,
             errors=self.errors,
+            peer_clocks=self.replicator.replica.peer_clocks_ahead,
             others={"replication": self.replicator.replica.counters, **self.counted},
         )
 

@@ -31,8 +31,9 @@ from proglog_trio.client import ConsumerConfig, open_consumer, open_producer
 from proglog_trio.config import NodeConfig
 from proglog_trio.errors import CallFailed, ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.log import service as log_service
+from proglog_trio.log import retention_service
 from proglog_trio.log.log import Log
+from proglog_trio.log.running_time import RunningTime
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.writer import LogWriter
 from proglog_trio.membership import gossip as gossip_module
@@ -423,7 +424,8 @@ PLACES = {
     "watcher of the log": Place(Where.LOG_CALLBACK, (), watcher),
     "lag watch": Place(Where.LAG_WATCH, ((LagWatch, "look"),)),
     "lag of one peer": Place(Where.LAG_WATCH, ((LagWatch, "_change"),)),
-    "retention": Place(Where.RETENTION, ((log_service, "removable"),)),
+    "retention": Place(Where.RETENTION, ((retention_service, "removable"),)),
+    "running time": Place(Where.RUNNING_TIME, ((RunningTime, "note"),)),
     "scrub": Place(Where.SCRUB, ((Scrub, "step"),)),
     "repair": Place(Where.REPAIR, ((Repairer, "_repair_all"),), repair),
     "reading files again": Place(Where.SECURITY_RELOAD, (), reload),
@@ -495,7 +497,8 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     failures: list[BaseException] = []
     done = trio.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_service, "RETENTION_INTERVAL_SECONDS", 0.02)
+        patch.setattr(retention_service, "RETENTION_INTERVAL_SECONDS", 0.02)
+        patch.setattr(retention_service, "RUNNING_TIME_SECONDS", 0.02)
         config_of = node_module.log_config
         patch.setattr(
             node_module, "log_config", lambda config: attrs.evolve(config_of(config), scrub_interval_seconds=0.1)

@@ -81,6 +81,7 @@ def _describe_segment(segment: "DumpedSegment") -> dict[str, Any]:
         fields |= {
             "cluster_name": header.cluster_name,
             "created": header.created,
+            "running": header.running,
             "origins": {str(origin): [state.low, state.next] for origin, state in header.origins.items()},
             "producers": len(header.producers),
         }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from proglog_trio.log.clock import FURTHEST_AHEAD_MILLISECONDS
+
 if TYPE_CHECKING:
-    from proglog_trio._proto.log.v1 import GetStatusResponse, OriginStatus, PeerStatus
+    from proglog_trio._proto.log.v1 import GetStatusResponse, OriginStatus, PeerClock, PeerStatus, Time
 
 
 def described_status(status: GetStatusResponse) -> dict[str, Any]:
@@ -22,8 +25,27 @@ def described_status(status: GetStatusResponse) -> dict[str, Any]:
         "read_only_reason": status.read_only_reason or None,
         "origins": [_described_origin(origin) for origin in status.origins],
         "peers": [{"name": peer.name, "rpc_addr": peer.rpc_addr, **described_peer(peer)} for peer in status.peers],
+        "time": _described_time(status.time),
         "counters": dict(sorted(status.counters.items())),
     }
+
+
+def _described_time(time: Time | None) -> dict[str, Any] | None:
+    """Return what a node said of its clocks, in seconds; None: it is of a version that does not say."""
+    if time is None:
+        return None
+    return {
+        "wall_clock": time.wall_clock / 1000,
+        "log_time_ahead": time.log_time_ahead / 1000,
+        "running": time.running / 1000,
+        "retention_overdue": time.retention_overdue / 1000,
+    }
+
+
+def _described_clock(clock: PeerClock | None) -> dict[str, Any] | None:
+    if clock is None:
+        return None
+    return {"ahead": clock.ahead / 1000, "uncertainty": clock.uncertainty / 1000, "is_off": clock.is_off}
 
 
 def described_peer(peer: PeerStatus) -> dict[str, Any]:
@@ -34,6 +56,7 @@ def described_peer(peer: PeerStatus) -> dict[str, Any]:
         "problem": peer.problem or None,
         "peer_behind": peer.peer_behind,
         "node_behind": peer.node_behind,
+        "clock": _described_clock(peer.clock),
         "places": [{"origin": place.origin.hex(), "low": place.low, "next": place.next} for place in peer.places],
     }
 
@@ -60,6 +83,8 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
     yield f"node      {status.node_name}, RPC at {status.rpc_addr}, data directory {status.directory_id.hex()}"
     yield f"cluster   {status.cluster_name}; {size}"
     yield f"log       {_log_line(status)}"
+    for line in _clock_lines(status):
+        yield f"clock     {line}"
     if status.origins:
         yield ""
         yield from aligned(
@@ -96,6 +121,27 @@ def missing_lines(status: GetStatusResponse) -> Iterator[str]:
         yield from aligned([("origin", "missing at present", "may be at"), *rows])
     else:
         yield "nothing is missing"
+
+
+def _clock_lines(status: GetStatusResponse) -> Iterator[str]:
+    """Yield what is wrong with clocks; nothing if nothing is known to be."""
+    time = status.time
+    if time is not None and time.log_time_ahead > FURTHEST_AHEAD_MILLISECONDS:
+        yield f"log time is {_span(time.log_time_ahead)} ahead of this node's wall clock, which is wrong, or was"
+    if time is not None and time.retention_overdue:
+        yield f"retention by age is {_span(time.retention_overdue)} late by the wall clock; it goes by running time"
+    for peer in status.peers:
+        if peer.clock is not None and peer.clock.is_off:
+            direction = "ahead of" if peer.clock.ahead > 0 else "behind"
+            yield f"the wall clock of {peer.name} is {_span(abs(peer.clock.ahead))} {direction} this node's"
+
+
+def _span(milliseconds: int) -> str:
+    """Return a length of time for people, in seconds, or as days, hours, minutes and seconds."""
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _log_line(status: GetStatusResponse) -> str:

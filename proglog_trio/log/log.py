@@ -23,7 +23,7 @@ from ..internal_errors import InternalErrors, Where
 from ..steps import Steps
 from .batch import Appended, Batch
 from .catalog import SegmentCatalog
-from .clock import is_too_far_ahead
+from .clock import clamped, is_too_far_ahead
 from .config import LogConfig
 from .damage_registry import DamageRegistry
 from .disk import File
@@ -37,6 +37,8 @@ from .reader import Bounds, LogReader
 from .recent import RecentFrames
 from .recovery import RecoveryReport
 from .repair import RepairPlan, plan_repair
+from .retention_state import RetentionState
+from .running_time import RunningTime
 from .segment import SegmentFiles, Unplaced, bare_envelope
 from .segment_header import MissingRange, OriginState, SegmentHeader
 from .serving import FoundFrames, find_frames
@@ -75,6 +77,9 @@ class LogCounters:
         refused: batches that could not be stored.
         commits: times that what waited was written and synced.
         segments_removed: by retention.
+        after_log_times_not_followed: that producers asked for, too far ahead of the wall clock.
+        pulled_log_times_not_followed: of pulled frames, too far ahead of the wall clock.
+        wall_clock_jumps: how often the wall clock was set, forwards or back, by more than it drifts.
         bytes_scrubbed: read in the background, to find damage.
         damaged_places: found while reading.
     """
@@ -86,13 +91,19 @@ class LogCounters:
     refused: int = 0
     commits: int = 0
     segments_removed: int = 0
+    after_log_times_not_followed: int = 0
+    pulled_log_times_not_followed: int = 0
+    wall_clock_jumps: int = 0
     bytes_scrubbed: int = 0
     damaged_places: int = 0
 
 
 def wall_clock_milliseconds() -> int:
-    """Return the wall clock's time, in milliseconds since the Unix epoch."""
-    return time.time_ns() // 1_000_000
+    """Return the wall clock's time, in milliseconds since the Unix epoch, as far as a log time can hold it."""
+    try:
+        return clamped(time.time_ns() // 1_000_000)
+    except OverflowError:  # after the year 2262
+        return clamped(int(time.time() * 1000))
 
 
 @define
@@ -105,6 +116,8 @@ class Log:
         writer: does the writing.
         on_work: called with the new work whenever there is some; whoever takes it calls committed when it is done.
         wall_clock: milliseconds since the Unix epoch.
+        running_time: counts the age of what is held.
+        retention: what retention by age did and could not do.
         lowest_offset, next_offset: the log durably holds [lowest_offset, next_offset).
         recent: the newest of what is durable.
         opening: the number of this opening of the directory.
@@ -120,6 +133,7 @@ class Log:
     _lock_file: File
     _rng: random.Random
     wall_clock: Callable[[], int]
+    running_time: RunningTime
     lowest_offset: int
     next_offset: int
     _durable_origins: dict[Origin, OriginState]
@@ -132,6 +146,7 @@ class Log:
     pending_bytes: int = 0
     counters: LogCounters = field(factory=LogCounters)
     errors: InternalErrors = field(factory=InternalErrors)
+    retention: RetentionState = field(factory=RetentionState)
     recent: RecentFrames = field(init=False)
     _pending: deque[_Pending] = field(factory=deque)
     _retries: list[tuple[int, Appended, Done]] = field(factory=list)
@@ -170,17 +185,15 @@ class Log:
         self._check_writable()
         if self.pending_bytes >= self.config.pending_bytes_limit:
             raise LogBusy(f"{self.pending_bytes} bytes wait to be committed")
-        now = self.wall_clock()
+        now = self._now()
         try:
             if not checked:
                 batch.check(self.config.max_batch_bytes)
-            if is_too_far_ahead(batch.after_log_time, now):
-                raise BatchRefused(
-                    f"after_log_time {batch.after_log_time} is more than a minute ahead of this node's clock"
-                )
             stored = None
             if batch.producer_id:
-                stored = self._state.producers.find(batch.producer_id, batch.producer_sequence, batch.payload_crc, now)
+                stored = self._state.producers.find(
+                    batch.producer_id, batch.producer_sequence, batch.payload_crc, self._state.running
+                )
         except ProglogError:
             self.counters.refused += 1
             raise
@@ -192,7 +205,9 @@ class Log:
             self._answer_retry(stored.appended, done)
             return
         self._roll_if_full(now)
+        before = self._state.clock.too_far_ahead
         unplaced, appended = self._state.append(batch, now, self._rng)
+        self.counters.after_log_times_not_followed += self._state.clock.too_far_ahead - before
         self._plan(unplaced, appended, done)
 
     async def append(self, batch: Batch) -> Appended:
@@ -236,15 +251,17 @@ class Log:
         self._check_writable()
         if self.pending_bytes >= self.config.pending_bytes_limit:
             raise LogBusy(f"{self.pending_bytes} bytes wait to be committed")
-        now = self.wall_clock()
+        now = self._now()
         self._roll_if_full(now)
+        before = self._state.clock.too_far_ahead
         unplaced = self._state.append_foreign(frame, data, now)
+        self.counters.pulled_log_times_not_followed += self._state.clock.too_far_ahead - before
         self._plan(unplaced, None, _only_error(done))
 
     def append_gap(self, marker: GapMarker, done: Callable[[ProglogError | None], None]) -> None:
         """Append a marker of a gap, or of what is missing at present; as append_foreign."""
         self._check_writable()
-        self._roll_if_full(self.wall_clock())
+        self._roll_if_full(self._now())
         self._plan(self._state.append_gap(marker), None, _only_error(done))
 
     def roll(self) -> bool:
@@ -252,7 +269,7 @@ class Log:
         if self.read_only_reason is not None or self.closing:
             return False
         if self._planned_frames:
-            self._hand_over([self._plan_roll(self.wall_clock())])
+            self._hand_over([self._plan_roll(self._now())])
             return True
         return self.is_rolling
 
@@ -260,6 +277,33 @@ class Log:
     def is_rolling(self) -> bool:
         """Whether another segment is going to follow the active one."""
         return any(isinstance(item.work, Roll) for item in self._pending)
+
+    def _now(self) -> int:
+        """Return the wall clock's time for a change of the state, which hears of the running time."""
+        self._state.running = self.running_time.milliseconds()
+        return self.wall_clock()
+
+    @property
+    def log_time_ahead(self) -> int:
+        """By how many milliseconds log time is ahead of the wall clock; 0 if it is not."""
+        return self._state.clock.ahead(self.wall_clock())
+
+    def return_to_wall_clock(self) -> bool:
+        """Let log time follow the wall clock again, if it is too far ahead: under a new origin, in a new segment.
+
+        To be called when there is evidence that the wall clock is right now, and was wrong when it was ahead: what is
+        appended from now on gets log times below those of what this node appended before.
+
+        Returns:
+            Whether log time was too far ahead, and the log takes records.
+        """
+        now = self._now()
+        if self.read_only_reason is not None or self.closing or not is_too_far_ahead(self._state.clock.high_mark, now):
+            return False
+        self._state.return_to(now)
+        # What has the old times is read back at opening no more, then; with it they would be greatest again.
+        self.roll()
+        return True
 
     def _check_writable(self) -> None:
         if self.closing:
@@ -323,7 +367,7 @@ class Log:
                     # Since the state was noted, retention may have removed segments, and a repair have filled places.
                     held, planned = self._durable_origins.get(origin), self._state.origins.get(origin)
                     if held is not None and held.low > state.low:
-                        state = raise_low(state, held.low)
+                        state = state.raised(held.low, self.running_time.milliseconds())
                     if state.missing and planned is not None:
                         missing = still_missing(state.missing, planned.missing)
                         gaps = tuple(gap for gap in planned.gaps if gap[1] <= state.next)
@@ -499,13 +543,14 @@ class Log:
         """
         if oldest.base_offset > self.catalog.noted_offset:
             raise ValueError(f"the segment from offset {oldest.base_offset} on has not been noted as durable yet")
+        running = self.running_time.milliseconds()
         with self._bounds_lock:
             forgotten = self.catalog.forget(count)
             self.lowest_offset = max(self.lowest_offset, oldest.base_offset)
             for origin, before in oldest.origins.items():
                 for origins in (self._state.origins, self._durable_origins):
                     if origin in origins:
-                        origins[origin] = raise_low(origins[origin], before.next)
+                        origins[origin] = origins[origin].raised(before.next, running)
         self.catalog.damage.forget_below(oldest.base_offset)
         self.counters.segments_removed += len(forgotten)
         self._call_durable_watchers()
@@ -596,14 +641,6 @@ _NOTHING = Appended(0, 0, Origin(bytes(16)), 0, 0)
 
 def _only_error(done: Callable[[ProglogError | None], None]) -> Done:
     return lambda answer: done(answer if isinstance(answer, ProglogError) else None)
-
-
-def raise_low(state: OriginState, low: int) -> OriginState:
-    """Return an origin's state without what lies below low."""
-    low = max(state.low, low)
-    gaps = tuple((max(first, low), following) for first, following in state.gaps if following > low)
-    clipped = (each.clipped(low, state.next) for each in state.missing)
-    return evolve(state, low=low, gaps=gaps, missing=tuple(each for each in clipped if each is not None))
 
 
 def still_missing(ranges: Iterable[MissingRange], among: Iterable[MissingRange]) -> tuple[MissingRange, ...]:

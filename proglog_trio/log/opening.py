@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import random
+import time
 from collections.abc import Callable, Sequence
 
 from ..errors import DataDirectoryError, SegmentError
 from .catalog import SegmentCatalog
 from .config import LogConfig
 from .disk import Disk, File, OperatingSystemDisk
-from .log import Log, raise_low, wall_clock_milliseconds
+from .log import Log, wall_clock_milliseconds
 from .opening_number import next_opening
 from .recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
 from .writer import LogWriter, Work
@@ -26,6 +27,7 @@ def open_log_files(
     disk: Disk | None = None,
     rng: random.Random | None = None,
     wall_clock: Callable[[], int] = wall_clock_milliseconds,
+    monotonic_clock: Callable[[], float] = time.monotonic,
 ) -> Log:
     """Lock a data directory, recover it and return its log. Blocks.
 
@@ -34,6 +36,7 @@ def open_log_files(
         disk: None: the real one.
         rng: makes salts, directory ids and origins; None: the system's own randomness.
         wall_clock: milliseconds since the Unix epoch.
+        monotonic_clock: seconds; never goes back, from any thread.
 
     Raises:
         DataDirectoryError: the directory is locked, not writable, full, of another cluster or of a newer format.
@@ -45,7 +48,9 @@ def open_log_files(
     try:
         disk.make_directory(directory)
         lock = _lock(disk, config)
-        recovery = Recovery(disk, directory, config.cluster_name, config.index_interval_bytes, wall_clock(), rng)
+        recovery = Recovery(
+            disk, directory, config.cluster_name, config.index_interval_bytes, wall_clock(), rng, monotonic_clock
+        )
         recovered = recovery.run()
         try:
             return _assemble(config, disk, recovered, lock, rng, wall_clock)
@@ -100,6 +105,7 @@ def _assemble(
     for _, place in recovered.report.damaged:
         catalog.damage.report(active.files, place, "opening")
     oldest = recovered.segments[0]
+    running = recovered.running_time.before
     if oldest.base_offset:
         # What the oldest segment's header says of an origin's next is the first sequence that may still be here.
         try:
@@ -108,7 +114,11 @@ def _assemble(
             before = {}  # Named when it is read; the bounds in the newest header serve meanwhile.
         for origin, known in before.items():
             if origin in state.origins:
-                state.origins[origin] = raise_low(state.origins[origin], known.next)
+                state.origins[origin] = state.origins[origin].raised(known.next, running)
+    for origin, known_state in state.origins.items():
+        if known_state.low >= known_state.next > 0 and known_state.emptied is None:
+            # Since when is not known: no header was written after it, or a program of before wrote it.
+            state.origins[origin] = known_state.raised(0, running)
     opening = next_opening(disk, config.directory, rng)
     return Log(
         config=config,
@@ -120,6 +130,7 @@ def _assemble(
         lock_file=lock,
         rng=rng,
         wall_clock=wall_clock,
+        running_time=recovered.running_time,
         lowest_offset=oldest.base_offset,
         next_offset=state.next_offset,
         durable_origins=dict(state.origins),

@@ -21,6 +21,8 @@ MOST_PRODUCERS = 16_384
 PROTECTED_MILLISECONDS = 5 * 60_000
 """A producer that was active this recently is never forgotten to make room: its retries may still be on the way."""
 EXPIRY_MILLISECONDS = 24 * 3_600_000
+BELIEVED_IDLE_MILLISECONDS = 3_600_000
+"""What is read back at opening counts as used so long ago at most: it is not protected then, and far from expired."""
 
 
 @frozen
@@ -40,7 +42,10 @@ class _Producer:
 
 @define
 class ProducerTable:
-    """What each producer stored last. Times are wall-clock milliseconds.
+    """What each producer stored last.
+
+    Times are running time in milliseconds, see running_time.py: no jump of a wall clock makes the table forget a batch
+    whose retry may come yet.
 
     Attributes:
         most_producers: the table's bound.
@@ -109,10 +114,15 @@ class ProducerTable:
         if len(batches) > BATCHES_PER_PRODUCER:
             del batches[0]
 
+    def use_all(self, now: int) -> None:
+        """Count every producer as used now."""
+        for producer in self._producers.values():
+            producer.last_used = now
+
     def _make_room(self, now: int) -> None:
         while self._producers:
             producer_id, oldest = next(iter(self._producers.items()))
-            # A wall clock that was set back must not protect it until it is where it was.
+            # Running time that was lost must not protect it until it is where it was.
             oldest.last_used = min(oldest.last_used, now)
             idle = now - oldest.last_used
             if idle < PROTECTED_MILLISECONDS or (

@@ -275,6 +275,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
     following = survey.next_header
     if first.header is not None:
         state = LogState.of_header(first.header)
+        state.go_on(first.header, following.running or 0)
     else:
         state = LogState(following.directory_id, following.cluster_name, first.files.base_offset)
         state.origins.update(survey.start)
@@ -308,7 +309,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
                     state.read_back(content.kind, placed.base_offset, shown, following.created)
     state.next_offset = survey.segments[number].files.base_offset
     # By age it goes with the next one: when it was begun is not known.
-    return state.to_header(salt, following.created)
+    return evolve(state.to_header(salt, following.created), running=following.running)
 
 
 def _entry_of(item: StoredFrame) -> IndexEntry | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import random
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from attrs import define, evolve, field, frozen
@@ -31,6 +32,7 @@ from .envelope import (
 from .frame import FRAME_MAGIC, FrameHeader
 from .index import DurableMark, IndexEntry, SparseIndex, read_mark
 from .origin import DIRECTORY_ID_BYTES
+from .running_time import RunningTime
 from .segment import (
     INDEX_SUFFIX,
     NEW_SUFFIX,
@@ -105,6 +107,7 @@ class Recovered:
     active: ActiveSegment
     segments: list[SegmentFiles]
     report: RecoveryReport
+    running_time: RunningTime
 
 
 @define
@@ -131,6 +134,7 @@ class Recovery:
     Attributes:
         directory: the data directory.
         wall_milliseconds: now.
+        clock: seconds, monotonic.
         offsets_used: an offset above all that a segment without a readable header may have given out.
     """
 
@@ -140,6 +144,7 @@ class Recovery:
     index_interval_bytes: int
     wall_milliseconds: int
     rng: random.Random
+    clock: Callable[[], float]
     report: RecoveryReport = field(factory=RecoveryReport)
     offsets_used: int = 0
 
@@ -200,9 +205,10 @@ class Recovery:
     def _make_first(self) -> Recovered:
         state = LogState(self.rng.randbytes(DIRECTORY_ID_BYTES), self.cluster_name, self.offsets_used)
         header = state.to_header(Salt(self.rng.randbytes(SALT_BYTES)), self.wall_milliseconds)
+        running_time = RunningTime.open(self.disk, self.directory, header, self.clock)
         active = ActiveSegment.create(self.disk, self.log_directory, header, self.index_interval_bytes)
         self.report.segments = 1
-        return Recovered(state, active, [active.files], self.report)
+        return Recovered(state, active, [active.files], self.report, running_time)
 
     def _open_newest(
         self, segments: list[SegmentFiles], store: File, header: SegmentHeader, header_bytes: bytes, fault: str | None
@@ -220,6 +226,8 @@ class Recovery:
             state = LogState.of_header(header)
         except (ValueError, TypeError, IndexError) as error:
             raise SegmentError(f"{files.store}: the snapshot in the header is not valid: {error!r}") from None
+        running_time = RunningTime.open(self.disk, self.directory, header, self.clock)
+        state.go_on(header, running_time.before)
         mark = self._read_mark(files, header.salt)
         walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
         durable = max(len(header_bytes), mark.position if mark is not None else 0)
@@ -249,7 +257,7 @@ class Recovery:
         read_segment = ReadSegment(header, header_bytes, read.index)
         active = ActiveSegment(files, read_segment, read.end, highest, store, index_file, index_position)
         self.report.segments = len(segments)
-        return Recovered(state, active, segments, self.report)
+        return Recovered(state, active, segments, self.report, running_time)
 
     def _mend(self, store: File, salt: Salt, read: _Read, reopen_at: int | None, lost_below: int) -> None:
         """Make what stays in the segment durable, take the tail away, and let offsets go on at reopen_at.

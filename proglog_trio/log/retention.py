@@ -1,44 +1,84 @@
-"""Retention: which of the oldest segments may go, and removing their files."""
+"""Retention: which of the oldest segments may go, and removing their files.
+
+Age is running time (see running_time.py): a segment goes when nodes have run for so long since the one after it was
+begun. Log times, wall clocks and the times of files can all be wrong; none of them makes anything go.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import SegmentError
+from ..errors import DataDirectoryError, SegmentError
 from .catalog import SegmentCatalog
 from .config import LogConfig
+from .running_time import RunningTime
 from .segment import SegmentFiles
 from .segment_header import SegmentHeader
 
 
-def removable(catalog: SegmentCatalog, config: LogConfig, now: int) -> tuple[int, SegmentHeader] | None:
+def removable(
+    catalog: SegmentCatalog, config: LogConfig, running_time: RunningTime
+) -> tuple[int, SegmentHeader] | None:
     """Return how many of the oldest segments may go, and the header of the one that is then the oldest.
 
-    A segment goes when those after it hold retention_bytes, or when the one after it was begun more than
-    retention_seconds ago: then so was everything in it stored. The newest that the log has taken note of stays: what
-    stands in one that has just been begun the log does not know yet. Blocks.
+    A segment goes when those after it hold retention_bytes, or when one after it was begun retention_seconds of running
+    time ago: then so was everything in it stored. A header that cannot be read, or does not tell, is passed over: the
+    next one that does serves, which is later and so more cautious. The newest that the log has taken note of stays:
+    what stands in one that has just been begun the log does not know yet. Blocks.
 
     Args:
         catalog: the segments.
         config: the limits.
-        now: wall-clock milliseconds.
+        running_time: the directory's.
 
     Raises:
-        OSError: as the disk gives it.
+        OSError: as the disk gives it, for sizes of files.
     """
     segments = catalog.noted_segments
     count = _removable_by_bytes(catalog, config, segments)
     if config.retention_seconds is not None:
-        oldest_kept = now - int(config.retention_seconds * 1000)
-        while count + 1 < len(segments) and _begun(catalog, segments[count + 1]) <= oldest_kept:
-            count += 1
+        begun_by = running_time.milliseconds() - config.retention_seconds * 1000
+        for place in range(count + 1, len(segments)):
+            header = _header(catalog, segments[place])
+            begun = None if header is None else running_time.begun(header)
+            if begun is None:
+                continue
+            if begun > begun_by:
+                break
+            count = place
     while count > 0:
-        try:
-            return count, catalog.load(segments[count]).header
-        except (SegmentError, FileNotFoundError):
-            # Its snapshot is needed to tell what is gone; so the one before it stays.
-            count -= 1
+        header = _header(catalog, segments[count])
+        if header is not None:
+            return count, header
+        # Its snapshot is needed to tell what is gone; so the one before it stays.
+        count -= 1
     return None
+
+
+def is_due_to_roll(catalog: SegmentCatalog, config: LogConfig, running_time: RunningTime) -> bool:
+    """Tell whether another segment should be begun, so that the records of a quiet log grow old too.
+
+    A segment goes retention_seconds after the next was begun; so what is stored is gone after one and a half times
+    retention_seconds of running time, and a look or two.
+    """
+    if config.retention_seconds is None:
+        return False
+    begun = running_time.begun(catalog.active.read.header)
+    return begun is None or running_time.milliseconds() - begun > config.retention_seconds * 1000 / 2
+
+
+def overdue_milliseconds(catalog: SegmentCatalog, config: LogConfig, wall_milliseconds: int) -> int:
+    """Return by how much the oldest closed segment is older than it may get by the wall clock; 0 if it is not. Blocks.
+
+    It is still there: so nodes have not run for so long since, or one of the wall clocks is or was wrong.
+    """
+    if config.retention_seconds is None:
+        return 0
+    for files in catalog.noted_segments[1:]:
+        header = _header(catalog, files)
+        if header is not None:
+            return max(wall_milliseconds - header.created - int(config.retention_seconds * 1000), 0)
+    return 0
 
 
 def _removable_by_bytes(catalog: SegmentCatalog, config: LogConfig, segments: Sequence[SegmentFiles]) -> int:
@@ -54,19 +94,25 @@ def _removable_by_bytes(catalog: SegmentCatalog, config: LogConfig, segments: Se
 
 
 def _size(catalog: SegmentCatalog, files: SegmentFiles) -> int:
-    """Return the size of a segment's store file in bytes; one that somebody removed has none."""
-    try:
-        return catalog.disk.size_of(files.store)
-    except FileNotFoundError:
-        return 0
+    """Return the size of a segment's files in bytes; one that somebody removed has none."""
+    size = 0
+    for path in (files.store, files.index):
+        try:
+            size += catalog.disk.size_of(path)
+        except FileNotFoundError:
+            continue
+    return size
 
 
-def _begun(catalog: SegmentCatalog, files: SegmentFiles) -> int:
-    """Return when a segment was begun, in wall-clock milliseconds; an unreadable one counts as begun just now."""
+def _header(catalog: SegmentCatalog, files: SegmentFiles) -> SegmentHeader | None:
+    """Return a segment's header; None if it cannot be read, whatever is wrong: that must not stop retention for ever.
+
+    Whoever reads the segment says what is wrong with it, and so does the scrub.
+    """
     try:
-        return catalog.load(files).header.created
-    except (SegmentError, FileNotFoundError):
-        return 1 << 62
+        return catalog.load(files).header
+    except (SegmentError, DataDirectoryError, OSError):
+        return None
 
 
 def remove_files(catalog: SegmentCatalog, forgotten: Sequence[SegmentFiles]) -> None:

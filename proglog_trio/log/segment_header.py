@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import msgpack
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..errors import DataDirectoryError, SegmentError
 from .checksum import CHECKSUM_BYTES, crc32c
@@ -55,6 +55,8 @@ class OriginState:
         last_log_time: of that frame.
         gaps: the ranges (from, to) within [low, next) that a gap marker stands for.
         missing: those that it does not have at present.
+        emptied: the running time in milliseconds (see running_time.py) at which retention had left nothing of it at the
+            latest; None: something is left.
     """
 
     low: int = 0
@@ -63,6 +65,7 @@ class OriginState:
     last_log_time: int = 0
     gaps: tuple[tuple[int, int], ...] = ()
     missing: tuple[MissingRange, ...] = ()
+    emptied: int | None = None
 
     @property
     def absent(self) -> list[tuple[int, int]]:
@@ -75,6 +78,17 @@ class OriginState:
             return False
         return not any(begin < following and first < end for begin, end in self.absent)
 
+    def raised(self, low: int, running: int) -> OriginState:
+        """Return it without what lies below low, from a running time in milliseconds on."""
+        low = max(self.low, low)
+        gaps = tuple((max(first, low), following) for first, following in self.gaps if following > low)
+        clipped = (each.clipped(low, self.next) for each in self.missing)
+        missing = tuple(each for each in clipped if each is not None)
+        emptied = None
+        if low >= self.next:
+            emptied = running if self.emptied is None else self.emptied
+        return evolve(self, low=low, gaps=gaps, missing=missing, emptied=emptied)
+
 
 @frozen
 class SegmentHeader:
@@ -85,7 +99,9 @@ class SegmentHeader:
         cluster_name: which cluster's records these are.
         salt: of the segment's envelopes.
         base_offset: the offset of the first record in the segment.
-        created: wall-clock milliseconds.
+        created: wall-clock milliseconds. For people: nothing goes by it.
+        running: for how long nodes had run on the directory, in milliseconds, see running_time.py; None: a program of
+            before wrote the header.
         high_mark: the clock's, see clock.py.
         origins: the state of every origin before the segment's first frame.
         producers: the producer table before it, see producer_table.py.
@@ -99,9 +115,12 @@ class SegmentHeader:
     high_mark: int = 0
     origins: Mapping[Origin, OriginState] = field(factory=dict)
     producers: list[Any] = field(factory=list)
+    running: int | None = None
 
     def encode(self) -> bytes:
         """Return the header's bytes."""
+        # A header without it is written back as it was.
+        running = {} if self.running is None else {"running": self.running}
         body = msgpack.packb(
             {
                 "directory_id": self.directory_id,
@@ -118,10 +137,12 @@ class SegmentHeader:
                         state.last_log_time,
                         [list(gap) for gap in state.gaps],
                         [[each.from_sequence, each.to_sequence, each.offset] for each in state.missing],
+                        *([] if state.emptied is None else [state.emptied]),
                     ]
                     for origin, state in self.origins.items()
                 },
                 "producers": self.producers,
+                **running,
             },
             use_bin_type=True,
         )
@@ -174,10 +195,12 @@ class SegmentHeader:
                     row[3],
                     tuple((first, following) for first, following in row[4]),
                     tuple(MissingRange(*each) for each in row[5]) if len(row) > 5 else (),
+                    int(row[6]) if len(row) > 6 else None,
                 )
                 for origin, row in body["origins"].items()
             },
             body["producers"],
+            None if body.get("running") is None else int(body["running"]),
         )
 
 

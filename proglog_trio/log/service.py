@@ -4,6 +4,7 @@
 open_log                 opens in a thread; yields the log
 ├── committer            one thread: takes all work that waits, writes it, syncs once, and says so to the host thread
 ├── retention            looks once in a while which segments may go
+├── running time         keeps for how long nodes ran on the directory, notices when the wall clock jumps
 └── scrub                reads the whole log, slowly, to find damage
 ```
 """
@@ -19,15 +20,15 @@ import trio
 from attrs import Factory, define
 
 from ..internal_errors import InternalErrors, Where
+from .clock import FURTHEST_AHEAD_MILLISECONDS
 from .config import LogConfig
 from .damage_registry import Damage
 from .log import Log
 from .opening import open_log_files
-from .retention import removable, remove_files
+from .retention_service import keep_running_time, watch_retention
+from .running_time import CLOCK_JUMP_MILLISECONDS
 from .scrub import Scrub
 from .writer import LogWriter, Work
-
-RETENTION_INTERVAL_SECONDS = 10.0
 
 MOST_NAMED_PLACES = 1000
 """So many damaged places that readers and the scrub find are named in the log output; all are counted."""
@@ -149,6 +150,11 @@ async def _commit(log: Log, committer: _Committer) -> None:
 
 
 async def _close(log: Log) -> None:
+    with log.errors.boundary(Where.RUNNING_TIME):
+        try:
+            await trio.to_thread.run_sync(log.running_time.note, log.wall_clock())
+        except OSError as error:
+            _logger.warning("how long the node has run cannot be kept", error=str(error))
     try:
         await trio.to_thread.run_sync(log.close)
     except OSError as error:
@@ -178,6 +184,17 @@ def _say_what_was_found(log: Log) -> None:
         lowest_offset=log.lowest_offset,
         next_offset=log.next_offset,
     )
+    stamp, wall = log.running_time.last_stamp, log.wall_clock()
+    if stamp is not None and wall < stamp.wall - CLOCK_JUMP_MILLISECONDS:
+        _logger.warning(
+            "the wall clock is behind where it was when this directory was last open: it is wrong, or it was",
+            behind_seconds=(stamp.wall - wall) / 1000,
+        )
+    if log.log_time_ahead > FURTHEST_AHEAD_MILLISECONDS:
+        _logger.warning(
+            "log time is ahead of the wall clock, which is wrong, or was",
+            log_time_ahead_seconds=log.log_time_ahead / 1000,
+        )
 
 
 def _name_damage(log: Log) -> Callable[[], None]:
@@ -210,22 +227,10 @@ async def _run_background(log: Log, scope: trio.CancelScope) -> None:
     with scope:
         async with trio.open_nursery() as nursery:
             if config.retention_bytes is not None or config.retention_seconds is not None:
-                nursery.start_soon(_watch_retention, log)
+                nursery.start_soon(watch_retention, log)
+            nursery.start_soon(keep_running_time, log)
             if config.scrub_bytes_per_second is not None:
                 nursery.start_soon(_scrub, log, config.scrub_bytes_per_second)
-
-
-async def _watch_retention(log: Log) -> None:
-    retention_seconds = log.config.retention_seconds
-    turns = log.errors.turns(Where.RETENTION)
-    while True:
-        async with turns:
-            await apply_retention(log)
-            begun = log.catalog.active.read.header.created
-            if retention_seconds is not None and log.wall_clock() - begun > retention_seconds * 1000 / 2:
-                # So that the records of a quiet log grow old too: a segment goes once the next has begun long ago.
-                log.roll()
-            await trio.sleep(RETENTION_INTERVAL_SECONDS)
 
 
 async def _scrub(log: Log, bytes_per_second: int) -> None:
@@ -259,18 +264,3 @@ async def _scrub_step(log: Log, scrub: Scrub, size: int) -> None:
     log.counters.bytes_scrubbed += scrub.bytes_read - before
     # Each is named by _name_damage, when the registry has not heard of it before.
     log.counters.damaged_places += len(found)
-
-
-async def apply_retention(log: Log) -> int:
-    """Remove the segments that retention lets go; return how many."""
-    try:
-        found = await trio.to_thread.run_sync(removable, log.catalog, log.config, log.wall_clock())
-        if found is None:
-            return 0
-        forgotten = log.forget_segments(*found)
-        await trio.to_thread.run_sync(remove_files, log.catalog, forgotten)
-    except OSError as error:
-        _logger.warning("retention cannot remove segments", error=str(error))
-        return 0
-    _logger.info("retention removed segments", segments=len(forgotten), lowest_offset=log.lowest_offset)
-    return len(forgotten)

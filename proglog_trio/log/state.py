@@ -12,12 +12,12 @@ from attrs import Factory, define, evolve
 
 from ..errors import FrameError
 from .batch import Appended, Batch
-from .clock import HybridClock, to_milliseconds
+from .clock import HybridClock, clamped, from_milliseconds, to_milliseconds
 from .envelope import EnvelopeKind, Salt
 from .frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
 from .gap import GapMarker
 from .origin import LAST_EPOCH, Origin
-from .producer_table import ProducerTable, StoredBatch
+from .producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, StoredBatch
 from .segment import Unplaced
 from .segment_header import MissingRange, OriginState, SegmentHeader
 
@@ -31,6 +31,7 @@ class LogState:
         next_offset: what the next record gets.
         origins: per origin what the log has.
         own: the origin under which this opening of the directory appends; None before its first append.
+        running: the running time in milliseconds, see running_time.py; whoever changes the state sets it before.
     """
 
     directory_id: bytes
@@ -40,18 +41,29 @@ class LogState:
     origins: dict[Origin, OriginState] = Factory(dict)
     producers: ProducerTable = Factory(ProducerTable)
     own: Origin | None = None
+    running: int = 0
 
     @classmethod
     def of_header(cls, header: SegmentHeader) -> Self:
         """Return the state that a segment's header is a snapshot of."""
+        clock = HybridClock()
+        clock.recall(header.high_mark)
         return cls(
             header.directory_id,
             header.cluster_name,
             header.base_offset,
-            HybridClock(header.high_mark),
+            clock,
             dict(header.origins),
             ProducerTable.decode(header.producers),
+            running=header.running or 0,
         )
+
+    def go_on(self, header: SegmentHeader, running: int) -> None:
+        """Take note of the running time at which an opening goes on from a header."""
+        self.running = running
+        if header.running is None:
+            # The times in its table are a wall clock's.
+            self.producers.use_all(running)
 
     def to_header(self, salt: Salt, wall_milliseconds: int) -> SegmentHeader:
         """Return the header of a segment that begins here."""
@@ -64,6 +76,7 @@ class LogState:
             self.clock.high_mark,
             dict(self.origins),
             self.producers.encode(),
+            self.running,
         )
 
     def append(self, batch: Batch, wall_milliseconds: int, rng: random.Random) -> tuple[Unplaced, Appended]:
@@ -89,7 +102,7 @@ class LogState:
         )
         data = header.encode()
         base_offset = self.next_offset
-        self._take_records(header, int.from_bytes(data[-4:], "big"), base_offset, wall_milliseconds)
+        self._take_records(header, int.from_bytes(data[-4:], "big"), base_offset, self.running)
         unplaced = Unplaced(
             EnvelopeKind.RECORDS, base_offset, own, header.base_sequence, header.count, (data, batch.payload)
         )
@@ -123,7 +136,7 @@ class LogState:
             raise FrameError(f"sequence {header.base_sequence} of {header.origin} is older than the one before it")
         base_offset = self.next_offset
         self.clock.witness(header.log_time, wall_milliseconds)
-        self._take_records(header, header.header_crc, base_offset, wall_milliseconds)
+        self._take_records(header, header.header_crc, base_offset, self.running)
         return Unplaced(EnvelopeKind.RECORDS, base_offset, header.origin, header.base_sequence, header.count, (data,))
 
     def append_gap(self, marker: GapMarker) -> Unplaced:
@@ -157,28 +170,37 @@ class LogState:
             return
         header = frame.header
         if header.origin.directory_id == self.directory_id:
-            # Own times were given out, so later ones must be greater whatever the wall clock says now.
-            self.clock.high_mark = max(self.clock.high_mark, header.log_time)
+            self.clock.recall(header.log_time)
         else:
             self.clock.witness(header.log_time, wall_milliseconds)
-        used = min(to_milliseconds(header.log_time), wall_milliseconds)
-        self._take_records(header, header.header_crc, base_offset, used)
+        # When it was stored only clocks tell that may be wrong, so they are believed for little.
+        ago = min(max(wall_milliseconds - to_milliseconds(header.log_time), 0), BELIEVED_IDLE_MILLISECONDS)
+        self._take_records(header, header.header_crc, base_offset, max(self.running - ago, 0))
 
-    def _take_records(self, header: FrameHeader, header_crc: int, base_offset: int, wall_milliseconds: int) -> None:
+    def return_to(self, wall_milliseconds: int) -> None:
+        """Give out log times from the wall clock's on again, under a new origin, although greater ones were given."""
+        self.clock.high_mark = from_milliseconds(clamped(wall_milliseconds))
+        self.own = None
+
+    def _take_records(self, header: FrameHeader, header_crc: int, base_offset: int, used: int) -> None:
         before = self.origins.get(header.origin, OriginState())
         self.origins[header.origin] = evolve(
-            before, next=header.next_sequence, last_header_crc=header_crc, last_log_time=header.log_time
+            before,
+            next=header.next_sequence,
+            last_header_crc=header_crc,
+            last_log_time=header.log_time,
+            emptied=None,
         )
         self.next_offset = base_offset + header.count
         if header.producer_id:
             appended = Appended(base_offset, header.count, header.origin, header.base_sequence, header.log_time)
             batch = StoredBatch(header.producer_sequence, header.payload_crc, appended)
-            self.producers.remember(header.producer_id, batch, wall_milliseconds)
+            self.producers.remember(header.producer_id, batch, used)
 
     def _take_marker(self, marker: GapMarker, base_offset: int) -> None:
         before = self.origins.get(marker.origin, OriginState())
         first, following = marker.from_sequence, marker.to_sequence
-        after = evolve(before, next=following, last_header_crc=marker.previous_header_crc)
+        after = evolve(before, next=following, last_header_crc=marker.previous_header_crc, emptied=None)
         if marker.at_present:
             missing = (*before.missing, MissingRange(first, following, base_offset))
             self.origins[marker.origin] = evolve(after, missing=missing)

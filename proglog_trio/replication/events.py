@@ -6,6 +6,7 @@ from attrs import define, frozen
 
 from ..errors import ProglogError
 from ..log.origin import Origin
+from .peer_clocks import PeerClockChanged
 
 
 class PullRefused(ProglogError):
@@ -65,7 +66,20 @@ class SourceEnded:
     from_sequence: int
 
 
-ReplicationEvent = Diverged | GapMarked | MissingMarked | MissingFilled | SourceEnded
+@frozen
+class LogTimeReturned:
+    """Log time was ahead of the wall clock, which peers confirm, and follows it again.
+
+    Attributes:
+        ahead: by how many milliseconds it was.
+    """
+
+    ahead: int
+
+
+ReplicationEvent = (
+    Diverged | GapMarked | MissingMarked | MissingFilled | SourceEnded | PeerClockChanged | LogTimeReturned
+)
 
 
 @define

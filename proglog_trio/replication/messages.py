@@ -174,8 +174,20 @@ class Told:
 
 
 @frozen
+class ClockAnswer:
+    """What a source's wall clock says, in milliseconds since the Unix epoch, and to which question."""
+
+    question: int
+    wall_clock: int
+
+
+@frozen
 class PullRequest:
-    """From the puller to the source."""
+    """From the puller to the source.
+
+    Attributes:
+        clock_question: asks what the source's wall clock says; a number that the answer repeats, 0: it is not asked.
+    """
 
     hello: Hello | None = None
     positions: Positions | None = None
@@ -183,6 +195,7 @@ class PullRequest:
     wants: tuple[Want, ...] = ()
     stops: tuple[Origin, ...] = ()
     directories: tuple[KnownDirectory, ...] = ()
+    clock_question: int = 0
 
 
 @frozen
@@ -199,3 +212,4 @@ class PullResponse:
     frames: bytes = b""
     ended: tuple[Ended, ...] = ()
     directories: tuple[KnownDirectory, ...] = ()
+    clock_answer: ClockAnswer | None = None

@@ -12,7 +12,8 @@ from ..errors import LogBusy, LogClosed, LogReadOnly
 from ..log.origin import Origin
 from .applying import Allowed, Applier, Outcome
 from .events import PeerLied, PullRefused, SourceEnded
-from .messages import PROTOCOL_VERSION, EndReason, Hello, PullRequest, PullResponse, Want
+from .messages import PROTOCOL_VERSION, ClockAnswer, EndReason, Hello, PullRequest, PullResponse, Want
+from .peer_clocks import QUESTION_SECONDS
 from .teller import Teller
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class PullSession:
     _backlog: deque[bytes] = Factory(deque)
     _place: int = 0
     _stop_waiting: Callable[[], None] | None = None
+    _clock_question: int = 0
+    _clock_asked_at: float = float("-inf")
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -65,7 +68,9 @@ class PullSession:
         """When there is something to send, in seconds; None: there is nothing."""
         if not self._said_hello or self._wants or self._stops:
             return float("-inf")
-        return self.teller.deadline(self.replica.writing)
+        ask_clock_at = self._clock_asked_at + QUESTION_SECONDS
+        told_at = self.teller.deadline(self.replica.writing)
+        return ask_clock_at if told_at is None else min(told_at, ask_clock_at)
 
     def next_request(self) -> PullRequest | None:
         """Return what is to be sent now, or None."""
@@ -73,11 +78,15 @@ class PullSession:
         told = self.replica.tell(self.teller)
         # A stop of what is wanted anew comes before the want: the source heeds stops first.
         wants, stops = tuple(self._wants.values()), tuple(self._stops)
-        if not (hello or told or wants or stops):
+        question, now = 0, self.replica.clock()
+        if now >= self._clock_asked_at + QUESTION_SECONDS:
+            question = self._clock_question = self._clock_question + 1
+            self._clock_asked_at = now
+        if not (hello or told or wants or stops or question):
             return None
         self._said_hello = True
         self._wants, self._stops = {}, {}
-        return PullRequest(hello, told.positions, told.others, wants, stops, told.directories)
+        return PullRequest(hello, told.positions, told.others, wants, stops, told.directories, question)
 
     def say_hello_again(self) -> None:
         """Say, with the next request, that this node's directory counts as opened again, and what it has."""
@@ -103,6 +112,8 @@ class PullSession:
         if response.positions is not None:
             self.replica.take_positions(self.peer, response.positions)
         self.replica.take_news(response.others)
+        if response.clock_answer is not None:
+            self._take_clock(response.clock_answer)
         if response.frames:
             self._backlog.append(response.frames)
         is_done = self.apply()
@@ -114,6 +125,11 @@ class PullSession:
             self.replica.plan.ended(self.peer, ended, self.replica.now())
         self.replica.decide()
         return is_done
+
+    def _take_clock(self, answer: ClockAnswer) -> None:
+        # One that took so long that another question was asked tells too little.
+        if answer.question == self._clock_question:
+            self.replica.take_clock(self.peer, answer.wall_clock, self.replica.clock() - self._clock_asked_at)
 
     def _greet(self, hello: Hello | None) -> None:
         if hello is None:

@@ -16,7 +16,7 @@ from attrs import Factory, define, evolve, field, frozen, validators
 from ..errors import LogClosed, LogReadOnly
 from ..internal_errors import InternalErrors, Where
 from ..lived_time import LivedTime
-from ..log.clock import to_milliseconds
+from ..log.clock import FURTHEST_AHEAD_MILLISECONDS
 from ..log.log import Log
 from ..log.origin import Origin
 from ..log.segment_header import MissingRange, OriginState
@@ -24,15 +24,26 @@ from .acknowledgements import Achieved, Acknowledgements
 from .applying import GIVEN_UP, Applier
 from .decisions import Decision, Pass, PlanConfig, Start
 from .directories import Directories
-from .events import Diverged, GapMarked, MissingFilled, PeerLied, ReplicationCounters, ReplicationEvent
+from .events import (
+    Diverged,
+    GapMarked,
+    LogTimeReturned,
+    MissingFilled,
+    PeerLied,
+    ReplicationCounters,
+    ReplicationEvent,
+)
 from .holders import Holders
 from .messages import Hello, HolderNews, OriginRange, Positions, Told
+from .peer_clocks import PeerClocks
 from .plan import PullPlan
 from .pull import PullSession
 from .source import SourceSession
 from .teller import Teller
 
 MOST_ORIGINS = 65_536
+RETURN_SECONDS = 3600.0
+"""Log time returns to the wall clock at most so often: it takes an origin each time, and a clock may jump for ever."""
 LATE_SECONDS = 0.5
 """A decision that is later than this was not made because the process was stopped, or its loop was held."""
 READING_SECONDS = 0.5
@@ -48,8 +59,8 @@ class ReplicationConfig:
         acknowledgement_seconds: how often a puller tells a source that its records have arrived, at most.
         position_seconds: how often everything else about positions is told, at most; with many peers, more rarely.
         position_seconds_per_peer: by so much for each peer.
-        origin_retention_seconds: an origin that nobody writes and of which no log has anything left is forgotten so
-            long after its last frame.
+        origin_retention_seconds: an origin that nobody writes and of which no log has anything left is forgotten when
+            nodes have run on this directory for so long since retention left nothing of it here.
     """
 
     plan: PlanConfig = Factory(PlanConfig)
@@ -96,6 +107,8 @@ class Replica:
     sources: set[SourceSession] = Factory(set)
     # The directory ids of members that are alive, by their names: what a dead disk held counts for nothing.
     living: dict[str, bytes] = Factory(dict)
+    peer_clocks: PeerClocks = Factory(PeerClocks)
+    _returned_at: float = float("-inf")
     _seen: dict[Origin, OriginState] = Factory(dict)
     _forget_watch: Callable[[], None] = field(init=False)
     _time: LivedTime = field(init=False)
@@ -167,13 +180,14 @@ class Replica:
 
     def forget_old_origins(self) -> int:
         """Drop origins that nobody writes and of which no log that is known has anything left; return how many."""
-        oldest = self.log.wall_clock() - int(self.config.origin_retention_seconds * 1000)
+        oldest = self.log.running_time.milliseconds() - self.config.origin_retention_seconds * 1000
         written = self._written()
         old = [
             origin
             for origin, state in self.log.origins.items()
             if state.low == state.next
-            and to_milliseconds(state.last_log_time) < oldest
+            and state.emptied is not None
+            and state.emptied <= oldest
             and origin not in written
             and not any(
                 (held := peer.ranges.get(origin)) is not None and held.low < held.next
@@ -205,6 +219,7 @@ class Replica:
         """Take note that a peer is no member any more; the stream to it is closed."""
         self.plan.left(name)
         self.living.pop(name, None)
+        self.peer_clocks.forget(name)
         self._peers_changed()
 
     def alive(self, name: str, directory_id: bytes) -> None:
@@ -237,6 +252,7 @@ class Replica:
         session.close()
         if self.pulls.get(session.peer) is session:
             del self.pulls[session.peer]
+            self.peer_clocks.disconnected(session.peer)
             self.plan.disconnected(session.peer, self.now())
             self.decide()
 
@@ -325,6 +341,37 @@ class Replica:
                     self.on_superseded(news.opened)
                 continue
             self.holders.learn(news.directory_id, news.opened, news.nexts, news.absent, from_itself=False)
+
+    def take_clock(self, name: str, theirs: int, took: float) -> None:
+        """Take what a source says that its wall clock says.
+
+        When most peers agree with this node's wall clock and log time is far ahead of it, this node's clock was wrong
+        and is right now: log time returns to it, or every cause of this node would be too far ahead for the others.
+
+        Args:
+            name: the peer's.
+            theirs: milliseconds since the Unix epoch.
+            took: seconds between question and answer.
+        """
+        now = self.clock()
+        change = self.peer_clocks.take(name, theirs, self.log.wall_clock(), took, now)
+        if change is not None:
+            self._emit(change)
+        ahead = self.log.log_time_ahead
+        if (
+            ahead > FURTHEST_AHEAD_MILLISECONDS
+            and now >= self._returned_at + RETURN_SECONDS
+            and self.peer_clocks.confirm_mine(now)
+            and self.log.return_to_wall_clock()
+        ):
+            self._returned_at = now
+            self._emit(LogTimeReturned(ahead))
+
+    def peer_clocks_ahead(self) -> dict[str, float]:
+        """Return by how many seconds which peer's wall clock is ahead of this node's, where that is known."""
+        now = self.clock()
+        readings = {name: self.peer_clocks.reading_of(name, now) for name in self.plan.peers}
+        return {name: reading.ahead / 1000 for name, reading in readings.items() if reading is not None}
 
     def _emit(self, event: ReplicationEvent) -> None:
         if isinstance(event, Diverged):

@@ -25,9 +25,18 @@ from ..log.missing import Missing
 from ..log.origin import Origin
 from ..membership.serf.member import MemberStatus
 from .directories_file import keep_directories
-from .events import Diverged, GapMarked, MissingFilled, MissingMarked, ReplicationEvent, SourceEnded
+from .events import (
+    Diverged,
+    GapMarked,
+    LogTimeReturned,
+    MissingFilled,
+    MissingMarked,
+    ReplicationEvent,
+    SourceEnded,
+)
 from .lag import LagWatch
 from .peer import Peer, RunPull
+from .peer_clocks import PeerClockChanged
 from .peers import PeerView
 from .repairer import FetchFrames, Repairer
 from .replica import Replica
@@ -272,3 +281,16 @@ def log_event(event: ReplicationEvent) -> None:
             _logger.info("records that were missing have turned up", records=records)
         case SourceEnded(peer, origin, sequence):
             _logger.warning("a peer cannot read what it had", peer=peer, origin=str(origin), from_sequence=sequence)
+        case PeerClockChanged(peer, reading, is_off):
+            tell = _logger.warning if is_off else _logger.info
+            tell(
+                "a peer's wall clock and this node's differ" if is_off else "a peer's wall clock agrees again",
+                peer=peer,
+                ahead_seconds=reading.ahead / 1000,
+                uncertainty_seconds=reading.uncertainty / 1000,
+            )
+        case LogTimeReturned(ahead):
+            _logger.warning(
+                "log time was ahead of the wall clock, which most peers confirm, and follows it again",
+                ahead_seconds=ahead / 1000,
+            )

@@ -9,7 +9,7 @@ from attrs import Factory, define
 
 from ..log.origin import Origin
 from .events import PeerLied
-from .messages import Ended, EndReason, Hello, PullRequest, PullResponse, Want
+from .messages import ClockAnswer, Ended, EndReason, Hello, PullRequest, PullResponse, Want
 from .pull import check_hello
 from .source_reader import WantChanges
 from .teller import Teller
@@ -38,6 +38,7 @@ class SourceSession:
     _wants: dict[Origin, Want] = Factory(dict)
     _stops: dict[Origin, None] = Factory(dict)
     _ended: list[Ended] = Factory(list)
+    _clock_question: int = 0
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -61,6 +62,7 @@ class SourceSession:
         if request.positions is not None:
             self.replica.learn(self.hello, request.positions)
         self.replica.take_news(request.others)
+        self._clock_question = request.clock_question or self._clock_question
         for origin in request.stops:
             self._wants.pop(origin, None)
             self._stops[origin] = None
@@ -79,7 +81,7 @@ class SourceSession:
         """When there is something to say, in seconds; None: there is nothing. Frames are not counted."""
         if self.hello is None:
             return None
-        if not self._said_hello or self._ended:
+        if not self._said_hello or self._ended or self._clock_question:
             return float("-inf")
         return self.teller.deadline(self.replica.writing)
 
@@ -90,10 +92,14 @@ class SourceSession:
         hello = None if self._said_hello else self.replica.hello
         told = self.replica.tell(self.teller)
         ended, self._ended = tuple(self._ended), []
-        if not (hello or told or ended):
+        answer = None
+        if self._clock_question:
+            answer = ClockAnswer(self._clock_question, self.replica.log.wall_clock())
+            self._clock_question = 0
+        if not (hello or told or ended or answer):
             return None
         self._said_hello = True
-        return PullResponse(hello, told.positions, told.others, b"", ended, told.directories)
+        return PullResponse(hello, told.positions, told.others, b"", ended, told.directories, answer)
 
     def say_hello_again(self) -> None:
         """Say, with the next response, that this node's directory counts as opened again, and what it has."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from .._proto.log import v1 as log_v1
+from ..log.clock import clamped
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from ..replication.lag import lag_of
@@ -39,6 +40,12 @@ def status_of(
         origins=[_origin(replica, origin, state) for origin, state in sorted(log.origins.items())],
         peers=[_peer(replica, peer) for _, peer in sorted(replicator.peers.items())],
         counters=_counters(replica, [log.counters, replica.counters, service_counters]),
+        time=log_v1.Time(
+            wall_clock=clamped(log.wall_clock()),
+            log_time_ahead=log.log_time_ahead,
+            running=log.running_time.milliseconds(),
+            retention_overdue=log.retention.overdue_milliseconds,
+        ),
     )
 
 
@@ -96,4 +103,14 @@ def _peer(replica: Replica, peer: Peer) -> log_v1.PeerStatus:
             log_v1.OriginPlace(origin=origin.data, low=held.low, next=held.next)
             for origin, held in sorted(view.ranges.items())
         ],
+        clock=_peer_clock(replica, peer.name),
+    )
+
+
+def _peer_clock(replica: Replica, name: str) -> log_v1.PeerClock | None:
+    reading = replica.peer_clocks.reading_of(name, replica.clock())
+    if reading is None:
+        return None
+    return log_v1.PeerClock(
+        ahead=reading.ahead, uncertainty=reading.uncertainty, is_off=replica.peer_clocks.is_off(name)
     )

@@ -9,6 +9,7 @@ from ..log.origin import DIRECTORY_ID_BYTES, Origin
 from ..replication.directories import KnownDirectory, directory_of
 from ..replication.events import PeerLied
 from ..replication.messages import (
+    ClockAnswer,
     Ended,
     EndReason,
     Hello,
@@ -45,6 +46,7 @@ def request_to_message(request: PullRequest) -> log_v1.PullRequest:
         directories=_directories_out(request.directories),
         wants=[log_v1.Want(origin=want.origin.data, from_sequence=want.from_sequence) for want in request.wants],
         stops=[origin.data for origin in request.stops],
+        clock_question=request.clock_question,
     )
 
 
@@ -63,6 +65,7 @@ def request_steps(message: log_v1.PullRequest) -> Steps[PullRequest]:
         tuple(Want(origin_of(want.origin), want.from_sequence) for want in message.wants),
         tuple(origin_of(data) for data in message.stops),
         _directories_in(message.directories),
+        message.clock_question,
     )
 
 
@@ -81,6 +84,9 @@ def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
         message.frames,
         tuple(_ended_in(ended) for ended in message.ended),
         _directories_in(message.directories),
+        None
+        if message.clock_answer is None
+        else ClockAnswer(message.clock_answer.question, message.clock_answer.wall_clock),
     )
 
 
@@ -101,6 +107,11 @@ def encode_response(response: PullResponse) -> bytes:
                 )
                 for ended in response.ended
             ],
+            clock_answer=None
+            if response.clock_answer is None
+            else log_v1.ClockAnswer(
+                question=response.clock_answer.question, wall_clock=response.clock_answer.wall_clock
+            ),
         )
     )
     return message_prefix(len(encoded)) + encoded

@@ -60,9 +60,12 @@ class OpenLog:
         seed: int = 0,
         wall_clock: Callable[[], int] = lambda: NOON,
         config: LogConfig | None = None,
+        monotonic_clock: Callable[[], float] = lambda: 0.0,
     ) -> OpenLog:
         config = config if config is not None else LogConfig(DIRECTORY)
-        log = open_log_files(config, disk=disk, rng=random.Random(seed), wall_clock=wall_clock)
+        log = open_log_files(
+            config, disk=disk, rng=random.Random(seed), wall_clock=wall_clock, monotonic_clock=monotonic_clock
+        )
         opened = cls(log)
         log.on_work = opened.work.extend
         return opened

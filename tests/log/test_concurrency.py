@@ -17,7 +17,8 @@ from proglog_trio.log.log import Log
 from proglog_trio.log.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.record import unpack_records
-from proglog_trio.log.service import apply_retention, open_log
+from proglog_trio.log.retention_service import apply_retention
+from proglog_trio.log.service import open_log
 from proglog_trio.log.walk import StoredFrame
 
 from .driving import ForeignLog, batch_of

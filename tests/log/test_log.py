@@ -72,16 +72,14 @@ def test_answers_come_in_the_order_of_the_offsets() -> None:
 def test_refused_batch_changes_nothing() -> None:
     opened = new_log()
     batch = batch_of(b"a")
-    ahead = from_milliseconds(NOON + 60_001)
     for refused, what in (
         (evolve(batch, payload_crc=0), "CRC"),
         (evolve(batch, count=2), "records"),
-        (evolve(batch, after_log_time=ahead), "ahead of this node's clock"),
     ):
         with pytest.raises(BatchRefused, match=what):
             opened.log.append_soon(refused, lambda _: None)
     assert opened.work == []
-    assert (opened.log.pending_bytes, opened.log.counters.refused) == (0, 3)
+    assert (opened.log.pending_bytes, opened.log.counters.refused) == (0, 2)
     assert opened.append(batch).base_offset == 0
 
 
@@ -396,3 +394,50 @@ def test_producers_known_from_foreign_frames() -> None:
     assert isinstance(outcome, Appended)
     assert outcome.duplicate
     assert outcome.origin == frame.header.origin
+
+
+@pytest.mark.parametrize("ahead", [60_001, 600_000, 365 * 86_400_000, 2**47])
+def test_a_cause_whose_clock_is_far_ahead_refuses_nothing(ahead: int) -> None:
+    opened = new_log()
+    cause = from_milliseconds(NOON + ahead)
+    effects = [opened.append(batch_of(b"effect", after_log_time=cause)).log_time for _ in range(3)]
+    assert effects == sorted(set(effects))
+    assert effects[-1] < from_milliseconds(NOON + 1), "it moves nothing"
+    assert opened.log.counters.after_log_times_not_followed == 3
+    assert opened.log.log_time_ahead == 0
+
+
+def test_a_retry_is_known_whatever_the_wall_clock_did() -> None:
+    for jump in (25 * 3_600_000, -25 * 3_600_000, 366 * 86_400_000):
+        now = NOON
+        opened = OpenLog.open(SimulatedDisk(), wall_clock=lambda: now)  # noqa: B023 - of this turn
+        opened.append(batch_of(b"pay", producer_id=1, producer_sequence=0))
+        now += jump
+        opened.append(batch_of(b"other", producer_id=2, producer_sequence=0))
+        now -= jump
+        assert opened.append(batch_of(b"pay", producer_id=1, producer_sequence=0)).duplicate
+
+
+def test_log_time_returns_to_the_wall_clock_under_a_new_origin() -> None:
+    disk, now = SimulatedDisk(), NOON
+    opened = OpenLog.open(disk, wall_clock=lambda: now)
+    before = opened.append_values(b"1")
+    assert not opened.log.return_to_wall_clock(), "it is not ahead"
+    now += 3_600_000
+    poisoned = opened.append_values(b"an hour ahead")
+    now -= 3_600_000
+    still = opened.append_values(b"in the same origin times grow")
+    assert poisoned.log_time < still.log_time
+    assert opened.log.log_time_ahead == 3_600_000
+    assert opened.log.return_to_wall_clock()
+    opened.commit()
+    after = opened.append_values(b"2")
+    assert before.log_time < after.log_time < from_milliseconds(NOON + 1_000)
+    assert after.origin != still.origin
+    assert after.origin.epoch == still.origin.epoch + 1
+    assert opened.log.log_time_ahead == 0
+    assert not opened.log.return_to_wall_clock()
+    # and another opening does not bring the times back
+    opened.close()
+    again = OpenLog.open(disk, 1, wall_clock=lambda: now)
+    assert after.log_time < again.append_values(b"3").log_time < from_milliseconds(NOON + 1_000)

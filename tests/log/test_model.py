@@ -94,6 +94,7 @@ class LogMachine(RuleBasedStateMachine):
             retention_bytes=retention_bytes,
         )
         self.wall = NOON
+        self.lived = 0.0
         self.opened: OpenLog | None = None
         self.loss = Loss.MIX
         self.model = Model([], 0, {})
@@ -316,7 +317,7 @@ class LogMachine(RuleBasedStateMachine):
         log = self.log.log
         config = LogConfig(DIRECTORY, retention_bytes=bytes_kept, retention_seconds=seconds)
         with self.powered():
-            found = removable(log.catalog, config, self.wall)
+            found = removable(log.catalog, config, log.running_time)
             if found is None:
                 return
             forgotten = log.forget_segments(*found)
@@ -328,6 +329,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(milliseconds=st.integers(-5_000, 10_000))
     def time_passes(self, milliseconds: int) -> None:
         self.wall += milliseconds
+        self.lived += abs(milliseconds) / 1000
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -377,7 +379,7 @@ class LogMachine(RuleBasedStateMachine):
     def try_to_open(self) -> None:
         seed = self.rng.getrandbits(64)
         try:
-            opened = OpenLog.open(self.disk, seed, lambda: self.wall, self.config)
+            opened = OpenLog.open(self.disk, seed, lambda: self.wall, self.config, lambda: self.lived)
         except DataDirectoryError as error:
             note(f"not opened: {error}")
             assert self.disk.trace, "a fault had been set"
@@ -521,7 +523,7 @@ class LogMachine(RuleBasedStateMachine):
         self.try_to_open()
         self.log.append_values(b"last")
         self.log.close()
-        opened = OpenLog.open(self.disk, 1, lambda: self.wall, self.config)
+        opened = OpenLog.open(self.disk, 1, lambda: self.wall, self.config, lambda: self.lived)
         assert opened.log.report.is_clean
         assert read_all(opened.log)[-1].data.endswith(b"last")
         opened.close()

@@ -25,11 +25,14 @@ class Clock:
     def __call__(self) -> int:
         return self.now
 
+    def seconds(self) -> float:
+        return (self.now - NOON) / 1000
+
 
 def log_of(count: int, clock: Clock | None = None) -> tuple[SimulatedDisk, OpenLog]:
     disk = SimulatedDisk()
     clock = clock or Clock()
-    opened = OpenLog.open(disk, 1, clock, CONFIG)
+    opened = OpenLog.open(disk, 1, clock, CONFIG, clock.seconds)
     for number in range(count):
         opened.append(batch_of(b"%03d" % number * 20))
         clock.now += 1_000
@@ -40,11 +43,14 @@ def stores(disk: SimulatedDisk) -> list[Path]:
     return [path for path in disk.files() if path.suffix == ".store"]
 
 
-def apply(
-    opened: OpenLog, now: int = NOON, *, retention_bytes: int | None = None, retention_seconds: float | None = None
-) -> int:
+def sizes_of(disk: SimulatedDisk, store: Path) -> int:
+    """Return the size of a segment's two files."""
+    return len(disk.content(store)) + len(disk.content(store.with_suffix(".index")))
+
+
+def apply(opened: OpenLog, *, retention_bytes: int | None = None, retention_seconds: float | None = None) -> int:
     config = evolve(CONFIG, retention_bytes=retention_bytes, retention_seconds=retention_seconds)
-    found = removable(opened.log.catalog, config, now)
+    found = removable(opened.log.catalog, config, opened.log.running_time)
     if found is None:
         return 0
     forgotten = opened.log.forget_segments(*found)
@@ -54,12 +60,12 @@ def apply(
 
 def test_by_bytes() -> None:
     disk, opened = log_of(10)
-    sizes = [len(disk.content(path)) for path in stores(disk)]
+    sizes = [sizes_of(disk, path) for path in stores(disk)]
     assert len(sizes) == 5
     assert apply(opened, retention_bytes=sum(sizes)) == 0
     assert apply(opened, retention_bytes=sum(sizes[1:]) + 1) == 0
     assert apply(opened, retention_bytes=sum(sizes[2:])) == 2
-    assert [len(disk.content(path)) for path in stores(disk)] == sizes[2:]
+    assert [sizes_of(disk, path) for path in stores(disk)] == sizes[2:]
     assert opened.log.lowest_offset == 4
     assert [frame.base_offset for frame in read_all(opened.log)] == [4, 5, 6, 7, 8, 9]
     assert apply(opened, retention_bytes=0) == 2, "the active segment stays"
@@ -70,9 +76,12 @@ def test_by_age() -> None:
     clock = Clock()
     disk, opened = log_of(6, clock)
     # The segments begin with the appends of second 0, 2 and 4.
-    assert apply(opened, NOON + 11_999, retention_seconds=10.0) == 0
-    assert apply(opened, NOON + 12_000, retention_seconds=10.0) == 1
-    assert apply(opened, NOON + 10**9, retention_seconds=10.0) == 1
+    clock.now = NOON + 11_999
+    assert apply(opened, retention_seconds=10.0) == 0
+    clock.now = NOON + 12_000
+    assert apply(opened, retention_seconds=10.0) == 1
+    clock.now = NOON + 10**9
+    assert apply(opened, retention_seconds=10.0) == 1
     assert len(stores(disk)) == 1
 
 
@@ -156,7 +165,8 @@ def test_segment_whose_header_is_needed_but_damaged_keeps_the_one_before() -> No
     disk.flip(victim, 20, 0xFF)
     disk.delete(victim.with_suffix(".index"))
     opened = OpenLog.open(disk, 2, config=CONFIG)
-    total = sum(len(disk.content(path)) for path in stores(disk)[2:])
+    disk.put(victim.with_suffix(".index"), b"")
+    total = sum(sizes_of(disk, path) for path in stores(disk)[2:])
     assert apply(opened, retention_bytes=total) == 1
     assert opened.log.lowest_offset == 2
     assert apply(opened, retention_bytes=0) == 2
@@ -167,3 +177,27 @@ def test_removal_that_fails_is_an_error_of_the_disk() -> None:
     disk.fail("remove", errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
         apply(opened, retention_bytes=0)
+
+
+def test_since_when_nothing_is_left_of_an_origin_survives_another_opening() -> None:
+    clock = Clock()
+    disk, opened = log_of(4, clock)
+    (first,) = opened.log.origins
+    opened.close()
+    begun = clock.now
+    opened = OpenLog.open(disk, 2, clock, CONFIG, lambda: (clock.now - begun) / 1000)
+    for number in range(6):
+        opened.append(batch_of(b"%d" % number))
+    assert opened.log.origins[first].emptied is None
+    clock.now += 50_000
+    assert apply(opened, retention_bytes=0)
+    emptied = opened.log.origins[first].emptied
+    assert emptied == opened.log.running_time.milliseconds()
+    clock.now += 100_000
+    opened.append(batch_of(b"another segment"))
+    opened.append(batch_of(b"and another"))
+    opened.log.roll()
+    opened.commit()
+    opened.close()
+    again = OpenLog.open(disk, 3, clock, CONFIG)
+    assert again.log.origins[first].emptied == emptied < again.log.running_time.before

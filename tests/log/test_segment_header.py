@@ -9,12 +9,19 @@ from proglog_trio.errors import DataDirectoryError, SegmentError
 from proglog_trio.log.checksum import crc32c
 from proglog_trio.log.envelope import Salt
 from proglog_trio.log.origin import Origin
-from proglog_trio.log.segment_header import HEADER_PREFIX_BYTES, OriginState, SegmentHeader, header_length
+from proglog_trio.log.segment_header import HEADER_PREFIX_BYTES, MissingRange, OriginState, SegmentHeader, header_length
 
 U64 = st.integers(0, 2**64 - 1)
 ORIGINS = st.builds(Origin, st.binary(min_size=16, max_size=16))
 STATES = st.builds(
-    OriginState, U64, U64, st.integers(0, 2**32 - 1), U64, st.lists(st.tuples(U64, U64), max_size=2).map(tuple)
+    OriginState,
+    U64,
+    U64,
+    st.integers(0, 2**32 - 1),
+    U64,
+    st.lists(st.tuples(U64, U64), max_size=2).map(tuple),
+    st.lists(st.builds(MissingRange, U64, U64, U64), max_size=2).map(tuple),
+    st.none() | U64,
 )
 EIGHT = st.binary(min_size=8, max_size=8)
 HEADERS = st.builds(
@@ -26,9 +33,16 @@ HEADERS = st.builds(
     U64,
     U64,
     st.dictionaries(ORIGINS, STATES, max_size=3),
+    running=st.none() | U64,
 )
 SAMPLE = SegmentHeader(
-    bytes(8), "cluster", Salt(bytes(8)), 3, 4, 5, {Origin(bytes(16)): OriginState(1, 2, 3, 4, ((1, 2),))}
+    bytes(8),
+    "cluster",
+    Salt(bytes(8)),
+    3,
+    4,
+    5,
+    {Origin(bytes(16)): OriginState(1, 2, 3, 4, ((1, 2),)), Origin(b"x" * 16): OriginState(5, 5, emptied=7)},
 )
 
 
@@ -73,7 +87,10 @@ VALUES = st.recursive(
 
 
 @given(
-    st.sampled_from(["directory_id", "cluster_name", "salt", "base_offset", "created", "high_mark", "origins"]), VALUES
+    st.sampled_from(
+        ["directory_id", "cluster_name", "salt", "base_offset", "created", "high_mark", "origins", "running"]
+    ),
+    VALUES,
 )
 def test_body_with_one_other_value_is_a_header_or_a_segment_error(key: str, value: object) -> None:
     body = msgpack.unpackb(SAMPLE.encode()[HEADER_PREFIX_BYTES:-4], strict_map_key=False)

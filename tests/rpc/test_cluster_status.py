@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import random
 
-from proglog_trio._proto.log.v1 import GetStatusResponse
+from proglog_trio._proto.log.v1 import GetStatusResponse, PeerStatus, Time
+from proglog_trio.cli.status_format import described_status, status_lines
 from proglog_trio.log.missing import Missing
 from proglog_trio.replication.peer import Peer
 from proglog_trio.replication.pull import PullSession
@@ -19,6 +20,48 @@ async def run_pull(_address: str, _session: PullSession) -> None:
 async def fetch_nothing(_address: str, _missing: Missing) -> list[bytes]:
     """Find nothing."""
     return []
+
+
+def test_clocks_that_are_off_are_named() -> None:
+    cluster = Cluster(2)
+    cluster.wall_offset["b"] = 3_600_000
+    node, other = cluster.add("a"), cluster.add("b")
+    cluster.produce(other)
+    cluster.run(5)
+    for asked, sign in ((node, 1), (other, -1)):
+        replica = asked.running.replica
+        replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
+        for name in replica.plan.peers:
+            replicator.peers[name] = Peer(name, name, replica, run_pull, random.Random(1), lambda: None)
+        told = GetStatusResponse.parse(bytes(status_of(replicator, "127.0.0.1:1", 3, LogServiceCounters())))
+        (peer,) = told.peers
+        assert peer.clock is not None
+        assert peer.clock.is_off
+        assert abs(peer.clock.ahead - sign * 3_600_000) <= 2_000 + peer.clock.uncertainty
+        assert told.time is not None
+        assert 4_000 <= told.time.running <= 6_000
+        assert told.time.log_time_ahead == 0
+        lines = "\n".join(status_lines(told))
+        assert f"the wall clock of {peer.name} is 1:00:0" in lines or "is 0:59:5" in lines
+        assert ("ahead of this node's" in lines) is (sign == 1)
+        described = described_status(told)
+        assert described["peers"][0]["clock"]["is_off"] is True
+        assert described["time"]["running"] == told.time.running / 1000
+
+
+def test_what_a_node_of_before_does_not_say_is_none() -> None:
+    told = GetStatusResponse(node_name="old", peers=[PeerStatus(name="b")])
+    described = described_status(told)
+    assert (described["time"], described["peers"][0]["clock"]) == (None, None)
+    assert not any(line.startswith("clock") for line in status_lines(told))
+
+
+def test_what_is_wrong_with_time_is_said() -> None:
+    told = GetStatusResponse(time=Time(log_time_ahead=90_061_000, retention_overdue=5_000))
+    assert [line for line in status_lines(told) if line.startswith("clock")] == [
+        "clock     log time is 1 day, 1:01:01 ahead of this node's wall clock, which is wrong, or was",
+        "clock     retention by age is 5.0 s late by the wall clock; it goes by running time",
+    ]
 
 
 def test_names_that_are_no_text_do_not_keep_a_node_from_telling_its_status() -> None:

@@ -18,7 +18,7 @@ from proglog_trio.errors import CallFailed
 from proglog_trio.log.frame import iterate_frames
 from proglog_trio.log.position import Position
 from proglog_trio.log.record import payload_crc, unpack_records
-from proglog_trio.log.service import apply_retention
+from proglog_trio.log.retention_service import apply_retention
 from proglog_trio.rpc.client.connection import Connection, TunedChannel, open_connection
 from proglog_trio.rpc.message_buffer import prefixed
 from proglog_trio.rpc.service_state import LogServiceConfig

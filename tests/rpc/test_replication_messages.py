@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.origin import Origin
+from proglog_trio.replication.directories import KnownDirectory
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
+    ClockAnswer,
     Ended,
     EndReason,
     Hello,
@@ -46,7 +48,8 @@ def ranges(draw: st.DrawFn) -> OriginRange:
     low, following = edges[0], edges[-1]
     inner = edges[1:-1]
     gaps = tuple(zip(inner[::2], inner[1::2], strict=False))
-    return OriginRange(low, following, draw(st.integers(0, 2**32 - 1)), gaps)
+    missing = gaps[:1] if draw(st.booleans()) else ()
+    return OriginRange(low, following, draw(st.integers(0, 2**32 - 1)), gaps[len(missing) :], missing)
 
 
 HELLOS = st.builds(Hello, st.text(max_size=9), st.text(max_size=9), DIRECTORIES, NUMBERS, st.integers(0, 9))
@@ -56,7 +59,23 @@ POSITIONS = st.builds(
     st.lists(ORIGINS, max_size=3).map(tuple),
     st.none() | ORIGINS,
 )
-NEWS = st.builds(HolderNews, DIRECTORIES, NUMBERS, st.dictionaries(ORIGINS, NUMBERS, max_size=3))
+
+
+@st.composite
+def news(draw: st.DrawFn) -> HolderNews:
+    nexts = draw(st.dictionaries(ORIGINS, NUMBERS, max_size=3))
+    absent = {
+        origin: ((first, following),)
+        for origin, following in nexts.items()
+        if following and (first := draw(st.integers(0, following))) < following
+    }
+    return HolderNews(draw(DIRECTORIES), draw(NUMBERS), nexts, absent)
+
+
+NEWS = news()
+KNOWN = st.lists(
+    st.builds(KnownDirectory, DIRECTORIES, st.text(max_size=9), st.integers(0, 2**63 - 1), st.booleans()), max_size=3
+).map(tuple)
 OTHERS = st.lists(NEWS, max_size=3).map(tuple)
 REQUESTS = st.builds(
     PullRequest,
@@ -65,6 +84,8 @@ REQUESTS = st.builds(
     OTHERS,
     st.lists(st.builds(Want, ORIGINS, NUMBERS), max_size=3).map(tuple),
     st.lists(ORIGINS, max_size=3).map(tuple),
+    KNOWN,
+    NUMBERS,
 )
 RESPONSES = st.builds(
     PullResponse,
@@ -76,6 +97,8 @@ RESPONSES = st.builds(
         st.builds(Ended, ORIGINS, NUMBERS, st.none() | st.integers(1, 2**64 - 1), st.sampled_from(EndReason)),
         max_size=3,
     ).map(tuple),
+    KNOWN,
+    st.none() | st.builds(ClockAnswer, NUMBERS, NUMBERS),
 )
 
 

@@ -59,6 +59,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     betterproto2.TYPE_FIXED32: st.integers(0, 2**32 - 1),
     betterproto2.TYPE_FIXED64: st.integers(0, 2**64 - 1),
     betterproto2.TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+    betterproto2.TYPE_SINT64: st.integers(-(2**63), 2**63 - 1),
     betterproto2.TYPE_STRING: st.text(max_size=20),
     betterproto2.TYPE_UINT32: st.integers(0, 2**32 - 1),
     betterproto2.TYPE_UINT64: st.integers(0, 2**64 - 1),
@@ -110,6 +111,7 @@ KINDS = {
     12: betterproto2.TYPE_BYTES,
     13: betterproto2.TYPE_UINT32,
     14: betterproto2.TYPE_ENUM,
+    18: betterproto2.TYPE_SINT64,
 }
 
 

@@ -15,6 +15,7 @@ class PendingBatch:
     Attributes:
         payload: until it is encoded into its first request; then the request has it.
         deadline: when it is given up.
+        after_log_time: what its log time is to be greater than, once it is encoded.
         attempts: on how many streams it was sent.
         nodes: the nodes that it was sent to on earlier streams.
         refused_by: the nodes that cannot store it, though another may.
@@ -27,6 +28,7 @@ class PendingBatch:
     deadline: float
     sequence: int | None = None
     request: bytes = b""
+    after_log_time: int = 0
     attempts: int = 0
     nodes: frozenset[str] = frozenset()
     refused_by: frozenset[str] = frozenset()

@@ -164,7 +164,14 @@ class Producer:
         self._core.ledger.report()
 
     def observe(self, log_time: int) -> None:
-        """Make what is sent from now on later in log time than this, for instance than a record that caused it."""
+        """Make what is sent from now on later in log time than this, for instance than a record that caused it.
+
+        A node does not follow what is over 60 s ahead of its wall clock: then one of two clocks is wrong, and what is
+        sent is stored at an earlier log time, which its delivery says.
+
+        Raises:
+            ValueError: it is no log time, outside 64 bits.
+        """
         self._core.observe(log_time)
 
     @property

@@ -48,6 +48,7 @@ from .errors import (
     StreamBroken,
     status_of_code,
 )
+from .observed import ObservedTimes
 from .packing import ARRAY_HEADER_BYTES, join_records
 from .pending import OpenBatch, PendingBatch, ProducerStatistics
 
@@ -86,7 +87,7 @@ class ProducerCore:
         self._streaming = False
         self._suspects = 0
         self._next_sequence = 0
-        self._after_log_time = 0
+        self._observed = ObservedTimes()
         self._last_progress = -math.inf
         self._acknowledgement = config.acknowledgement.message()
 
@@ -149,8 +150,12 @@ class ProducerCore:
         self._queue.append(PendingBatch(payload, len(batch.records), size, batch.outcome, deadline))
 
     def observe(self, log_time: int) -> None:
-        """Make the log time of whatever is first sent from now on greater than this one."""
-        self._after_log_time = max(self._after_log_time, log_time)
+        """Make the log time of whatever is first sent from now on greater than this one; see ObservedTimes.
+
+        Raises:
+            ValueError: it is no log time.
+        """
+        self._observed.add(log_time)
 
     @property
     def unsettled(self) -> bool:
@@ -184,6 +189,7 @@ class ProducerCore:
             raise RuntimeError("one stream at a time")
         if self.statistics.streams and node != self.node:
             self.statistics.moves += 1
+            self._observed.moved()
         self.node = node
         self._streaming = True
         self._under_way = 0
@@ -217,13 +223,14 @@ class ProducerCore:
         return batch.request
 
     def _encode(self, batch: PendingBatch, sequence: int) -> bytes:
+        batch.after_log_time = self._observed.greatest()
         rest = ProduceBatchRequest(
             count=batch.count,
             payload_crc=payload_crc(batch.payload),
             producer_id=self.producer_id,
             producer_sequence=sequence,
             acknowledgement=self._acknowledgement,
-            after_log_time=self._after_log_time,
+            after_log_time=batch.after_log_time,
         )
         # The payload is written by itself, and so copied once: a quarter of the time.
         header = bytes_field_header(_PAYLOAD_FIELD, len(batch.payload))
@@ -260,6 +267,8 @@ class ProducerCore:
             except ValueError as error:
                 raise StreamBroken(f"the node's answer has no origin: {error}") from None
             self._take_first()
+            if not answer.duplicate:
+                self._observed.answered(batch.after_log_time, answer.log_time)
             self.statistics.delivered += batch.count
             self.statistics.duplicates += answer.duplicate
             batch.outcome.succeed(

@@ -12,6 +12,7 @@ from attrs import Factory, define, field
 
 from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
 from proglog_trio.log.batch import Appended
+from proglog_trio.log.clock import clamped
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.fetched import FetchedFrames
 from proglog_trio.log.origin import Origin
@@ -224,6 +225,7 @@ class Cluster:
         damaged: the nodes on whose disks something was damaged.
         copies: the nodes that ended since another uses a copy of their directory.
         removed_below: per origin up to where retention of any node has removed it.
+        wall_offset: by how many milliseconds whose wall clock is wrong.
     """
 
     seed: int
@@ -266,10 +268,14 @@ class Cluster:
         self.wall_offset.setdefault(node.name, self.rng.randrange(-2000, 2000))
 
         def wall_clock() -> int:
-            return max(NOON + self.wall_offset[node.name] + int(self.network.now * 1000), 0)
+            return clamped(NOON + self.wall_offset[node.name] + int(self.network.now * 1000))
 
         opened = OpenLog.open(
-            node.disk, seed=hash((self.seed, node.name, node.lives)) % 2**32, wall_clock=wall_clock, config=node.config
+            node.disk,
+            seed=hash((self.seed, node.name, node.lives)) % 2**32,
+            wall_clock=wall_clock,
+            config=node.config,
+            monotonic_clock=lambda: self.network.now + node.ahead,
         )
         hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, opened.log.opening)
         replica = Replica(
@@ -474,7 +480,9 @@ class Cluster:
 
     # -- what tests do -------------------------------------------------------------------------------------------------
 
-    def produce(self, node: Node, *, wanted: int = 1, records: int = 1, size: int = 20) -> None:
+    def produce(
+        self, node: Node, *, wanted: int = 1, records: int = 1, size: int = 20, after_log_time: int = 0
+    ) -> None:
         life = node.life
         if life is None or life.opened.log.read_only_reason is not None:
             return
@@ -500,7 +508,7 @@ class Cluster:
 
                 life.replica.wait_acknowledged(answer.origin, first, following, wanted, 5.0, achieved)
 
-        life.opened.log.append_soon(batch_of(*values), done)
+        life.opened.log.append_soon(batch_of(*values, after_log_time=after_log_time), done)
 
     def stop(self, node: Node, loss: Loss) -> None:
         """End a process at once; with a loss, the machine's power as well."""
@@ -534,7 +542,7 @@ class Cluster:
 
     def apply_retention(self, node: Node) -> None:
         log = node.running.opened.log
-        found = removable(log.catalog, log.config, log.wall_clock())
+        found = removable(log.catalog, log.config, log.running_time)
         if found is not None:
             remove_files(log.catalog, log.forget_segments(*found))
         for origin, state in log.origins.items():

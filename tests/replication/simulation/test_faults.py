@@ -38,6 +38,10 @@ class _Acknowledged:
     lost: int = 0
 
 
+CLOCK_JUMPS = (5, 600, 3600, 365 * 86_400, 100 * 365 * 86_400)
+"""Seconds by which a wall clock is set."""
+
+
 class Faults(RuleBasedStateMachine):
     """A cluster to which things happen."""
 
@@ -159,6 +163,22 @@ class Faults(RuleBasedStateMachine):
         node.disk = SimulatedDisk(random.Random(place))
         self.cluster.start(node)
 
+    @rule(place=PLACES, seconds=st.sampled_from([sign * span for span in CLOCK_JUMPS for sign in (1, -1)]))
+    def clock_jumps(self, place: int, seconds: int) -> None:
+        """Set a node's wall clock, while it runs or is down."""
+        node = self.some(place, lambda _node: True)
+        assert node is not None
+        self.cluster.wall_offset[node.name] += seconds * 1000
+
+    @rule(place=PLACES, ahead=st.integers(0, 2**64 - 1))
+    def produce_after(self, place: int, ahead: int) -> None:
+        """A producer says that its cause has some log time, however far ahead."""
+        node = self.a_live_one(place)
+        if node is not None:
+            log = node.running.opened.log
+            if log.pending_bytes < log.config.pending_bytes_limit:
+                self.cluster.produce(node, after_log_time=ahead)
+
     @rule(place=PLACES)
     def back_up(self, place: int) -> None:
         """A copy of the files as they are, of a running node as well."""
@@ -274,14 +294,6 @@ class Faults(RuleBasedStateMachine):
         node = self.a_live_one(place)
         if node is not None:
             self.cluster.apply_retention(node)
-
-    @rule(place=PLACES, seconds=st.sampled_from([-(10**10), -3600, -5, 5, 50, 70, 3600, 10**10]))
-    def clock_jumps(self, place: int, seconds: int) -> None:
-        """A wall clock is set, while its node runs or before it boots."""
-        node = self.some(place, lambda _node: True)
-        assert node is not None
-        offset = self.cluster.wall_offset[node.name] + seconds * 1000
-        self.cluster.wall_offset[node.name] = min(max(offset, -(10**13)), 10**13)
 
     @rule(place=PLACES)
     def forget_member(self, place: int) -> None:

@@ -200,6 +200,11 @@ def test_an_origin_that_is_gone_everywhere_is_forgotten_in_time() -> None:
     assert a.running.replica.forget_old_origins() == 0  # b still has frames of it
     cluster.apply_retention(b)
     cluster.run(5.0)
+    # Neither wall clock, however wrong, makes it any older.
+    for name in ("n0", "n1"):
+        cluster.wall_offset[name] += 10 * 365 * 86_400_000
+    assert b.running.replica.forget_old_origins() == 0
+    cluster.run(4000.0)
     for node in (a, b):
         assert node.running.replica.forget_old_origins() == 1
         cluster.run(30.0)

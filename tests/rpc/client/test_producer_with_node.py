@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 from grpclib.const import Status
 
 from proglog_trio.client import (
@@ -76,7 +77,7 @@ async def test_many_records_in_one_delivery(tmp_path: Path) -> None:
 
 async def test_a_batch_that_the_node_refuses(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node, open_producer(node.address) as producer:
-        producer.observe(2**63)  # a log time of a far future
+        node.log.config = evolve(node.log.config, max_batch_bytes=5)
         refused = await producer.send(b"refused")
         batch = await producer.send_batch([b"refused too"])
         with pytest.raises(DeliveryRefused, match="INVALID_ARGUMENT") as caught:
@@ -87,6 +88,17 @@ async def test_a_batch_that_the_node_refuses(tmp_path: Path) -> None:
         assert isinstance(outcome, DeliveryRefused)
         with pytest.raises(DeliveryRefused):
             await batch.wait()
+
+
+async def test_a_cause_of_a_far_future_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node, open_producer(node.address) as producer:
+        producer.observe(2**63)
+        first = await (await producer.send(b"taken")).wait()
+        assert first.log_time < 2**63
+        # Another time, from a clock that is right, is not hidden by it.
+        cause = first.log_time + (5_000 << 16)
+        producer.observe(cause)
+        assert (await (await producer.send(b"taken too")).wait()).log_time > cause
 
 
 async def test_acknowledgement_of_more_nodes_than_there_are(tmp_path: Path) -> None:

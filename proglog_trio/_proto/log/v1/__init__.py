@@ -9,6 +9,7 @@ __all__ = (
     "AcceptGapsResponse",
     "Acknowledgement",
     "AcknowledgementLevel",
+    "ClockAnswer",
     "ConsumeBatchesRequest",
     "ConsumeBatchesRequestAnchor",
     "ConsumeBatchesResponse",
@@ -46,6 +47,7 @@ __all__ = (
     "OriginPlace",
     "OriginRange",
     "OriginStatus",
+    "PeerClock",
     "PeerStatus",
     "Positions",
     "ProduceBatchRequest",
@@ -59,6 +61,7 @@ __all__ = (
     "RemoveKeyResponse",
     "Server",
     "Skipped",
+    "Time",
     "UseKeyRequest",
     "UseKeyResponse",
     "Want",
@@ -243,6 +246,19 @@ class Acknowledgement(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "Acknowledgement", Acknowledgement)
+
+
+@dataclass(eq=False, repr=False)
+class ClockAnswer(betterproto2.Message):
+    question: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    wall_clock: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    Milliseconds since the Unix epoch.
+    """
+
+
+default_message_pool.register_message("log.v1", "ClockAnswer", ClockAnswer)
 
 
 @dataclass(eq=False, repr=False)
@@ -480,6 +496,8 @@ class GetStatusResponse(betterproto2.Message):
     """
     Since the node started, by name: frames applied, dropped, gaps marked and so on.
     """
+
+    time: "Time | None" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, optional=True)
 
 
 default_message_pool.register_message("log.v1", "GetStatusResponse", GetStatusResponse)
@@ -808,6 +826,31 @@ default_message_pool.register_message("log.v1", "OriginStatus", OriginStatus)
 
 
 @dataclass(eq=False, repr=False)
+class PeerClock(betterproto2.Message):
+    """
+    How a peer's wall clock differs from that of the node that answers, in milliseconds.
+    """
+
+    ahead: "int" = betterproto2.field(1, betterproto2.TYPE_SINT64)
+    """
+    Negative: it is behind.
+    """
+
+    uncertainty: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    The true difference is not further than this from it.
+    """
+
+    is_off: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    By so much that the node has warned of it.
+    """
+
+
+default_message_pool.register_message("log.v1", "PeerClock", PeerClock)
+
+
+@dataclass(eq=False, repr=False)
 class PeerStatus(betterproto2.Message):
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -832,6 +875,11 @@ class PeerStatus(betterproto2.Message):
     places: "list[OriginPlace]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     What it has, per origin.
+    """
+
+    clock: "PeerClock | None" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Absent: not known.
     """
 
 
@@ -938,7 +986,8 @@ class ProduceRequest(betterproto2.Message):
 
     after_log_time: "int" = betterproto2.field(4, betterproto2.TYPE_FIXED64)
     """
-    The record's log time is made greater than this one.
+    The record's log time is made greater than this one, unless it is over 60 s ahead of the node's wall clock: then one
+    of two clocks is wrong, and the record is stored all the same.
     """
 
     producer_id: "int" = betterproto2.field(5, betterproto2.TYPE_FIXED64)
@@ -996,6 +1045,11 @@ class PullRequest(betterproto2.Message):
     All that are known in the first message, those that have changed in later ones.
     """
 
+    clock_question: "int" = betterproto2.field(15, betterproto2.TYPE_UINT64)
+    """
+    What does the source's wall clock say? A number of the puller's that the answer repeats, at least 1; 0: not asked.
+    """
+
 
 default_message_pool.register_message("log.v1", "PullRequest", PullRequest)
 
@@ -1019,6 +1073,11 @@ class PullResponse(betterproto2.Message):
     """
 
     directories: "list[KnownDirectory]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    clock_answer: "ClockAnswer | None" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Comes soon after the last question; a node that does not know of questions never answers.
+    """
 
 
 default_message_pool.register_message("log.v1", "PullResponse", PullResponse)
@@ -1101,6 +1160,36 @@ class Skipped(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "Skipped", Skipped)
+
+
+@dataclass(eq=False, repr=False)
+class Time(betterproto2.Message):
+    """
+    What a node's clocks say, and what they do to its log.
+    """
+
+    wall_clock: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    The wall clock, in milliseconds since the Unix epoch.
+    """
+
+    log_time_ahead: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    By how many milliseconds log time is ahead of it.
+    """
+
+    running: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    For how many milliseconds nodes have run on this data directory; retention by age goes by it.
+    """
+
+    retention_overdue: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    By how many milliseconds the oldest records are older than retention by age allows, by the wall clock alone.
+    """
+
+
+default_message_pool.register_message("log.v1", "Time", Time)
 
 
 @dataclass(eq=False, repr=False)

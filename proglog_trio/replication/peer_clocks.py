@@ -1,0 +1,108 @@
+"""How the wall clocks of peers differ from this node's.
+
+A puller asks, the source answers what its wall clock says. When between question and answer it said so is not known; so
+the difference is known to half of that time (as in Cristian, "Probabilistic clock synchronization", 1989). Who of the
+two is right, nobody knows: what disagrees is named, and nothing is refused for it.
+"""
+
+from __future__ import annotations
+
+from attrs import Factory, define, frozen
+
+from ..log.clock import FURTHEST_AHEAD_MILLISECONDS, clamped
+
+QUESTION_SECONDS = 30.0
+"""How often each peer is asked."""
+FRESH_SECONDS = 3 * QUESTION_SECONDS
+"""For so long what a peer answered is taken for what its clock says."""
+OFF_MILLISECONDS = 10_000
+"""A clock is off when it certainly differs by more than this, until it certainly differs by less than the next."""
+RIGHT_MILLISECONDS = 5_000
+
+
+@frozen
+class ClockReading:
+    """What was found out of a peer's wall clock.
+
+    Attributes:
+        ahead: by how many milliseconds it is ahead of this node's; negative: it is behind.
+        uncertainty: the true difference is not further than this from it, in milliseconds.
+        at: when, in seconds of the monotonic clock.
+    """
+
+    ahead: int
+    uncertainty: int
+    at: float
+
+
+@frozen
+class PeerClockChanged:
+    """A peer's clock was found to be off, or to agree with this node's again."""
+
+    peer: str
+    reading: ClockReading
+    is_off: bool
+
+
+@define
+class _PeerClock:
+    reading: ClockReading | None = None
+    is_off: bool = False
+
+
+@define
+class PeerClocks:
+    """The peers' clocks, by the names of those that answered; forget those that leave."""
+
+    _clocks: dict[str, _PeerClock] = Factory(dict)
+
+    def take(self, peer: str, theirs: int, mine: int, took: float, now: float) -> PeerClockChanged | None:
+        """Take an answer; return what changes by it.
+
+        Args:
+            peer: the peer's name.
+            theirs: what its wall clock said, in milliseconds.
+            mine: what this node's says now.
+            took: seconds between question and answer.
+            now: seconds of the monotonic clock.
+        """
+        clock = self._clocks.setdefault(peer, _PeerClock())
+        # A process that was stopped meanwhile makes it longer; none makes it less than nothing.
+        half = int(max(took, 0.0) * 500) + 1
+        reading = clock.reading = ClockReading(clamped(theirs) + half - mine, half, now)
+        difference = abs(reading.ahead)
+        if not clock.is_off and difference - reading.uncertainty > OFF_MILLISECONDS:
+            clock.is_off = True
+            return PeerClockChanged(peer, reading, is_off=True)
+        if clock.is_off and difference + reading.uncertainty < RIGHT_MILLISECONDS:
+            clock.is_off = False
+            return PeerClockChanged(peer, reading, is_off=False)
+        return None
+
+    def disconnected(self, peer: str) -> None:
+        """What the peer's clock says is not known any more; that it was off is remembered, so as to be told of once."""
+        clock = self._clocks.get(peer)
+        if clock is not None:
+            clock.reading = None
+
+    def forget(self, peer: str) -> None:
+        """The peer is none any more."""
+        self._clocks.pop(peer, None)
+
+    def reading_of(self, peer: str, now: float) -> ClockReading | None:
+        """Return what is known of a peer's clock; None if nothing, or nothing fresh."""
+        clock = self._clocks.get(peer)
+        if clock is None or clock.reading is None or now - clock.reading.at > FRESH_SECONDS:
+            return None
+        return clock.reading
+
+    def is_off(self, peer: str) -> bool:
+        """Tell whether a peer's clock was found to be off."""
+        clock = self._clocks.get(peer)
+        return clock is not None and clock.is_off
+
+    def confirm_mine(self, now: float) -> bool:
+        """Tell whether most of the peers whose clocks are known agree with this node's, to a minute."""
+        readings = [reading for peer in self._clocks if (reading := self.reading_of(peer, now)) is not None]
+        agreeing = sum(abs(reading.ahead) + reading.uncertainty <= FURTHEST_AHEAD_MILLISECONDS for reading in readings)
+        return agreeing * 2 > len(readings)
