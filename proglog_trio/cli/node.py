@@ -56,7 +56,14 @@ def node(
     load_structlog_without_rich()
     import structlog
 
-    from proglog_trio.errors import AddressUnavailable, DataDirectoryError, NameTaken, SecurityFileError
+    from proglog_trio.errors import (
+        AddressUnavailable,
+        DataDirectoryError,
+        DataDirectoryFull,
+        DataDirectoryLost,
+        NameTaken,
+        SecurityFileError,
+    )
     from proglog_trio.log_output import configure_log_output
 
     configure_log_output(config.log_format, config.log_level)
@@ -71,6 +78,9 @@ def node(
             after_signal=ExitCode.DONE,
             on_signal=lambda number: logger.info("told to stop", signal=number.name),
         )
+    except (DataDirectoryFull, DataDirectoryLost) as error:
+        # Nobody asked for anything wrong: what runs the node may start it again.
+        raise CommandError(str(error), ExitCode.FAILED) from error
     except (DataDirectoryError, AddressUnavailable, NameTaken, SecurityFileError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     except Exception:

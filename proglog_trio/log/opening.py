@@ -6,10 +6,10 @@ import errno
 import random
 from collections.abc import Callable, Sequence
 
-from ..errors import DataDirectoryError, SegmentError
+from ..errors import DataDirectoryError, DataDirectoryFull, SegmentError
 from .catalog import SegmentCatalog
 from .config import LogConfig
-from .disk import Disk, File, OperatingSystemDisk
+from .disk import Disk, File, OperatingSystemDisk, has_no_room
 from .log import Log, raise_low, wall_clock_milliseconds
 from .recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
 from .writer import LogWriter, Work
@@ -35,7 +35,9 @@ def open_log_files(
         wall_clock: milliseconds since the Unix epoch.
 
     Raises:
-        DataDirectoryError: the directory is locked, not writable, full, of another cluster or of a newer format.
+        DataDirectoryError: the directory is locked, not writable, of another cluster or of a newer format.
+        DataDirectoryFull: there is nothing in it yet, and no room on its disk to begin. A log that holds something is
+            opened all the same, and takes records once there is room.
     """
     disk = disk if disk is not None else OperatingSystemDisk()
     rng = rng if rng is not None else random.SystemRandom()
@@ -44,7 +46,16 @@ def open_log_files(
     try:
         disk.make_directory(directory)
         lock = _lock(disk, config)
-        recovery = Recovery(disk, directory, config.cluster_name, config.index_interval_bytes, wall_clock(), rng)
+        recovery = Recovery(
+            disk,
+            directory,
+            config.cluster_name,
+            config.index_interval_bytes,
+            wall_clock(),
+            rng,
+            config.damaged_bytes,
+            config.damaged_files,
+        )
         recovered = recovery.run()
         try:
             return _assemble(config, disk, recovered, lock, rng, wall_clock)
@@ -54,7 +65,8 @@ def open_log_files(
     except OSError as error:
         if lock is not None:
             lock.close()
-        raise DataDirectoryError(f"{directory}: {_reason(error)}") from error
+        kind = DataDirectoryFull if has_no_room(error) else DataDirectoryError
+        raise kind(f"{directory}: {_reason(error)}") from error
     except SegmentError as error:
         if lock is not None:
             lock.close()
@@ -108,10 +120,14 @@ def _assemble(
         for origin, known in before.items():
             if origin in state.origins:
                 state.origins[origin] = raise_low(state.origins[origin], known.next)
-    return Log(
+    directory = config.directory
+    writer = LogWriter(
+        disk, directory / LOG_DIRECTORY, catalog, directory / LOCK_FILE, lock.identity(), config.reserve_bytes
+    )
+    log = Log(
         config=config,
         report=recovered.report,
-        writer=LogWriter(disk, config.directory / LOG_DIRECTORY, catalog),
+        writer=writer,
         catalog=catalog,
         state=state,
         lock_file=lock,
@@ -125,3 +141,8 @@ def _assemble(
         # Where only damage is left in the segment its offsets are used all the same, and it can be followed by another.
         planned_frames=max(recovered.report.frames, int(state.next_offset > active.files.base_offset)),
     )
+    if recovered.completion is not None:
+        log.complete_later(recovered.completion, str(recovered.obstacle))
+    if config.reserve_bytes:
+        log.looked_at_disk(writer.free_bytes())
+    return log

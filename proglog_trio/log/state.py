@@ -6,6 +6,7 @@ The same state is built by appending and by reading frames back, and a segment's
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from attrs import Factory, define, evolve
@@ -17,7 +18,7 @@ from .envelope import EnvelopeKind, Salt
 from .frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
 from .gap import GapMarker
 from .origin import LAST_EPOCH, Origin
-from .producer_table import ProducerTable, StoredBatch
+from .producer_table import ProducerTable, Remembered, StoredBatch
 from .segment import Unplaced
 from .segment_header import OriginState, SegmentHeader
 
@@ -31,6 +32,7 @@ class LogState:
         next_offset: what the next record gets.
         origins: per origin what the log has.
         own: the origin under which this opening of the directory appends; None before its first append.
+        remembered: what the producer table took in of the newest frame, so that it can be taken back.
     """
 
     directory_id: bytes
@@ -40,6 +42,7 @@ class LogState:
     origins: dict[Origin, OriginState] = Factory(dict)
     producers: ProducerTable = Factory(ProducerTable)
     own: Origin | None = None
+    remembered: Remembered | None = None
 
     @classmethod
     def of_header(cls, header: SegmentHeader) -> Self:
@@ -168,12 +171,34 @@ class LogState:
             before.low, header.next_sequence, header_crc, header.log_time, before.gaps
         )
         self.next_offset = base_offset + header.count
+        self.remembered = None
         if header.producer_id:
             appended = Appended(base_offset, header.count, header.origin, header.base_sequence, header.log_time)
             batch = StoredBatch(header.producer_sequence, header.payload_crc, appended)
-            self.producers.remember(header.producer_id, batch, wall_milliseconds)
+            self.remembered = self.producers.remember(header.producer_id, batch, wall_milliseconds)
+
+    def go_back(
+        self, next_offset: int, origins: Mapping[Origin, OriginState], remembered: Iterable[Remembered | None]
+    ) -> None:
+        """Go back to an earlier state: what came after it is certainly not stored, and was told to nobody.
+
+        The clock stays, so that no log time is given out twice, and so does the origin.
+
+        Args:
+            next_offset: the earlier state's.
+            origins: the earlier state's.
+            remembered: what the producer table took in since, the newest first.
+        """
+        self.next_offset = next_offset
+        # In its place: others hold on to the mapping.
+        self.origins.clear()
+        self.origins.update(origins)
+        for each in remembered:
+            if each is not None:
+                self.producers.forget(each)
 
     def _take_gap(self, marker: GapMarker) -> None:
+        self.remembered = None
         before = self.origins.get(marker.origin, OriginState())
         gap = (marker.from_sequence, marker.to_sequence)
         self.origins[marker.origin] = evolve(

@@ -16,6 +16,7 @@ class PendingBatch:
         payload: until it is encoded into its first request; then the request has it.
         deadline: when it is given up.
         attempts: on how many streams it was sent.
+        refusals: how many of these were answered with its certain refusal.
         nodes: the nodes that it was sent to on earlier streams.
         refused_by: the nodes that cannot store it, though another may.
     """
@@ -28,8 +29,14 @@ class PendingBatch:
     sequence: int | None = None
     request: bytes = b""
     attempts: int = 0
+    refusals: int = 0
     nodes: frozenset[str] = frozenset()
     refused_by: frozenset[str] = frozenset()
+
+    @property
+    def maybe_stored(self) -> bool:
+        """Whether some attempt was not answered, or not with certainty: any of these may have stored it."""
+        return self.attempts > self.refusals
 
 
 @define(eq=False)
