@@ -16,6 +16,13 @@ from .envelope import EnvelopeKind
 from .segment import ActiveSegment, Unplaced, bare_envelope
 from .segment_header import SegmentHeader
 
+MOST_WANTED = 4 << 20
+"""So many bytes of what did not fit are waited for at most: that is room, also when more waited together."""
+
+
+NEAR_BYTES = 64 << 20
+"""So near to what must stay free, and half as much again, the disk is asked before every write."""
+
 
 @frozen
 class Roll:
@@ -42,7 +49,7 @@ class CommitFailed(Exception):
         durable: so many pieces of the work, from the first on, are durable.
         uncertain: so many of those that follow may be on the disk or not; the rest certainly is not.
         may_go_on: what is on the disk is known, and the writer can be given other work.
-        wanted: the largest frame, in bytes, that there was no room for.
+        wanted: how many bytes there was no room for.
     """
 
     def __init__(
@@ -73,6 +80,8 @@ class LogWriter:
     lock_identity: Identity
     reserve_bytes: int = 0
     _durable: int = field(default=0, init=False)
+    # What was free when somebody looked last, less what was written since.
+    _free_estimate: int = field(default=0, init=False)
 
     def commit(self, work: Sequence[Work]) -> None:
         """Write work in its order and return when it is durable.
@@ -98,14 +107,20 @@ class LogWriter:
     def _write(self, frames: Sequence[Unplaced]) -> None:
         if not frames:
             return
-        wanted = max(frame.stored_bytes for frame in frames)
+        wanted = sum(frame.stored_bytes for frame in frames)
         try:
-            self._check_reserve(sum(frame.stored_bytes for frame in frames))
+            self._check_reserve(wanted)
             self.catalog.active.commit(frames)
             # What was synced into a file that nobody will find again is not stored.
-            self.check_place()
+            self._check_active()
         except NotWritten as error:
-            raise CommitFailed(error, self._durable, 0, may_go_on=True, wanted=wanted) from error
+            if isinstance(error, ReserveReached) and len(frames) > 1:
+                # Each is refused for want of room for itself, and not for others that happened to wait with it.
+                half = len(frames) // 2
+                self._write(frames[:half])
+                self._write(frames[half:])
+                return
+            raise CommitFailed(error, self._durable, 0, may_go_on=True, wanted=min(wanted, MOST_WANTED)) from error
         except (OSError, DataDirectoryLost) as error:
             raise CommitFailed(error, self._durable, len(frames), may_go_on=False) from error
         self._durable += len(frames)
@@ -132,11 +147,16 @@ class LogWriter:
         """Raises ReserveReached if what is kept free would not be, with these bytes written."""
         if not self.reserve_bytes:
             return
+        self._free_estimate -= wanted
+        # Far from the reserve it is enough to look twice a second; each look costs the thread its turn.
+        if self._free_estimate >= self.reserve_bytes + self.reserve_bytes // 2 + NEAR_BYTES:
+            return
         try:
-            free = self.free_bytes()
+            self.free_bytes()
         except OSError as error:
             raise NotWritten(*error.args) from error
-        if free < self.reserve_bytes + wanted:
+        self._free_estimate -= wanted
+        if self._free_estimate < self.reserve_bytes:
             raise ReserveReached(errno.ENOSPC, f"less than the reserve of {self.reserve_bytes} bytes would be free")
 
     def free_bytes(self) -> int:
@@ -147,7 +167,8 @@ class LogWriter:
             OSError: as the disk gives it.
         """
         try:
-            return self.disk.free_bytes(self.directory)
+            free = self._free_estimate = self.disk.free_bytes(self.directory)
+            return free
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DataDirectoryLost(f"{self.directory} was removed while it was in use") from error
 
@@ -158,6 +179,9 @@ class LogWriter:
             DataDirectoryLost: they are not. What cannot be told counts for nothing.
         """
         self._check(self.lock_path, self.lock_identity)
+        self._check_active()
+
+    def _check_active(self) -> None:
         while True:
             active = self.catalog.active
             try:

@@ -303,6 +303,24 @@ def test_what_was_refused_leaves_no_trace_in_the_table_of_retries() -> None:
     opened.close()
 
 
+def test_what_waits_together_is_refused_one_by_one() -> None:
+    """A group that does not fit is no reason to refuse what does."""
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk, config=evolve(CONFIG, reserve_bytes=10_000))
+    opened.append_values(b"first")
+    disk.capacity = disk.used_bytes + 15_000
+    outcomes: Outcomes = []
+    for _ in range(20):
+        opened.log.append_soon(batch_of(bytes(700)), outcomes.append)
+    opened.commit()
+    stored = [outcome for outcome in outcomes if isinstance(outcome, Appended)]
+    assert 4 <= len(stored) <= 6
+    assert outcomes[: len(stored)] == stored, "in their order"
+    assert all(isinstance(outcome, LogReadOnly) for outcome in outcomes[len(stored) :])
+    opened.look_at_disk()
+    assert opened.log.read_only_reason is not None, "there is no room for the next"
+
+
 def test_work_that_was_planned_on_what_failed_is_not_done() -> None:
     """The committer's thread is ahead of the log, and the log of the thread."""
     disk = SimulatedDisk()

@@ -102,6 +102,33 @@ async def test_health_of_a_node_that_takes_no_records(tmp_path: Path) -> None:
         assert await health() == [SERVING] * 4
 
 
+async def test_health_of_writing_is_watched(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, open_connection(server.address) as connection:
+        seen: list[int] = []
+
+        async def watch(channel: TunedChannel) -> None:
+            async with channel.request(
+                "/grpc.health.v1.Health/Watch",
+                Cardinality.UNARY_STREAM,
+                health_pb2.HealthCheckRequest,
+                health_pb2.HealthCheckResponse,
+            ) as stream:
+                await stream.send_message(health_pb2.HealthCheckRequest(service="log.v1.Log.Produce"), end=True)
+                async for answer in stream:
+                    seen.append(answer.status)
+                    if len(seen) == 3:
+                        return
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run, watch)
+            await eventually(lambda: seen == [SERVING])
+            full = CommitFailed(NotWritten(28, "No space left on device"), 0, 0, may_go_on=True, wanted=1 << 61)
+            server.log.committed(0, full)
+            await eventually(lambda: seen == [SERVING, NOT_SERVING])
+            server.log.looked_at_disk(1 << 62)
+        assert seen == [SERVING, NOT_SERVING, SERVING]
+
+
 async def test_health_of_an_unknown_service(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, _grpcio_channel(server.address) as channel:
         request = health_pb2.HealthCheckRequest(service="what")
