@@ -20,10 +20,6 @@ MOST_WANTED = 4 << 20
 """So many bytes of what did not fit are waited for at most: that is room, also when more waited together."""
 
 
-NEAR_BYTES = 64 << 20
-"""So near to what must stay free, and half as much again, the disk is asked before every write."""
-
-
 @frozen
 class Roll:
     """Work for the writer: go on in a new segment."""
@@ -80,8 +76,6 @@ class LogWriter:
     lock_identity: Identity
     reserve_bytes: int = 0
     _durable: int = field(default=0, init=False)
-    # What was free when somebody looked last, less what was written since.
-    _free_estimate: int = field(default=0, init=False)
 
     def commit(self, work: Sequence[Work]) -> None:
         """Write work in its order and return when it is durable.
@@ -147,16 +141,11 @@ class LogWriter:
         """Raises ReserveReached if what is kept free would not be, with these bytes written."""
         if not self.reserve_bytes:
             return
-        self._free_estimate -= wanted
-        # Far from the reserve it is enough to look twice a second; each look costs the thread its turn.
-        if self._free_estimate >= self.reserve_bytes + self.reserve_bytes // 2 + NEAR_BYTES:
-            return
         try:
-            self.free_bytes()
+            free = self.free_bytes()
         except OSError as error:
             raise NotWritten(*error.args) from error
-        self._free_estimate -= wanted
-        if self._free_estimate < self.reserve_bytes:
+        if free < self.reserve_bytes + wanted:
             raise ReserveReached(errno.ENOSPC, f"less than the reserve of {self.reserve_bytes} bytes would be free")
 
     def free_bytes(self) -> int:
@@ -167,8 +156,7 @@ class LogWriter:
             OSError: as the disk gives it.
         """
         try:
-            free = self._free_estimate = self.disk.free_bytes(self.directory)
-            return free
+            return self.disk.free_bytes(self.directory)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DataDirectoryLost(f"{self.directory} was removed while it was in use") from error
 
