@@ -386,6 +386,17 @@ class NodeConfig:
             "seconds, or 15m, 12h, 7d. Without it, age drops nothing.",
         ),
     ] = None
+    disk_reserve: Annotated[
+        int,
+        Parameter(
+            converter=_converter(parse_bytes),
+            validator=_between(0),
+            metavar="BYTES",
+            show_default=lambda _value: "256MiB",
+            help="Take no records while less than this is free on the disk of --data-dir, and take them again when "
+            "there is room; what is held is served meanwhile. 0: fill the disk.",
+        ),
+    ] = 256 * MEBIBYTE
     origin_retention: Annotated[
         float,
         Parameter(

@@ -150,7 +150,11 @@ class DirectoryCopied(ProglogError):
 
 
 class LogReadOnly(ProglogError):
-    """A write or an fsync failed earlier: the log takes no more records until it is opened again."""
+    """The log takes no records at present: its disk has no room, or failed. Nothing of the batch is stored."""
+
+
+class OutcomeUnknown(ProglogError):
+    """The disk failed while a batch was written: whether it is stored is known when the directory is opened again."""
 
 
 class LogClosed(ProglogError):
@@ -163,6 +167,14 @@ class LogBusy(ProglogError):
 
 class DataDirectoryError(ProglogError):
     """A data directory that cannot be used: locked, not writable, of another cluster or of a newer format."""
+
+
+class DataDirectoryFull(DataDirectoryError):
+    """A data directory without anything to serve, and no room on its disk to begin: it may be tried again."""
+
+
+class DataDirectoryLost(ProglogError):
+    """The data directory was removed or replaced by another while it was in use: nothing in it is this log any more."""
 
 
 # -- who may do what ---------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class Where(StrEnum):
 
     ASYNCIO = "asyncio"
     CERTIFICATE_WATCH = "certificate_watch"
+    DISK_WATCH = "disk_watch"
     GOSSIP_EXCHANGE = "gossip_exchange"
     GOSSIP_KEYS = "gossip_keys"
     GOSSIP_MESSAGE = "gossip_message"

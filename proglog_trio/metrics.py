@@ -107,6 +107,8 @@ class NodeMetrics(Collector):
     def _log_offsets(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("proglog_log_lowest_offset", "The first offset that is held.", self.log.lowest_offset)
         yield GaugeMetricFamily("proglog_log_next_offset", "The offset that comes next.", self.log.next_offset)
+        read_only = self.log.read_only_reason is not None
+        yield GaugeMetricFamily("proglog_log_read_only", "1 while the log takes no records.", int(read_only))
         damage = self.log.damage
         yield CounterMetricFamily("proglog_log_damage_found", "Damaged places, each once.", damage.found)
         yield CounterMetricFamily("proglog_log_damage_repaired", "Damaged places that were repaired.", damage.repaired)

@@ -109,6 +109,7 @@ async def run_node(
 
     Raises:
         DataDirectoryError: the data directory cannot be used.
+        DataDirectoryLost: it was removed or replaced while the node ran.
         TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
         AddressUnavailable: nobody can listen at an address, or another process does.
         NameTaken: a member of the cluster that is alive has the node's name.
@@ -344,6 +345,7 @@ def log_config(config: NodeConfig) -> LogConfig:
         segment_bytes=config.segment_bytes,
         retention_bytes=config.retention_bytes,
         retention_seconds=config.retention_age,
+        reserve_bytes=config.disk_reserve,
         max_batch_bytes=config.max_message_bytes - _MESSAGE_OVERHEAD_BYTES,
     )
 

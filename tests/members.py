@@ -58,6 +58,8 @@ async def node_inside(
         host: where it listens.
         options: further fields of its configuration.
     """
+    # How much is free where the tests run is no business of theirs.
+    options.setdefault("disk_reserve", 0)
     config = NodeConfig(
         data_dir=data_dir,
         node_name=name,

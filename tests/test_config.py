@@ -66,6 +66,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "cluster_name": ("blue", "blue"),
     "cluster_size": ("5", 5),
     "acknowledgement_timeout": ("2s", 2.0),
+    "disk_reserve": ("1GiB", GIBIBYTE),
     "origin_retention": ("30d", 30 * 86400.0),
     "segment_bytes": ("1MiB", MEBIBYTE),
     "retention_bytes": ("10GiB", 10 * GIBIBYTE),

@@ -59,6 +59,8 @@ def node(
     from proglog_trio.errors import (
         AddressUnavailable,
         DataDirectoryError,
+        DataDirectoryFull,
+        DataDirectoryLost,
         DirectoryCopied,
         NameTaken,
         SecurityFileError,
@@ -77,6 +79,9 @@ def node(
             after_signal=ExitCode.DONE,
             on_signal=lambda number: logger.info("told to stop", signal=number.name),
         )
+    except (DataDirectoryFull, DataDirectoryLost) as error:
+        # Nobody asked for anything wrong: what runs the node may start it again.
+        raise CommandError(str(error), ExitCode.FAILED) from error
     except (DataDirectoryError, DirectoryCopied, AddressUnavailable, NameTaken, SecurityFileError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     except Exception:

@@ -22,6 +22,8 @@ class LogConfig:
         index_interval_bytes: how far apart entries of the sparse index are.
         recent_bytes: how many bytes of the newest frames are kept in memory for peers that follow the log closely.
         pending_bytes_limit: how many bytes may wait for their commit before appends have to wait.
+        reserve_bytes: the log takes no records while less than this is free on its disk; 0: it may fill the disk.
+        damaged_bytes, damaged_files: how much of what opening could not read is kept aside; the oldest goes first.
         scrub_bytes_per_second: how fast the whole log is read in the background to find damage; None: not at all.
         scrub_interval_seconds: how long after its beginning a pass of the scrub is followed by the next.
     """
@@ -36,5 +38,8 @@ class LogConfig:
     index_interval_bytes: int = 32 << 10
     recent_bytes: int = 8 << 20
     pending_bytes_limit: int = 64 << 20
+    reserve_bytes: int = 0
+    damaged_bytes: int = 1 << 30
+    damaged_files: int = 100
     scrub_bytes_per_second: int | None = 4 << 20
     scrub_interval_seconds: float = 24 * 3600.0

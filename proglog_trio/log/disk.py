@@ -6,6 +6,7 @@ Every operation blocks; errors are OSErrors.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
@@ -15,6 +16,44 @@ from typing import Protocol
 from attrs import field, frozen
 
 _BUFFERS_PER_WRITE = min(1024, os.sysconf("SC_IOV_MAX"))
+
+Identity = tuple[int, int]
+"""What a file keeps whatever it is called, and no other file has while it exists: its device and its inode."""
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class NotWritten(OSError):
+    """Writing failed, and it is certain that nothing of what was to be written is on the disk."""
+
+
+class ReserveReached(NotWritten):
+    """Less is free than is kept free: nothing was written."""
+
+
+class SyncFailed(OSError):
+    """A sync failed: what the kernel still holds is not known, and a second sync would not tell (never try again)."""
+
+
+def has_no_room(error: OSError) -> bool:
+    """Tell whether writing failed for want of room: there may be some later, without anything being mended."""
+    return not isinstance(error, SyncFailed) and error.errno in _NO_ROOM
+
+
+def sync(file: File) -> None:
+    """Sync a file; raises SyncFailed."""
+    try:
+        file.sync()
+    except OSError as error:
+        raise SyncFailed(*error.args) from error
+
+
+def sync_directory(disk: Disk, path: Path) -> None:
+    """Sync a directory; raises SyncFailed."""
+    try:
+        disk.sync_directory(path)
+    except OSError as error:
+        raise SyncFailed(*error.args) from error
 
 
 class File(Protocol):
@@ -28,6 +67,9 @@ class File(Protocol):
 
     def size(self) -> int:
         """Return the file's size in bytes."""
+
+    def identity(self) -> Identity:
+        """Return which file it is."""
 
     def truncate(self, size: int) -> None:
         """Cut the file."""
@@ -56,6 +98,12 @@ class Disk(Protocol):
 
     def size_of(self, path: Path) -> int:
         """Return a file's size in bytes."""
+
+    def identity_of(self, path: Path) -> Identity:
+        """Return which file has this name now."""
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how many bytes a program without privileges can still write to the disk that a directory is on."""
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename a file, in place of an old target."""
@@ -111,6 +159,11 @@ class OperatingSystemFile:
         """See File."""
         return os.fstat(self.descriptor).st_size
 
+    def identity(self) -> Identity:
+        """See File."""
+        status = os.fstat(self.descriptor)
+        return status.st_dev, status.st_ino
+
     def truncate(self, size: int) -> None:
         """See File."""
         os.ftruncate(self.descriptor, size)
@@ -154,6 +207,16 @@ class OperatingSystemDisk:
     def size_of(self, path: Path) -> int:
         """See Disk."""
         return path.stat().st_size
+
+    def identity_of(self, path: Path) -> Identity:
+        """See Disk."""
+        status = path.stat()
+        return status.st_dev, status.st_ino
+
+    def free_bytes(self, path: Path) -> int:
+        """See Disk."""
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
 
     def rename(self, source: Path, target: Path) -> None:
         """See Disk."""

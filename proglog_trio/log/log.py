@@ -18,33 +18,44 @@ from types import MappingProxyType
 import trio
 from attrs import Factory, define, evolve, field, frozen
 
-from ..errors import BatchRefused, LogBusy, LogClosed, LogReadOnly, ProglogError
+from ..errors import (
+    BatchRefused,
+    LogBusy,
+    LogClosed,
+    LogReadOnly,
+    OutcomeUnknown,
+    ProducerTableFull,
+    ProglogError,
+)
 from ..internal_errors import InternalErrors, Where
 from ..steps import Steps
 from .batch import Appended, Batch
 from .catalog import SegmentCatalog
 from .clock import clamped, is_too_far_ahead
+from .completion import OpeningCompletion
 from .config import LogConfig
 from .damage_registry import DamageRegistry
-from .disk import File
+from .disk import File, ReserveReached
 from .envelope import SALT_BYTES, EnvelopeKind, Salt
 from .frame import Frame
 from .gap import GapMarker
 from .opening_number import next_opening
 from .origin import DIRECTORY_ID_BYTES, Origin
 from .position import Position
+from .producer_table import Remembered, StoredBatch
 from .reader import Bounds, LogReader
 from .recent import RecentFrames
 from .recovery import RecoveryReport
 from .repair import RepairPlan, plan_repair
 from .retention_state import RetentionState
+from .room import Room, reserve_reached
 from .running_time import RunningTime
 from .segment import SegmentFiles, Unplaced, bare_envelope
 from .segment_header import MissingRange, OriginState, SegmentHeader
 from .serving import FoundFrames, find_frames
 from .start_position import position_of
 from .state import LogState
-from .writer import LogWriter, Roll, Work
+from .writer import CommitFailed, Complete, LogWriter, Roll, Work
 
 MOST_WAITING_RETRIES = 4096
 """So many retries of what is being committed may wait for that; they use no other bound of the log."""
@@ -64,6 +75,7 @@ class _Pending:
     answer: Appended | None
     done: Done | None
     size: int
+    remembered: Remembered | None = None
 
 
 @define
@@ -75,6 +87,8 @@ class LogCounters:
         records_appended: stored for producers.
         duplicates: retries that were stored already.
         refused: batches that could not be stored.
+        commits_failed: times that writing what waited failed.
+        read_only_times: times that the log took no more records.
         commits: times that what waited was written and synced.
         segments_removed: by retention.
         after_log_times_not_followed: that producers asked for, too far ahead of the wall clock.
@@ -90,6 +104,8 @@ class LogCounters:
     duplicates: int = 0
     refused: int = 0
     commits: int = 0
+    commits_failed: int = 0
+    read_only_times: int = 0
     segments_removed: int = 0
     after_log_times_not_followed: int = 0
     pulled_log_times_not_followed: int = 0
@@ -121,7 +137,7 @@ class Log:
         lowest_offset, next_offset: the log durably holds [lowest_offset, next_offset).
         recent: the newest of what is durable.
         opening: the number of this opening of the directory.
-        read_only_reason: why it takes no more records, once it does not.
+        room: whether it takes records, and when it does again.
         errors: where it counts what those raise who are told of commits.
     """
 
@@ -141,7 +157,7 @@ class Log:
     opening: int
     _planned_bytes: int
     _planned_frames: int
-    read_only_reason: str | None = None
+    room: Room = field(init=False)
     closing: bool = False
     pending_bytes: int = 0
     counters: LogCounters = field(factory=LogCounters)
@@ -150,6 +166,10 @@ class Log:
     recent: RecentFrames = field(init=False)
     _pending: deque[_Pending] = field(factory=deque)
     _retries: list[tuple[int, Appended, Done]] = field(factory=list)
+    # What stands in the newest segment: the planned figures, as far as they are durable.
+    _durable_bytes: int = field(init=False)
+    _durable_frames: int = field(init=False)
+    _completion: OpeningCompletion | None = None
     _room_waiters: dict[int, Callable[[], None]] = Factory(dict)
     _durable_watchers: dict[int, Callable[[], None]] = Factory(dict)
     _next_watcher: int = 0
@@ -158,6 +178,8 @@ class Log:
 
     def __attrs_post_init__(self) -> None:
         self.recent = RecentFrames(self.config.recent_bytes, self.next_offset)
+        self.room = Room(self.config.reserve_bytes)
+        self._durable_bytes, self._durable_frames = self._planned_bytes, self._planned_frames
 
     # -- appending -----------------------------------------------------------------------------------------------------
 
@@ -180,28 +202,25 @@ class Log:
         Raises:
             BatchRefused, ProducerSequenceTooOld, ProducerTableFull: the batch cannot be stored.
             LogBusy: too much waits for its commit; see notify_room.
-            LogReadOnly, LogClosed: nothing can be stored any more.
+            LogReadOnly: nothing can be stored at present. What is stored is answered all the same.
+            OutcomeUnknown: it repeats one of which is not known whether it is stored.
+            LogClosed: the log is closing.
         """
-        self._check_writable()
+        if self.closing or not batch.producer_id:
+            self._check_writable()
         if self.pending_bytes >= self.config.pending_bytes_limit:
             raise LogBusy(f"{self.pending_bytes} bytes wait to be committed")
         now = self._now()
         try:
             if not checked:
                 batch.check(self.config.max_batch_bytes)
-            stored = None
-            if batch.producer_id:
-                stored = self._state.producers.find(
-                    batch.producer_id, batch.producer_sequence, batch.payload_crc, self._state.running
-                )
+            stored = self._stored_before(batch)
+            if stored is None:
+                self._check_writable()
         except ProglogError:
             self.counters.refused += 1
             raise
         if stored is not None:
-            end = stored.appended.base_offset + stored.appended.count
-            if end > self.next_offset and len(self._retries) >= MOST_WAITING_RETRIES:
-                raise LogBusy(f"{len(self._retries)} retries wait for what they repeat to be committed")
-            self.counters.duplicates += 1
             self._answer_retry(stored.appended, done)
             return
         self._roll_if_full(now)
@@ -311,11 +330,30 @@ class Log:
         if self.read_only_reason is not None:
             raise LogReadOnly(self.read_only_reason)
 
+    def _stored_before(self, batch: Batch) -> StoredBatch | None:
+        """Return what a batch repeats, or None if it is new; raises as append_soon."""
+        if not batch.producer_id:
+            return None
+        try:
+            return self._state.producers.find(
+                batch.producer_id, batch.producer_sequence, batch.payload_crc, self._state.running
+            )
+        except ProducerTableFull:
+            self._check_writable()  # nothing of it would be stored even if there were room in the table
+            raise
+
     def _answer_retry(self, stored: Appended, done: Done) -> None:
+        end = stored.base_offset + stored.count
+        if end > self.next_offset:
+            if self.read_only_reason is not None and not self.room.is_passing:
+                self.counters.refused += 1
+                raise OutcomeUnknown(self.read_only_reason)
+            if len(self._retries) >= MOST_WAITING_RETRIES:
+                raise LogBusy(f"{len(self._retries)} retries wait for what they repeat to be committed")
+        self.counters.duplicates += 1
         appended = Appended(
             stored.base_offset, stored.count, stored.origin, stored.base_sequence, stored.log_time, duplicate=True
         )
-        end = appended.base_offset + appended.count
         if end <= self.next_offset:
             done(appended)
         else:
@@ -340,7 +378,8 @@ class Log:
             self._planned_frames += 1
         self.pending_bytes += size
         changed = (unplaced.origin, self._state.origins[unplaced.origin])
-        self._hand_over([_Pending(unplaced, self._state.next_offset, changed, answer, done, size)])
+        remembered = self._state.remembered
+        self._hand_over([_Pending(unplaced, self._state.next_offset, changed, answer, done, size, remembered)])
 
     def _hand_over(self, items: list[_Pending]) -> None:
         self._pending.extend(items)
@@ -349,19 +388,36 @@ class Log:
     # -- what commits change -------------------------------------------------------------------------------------------
 
     def committed(self, count: int, error: Exception | None) -> None:
-        """Take note that the oldest count pieces of work are durable, or that writing them failed."""
+        """Take note that the oldest count pieces of work are durable, and that writing those behind them failed.
+
+        Args:
+            count: how many pieces.
+            error: why; CommitFailed says what became of those that follow, else nothing is known of them. The work that
+                was handed over before is not to be done any more.
+        """
+        if count or error is None:
+            self._take_durable(count)
         if error is not None:
             self._fail(error)
-            return
+
+    def _take_durable(self, count: int) -> None:
         self.counters.commits += 1
+        self.room.written()
         answers: list[tuple[Done, Appended]] = []
         with self._bounds_lock:
             for _ in range(count):
                 item = self._pending.popleft()
                 self.next_offset = item.next_offset
                 self.pending_bytes -= item.size
+                self._durable_bytes += item.size
                 if isinstance(item.work, Roll):
                     self.catalog.noted_offset = item.work.header.base_offset
+                    self._durable_bytes = self._durable_frames = 0
+                elif isinstance(item.work, Complete):
+                    self._completion = None
+                    self._durable_frames = max(self._durable_frames, _frames_at_least(item.work.completion))
+                elif item.work.count:
+                    self._durable_frames += 1
                 if item.changed is not None:
                     origin, state = item.changed
                     # Since the state was noted, retention may have removed segments, and a repair have filled places.
@@ -400,17 +456,84 @@ class Log:
 
     def _fail(self, error: Exception) -> None:
         """Turn read-only: nothing that was not durable will be."""
-        if self.read_only_reason is None:
+        self.counters.commits_failed += 1
+        was_writable = self.read_only_reason is None
+        if isinstance(error, CommitFailed):
+            reason = f"the log takes no more records since a write failed: {error}"
+            if isinstance(error.reason, ReserveReached):
+                reason = reserve_reached(self.config.reserve_bytes)
+            if error.may_go_on:
+                self.room.failed(reason, error.wanted)
+            else:
+                self.room.ends(reason)
+            uncertain = error.uncertain
+        else:
             # The text of what nobody foresaw is no client's business; it is in the log output.
             why = str(error) if isinstance(error, OSError) else "internal error"
-            self.read_only_reason = f"the log takes no more records since a write failed: {why}"
-        failed = [item.done for item in self._pending if item.done is not None]
-        failed += [done for _, _, done in self._retries]
-        self._pending.clear()
-        self._retries.clear()
+            self.room.ends(f"the log takes no more records since a write failed: {why}")
+            uncertain = len(self._pending)
+        self.counters.read_only_times += was_writable
+        pending, self._pending = list(self._pending), deque()
+        retries, self._retries = self._retries, []
         self.pending_bytes = 0
-        reason = self.read_only_reason
-        self._answer_all((done, LogReadOnly(reason)) for done in failed)
+        # What was not begun is certainly not stored. Of the rest the producers' table must know, to tell their retries.
+        refused = pending[uncertain:]
+        last_uncertain = pending[uncertain - 1].next_offset if uncertain else -1
+        if uncertain:
+            for item in reversed(refused):
+                if item.remembered is not None:
+                    self._state.producers.forget(item.remembered)
+        else:
+            self._go_back(refused)
+        said = self.read_only_reason or ""
+        answers: list[tuple[Done, ProglogError]] = []
+        for end, done in [
+            *((item.next_offset, item.done) for item in pending if item.done is not None),
+            *((end, done) for end, _, done in retries),
+        ]:
+            answers.append((done, OutcomeUnknown(said) if end <= last_uncertain else LogReadOnly(said)))
+        self._answer_all(answers)
+        self._call_durable_watchers()
+        self._call_room_waiters()
+
+    def _go_back(self, refused: Sequence[_Pending]) -> None:
+        """Take back what was planned and is certainly not on the disk."""
+        self._state.go_back(self.next_offset, self._durable_origins, (item.remembered for item in reversed(refused)))
+        self._planned_bytes, self._planned_frames = self._durable_bytes, self._durable_frames
+
+    # -- room on the disk ----------------------------------------------------------------------------------------------
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why it takes no records at present; None: it takes some."""
+        return self.room.reason
+
+    def complete_later(self, completion: OpeningCompletion, reason: str) -> None:
+        """Take no records before the opening is complete, for which there was no room."""
+        self._completion = completion
+        self.room.failed(f"the log takes no records since it was opened on a disk without room: {reason}", 0)
+        self.counters.read_only_times += 1
+
+    def looked_at_disk(self, free_bytes: int) -> None:
+        """Take note of how much is free on the disk; to be called about twice a second.
+
+        The log takes no records while that is less than its reserve, and does again when there is room.
+        """
+        if self.closing or not self.room.looked(free_bytes):
+            return
+        if self.read_only_reason is not None:
+            self.counters.read_only_times += 1
+        elif self._completion is not None:
+            self._state.next_offset = self._completion.next_offset
+            work = Complete(self._completion)
+            self._hand_over([_Pending(work, self._state.next_offset, None, None, None, 0)])
+            self._planned_frames = max(self._planned_frames, _frames_at_least(self._completion))
+        self._call_durable_watchers()
+        self._call_room_waiters()
+
+    def lose(self, reason: str) -> None:
+        """Take no records any more: what the log is in is not its own."""
+        self.room.ends(f"the log takes no more records: {reason}")
         self._call_durable_watchers()
         self._call_room_waiters()
 
@@ -619,7 +742,7 @@ class Log:
         return self.opening
 
     def take_new_id(self, rng: random.Random) -> None:
-        """Go on under another directory id, durably; nothing may be under way. Blocks; raises OSError."""
+        """Go on under another directory id, durably; nothing may be under way. Blocks; raises CommitFailed."""
         if not self._planned_frames:
             # A segment that used no offset would leave its name to the next.
             self._state.next_offset += 1
@@ -631,9 +754,15 @@ class Log:
     def close(self, *, cleanly: bool = True) -> None:
         """Close the files and give up the lock; nothing may be under way. Blocks. Raises OSError."""
         try:
-            self.writer.close(cleanly=cleanly and self.read_only_reason is None)
+            is_sound = self.read_only_reason is None or self.room.is_passing
+            self.writer.close(cleanly=cleanly and is_sound and self._completion is None)
         finally:
             self._lock_file.close()
+
+
+def _frames_at_least(completion: OpeningCompletion) -> int:
+    """Where offsets of the newest segment are used, whatever is left there, it can be followed by another."""
+    return int(completion.next_offset > completion.files.base_offset)
 
 
 _NOTHING = Appended(0, 0, Origin(bytes(16)), 0, 0)

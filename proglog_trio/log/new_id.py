@@ -16,6 +16,7 @@ from .disk import Disk, OperatingSystemDisk
 from .opening import open_log_files
 from .recovery import LOG_DIRECTORY
 from .segment import list_segments, read_segment_header
+from .writer import CommitFailed
 
 
 @frozen
@@ -43,9 +44,14 @@ def give_new_id(directory: Path, *, disk: Disk | None = None, rng: random.Random
     rng = rng if rng is not None else random.SystemRandom()
     log = open_log_files(LogConfig(directory, cluster_name=_cluster_of(disk, directory)), disk=disk, rng=rng)
     try:
+        if log.read_only_reason is not None:
+            raise DataDirectoryError(f"{directory}: {log.read_only_reason}")
         before = log.directory_id
         log.take_new_id(rng)
-    except OSError as error:
+    except DataDirectoryError:
+        log.close(cleanly=False)
+        raise
+    except (OSError, CommitFailed) as error:
         log.close(cleanly=False)
         raise DataDirectoryError(f"{directory}: {error}") from error
     log.close()

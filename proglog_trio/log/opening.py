@@ -7,10 +7,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from ..errors import DataDirectoryError, SegmentError
+from ..errors import DataDirectoryError, DataDirectoryFull, SegmentError
 from .catalog import SegmentCatalog
 from .config import LogConfig
-from .disk import Disk, File, OperatingSystemDisk
+from .disk import Disk, File, OperatingSystemDisk, has_no_room
 from .log import Log, wall_clock_milliseconds
 from .opening_number import next_opening
 from .recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
@@ -39,7 +39,9 @@ def open_log_files(
         monotonic_clock: seconds; never goes back, from any thread.
 
     Raises:
-        DataDirectoryError: the directory is locked, not writable, full, of another cluster or of a newer format.
+        DataDirectoryError: the directory is locked, not writable, of another cluster or of a newer format.
+        DataDirectoryFull: there is nothing in it yet, and no room on its disk to begin. A log that holds something is
+            opened all the same, and takes records once there is room.
     """
     disk = disk if disk is not None else OperatingSystemDisk()
     rng = rng if rng is not None else random.SystemRandom()
@@ -49,7 +51,15 @@ def open_log_files(
         disk.make_directory(directory)
         lock = _lock(disk, config)
         recovery = Recovery(
-            disk, directory, config.cluster_name, config.index_interval_bytes, wall_clock(), rng, monotonic_clock
+            disk,
+            directory,
+            config.cluster_name,
+            config.index_interval_bytes,
+            wall_clock(),
+            rng,
+            monotonic_clock,
+            config.damaged_bytes,
+            config.damaged_files,
         )
         recovered = recovery.run()
         try:
@@ -60,7 +70,8 @@ def open_log_files(
     except OSError as error:
         if lock is not None:
             lock.close()
-        raise DataDirectoryError(f"{directory}: {_reason(error)}") from error
+        kind = DataDirectoryFull if has_no_room(error) else DataDirectoryError
+        raise kind(f"{directory}: {_reason(error)}") from error
     except SegmentError as error:
         if lock is not None:
             lock.close()
@@ -119,12 +130,16 @@ def _assemble(
         if known_state.low >= known_state.next > 0 and known_state.emptied is None:
             # Since when is not known: no header was written after it, or a program of before wrote it.
             state.origins[origin] = known_state.raised(0, running)
-    opening = next_opening(disk, config.directory, rng)
-    return Log(
+    directory = config.directory
+    opening = next_opening(disk, directory, rng)
+    writer = LogWriter(
+        disk, directory / LOG_DIRECTORY, catalog, directory / LOCK_FILE, lock.identity(), config.reserve_bytes
+    )
+    log = Log(
         config=config,
         opening=opening,
         report=recovered.report,
-        writer=LogWriter(disk, config.directory / LOG_DIRECTORY, catalog),
+        writer=writer,
         catalog=catalog,
         state=state,
         lock_file=lock,
@@ -139,3 +154,8 @@ def _assemble(
         # Where only damage is left in the segment its offsets are used all the same, and it can be followed by another.
         planned_frames=max(recovered.report.frames, int(state.next_offset > active.files.base_offset)),
     )
+    if recovered.completion is not None:
+        log.complete_later(recovered.completion, str(recovered.obstacle))
+    if config.reserve_bytes:
+        log.looked_at_disk(writer.free_bytes())
+    return log

@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 from .checksum import CHECKSUM_BYTES, crc32c
-from .disk import Disk
+from .disk import Disk, has_no_room
 
 OPENINGS_FILE = "openings"
 HIGHEST_OPENING = 2**64 - 1
@@ -24,7 +24,7 @@ _HIGHEST_COUNTER = 2**44 - 1
 
 
 def next_opening(disk: Disk, directory: Path, rng: random.Random, above: int = 0) -> int:
-    """Raise the counter of a directory, durably, and return the number of this opening. Blocks.
+    """Raise the counter of a directory, durably if there is room, and return the number of this opening. Blocks.
 
     Args:
         disk: the file system.
@@ -33,12 +33,17 @@ def next_opening(disk: Disk, directory: Path, rng: random.Random, above: int = 0
         above: a number that was heard of; the new one is greater, if there is any.
 
     Raises:
-        OSError: as the disk gives it.
+        OSError: as the disk gives it, but for want of room.
     """
     counter = max(_read(disk, directory / OPENINGS_FILE), above >> _RANDOM_BITS) + 1
     # The highest is only reached by what somebody made up; then the random bits have to do.
     counter = min(counter, _HIGHEST_COUNTER)
-    write_whole(disk, directory / OPENINGS_FILE, _sealed(_FIELDS.pack(_MAGIC, counter)))
+    try:
+        write_whole(disk, directory / OPENINGS_FILE, _sealed(_FIELDS.pack(_MAGIC, counter)))
+    except OSError as error:
+        if not has_no_room(error):
+            raise
+        # The next opening may have this counter again. It differs in its random bits, and is told if it is the lesser.
     return counter << _RANDOM_BITS | rng.getrandbits(_RANDOM_BITS)
 
 

@@ -34,6 +34,19 @@ class StoredBatch:
     appended: Appended
 
 
+@frozen
+class Remembered:
+    """What remember did, so that forget can take it back.
+
+    Attributes:
+        dropped: what the batch pushed out.
+    """
+
+    producer_id: int
+    batch: StoredBatch
+    dropped: StoredBatch | None
+
+
 @define
 class _Producer:
     last_used: int
@@ -91,14 +104,17 @@ class ProducerTable:
             )
         return None
 
-    def remember(self, producer_id: int, batch: StoredBatch, now: int) -> None:
-        """Keep a batch; it counts as not remembered if its producer is new and there is no room."""
+    def remember(self, producer_id: int, batch: StoredBatch, now: int) -> Remembered | None:
+        """Keep a batch; it counts as not remembered if its producer is new and there is no room.
+
+        Returns what forget needs to take it back; None: nothing was changed.
+        """
         producer = self._producers.get(producer_id)
         if producer is None:
             self._make_room(now)
             if len(self._producers) >= self.most_producers:
                 self.not_remembered += 1
-                return
+                return None
             producer = self._producers[producer_id] = _Producer(now)
         producer.last_used = max(producer.last_used, now)
         self._producers.move_to_end(producer_id)
@@ -106,13 +122,26 @@ class ProducerTable:
         if batches and batch.producer_sequence <= batches[-1].producer_sequence:
             # The same batch under another origin, or an older one: pulled after a producer went to another node.
             if any(known.producer_sequence == batch.producer_sequence for known in batches):
-                return
+                return None
             batches.append(batch)
             batches.sort(key=lambda known: known.producer_sequence)
         else:
             batches.append(batch)
-        if len(batches) > BATCHES_PER_PRODUCER:
-            del batches[0]
+        dropped = batches.pop(0) if len(batches) > BATCHES_PER_PRODUCER else None
+        if dropped is batch:
+            return None
+        return Remembered(producer_id, batch, dropped)
+
+    def forget(self, remembered: Remembered) -> None:
+        """Take back what remember did, the newest first: the batch is not stored after all."""
+        producer = self._producers.get(remembered.producer_id)
+        if producer is None:
+            return
+        producer.batches = [known for known in producer.batches if known is not remembered.batch]
+        if remembered.dropped is not None:
+            producer.batches.insert(0, remembered.dropped)
+        if not producer.batches:
+            del self._producers[remembered.producer_id]
 
     def use_all(self, now: int) -> None:
         """Count every producer as used now."""

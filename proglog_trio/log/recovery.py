@@ -16,15 +16,15 @@ from pathlib import Path
 
 from attrs import define, evolve, field, frozen
 
-from ..errors import DataDirectoryError, FrameError, SegmentError
-from .disk import Disk, File
+from ..errors import DataDirectoryError, DataDirectoryFull, FrameError, SegmentError
+from .aside import DAMAGED_DIRECTORY, Aside, MovedAside
+from .completion import OpeningCompletion
+from .disk import Disk, File, has_no_room, sync
 from .envelope import (
     ENVELOPE_BYTES,
     IN_OFFSETS,
-    NO_ORIGIN,
     SALT_BYTES,
     Envelope,
-    EnvelopeKind,
     Salt,
     find_envelope,
     read_unchecked,
@@ -42,35 +42,13 @@ from .segment import (
     SegmentFiles,
     list_segments,
     read_segment_header,
-    write_index,
 )
 from .segment_header import SegmentHeader
 from .state import LogState
-from .walk import CHUNK_BYTES, DamagedPlace, SegmentWalk, StoredFrame
+from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 LOG_DIRECTORY = "log"
-DAMAGED_DIRECTORY = "damaged"
 LOCK_FILE = "lock"
-
-
-@frozen
-class MovedAside:
-    """Bytes that recovery moved out of the log.
-
-    Attributes:
-        path: where they are now.
-        size: how many bytes.
-        segment, position: where they stood.
-        from_offset: the offset at which they began.
-        detail: why they could not be read.
-    """
-
-    path: Path
-    size: int
-    segment: Path
-    position: int
-    from_offset: int
-    detail: str
 
 
 @define
@@ -84,6 +62,7 @@ class RecoveryReport:
         moved_aside: tails that a crash tore, "possibly acknowledged".
         lost: acknowledged bytes that are missing altogether, in words.
         repaired: what was put right from a second copy, in words.
+        aside: what became of what was moved aside before.
     """
 
     segments: int = 0
@@ -92,6 +71,7 @@ class RecoveryReport:
     moved_aside: list[MovedAside] = field(factory=list)
     lost: list[str] = field(factory=list)
     repaired: list[str] = field(factory=list)
+    aside: Aside | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -101,13 +81,20 @@ class RecoveryReport:
 
 @frozen
 class Recovered:
-    """An opened directory."""
+    """An opened directory.
+
+    Attributes:
+        completion: what there was no room to write; until it is done, the log must not be written to.
+        obstacle: why it could not be done.
+    """
 
     state: LogState
     active: ActiveSegment
     segments: list[SegmentFiles]
     report: RecoveryReport
     running_time: RunningTime
+    completion: OpeningCompletion | None = None
+    obstacle: OSError | None = None
 
 
 @define
@@ -135,6 +122,7 @@ class Recovery:
         directory: the data directory.
         wall_milliseconds: now.
         clock: seconds, monotonic.
+        most_damaged_bytes, most_damaged_files: how much is kept of what is moved aside.
         offsets_used: an offset above all that a segment without a readable header may have given out.
     """
 
@@ -145,6 +133,8 @@ class Recovery:
     wall_milliseconds: int
     rng: random.Random
     clock: Callable[[], float]
+    most_damaged_bytes: int
+    most_damaged_files: int
     report: RecoveryReport = field(factory=RecoveryReport)
     offsets_used: int = 0
 
@@ -158,9 +148,14 @@ class Recovery:
 
         Raises:
             DataDirectoryError: another cluster's directory, or a newer format.
+            DataDirectoryFull: there is nothing to serve, and no room to begin.
             OSError: as the disk gives it.
         """
         self.disk.make_directory(self.log_directory)
+        aside = Aside(self.disk, self.directory / DAMAGED_DIRECTORY, self.most_damaged_bytes, self.most_damaged_files)
+        self.report.aside = aside
+        # Not only when something is added: the bounds may have been lowered.
+        aside.trim()
         self._remove_leftovers()
         segments = list_segments(self.disk, self.log_directory)
         unreadable: list[tuple[SegmentFiles, str]] = []
@@ -178,20 +173,19 @@ class Recovery:
                 store.close()
                 raise
             try:
-                recovered = self._open_newest(segments, store, header, header_bytes, fault)
+                recovered = self._open_newest(segments, store, header, header_bytes, fault, aside, unreadable)
             except BaseException:
                 store.close()
                 raise
             break
         else:
             recovered = self._make_first()
-        try:
-            # Only now: which offsets they used is noted durably.
-            for files, detail in unreadable:
-                self._move_segment_aside(files, detail)
-        except BaseException:
-            recovered.active.close()
-            raise
+            try:
+                # Only now: which offsets they used is noted durably.
+                self.report.moved_aside += [aside.move_segment(files, detail) for files, detail in unreadable]
+            except BaseException:
+                recovered.active.close()
+                raise
         return recovered
 
     def _remove_leftovers(self) -> None:
@@ -206,12 +200,24 @@ class Recovery:
         state = LogState(self.rng.randbytes(DIRECTORY_ID_BYTES), self.cluster_name, self.offsets_used)
         header = state.to_header(Salt(self.rng.randbytes(SALT_BYTES)), self.wall_milliseconds)
         running_time = RunningTime.open(self.disk, self.directory, header, self.clock)
-        active = ActiveSegment.create(self.disk, self.log_directory, header, self.index_interval_bytes)
+        try:
+            active = ActiveSegment.create(self.disk, self.log_directory, header, self.index_interval_bytes)
+        except OSError as error:
+            if has_no_room(error):
+                raise DataDirectoryFull(f"{self.directory}: there is no room on its disk to begin ({error})") from error
+            raise
         self.report.segments = 1
         return Recovered(state, active, [active.files], self.report, running_time)
 
     def _open_newest(
-        self, segments: list[SegmentFiles], store: File, header: SegmentHeader, header_bytes: bytes, fault: str | None
+        self,
+        segments: list[SegmentFiles],
+        store: File,
+        header: SegmentHeader,
+        header_bytes: bytes,
+        fault: str | None,
+        aside: Aside,
+        unreadable: list[tuple[SegmentFiles, str]],
     ) -> Recovered:
         files = segments[-1]
         if header.cluster_name != self.cluster_name:
@@ -220,7 +226,7 @@ class Recovery:
             )
         if fault is not None:
             store.write_at(0, [header_bytes])
-            store.sync()
+            sync(store)
             self.report.repaired.append(f"the header of {files.store.name} from its copy: {fault}")
         try:
             state = LogState.of_header(header)
@@ -243,37 +249,36 @@ class Recovery:
             )
         if read.tail is not None:
             highest = max(highest, self._highest_offset(store, header.salt, read.end))
-            self._save_tail(store, files, read.end, read.tail, state.next_offset)
-        self._mend(store, header.salt, read, highest if highest > state.next_offset else None, lost_below)
-        state.next_offset = highest
-        # The index last: until it is there, the old mark says what is missing.
-        mark = DurableMark(read.end, highest)
-        index_file, index_position = write_index(self.disk, files, header_bytes, header, mark, read.entries)
-        try:
-            self.disk.sync_directory(self.log_directory)
-        except BaseException:
-            index_file.close()
-            raise
+        completion = OpeningCompletion(
+            self.disk,
+            store,
+            files,
+            header,
+            header_bytes,
+            aside,
+            read.durable,
+            read.end,
+            highest,
+            highest > state.next_offset,
+            lost_below,
+            read.tail,
+            state.next_offset,
+            read.entries,
+            self.report.moved_aside,
+            unreadable,
+        )
         read_segment = ReadSegment(header, header_bytes, read.index)
-        active = ActiveSegment(files, read_segment, read.end, highest, store, index_file, index_position)
+        active = ActiveSegment(files, read_segment, read.end, state.next_offset, store, None, 0, store.identity())
         self.report.segments = len(segments)
+        try:
+            completion.complete(active)
+        except OSError as error:
+            if not has_no_room(error):
+                raise
+            completion.settle_what_is_served()
+            return Recovered(state, active, segments, self.report, running_time, completion, error)
+        state.next_offset = highest
         return Recovered(state, active, segments, self.report, running_time)
-
-    def _mend(self, store: File, salt: Salt, read: _Read, reopen_at: int | None, lost_below: int) -> None:
-        """Make what stays in the segment durable, take the tail away, and let offsets go on at reopen_at.
-
-        In this order a crash in the midst of it leaves either the tail, or the note of which offsets it used.
-        """
-        _write_again(store, read.durable, read.end)
-        if reopen_at is not None:
-            durable = min(read.durable, read.end)
-            envelope = Envelope(EnvelopeKind.REOPENED, 0, reopen_at, NO_ORIGIN, lost_below, 0, durable)
-            store.write_at(read.end, [envelope.encode(salt)])
-            read.end += ENVELOPE_BYTES
-        store.sync()
-        if store.size() > read.end:
-            store.truncate(read.end)
-            store.sync()
 
     def _read_mark(self, files: SegmentFiles, salt: Salt) -> DurableMark | None:
         try:
@@ -345,29 +350,6 @@ class Recovery:
             place = find_envelope(data, place + ENVELOPE_BYTES, salt)
         return highest
 
-    def _save_tail(self, store: File, files: SegmentFiles, position: int, detail: str, from_offset: int) -> None:
-        """Copy an unreadable tail to damaged/, durable on return."""
-        size = store.size() - position
-        path = self._save_aside(f"{files.store.stem}-{position}.tail", store.read_at(position, size))
-        self.report.moved_aside.append(MovedAside(path, size, files.store, position, from_offset, detail))
-
-    def _save_aside(self, name: str, data: bytes) -> Path:
-        damaged = self.directory / DAMAGED_DIRECTORY
-        self.disk.make_directory(damaged)
-        path = self._free_name(damaged, name)
-        file = self.disk.create(path)
-        try:
-            file.write_at(0, [data])
-            file.sync()
-        except OSError:
-            # Or each attempt to open a directory on a full disk would leave another piece.
-            self.disk.remove(path)
-            raise
-        finally:
-            file.close()
-        self.disk.sync_directory(damaged)
-        return path
-
     def _offset_after(self, files: SegmentFiles) -> int:
         """Return an offset after the records in a store file without a header, by what can still be read in it.
 
@@ -398,38 +380,3 @@ class Recovery:
                 following = max(following, envelope.next_offset)
             place = data.find(FRAME_MAGIC, place + header.frame_length)
         return following
-
-    def _free_name(self, directory: Path, name: str) -> Path:
-        taken = set(self.disk.list_directory(directory))
-        number = 0
-        path = directory / name
-        while path.name in taken:
-            number += 1
-            path = directory / f"{name}.{number}"
-        return path
-
-    def _move_segment_aside(self, files: SegmentFiles, detail: str) -> None:
-        """Move a whole newest segment away whose header cannot be read in either copy."""
-        damaged = self.directory / DAMAGED_DIRECTORY
-        self.disk.make_directory(damaged)
-        size = self.disk.size_of(files.store)
-        self.offsets_used = max(self.offsets_used, self._offset_after(files))
-        path = self._free_name(damaged, files.store.name)
-        self.disk.rename(files.store, path)
-        if files.index.name in self.disk.list_directory(self.log_directory):
-            self.disk.rename(files.index, self._free_name(damaged, files.index.name))
-        self.disk.sync_directory(damaged)
-        self.disk.sync_directory(self.log_directory)
-        self.report.moved_aside.append(MovedAside(path, size, files.store, 0, files.base_offset, detail))
-
-
-def _write_again(store: File, start: int, end: int) -> None:
-    """Write once more what stands in [start, end).
-
-    If the sync of it failed before, the kernel may take its pages for written although they are not; only what is
-    written anew is certain to be covered by the next sync.
-    """
-    while start < end:
-        data = store.read_at(start, min(CHUNK_BYTES, end - start))
-        store.write_at(start, [data])
-        start += len(data)

@@ -36,11 +36,14 @@ async def repair_segment(
         given_up: returns, after fetching, what of that which is missing at present becomes a gap.
 
     Raises:
-        LogReadOnly: the damage is in the active segment, and no other can be begun.
+        LogReadOnly: there is no room on the disk for the repaired file beside the old one, or the damage is in the
+            active segment and no other can be begun.
         LogClosed: as before.
         RepairError: see SegmentRebuild.run.
         OSError: as the disk gives it.
     """
+    if log.read_only_reason is not None and log.room.is_passing:
+        raise LogReadOnly(log.read_only_reason)
     if not await leave_segment(log, files):
         return None
     plan = await trio.to_thread.run_sync(log.plan_repair, files)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from ..errors import SegmentError
-from .disk import Disk, File
+from .disk import Disk, File, Identity, NotWritten, SyncFailed, sync, sync_directory
 from .envelope import ENVELOPE_BYTES, IN_OFFSETS, NO_ORIGIN, Envelope, EnvelopeKind
 from .index import MARK_POSITION, DurableMark, IndexEntry, SparseIndex, encode_preamble, read_entries, read_header_copy
 from .origin import Origin
@@ -108,7 +108,9 @@ class ActiveSegment:
         read: its header and its index in memory.
         position: where the next envelope will stand; everything before is durable.
         next_offset: the offset after the last durable record.
-        index_error: why the index file is no longer written; the store is not affected.
+        identity: which file the store is.
+        index_error: why the index file lacks something that will be written to it with the next commit, or when there
+            is none: the store is not affected.
     """
 
     files: SegmentFiles
@@ -116,36 +118,57 @@ class ActiveSegment:
     position: int
     next_offset: int
     _store: File
-    _index_file: File
+    _index_file: File | None
     _index_position: int
+    identity: Identity
     index_error: OSError | None = None
+    # Bounded by the index's interval and the segment's size.
+    _unwritten: list[bytes] = Factory(list)
 
     @classmethod
     def create(cls, disk: Disk, directory: Path, header: SegmentHeader, index_interval_bytes: int) -> Self:
-        """Make an empty segment, durable on return; raises OSError."""
+        """Make an empty segment, durable on return.
+
+        Raises:
+            NotWritten: there is no such segment; it may be tried again.
+            OSError: it is not known whether there is one.
+        """
         files = SegmentFiles(directory, header.base_offset)
         data = header.encode()
-        with ExitStack() as on_failure:
-            index_file, index_position = write_index(
-                disk, files, data, header, DurableMark(len(data), header.base_offset), []
-            )
-            on_failure.callback(index_file.close)
-            store = disk.create(files.store.with_suffix(NEW_SUFFIX))
-            on_failure.callback(store.close)
-            store.write_at(0, [data])
-            store.sync()
-            disk.rename(files.store.with_suffix(NEW_SUFFIX), files.store)
-            disk.sync_directory(directory)
-            on_failure.pop_all()
+        new_store = files.store.with_suffix(NEW_SUFFIX)
+        try:
+            with ExitStack() as on_failure:
+                index_file, index_position = write_index(
+                    disk, files, data, header, DurableMark(len(data), header.base_offset), []
+                )
+                on_failure.callback(index_file.close)
+                store = disk.create(new_store)
+                on_failure.callback(store.close)
+                store.write_at(0, [data])
+                sync(store)
+                identity = store.identity()
+                disk.rename(new_store, files.store)
+                sync_directory(disk, directory)
+                on_failure.pop_all()
+        except SyncFailed:
+            raise
+        except OSError as error:
+            # The renaming of the store comes last of what may fail so.
+            for leftover in (new_store, files.index, new_index_path(files)):
+                # What stays does no harm: the next attempt writes over it, and the next opening removes it.
+                with suppress(OSError):
+                    disk.remove(leftover)
+            raise NotWritten(*error.args) from error
         read = ReadSegment(header, data, SparseIndex(index_interval_bytes))
-        return cls(files, read, len(data), header.base_offset, store, index_file, index_position)
+        return cls(files, read, len(data), header.base_offset, store, index_file, index_position, identity)
 
     def commit(self, frames: Sequence[Unplaced]) -> None:
         """Write frames and return when they are durable.
 
         Raises:
-            OSError: nothing of them may be served. What was written is cut off again where the disk allows it; the
-                segment must not be written to any more.
+            NotWritten: the write failed, what was written of it is cut off again, and that is durable.
+            OSError: it is not known what is on the disk; nothing of them may be served, and the segment must not be
+                written to any more.
         """
         salt = self.read.header.salt
         buffers: list[bytes] = []
@@ -168,10 +191,12 @@ class ActiveSegment:
             # of what the kernel still holds, and the file is left alone.
             try:
                 self._store.truncate(self.position)
+                sync(self._store)
             except OSError as another:
                 error.add_note(f"the unfinished bytes could not be cut off: {another}")
-            raise
-        self._store.sync()
+                raise error from None
+            raise NotWritten(*error.args) from error
+        sync(self._store)
         self.position = position
         if frames:
             self.next_offset = frames[-1].base_offset + frames[-1].count
@@ -180,22 +205,28 @@ class ActiveSegment:
     def _note(self, entries: Sequence[IndexEntry]) -> None:
         """Add to the index what was committed, and move the durable mark."""
         salt = self.read.header.salt
-        kept = [entry.encode(salt) for entry in entries if self.read.index.add(entry)]
-        if self.index_error is not None:
+        self._unwritten += [entry.encode(salt) for entry in entries if self.read.index.add(entry)]
+        if self._index_file is None:
             return
         try:
-            if kept:
-                self._index_file.write_at(self._index_position, kept)
-                self._index_position += sum(map(len, kept))
+            if self._unwritten:
+                self._index_file.write_at(self._index_position, self._unwritten)
+                self._index_position += sum(map(len, self._unwritten))
+                self._unwritten.clear()
             mark = DurableMark(self.position, self.next_offset)
             self._index_file.write_at(MARK_POSITION, [mark.encode(salt)])
+            self.index_error = None
         except OSError as error:
             self.index_error = error
+
+    def take_index(self, index_file: File, index_position: int) -> None:
+        """Take the index file, which opening could not write before."""
+        self._index_file, self._index_position = index_file, index_position
 
     def finish(self) -> None:
         """Sync the index file and close both; the store is durable already."""
         try:
-            if self.index_error is None:
+            if self.index_error is None and self._index_file is not None:
                 self._index_file.sync()
         except OSError as error:
             self.index_error = error
@@ -204,8 +235,14 @@ class ActiveSegment:
 
     def close(self) -> None:
         """Close both files as they are."""
-        self._index_file.close()
+        if self._index_file is not None:
+            self._index_file.close()
         self._store.close()
+
+
+def new_index_path(files: SegmentFiles) -> Path:
+    """Return what a segment's index is called until it is whole."""
+    return files.index.with_name(files.index.name + NEW_SUFFIX)
 
 
 def write_index(
@@ -219,11 +256,11 @@ def write_index(
     """Make a segment's index file anew; return it open, and its length. Durable but for its directory entry."""
     preamble = encode_preamble(mark, header_bytes, header.salt)
     encoded = b"".join(entry.encode(header.salt) for entry in entries)
-    temporary = files.index.with_name(files.index.name + NEW_SUFFIX)
+    temporary = new_index_path(files)
     file = disk.create(temporary)
     try:
         file.write_at(0, [preamble, encoded])
-        file.sync()
+        sync(file)
         disk.rename(temporary, files.index)
     except BaseException:
         file.close()

@@ -3,6 +3,7 @@
 ```
 open_log                 opens in a thread; yields the log
 ├── committer            one thread: takes all work that waits, writes it, syncs once, and says so to the host thread
+├── disk watch           looks twice a second whether there is room, and whether the directory is still there
 ├── retention            looks once in a while which segments may go
 ├── running time         keeps for how long nodes ran on the directory, notices when the wall clock jumps
 └── scrub                reads the whole log, slowly, to find damage
@@ -19,6 +20,7 @@ import structlog
 import trio
 from attrs import Factory, define
 
+from ..errors import DataDirectoryLost
 from ..internal_errors import InternalErrors, Where
 from .clock import FURTHEST_AHEAD_MILLISECONDS
 from .config import LogConfig
@@ -28,7 +30,10 @@ from .opening import open_log_files
 from .retention_service import keep_running_time, watch_retention
 from .running_time import CLOCK_JUMP_MILLISECONDS
 from .scrub import Scrub
-from .writer import LogWriter, Work
+from .writer import CommitFailed, LogWriter, Work
+
+DISK_WATCH_SECONDS = 0.5
+"""What happens to the disk is noticed within a second."""
 
 MOST_NAMED_PLACES = 1000
 """So many damaged places that readers and the scrub find are named in the log output; all are counted."""
@@ -36,18 +41,23 @@ MOST_NAMED_PLACES = 1000
 _logger = structlog.get_logger(__name__)
 
 
+_Handed = Sequence[Work] | bool | None
+"""What the committer is given: work; True: what comes from now on is to be done again; None: the end."""
+
+
 @define
 class _Committer:
     """The thread that commits. Work goes in by a queue, results come back by run_sync_soon.
 
     Attributes:
-        failure: what nobody foresaw, after which it is not known what is durable; nothing more is committed then.
+        failure: after this nothing more is committed, and all ends: what nobody foresaw, so that it is not known what
+            is durable, or that the directory is not there any more.
     """
 
     log: Log
     token: trio.lowlevel.TrioToken
     # Bounded by the log's pending_bytes_limit: no more work is handed over than that.
-    work: queue.SimpleQueue[Sequence[Work] | None] = Factory(queue.SimpleQueue)
+    work: queue.SimpleQueue[_Handed] = Factory(queue.SimpleQueue)
     failure: Exception | None = None
 
     async def run_until_told(self) -> None:
@@ -55,6 +65,7 @@ class _Committer:
 
         Raises:
             Exception: what nobody foresaw. The log cannot keep its promise, so the node must end: it is caught nowhere.
+            DataDirectoryLost: neither can it then.
         """
         # It has a limiter of its own, so that it takes no place of the threads that the rest of the program shares.
         own = trio.CapacityLimiter(1)
@@ -72,28 +83,38 @@ class _Committer:
                 if item is None:
                     stopping = True
                     break
-                batch.extend(item)
+                if item is True:
+                    # What came before was planned on top of what failed, and has been answered.
+                    batch.clear()
+                    failed = False
+                elif not isinstance(item, bool):
+                    batch.extend(item)
                 try:
                     item = self.work.get_nowait()
                 except queue.Empty:
                     break
             if not batch or failed:
                 continue
+            durable = len(batch)
             error: Exception | None = None
             try:
                 writer.commit(batch)
-            except OSError as caught:
-                error, failed = caught, True
+            except CommitFailed as caught:
+                durable, error, failed = caught.durable, caught, True
+                if isinstance(caught.reason, DataDirectoryLost):
+                    self.failure, stopping = caught.reason, True
             except Exception as unforeseen:  # noqa: BLE001 - raised by run_until_told, once those who wait were answered
-                error, failed = unforeseen, True
+                durable, error, failed = 0, unforeseen, True
                 self.failure, stopping = unforeseen, True
-            self.token.run_sync_soon(self._committed, len(batch), error)
+            self.token.run_sync_soon(self._committed, durable, error)
 
     def _committed(self, count: int, error: Exception | None) -> None:
-        if error is not None:
-            _logger.error("the log is read-only: a write failed", error=str(error))
         try:
             self.log.committed(count, error)
+            if error is not None:
+                _logger.error("the log is read-only: a write failed", error=str(error), why=self.log.read_only_reason)
+            if isinstance(error, CommitFailed) and error.may_go_on:
+                self.work.put(True)
         except Exception as unforeseen:  # noqa: BLE001 - raised by run_until_told
             # What is durable and what was answered may differ now.
             self.failure = unforeseen
@@ -111,11 +132,14 @@ async def open_log(config: LogConfig, errors: InternalErrors | None = None) -> A
 
     Raises:
         DataDirectoryError: see open_log_files.
+        DataDirectoryLost: the directory was removed or replaced meanwhile; in a group, as the nursery has it.
     """
     log = await trio.to_thread.run_sync(open_log_files, config)
     if errors is not None:
         log.errors = errors
     _say_what_was_found(log)
+    if log.read_only_reason is not None:
+        _logger.error("the log is read-only", reason=log.read_only_reason)
     committer = _Committer(log, trio.lowlevel.current_trio_token())
     log.on_work = committer.work.put
     stop_naming = _name_damage(log)
@@ -167,14 +191,7 @@ def _say_what_was_found(log: Log) -> None:
         _logger.error("acknowledged records are damaged", segment=str(segment), damage=str(place))
     for lost in report.lost:
         _logger.error("acknowledged records are lost", detail=lost)
-    for moved in report.moved_aside:
-        _logger.warning(
-            "an unreadable tail was moved aside; it was possibly acknowledged",
-            moved_to=str(moved.path),
-            bytes=moved.size,
-            from_offset=moved.from_offset,
-            detail=moved.detail,
-        )
+    _say_what_was_moved(log, 0, 0)
     for repaired in report.repaired:
         _logger.warning("the log was repaired", detail=repaired)
     _logger.info(
@@ -195,6 +212,26 @@ def _say_what_was_found(log: Log) -> None:
             "log time is ahead of the wall clock, which is wrong, or was",
             log_time_ahead_seconds=log.log_time_ahead / 1000,
         )
+
+
+def _say_what_was_moved(log: Log, moved: int, removed: int) -> tuple[int, int]:
+    """Log what was moved aside, and what went for that, beyond so many that have been logged; return how many then."""
+    report = log.report
+    for each in report.moved_aside[moved:]:
+        _logger.warning(
+            "an unreadable tail was moved aside; it was possibly acknowledged",
+            moved_to=str(each.path),
+            bytes=each.size,
+            from_offset=each.from_offset,
+            detail=each.detail,
+        )
+    gone = report.aside.removed if report.aside is not None else []
+    for path, size in gone[removed:]:
+        _logger.warning("an old file that had been moved aside was removed", path=str(path), bytes=size)
+    if report.aside is not None and report.aside.trouble is not None:
+        _logger.warning("old files that had been moved aside cannot be removed", error=str(report.aside.trouble))
+        report.aside.trouble = None
+    return len(report.moved_aside), len(gone)
 
 
 def _name_damage(log: Log) -> Callable[[], None]:
@@ -226,11 +263,57 @@ async def _run_background(log: Log, scope: trio.CancelScope) -> None:
     config = log.config
     with scope:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_disk, log)
             if config.retention_bytes is not None or config.retention_seconds is not None:
                 nursery.start_soon(watch_retention, log)
             nursery.start_soon(keep_running_time, log)
             if config.scrub_bytes_per_second is not None:
                 nursery.start_soon(_scrub, log, config.scrub_bytes_per_second)
+
+
+async def _watch_disk(log: Log) -> None:
+    """Look whether there is room on the disk, and whether what the log is in is still there.
+
+    Raises:
+        DataDirectoryLost: it is not. Nothing that the log holds can be relied upon, so that all must end.
+    """
+    writer, trouble = log.writer, ""
+    said = len(log.report.moved_aside), len(log.report.aside.removed) if log.report.aside is not None else 0
+
+    def look() -> int:
+        writer.check_place()
+        return writer.free_bytes()
+
+    turns = log.errors.turns(Where.DISK_WATCH)
+    while True:
+        lost: DataDirectoryLost | None = None
+        async with turns:
+            try:
+                # A disk that does not answer holds up a thread, and nobody who ends this.
+                free = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            except DataDirectoryLost as error:
+                lost = error
+            except OSError as error:
+                if str(error) != trouble:
+                    _logger.warning("it cannot be told how much is free on the disk", error=str(error))
+                trouble = str(error)
+            else:
+                trouble = ""
+                before = log.read_only_reason
+                log.looked_at_disk(free)
+                _say_what_changed(log, before, free)
+                said = _say_what_was_moved(log, *said)
+        if lost is not None:
+            log.lose(str(lost))
+            raise lost
+        await trio.sleep(DISK_WATCH_SECONDS)
+
+
+def _say_what_changed(log: Log, before: str | None, free: int) -> None:
+    if before is None and log.read_only_reason is not None:
+        _logger.error("the log is read-only", reason=log.read_only_reason, free_bytes=free)
+    elif before is not None and log.read_only_reason is None:
+        _logger.warning("the log takes records again", free_bytes=free)
 
 
 async def _scrub(log: Log, bytes_per_second: int) -> None:

@@ -6,6 +6,7 @@ The same state is built by appending and by reading frames back, and a segment's
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from attrs import Factory, define, evolve
@@ -17,7 +18,7 @@ from .envelope import EnvelopeKind, Salt
 from .frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
 from .gap import GapMarker
 from .origin import LAST_EPOCH, Origin
-from .producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, StoredBatch
+from .producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, Remembered, StoredBatch
 from .segment import Unplaced
 from .segment_header import MissingRange, OriginState, SegmentHeader
 
@@ -32,6 +33,7 @@ class LogState:
         origins: per origin what the log has.
         own: the origin under which this opening of the directory appends; None before its first append.
         running: the running time in milliseconds, see running_time.py; whoever changes the state sets it before.
+        remembered: what the producer table took in of the newest frame, so that it can be taken back.
     """
 
     directory_id: bytes
@@ -42,6 +44,7 @@ class LogState:
     producers: ProducerTable = Factory(ProducerTable)
     own: Origin | None = None
     running: int = 0
+    remembered: Remembered | None = None
 
     @classmethod
     def of_header(cls, header: SegmentHeader) -> Self:
@@ -192,12 +195,34 @@ class LogState:
             emptied=None,
         )
         self.next_offset = base_offset + header.count
+        self.remembered = None
         if header.producer_id:
             appended = Appended(base_offset, header.count, header.origin, header.base_sequence, header.log_time)
             batch = StoredBatch(header.producer_sequence, header.payload_crc, appended)
-            self.producers.remember(header.producer_id, batch, used)
+            self.remembered = self.producers.remember(header.producer_id, batch, used)
+
+    def go_back(
+        self, next_offset: int, origins: Mapping[Origin, OriginState], remembered: Iterable[Remembered | None]
+    ) -> None:
+        """Go back to an earlier state: what came after it is certainly not stored, and was told to nobody.
+
+        The clock stays, so that no log time is given out twice, and so does the origin.
+
+        Args:
+            next_offset: the earlier state's.
+            origins: the earlier state's.
+            remembered: what the producer table took in since, the newest first.
+        """
+        self.next_offset = next_offset
+        # In its place: others hold on to the mapping.
+        self.origins.clear()
+        self.origins.update(origins)
+        for each in remembered:
+            if each is not None:
+                self.producers.forget(each)
 
     def _take_marker(self, marker: GapMarker, base_offset: int) -> None:
+        self.remembered = None
         before = self.origins.get(marker.origin, OriginState())
         first, following = marker.from_sequence, marker.to_sequence
         after = evolve(before, next=following, last_header_crc=marker.previous_header_crc, emptied=None)

@@ -12,13 +12,14 @@ from pathlib import Path
 from attrs import Factory, define, evolve, field, frozen
 
 from ..errors import DataDirectoryError, FrameError, SegmentError
+from .aside import DAMAGED_DIRECTORY
 from .disk import Disk, File, OperatingSystemDisk
 from .envelope import MARKERS, EnvelopeKind
 from .gap import GapMarker
 from .index import read_entries, read_mark
 from .origin import Origin
 from .reader import LOST_RECORDS
-from .recovery import DAMAGED_DIRECTORY, LOCK_FILE, LOG_DIRECTORY
+from .recovery import LOCK_FILE, LOG_DIRECTORY
 from .segment import SegmentFiles, list_segments, read_segment_header
 from .segment_header import MissingRange, OriginState, SegmentHeader
 from .segment_scan import scan

@@ -60,7 +60,7 @@ class PullPlan:
         state_of: what this node's log has of an origin, what is being written included.
         config: see PlanConfig.
         own: the origin that this node writes; never pulled.
-        paused: nothing is pulled: the log takes no more.
+        paused: nothing is pulled: the log takes no records at present. See pause.
         peers: all that are known, connected or not.
         assigned: from whom each origin is pulled.
         directories: all that may hold what is missing, those that are away among them.
@@ -192,6 +192,14 @@ class PullPlan:
         return self.state_of(origin) is None and all(
             peer.available_from(origin, 0, now) is None and not peer.is_damaged_at(origin, 0, now) for peer in showing
         )
+
+    def pause(self, paused: bool) -> None:
+        """Pull nothing, or go on; every origin is looked at again at the next decision."""
+        self.paused = paused
+        for progress in self._progress.values():
+            # What was so before the pause was not looked at in it: nobody has been without anything for so long.
+            progress.behind_since = progress.unavailable_since = None
+        self.touch_all()
 
     def touch_all(self) -> None:
         """Look at every origin again at the next decision."""

@@ -122,6 +122,8 @@ class Replica:
     def __attrs_post_init__(self) -> None:
         self._time = LivedTime(self.clock(), LATE_SECONDS, READING_SECONDS)
         self.plan = PullPlan(self.hello.node_name, self.log.planned_origins.get, self.config.plan)
+        # A log may be opened on a disk without room.
+        self.plan.paused = self.log.read_only_reason is not None
         self.plan.boundary = partial(self.errors.boundary, Where.REPLICATION)
         self.know(Directories(self.hello.directory_id))
         self.holders = Holders(self.hello.directory_id, self._held_more, self.living.values)
@@ -158,9 +160,8 @@ class Replica:
     def _log_changed(self) -> None:
         """Tell the others what is durable now."""
         self.plan.own = self.writing
-        if self.log.read_only_reason is not None and not self.plan.paused:
-            self.plan.paused = True
-            self.plan.touch_all()
+        if (self.log.read_only_reason is not None) != self.plan.paused:
+            self.plan.pause(not self.plan.paused)
             self.decide()
         origins = self.log.origins
         changed = [origin for origin, state in origins.items() if self._seen.get(origin) is not state]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import trio
 from attrs import field, frozen
 from grpclib.const import Cardinality, Handler
+from grpclib.health.check import CheckBase, ServiceStatus
 from grpclib.server import Stream
 
 from .._proto.log import v1 as log_v1
@@ -22,6 +23,8 @@ from .produce import ProduceCalls
 from .service_state import LogServiceConfig, LogServiceCounters, ServerInfo, ServiceState
 
 SERVICE_NAME = "log.v1.Log"
+WRITING, READING = f"{SERVICE_NAME}.Produce", f"{SERVICE_NAME}.Consume"
+"""What the health service can be asked for besides the service as a whole, which is well when both are."""
 _SERVERS = 1
 """The field of GetServersResponse."""
 
@@ -32,9 +35,11 @@ class LogService:
 
     Attributes:
         state: what its calls share.
+        takes_records: what the health service says of writing.
     """
 
     state: ServiceState
+    takes_records: ServiceStatus = field(factory=ServiceStatus)
     _produce: ProduceCalls = field(init=False)
     _consume: ConsumeCalls = field(init=False)
 
@@ -73,6 +78,10 @@ class LogService:
             ),
         }
         return {f"/{SERVICE_NAME}/{name}": handler for name, handler in methods.items()}
+
+    def health_checks(self) -> Mapping[str, Collection[CheckBase]]:
+        """Return what the health service says of reading, of writing, and of all of it."""
+        return {SERVICE_NAME: [self.takes_records], WRITING: [self.takes_records], READING: []}
 
     async def drain(self) -> None:
         """Take in nothing more, and return when what has been taken in is stored and answered (asyncio flavour)."""
@@ -114,9 +123,16 @@ async def open_log_service(
     state = ServiceState(log, config, LogServiceCounters(), executor, servers)
     if replica is not None:
         state.wait_acknowledged, state.end_waits = replica.wait_acknowledged, replica.acknowledgements.end_all
-    forget = log.notify_durable(state.changed.wake_all)
+    takes_records = ServiceStatus()
+
+    def changed() -> None:
+        state.changed.wake_all()
+        takes_records.set(log.read_only_reason is None)
+
+    changed()
+    forget = log.notify_durable(changed)
     try:
-        yield LogService(state)
+        yield LogService(state, takes_records)
     finally:
         forget()
         with trio.CancelScope(shield=True):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, cast, runtime_checkable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import structlog
 import trio
@@ -12,8 +12,8 @@ from attrs import field, frozen, validators
 from grpclib.config import Configuration
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.events import _DispatchServerEvents
-from grpclib.health.check import ServiceStatus
-from grpclib.health.service import Health
+from grpclib.health.check import CheckBase, ServiceStatus
+from grpclib.health.service import OVERALL, Health
 from grpclib.reflection.service import ServerReflection
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
@@ -38,6 +38,24 @@ _GOODBYE_SECONDS = 0.2
 _ABORT_SECONDS = 1.0
 MOST_FIELDS = 16_384
 """In one request, and in one answer of a peer: some tens of milliseconds, in steps."""
+
+
+@runtime_checkable
+class TellsHealth(Protocol):
+    """A service of which not everything can be done at all times."""
+
+    def health_checks(self) -> Mapping[str, Collection[CheckBase]]:
+        """Return what the health service is to say, by the names that it can be asked for."""
+
+
+@frozen
+class _Named:
+    """What the health service is asked for, as grpclib finds a name."""
+
+    name: str
+
+    def __mapping__(self) -> Mapping[str, None]:
+        return {f"/{self.name}/": None}
 
 
 @runtime_checkable
@@ -159,7 +177,14 @@ class _Server:
         )
         self._health = ServiceStatus()
         self._health.set(True)
-        health = Health({service: [self._health] for service in services})
+        checks: dict[object, list[CheckBase]] = {OVERALL: [self._health]}
+        for service in services:
+            if isinstance(service, TellsHealth):
+                for name, more in service.health_checks().items():
+                    checks[_Named(name)] = [self._health, *more]
+            else:
+                checks[service] = [self._health]
+        health = Health(cast("Any", checks))
         everything = ServerReflection.extend([*services, health], pool=descriptor_pool())
         self._mapping = {
             path: handler._replace(func=guarded(handler.func, self.state))

@@ -13,6 +13,7 @@ from ..errors import (
     LogBusy,
     LogClosed,
     LogReadOnly,
+    OutcomeUnknown,
     OutOfRange,
     PositionError,
     ProducerSequenceTooOld,
@@ -31,7 +32,9 @@ _STATUS_OF_ERROR: tuple[tuple[type[ProglogError], Status], ...] = (
     (FormatError, Status.DATA_LOSS),
     (PeerLied, Status.INVALID_ARGUMENT),
     (PullRefused, Status.FAILED_PRECONDITION),
-    (LogReadOnly, Status.FAILED_PRECONDITION),
+    # Of their own: nothing of the batch is stored, another node may take it; and nobody knows.
+    (LogReadOnly, Status.ABORTED),
+    (OutcomeUnknown, Status.UNKNOWN),
     (LogBusy, Status.UNAVAILABLE),
     (LogClosed, Status.UNAVAILABLE),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import Factory, define, field
 
-from proglog_trio.log.disk import File, OperatingSystemDisk
+from proglog_trio.log.disk import File, Identity, OperatingSystemDisk
 
 
 @define(eq=False)
@@ -60,6 +60,10 @@ class LossyFile:
             for place, data in self._content.pending:
                 size = place if data is None else max(size, place + len(data))
             return size
+
+    def identity(self) -> Identity:
+        """See File."""
+        return self._file.identity()
 
     def truncate(self, size: int) -> None:
         """See File."""
@@ -124,6 +128,14 @@ class LossyDisk:
             return file.size()
         finally:
             file.close()
+
+    def identity_of(self, path: Path) -> Identity:
+        """See Disk."""
+        return self._disk.identity_of(path)
+
+    def free_bytes(self, path: Path) -> int:
+        """See Disk."""
+        return self._disk.free_bytes(path)
 
     def rename(self, source: Path, target: Path) -> None:
         """See Disk."""

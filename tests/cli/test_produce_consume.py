@@ -277,7 +277,7 @@ async def test_produce_to_a_node_that_takes_no_more(tmp_path: Path) -> None:
         assert code == ExitCode.FAILED
         summary, message = errors.splitlines()
         assert "records sent and not acknowledged" in summary
-        assert "FAILED_PRECONDITION: the log takes no more records since a write failed" in message
+        assert "ABORTED: the log takes no more records since a write failed" in message
         acknowledged = 0 if summary.startswith("no record") else int(summary.split()[0])
         assert message.startswith(f"proglog-trio: lines {acknowledged + 1} to ")
         assert await stored(node.address) == lines.splitlines()[:acknowledged]
@@ -296,7 +296,7 @@ async def test_a_failure_while_a_batch_is_handed_over_is_told_once(
     async with node_process(tmp_path / "data", preexec=allow_small_files_only) as node:
         options = produce.Options((node.address,), None, "local", None, 5.0, False, None)
         descriptor = os.open(path, os.O_RDONLY)
-        with pytest.raises(CommandError, match="FAILED_PRECONDITION: the log takes no more records") as raised:
+        with pytest.raises(CommandError, match="ABORTED: the log takes no more records") as raised:
             await produce._produce(descriptor, len(lines), options)
         assert raised.value.code == ExitCode.FAILED
     (summary,) = capsys.readouterr().err.splitlines()

@@ -19,7 +19,7 @@ from proglog_trio.log.position import Position
 from proglog_trio.log.record import Record, pack_values, payload_crc
 from proglog_trio.log.state import LogState
 from proglog_trio.log.walk import StoredFrame
-from proglog_trio.log.writer import Work
+from proglog_trio.log.writer import CommitFailed, Work
 
 DIRECTORY = Path("/data")
 NOON = 1_700_000_000_000
@@ -47,11 +47,13 @@ class OpenLog:
 
     Attributes:
         unnoted: how much work is done that the log has not heard of yet, and what went wrong.
+        has_ended: nothing is committed any more.
     """
 
     log: Log
     work: list[Work] = Factory(list)
-    unnoted: list[tuple[int, OSError | None]] = Factory(list)
+    unnoted: list[tuple[int, CommitFailed | None]] = Factory(list)
+    has_ended: bool = False
 
     @classmethod
     def open(
@@ -70,37 +72,44 @@ class OpenLog:
         log.on_work = opened.work.extend
         return opened
 
-    def commit(self, count: int | None = None) -> OSError | None:
+    def commit(self, count: int | None = None) -> CommitFailed | None:
         """Do the oldest pieces of work, as service.py does; return what went wrong."""
         self.note()
         error = self.write(count)
         self.note()
         return error
 
-    def write(self, count: int | None = None) -> OSError | None:
+    def write(self, count: int | None = None) -> CommitFailed | None:
         """Do the oldest pieces of work, as the committer's thread does, without telling the log."""
-        if any(error is not None for _, error in self.unnoted):
-            return None  # the thread does nothing more once it has failed
+        if self.has_ended or any(error is not None for _, error in self.unnoted):
+            return None  # the thread does nothing more until the log has heard that it failed
         count = len(self.work) if count is None else min(count, len(self.work))
         work, self.work[:count] = self.work[:count], []
         if not work:
             return None
-        error = None
+        durable, error = len(work), None
         try:
             self.log.writer.commit(work)
-        except OSError as caught:
-            error = caught
-            self.work.clear()
-        self.unnoted.append((len(work), error))
+        except CommitFailed as caught:
+            durable, error = caught.durable, caught
+        self.unnoted.append((durable, error))
         return error
 
     def note(self) -> None:
         """Tell the log of the work that is done."""
         unnoted, self.unnoted[:] = list(self.unnoted), []
         for count, error in unnoted:
+            if error is not None:
+                self.work.clear()
+                self.has_ended = not error.may_go_on
             self.log.committed(count, error)
             if error is not None:
                 self.work.clear()  # what came while the log had not heard of it is not written either
+
+    def look_at_disk(self) -> None:
+        """Tell the log how much is free, as service.py does twice a second."""
+        self.log.writer.check_place()
+        self.log.looked_at_disk(self.log.writer.free_bytes())
 
     def append(self, batch: Batch) -> Appended:
         """Append and commit."""

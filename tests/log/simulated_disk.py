@@ -186,6 +186,9 @@ class SimulatedFile:
         self._check()
         return len(self.inode.live)
 
+    def identity(self) -> tuple[int, int]:
+        return 0, id(self.inode)
+
     def truncate(self, size: int) -> None:
         self._check(writing=True)
         self.disk.raise_fault("truncate", self.path)
@@ -327,7 +330,7 @@ class SimulatedDisk:
         """Return how many of these bytes fit on the disk."""
         if self.capacity is None:
             return length
-        used = sum(len(other.live) for other in self._entries.values())
+        used = self.used_bytes
         growth = max(position + length - len(inode.live), 0)
         return length - min(max(used + growth - self.capacity, 0), length)
 
@@ -370,6 +373,22 @@ class SimulatedDisk:
         if self.is_dead:
             raise PowerCut
         return len(self._find(path).live)
+
+    def identity_of(self, path: Path) -> tuple[int, int]:
+        if self.is_dead:
+            raise PowerCut
+        return 0, id(self._find(path))
+
+    def free_bytes(self, path: Path) -> int:
+        self.list_directory(path)
+        if self.capacity is None:
+            return 1 << 60
+        return max(self.capacity - self.used_bytes, 0)
+
+    @property
+    def used_bytes(self) -> int:
+        """How many bytes all files have."""
+        return sum(len(inode.live) for inode in self._entries.values())
 
     def rename(self, source: Path, target: Path) -> None:
         self.raise_fault("rename", source)

@@ -14,6 +14,7 @@ from proglog_trio.errors import (
     LogBusy,
     LogClosed,
     LogReadOnly,
+    OutcomeUnknown,
     ProducerSequenceTooOld,
     ProglogError,
 )
@@ -146,10 +147,11 @@ def test_failed_commit_turns_the_log_read_only(kind: str) -> None:
     disk.fail(kind, errno.ENOSPC)
     assert opened.commit() is not None
     assert len(outcomes) == 3
-    assert all(isinstance(outcome, LogReadOnly) for outcome in outcomes)
+    kinds = LogReadOnly if kind == "write" else OutcomeUnknown
+    assert all(isinstance(outcome, kinds) for outcome in outcomes)
     assert changes == [opened.log.read_only_reason]
     assert "No space left" in str(outcomes[0])
-    with pytest.raises(LogReadOnly, match="a write failed"):
+    with pytest.raises(kinds, match="a write failed"):
         opened.log.append_soon(batch, outcomes.append)
     with pytest.raises(LogReadOnly, match="a write failed"):
         opened.log.append_gap(GapMarker(Origin(bytes(16)), 0, 1, 0, ""), lambda _: None)
@@ -158,7 +160,8 @@ def test_failed_commit_turns_the_log_read_only(kind: str) -> None:
     assert [frame.base_offset for frame in read_all(opened.log)] == [0], "what is durable is still served"
     syncs = disk.trace.count("sync")
     opened.close()
-    assert disk.trace.count("sync") == syncs, "a failed sync is not tried again"
+    if kind == "sync":
+        assert disk.trace.count("sync") == syncs, "a failed sync is not tried again"
 
 
 def test_busy_log_and_room() -> None:
@@ -341,7 +344,7 @@ def test_failed_roll_fails_what_comes_after_it_and_keeps_what_came_before() -> N
         opened.log.append_soon(batch_of(b"%d" % number), outcomes.append)
     disk.fail("create", errno.ENOSPC)
     opened.commit()
-    assert [type(outcome) for outcome in outcomes] == [LogReadOnly, LogReadOnly]
+    assert [type(outcome) for outcome in outcomes] == [Appended, LogReadOnly]
     opened.close()
     opened = new_log(disk=disk)
     assert [frame.base_offset for frame in read_all(opened.log)] == [0]

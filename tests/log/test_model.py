@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from attrs import define
+from attrs import Factory, define
 from hypothesis import Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -63,14 +63,16 @@ class Model:
         chain: all frames that are in the log, or may be once what is under way is committed, in their order.
         acknowledged: so many offsets, from 0, were answered for or served: they must never change.
         acknowledged_next: per origin, the same in sequences; gaps count.
+        refused: own frames of which was said that they are not stored: they must never turn up.
     """
 
     chain: list[Planned]
     acknowledged: int
     acknowledged_next: dict[Origin, int]
+    refused: set[bytes] = Factory(set)
 
     def copy(self) -> Model:
-        return Model(list(self.chain), self.acknowledged, dict(self.acknowledged_next))
+        return Model(list(self.chain), self.acknowledged, dict(self.acknowledged_next), set(self.refused))
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -149,9 +151,16 @@ class LogMachine(RuleBasedStateMachine):
         model = self.model
 
         def done(outcome: Appended | ProglogError) -> None:
+            header = planned.header
+            if isinstance(outcome, LogReadOnly):
+                # It certainly is not stored, so its place and its sequence may be given to another.
+                model.refused.add(planned.data)
+                if planned in model.chain:
+                    model.chain.remove(planned)
+                    for sequence in range(header.base_sequence, header.next_sequence):
+                        del self.contents[header.origin, sequence]
             if isinstance(outcome, ProglogError):
                 return
-            header = planned.header
             assert (outcome.base_offset, outcome.count) == (planned.offset, header.count)
             assert (outcome.origin, outcome.base_sequence) == (header.origin, header.base_sequence)
             assert outcome.log_time == header.log_time
@@ -251,6 +260,8 @@ class LogMachine(RuleBasedStateMachine):
             if error is None:
                 model.acknowledged = max(model.acknowledged, planned.end)
                 note_next(model, frame.header.origin, frame.header.next_sequence)
+            elif isinstance(error, LogReadOnly):
+                model.chain.remove(planned)
 
         self.log.log.append_foreign(frame, data, done)
         self.note_planned(self.newest_work())
@@ -349,6 +360,21 @@ class LogMachine(RuleBasedStateMachine):
     def operation_will_fail(self, kind: str, after: int) -> None:
         self.disk.fail(kind, errno.ENOSPC if kind == "write" else errno.EIO, after)
 
+    @rule(room=st.sampled_from([0, 100, 700, 5_000]))
+    def disk_fills(self, room: int) -> None:
+        self.disk.capacity = self.disk.used_bytes + room
+
+    @rule()
+    def room_is_made(self) -> None:
+        self.disk.capacity = None
+
+    @precondition(lambda self: self.opened is not None)
+    @rule(count=st.sampled_from([1, 10]))
+    def look_at_disk(self, count: int) -> None:
+        with self.powered():
+            for _ in range(count):
+                self.log.look_at_disk()
+
     @precondition(lambda self: self.opened is not None and self.opened.log.read_only_reason is not None)
     @rule()
     def read_only_refuses(self) -> None:
@@ -417,6 +443,7 @@ class LogMachine(RuleBasedStateMachine):
         expected = model.chain[len(below) : len(below) + len(frames)]
         found = [Planned(frame.base_offset, frame.data) for frame in frames]
         assert found == expected, "what is found is no prefix of what was appended"
+        assert not model.refused.intersection(planned.data for planned in found), "it was refused, and is stored"
         end = found[-1].end if found else log.lowest_offset
         assert log.next_offset >= end
         assert end >= model.acknowledged, "acknowledged records are gone"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from proglog_trio.errors import DataDirectoryError
+from proglog_trio.errors import DataDirectoryError, DataDirectoryFull
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.opening import open_log_files
 
@@ -37,7 +37,7 @@ def test_nobody_takes_the_work() -> None:
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (errno.ENOSPC, "there is no space left on its disk"),
+        (errno.ENOSPC, "there is no room on its disk to begin"),
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "its file system is read-only"),
         (errno.EACCES, "it is not writable"),
@@ -55,7 +55,7 @@ def test_reasons(number: int, reason: str) -> None:
 
 def test_full_disk() -> None:
     disk = SimulatedDisk(capacity=10)
-    with pytest.raises(DataDirectoryError, match="no space left"):
+    with pytest.raises(DataDirectoryFull, match="no room on its disk to begin"):
         OpenLog.open(disk, config=CONFIG)
     disk.clear_faults()
     assert OpenLog.open(disk, config=CONFIG).append_values(b"x").base_offset == 0

@@ -128,10 +128,12 @@ async def test_segment_that_is_gone_and_one_that_cannot_be_left(log: Log) -> Non
 
 async def test_log_that_takes_no_more_records(log: Log) -> None:
     files = log.catalog.active.files
-    log.read_only_reason = "the disk is full"
+    log.room.failed("the disk is full", 1)
+    with pytest.raises(LogReadOnly, match="the disk is full"):
+        await repair_segment(log, files, Peer([]).fetch)
     with pytest.raises(LogReadOnly, match="the disk is full"):
         await leave_segment(log, files)
-    log.read_only_reason = None
+    log.looked_at_disk(1 << 40)
     log.closing = True
     with pytest.raises(LogClosed):
         await leave_segment(log, files)

@@ -65,7 +65,7 @@ async def test_a_call_that_was_cancelled_and_meets_the_closed_stream_ends_as_can
 @pytest.mark.parametrize(
     ("error", "status", "logged"),
     [
-        (LogReadOnly("the disk is full"), Status.FAILED_PRECONDITION, 0),
+        (LogReadOnly("the disk is full"), Status.ABORTED, 0),
         (GRPCError(Status.NOT_FOUND, "nobody"), Status.NOT_FOUND, 0),
         (ZeroDivisionError(), Status.INTERNAL, 1),
     ],

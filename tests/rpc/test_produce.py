@@ -280,12 +280,15 @@ async def test_a_client_that_reads_no_answers_is_not_read_from(tmp_path: Path) -
 async def test_a_log_that_is_read_only_says_so(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, open_connection(server.address) as connection:
         await produce(connection, b"x")
+        once = log_v1.ProduceRequest(record=log_v1.Record(value=b"once"), producer_id=1, producer_sequence=1)
+        stored = await connection.run(call, "Produce", once)
         server.log.committed(0, OSError(28, "No space left on device"))
-        with pytest.raises(CallFailed, match=r"FAILED_PRECONDITION: .*No space left on device"):
+        assert await connection.run(call, "Produce", once) == stored, "what is stored is answered"
+        with pytest.raises(CallFailed, match=r"ABORTED: .*No space left on device"):
             await produce(connection, b"y")
         (answer,) = await connection.run(exchange, "ProduceBatches", [batch_request([b"y"])])
-        assert answer.error.code == Status.FAILED_PRECONDITION.value
-        with pytest.raises(CallFailed, match=r"FAILED_PRECONDITION: .*No space left on device"):
+        assert answer.error.code == Status.ABORTED.value
+        with pytest.raises(CallFailed, match=r"ABORTED: .*No space left on device"):
             await connection.run(exchange, "ProduceStream", [_request()])
         # Reading goes on.
         found = await connection.run(call, "Consume", log_v1.ConsumeRequest(offset=0))

@@ -25,6 +25,8 @@ from h2.errors import ErrorCodes
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import AddressInUse, AddressUnavailable, CallFailed, ConnectionLost
+from proglog_trio.log.disk import NotWritten
+from proglog_trio.log.writer import CommitFailed
 from proglog_trio.rpc.client.connection import TunedChannel, open_connection
 from proglog_trio.rpc.message_buffer import prefixed
 from proglog_trio.rpc.server import ServerConfig, serve
@@ -71,12 +73,60 @@ async def _foreign_call(channel: grpc.Channel, path: str, request: Any, response
     return await trio.to_thread.run_sync(lambda: method(request, timeout=10))
 
 
-@pytest.mark.parametrize("service", ["", "log.v1.Log"])
+@pytest.mark.parametrize("service", ["", "log.v1.Log", "log.v1.Log.Produce", "log.v1.Log.Consume"])
 async def test_health(tmp_path: Path, service: str) -> None:
     async with running_server(tmp_path) as server, _grpcio_channel(server.address) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         answer = await _foreign_call(channel, "/grpc.health.v1.Health/Check", request, health_pb2.HealthCheckResponse)
         assert answer.status == SERVING
+
+
+async def test_health_of_a_node_that_takes_no_records(tmp_path: Path) -> None:
+    """By the name that is asked for: the node, the service as a whole, writing, reading."""
+    async with running_server(tmp_path) as server, _grpcio_channel(server.address) as channel:
+
+        async def health() -> list[int]:
+            answers = []
+            for name in ("", "log.v1.Log", "log.v1.Log.Produce", "log.v1.Log.Consume"):
+                request = health_pb2.HealthCheckRequest(service=name)
+                path = "/grpc.health.v1.Health/Check"
+                answers.append((await _foreign_call(channel, path, request, health_pb2.HealthCheckResponse)).status)
+            return answers
+
+        assert await health() == [SERVING] * 4
+        # More than any disk has, so that nothing changes until this says so.
+        full = CommitFailed(NotWritten(28, "No space left on device"), 0, 0, may_go_on=True, wanted=1 << 61)
+        server.log.committed(0, full)
+        assert await health() == [SERVING, NOT_SERVING, NOT_SERVING, SERVING]
+        server.log.looked_at_disk(1 << 62)
+        assert await health() == [SERVING] * 4
+
+
+async def test_health_of_writing_is_watched(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, open_connection(server.address) as connection:
+        seen: list[int] = []
+
+        async def watch(channel: TunedChannel) -> None:
+            async with channel.request(
+                "/grpc.health.v1.Health/Watch",
+                Cardinality.UNARY_STREAM,
+                health_pb2.HealthCheckRequest,
+                health_pb2.HealthCheckResponse,
+            ) as stream:
+                await stream.send_message(health_pb2.HealthCheckRequest(service="log.v1.Log.Produce"), end=True)
+                async for answer in stream:
+                    seen.append(answer.status)
+                    if len(seen) == 3:
+                        return
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run, watch)
+            await eventually(lambda: seen == [SERVING])
+            full = CommitFailed(NotWritten(28, "No space left on device"), 0, 0, may_go_on=True, wanted=1 << 61)
+            server.log.committed(0, full)
+            await eventually(lambda: seen == [SERVING, NOT_SERVING])
+            server.log.looked_at_disk(1 << 62)
+        assert seen == [SERVING, NOT_SERVING, SERVING]
 
 
 async def test_health_of_an_unknown_service(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ class PendingBatch:
         deadline: when it is given up.
         after_log_time: what its log time is to be greater than, once it is encoded.
         attempts: on how many streams it was sent.
+        refusals: how many of these were answered with its certain refusal.
         nodes: the nodes that it was sent to on earlier streams.
         refused_by: the nodes that cannot store it, though another may.
     """
@@ -30,8 +31,14 @@ class PendingBatch:
     request: bytes = b""
     after_log_time: int = 0
     attempts: int = 0
+    refusals: int = 0
     nodes: frozenset[str] = frozenset()
     refused_by: frozenset[str] = frozenset()
+
+    @property
+    def maybe_stored(self) -> bool:
+        """Whether some attempt was not answered, or not with certainty: any of these may have stored it."""
+        return self.attempts > self.refusals
 
 
 @define(eq=False)

@@ -12,9 +12,12 @@ The rules it keeps, and why nothing is ever stored twice or out of order:
   are: whichever of the two comes second is the duplicate.
 - The next stream may go to another node. If the first node had stored a batch whose answer was lost, the batch is then
   stored twice, under two origins, each time behind those that were sent before it; consumers deliver one of them.
-- A node that cannot store a batch although another may (its log is read-only, its table of producers is full) is left
-  for another, and the batch fails when no known node is left. But the same status says that a batch has been overtaken
-  there by a later one, which can only be where it had been sent before: then it fails at once.
+- A node that takes no records at present (it is read-only, which has a status of its own) is left for another at once,
+  and the batch fails when no known node is left. So is one whose table of producers is full; but the statuses for what
+  another node may yet do can also say that a batch has been overtaken there by a later one, which can only be where it
+  had been sent before: then it fails at once.
+- A refusal is certain: nothing of the batch is stored by that attempt. A node that cannot tell says UNKNOWN, which is
+  as good as no answer.
 - A batch that is given up is never sent again. If it was sent before, the stream is dropped with it, since its answer
   must not be taken for that of another. Should the node find it later in the old stream, behind its successors, it is
   below their sequence and refused: given up means "maybe stored", never "stored at a node behind what came later".
@@ -53,8 +56,10 @@ from .packing import ARRAY_HEADER_BYTES, join_records
 from .pending import OpenBatch, PendingBatch, ProducerStatistics
 
 _PAYLOAD_FIELD = 1
+_READ_ONLY = Status.ABORTED
+"""What a node answers that takes no records at present, and has stored nothing of the batch."""
 _ELSEWHERE = frozenset({Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED})
-"""What a node answers to a batch that another node may yet store."""
+"""What a node answers to a batch that another node may yet store, unless it means that it was overtaken there."""
 
 
 class ProducerCore:
@@ -252,9 +257,10 @@ class ProducerCore:
         if answer.error is not None:
             status = status_of_code(answer.error.code)
             failure = StreamBroken(f"{status.name}: {answer.error.message}", status)
-            if failure.refusal is None:
+            if failure.refusal is None and status is not _READ_ONLY:
                 raise failure
-            if status in _ELSEWHERE and self.node not in batch.nodes:
+            batch.refusals += 1
+            if status is _READ_ONLY or (status in _ELSEWHERE and self.node not in batch.nodes):
                 batch.refused_by |= {self.node}
                 if self._has_others(batch.refused_by):
                     raise StreamBroken(f"{self.node}: {failure}")
@@ -298,6 +304,7 @@ class ProducerCore:
         if status is None:
             return
         if under_way == 1:
+            self._queue[0].refusals += 1
             self._refuse_first(failure, status)
         elif under_way:
             self._suspects = under_way
@@ -323,7 +330,7 @@ class ProducerCore:
         batch = self._take_first()
         message = f"the node refused the batch: {failure}"
         # An earlier attempt, whose answer was lost, may have fared better.
-        self._fail(batch, DeliveryRefused(message, maybe_stored=batch.attempts > 1, status=status))
+        self._fail(batch, DeliveryRefused(message, maybe_stored=batch.maybe_stored, status=status))
 
     # -- time passes ---------------------------------------------------------------------------------------------------
 
@@ -371,11 +378,13 @@ class ProducerCore:
         self._suspects = max(self._suspects - 1, 0)
         timeout = self.config.delivery_timeout
         reason = "" if self.obstacle is None else f" ({self.obstacle})"
-        if batch.attempts:
+        if batch.maybe_stored:
             message = f"no acknowledgement within {timeout:g} s{reason}: the records may be stored or not"
+        elif batch.attempts:
+            message = f"no node took them within {timeout:g} s{reason}: the records are not stored"
         else:
             message = f"not sent within {timeout:g} s{reason}: the records are not stored"
-        self._fail(batch, DeliveryTimeout(message, maybe_stored=batch.attempts > 0))
+        self._fail(batch, DeliveryTimeout(message, maybe_stored=batch.maybe_stored))
 
     def abandon(self) -> None:
         """Fail everything that is not settled: the producer is left."""
@@ -385,6 +394,6 @@ class ProducerCore:
         while self._queue:
             batch = self._queue.popleft()
             self.buffered_bytes -= batch.size
-            state = "was sent and may be stored or not" if batch.attempts else "was not sent"
+            state = "was sent and may be stored or not" if batch.maybe_stored else "is not stored"
             message = f"the producer was left before its batch was acknowledged; it {state}"
-            self._fail(batch, DeliveryAbandoned(message, maybe_stored=batch.attempts > 0))
+            self._fail(batch, DeliveryAbandoned(message, maybe_stored=batch.maybe_stored))

@@ -248,6 +248,7 @@ class Cluster:
         self.rng = random.Random(f"cluster {self.seed}")
         self.network = Network(random.Random(f"network {self.seed}"))
         self._watch_members()
+        self._watch_disks()
 
     @property
     def now(self) -> float:
@@ -335,6 +336,12 @@ class Cluster:
                 self._wake(node, life)
 
         self.network.after(max(deadline - node.ahead - self.now, 0.001), wake)
+
+    def _watch_disks(self) -> None:
+        for node in self.nodes.values():
+            if node.life is not None and not node.is_paused:
+                node.life.opened.look_at_disk()
+        self.network.after(0.5, self._watch_disks)
 
     def _keep_directories(self, node: Node, life: Life) -> None:
         """Write down which directories there are; what fails is tried again with the next change."""

@@ -260,6 +260,20 @@ class Faults(RuleBasedStateMachine):
         if node is not None:
             node.disk.fail(kind, 5)
 
+    @rule(place=PLACES, room=st.sampled_from([0, 300, 5_000]))
+    def disk_fills(self, place: int, room: int) -> None:
+        """There is hardly room on a node's disk, while it runs or is down: it goes on by itself when there is some."""
+        node = self.some(place, lambda _node: True)
+        assert node is not None
+        node.disk.capacity = node.disk.used_bytes + room
+
+    @rule(place=PLACES, seconds=SECONDS)
+    def room_is_made(self, place: int, seconds: float) -> None:
+        node = self.some(place, lambda node: node.disk.capacity is not None)
+        if node is not None:
+            node.disk.capacity = None
+            self.cluster.run(seconds)
+
     @precondition(lambda self: self.has_damage)
     @rule(place=PLACES, where=st.integers(0, 2**32), bits=st.integers(1, 255))
     def flip_bits(self, place: int, where: int, bits: int) -> None:
@@ -322,8 +336,10 @@ class Faults(RuleBasedStateMachine):
             node.disk.clear_faults()
             if node.is_paused:
                 cluster.resume(node)
-            if node.life is not None and node.running.opened.log.read_only_reason is not None:
-                cluster.stop(node, Loss.KEEP)
+            if node.life is not None:
+                log = node.running.opened.log
+                if log.read_only_reason is not None and not log.room.is_passing:
+                    cluster.stop(node, Loss.KEEP)
             if node.life is None:
                 if node.name in cluster.copies:
                     give_new_id(DIRECTORY, disk=node.disk, rng=cluster.rng)

@@ -229,7 +229,7 @@ class FakeNodes:
                     continue
                 answer = ProduceBatchResponse(producer_sequence=request.producer_sequence)
                 if session.node in self.read_only:
-                    answer.error = Error(code=Status.FAILED_PRECONDITION.value, message="the log takes no more")
+                    answer.error = Error(code=Status.ABORTED.value, message="the log takes no more")
                 else:
                     answer.count, answer.origin = request.count, bytes(16)
                 session.answered(answer)
@@ -513,7 +513,7 @@ async def test_a_node_whose_log_is_read_only_is_left(tmp_path: Path) -> None:
         open_producer([first.address, second.address], ProducerConfig(backoff=FAST)) as producer,
     ):
         assert (await (await producer.send(b"one")).wait()).node == first.address
-        first.log.read_only_reason = "the disk is full"
+        first.log.room.ends("the disk is full")
         with trio.fail_after(5):
             assert (await (await producer.send(b"two")).wait()).node == second.address
 

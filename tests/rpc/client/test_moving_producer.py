@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proglog_trio._proto.log.v1 import Error, ProduceBatchRequest, ProduceBatchResponse
-from proglog_trio.errors import ProglogError
+from proglog_trio.errors import LogReadOnly, OutcomeUnknown, ProglogError
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.origin import Origin
 from proglog_trio.log.producer_table import ProducerTable, StoredBatch
@@ -46,6 +46,7 @@ class Node:
     address: str
     origin: Origin
     read_only: bool = False
+    disk_fails: bool = False
     log: list[Batch] = Factory(list)
     table: ProducerTable = Factory(ProducerTable)
 
@@ -59,11 +60,15 @@ class Node:
         request = ProduceBatchRequest.FromString(data)
         sequence = request.producer_sequence
         answer = ProduceBatchResponse(producer_sequence=sequence)
-        if self.read_only:
-            answer.error = Error(code=Status.FAILED_PRECONDITION.value, message="the log takes no more records")
-            return answer
         try:
             found = self.table.find(1, sequence, request.payload_crc, 0)
+            if found is None and self.read_only:
+                raise LogReadOnly("the log takes no more records")
+            if found is None and self.disk_fails:
+                self.disk_fails, self.read_only = False, True
+                values = [record[0] for record in msgpack.unpackb(request.payload)]
+                self.append(Batch(self.origin, sequence, request.payload_crc, values))
+                raise OutcomeUnknown("a sync failed")
         except ProglogError as error:
             answer.error = Error(code=status_of(error).value, message=str(error))
             return answer
@@ -173,6 +178,16 @@ class MovingProducer(RuleBasedStateMachine):
     def turn_read_only(self, address: str) -> None:
         self.nodes[address].read_only = True
 
+    @rule(address=st.sampled_from(ADDRESSES))
+    def take_records_again(self, address: str) -> None:
+        """There is room on its disk, while requests that were sent before may still arrive."""
+        self.nodes[address].read_only = False
+
+    @rule(address=st.sampled_from(ADDRESSES))
+    def disk_will_fail(self, address: str) -> None:
+        """The next batch is written, and whether that is durable is not known."""
+        self.nodes[address].disk_fails = True
+
     @rule(seconds=st.sampled_from([1.0, 21.0, 61.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -222,7 +237,7 @@ class MovingProducer(RuleBasedStateMachine):
             if outcome.error is None:
                 assert value in stored
             elif isinstance(outcome.error, DeliveryRefused):
-                assert outcome.error.maybe_stored, "the first node keeps its log writable: there was one to go to"
+                assert outcome.error.maybe_stored or value not in stored, "it is stored, and was told not to be"
             else:
                 assert isinstance(outcome.error, DeliveryTimeout)
                 assert outcome.error.maybe_stored or value not in stored
@@ -245,7 +260,7 @@ def refusal(sequence: int, status: Status) -> ProduceBatchResponse:
     return ProduceBatchResponse(producer_sequence=sequence, error=Error(code=status.value, message="no"))
 
 
-@pytest.mark.parametrize("status", [Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED])
+@pytest.mark.parametrize("status", [Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED, Status.ABORTED])
 def test_what_one_node_cannot_store_goes_to_another(status: Status) -> None:
     core = make_core("a:1", "b:1")
     outcome, _ = core.add_record(PACKED, 0.0)
@@ -277,6 +292,56 @@ def test_a_batch_that_was_overtaken_goes_nowhere_else() -> None:
     core.answered(refusal(0, Status.FAILED_PRECONDITION), 1.0)
     assert isinstance(outcome.error, DeliveryRefused)
     assert core.statistics.moves == 0
+
+
+def test_a_node_that_takes_no_records_is_left_also_where_the_batch_was_sent_before() -> None:
+    core = make_core("a:1", "b:1")
+    outcome, _ = core.add_record(PACKED, 0.0)
+    for now in (0.0, 1.0):
+        core.stream_opened(now, "a:1")
+        core.next_request(now)
+        if now == 0.0:
+            core.stream_lost(StreamBroken("lost"))
+    with pytest.raises(StreamBroken) as caught:
+        core.answered(refusal(0, Status.ABORTED), 1.0)
+    core.stream_lost(caught.value)
+    assert core.refused_by == {"a:1"}
+    assert not outcome.settled
+
+
+SURE, UNSURE = refusal(0, Status.ABORTED), refusal(0, Status.UNKNOWN)
+
+
+@pytest.mark.parametrize("end", ["refused", "timeout", "left"])
+@pytest.mark.parametrize("attempts", [(SURE,), (SURE, SURE), (None, SURE), (SURE, None), (UNSURE, SURE), (UNSURE,)])
+def test_maybe_stored_is_true_unless_every_attempt_was_refused_for_certain(
+    attempts: tuple[ProduceBatchResponse | None, ...], end: str
+) -> None:
+    core = make_core("a:1", "b:1", "c:1", "d:1", delivery_timeout=10.0)
+    outcome, _ = core.add_record(PACKED, 0.0)
+    for number, answer in enumerate(attempts):
+        core.stream_opened(0.0, ("a:1", "b:1")[number])
+        assert core.next_request(0.0) is not None
+        failure = StreamBroken("lost")
+        if answer is not None:
+            with pytest.raises(StreamBroken) as caught:
+                core.answered(answer, 0.0)
+            failure = caught.value
+        core.stream_lost(failure)
+    maybe = any(answer is not SURE for answer in attempts)
+    if end == "refused":
+        core.stream_opened(0.0, "c:1")
+        core.next_request(0.0)
+        core.answered(refusal(0, Status.INVALID_ARGUMENT), 0.0)
+        assert isinstance(outcome.error, DeliveryRefused)
+    elif end == "timeout":
+        core.tick(10.0)
+        assert isinstance(outcome.error, DeliveryTimeout)
+        assert ("may be stored" in str(outcome.error)) == maybe
+    else:
+        core.abandon()
+    assert outcome.error is not None
+    assert outcome.error.maybe_stored == maybe
 
 
 def test_a_batch_that_is_wrong_is_wrong_everywhere() -> None:

@@ -1,0 +1,135 @@
+"""What opening a directory has to write before the log may be written to again.
+
+It is apart from reading, so that a log on a full disk is opened and served without it; it is completed once there is
+room.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import Factory, define
+
+from .aside import Aside, MovedAside
+from .disk import Disk, File, sync, sync_directory
+from .envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind, Salt
+from .index import DurableMark, IndexEntry
+from .segment import ActiveSegment, SegmentFiles, write_index
+from .segment_header import SegmentHeader
+from .walk import CHUNK_BYTES
+
+
+@define
+class OpeningCompletion:
+    """Completes the opening of a directory. It may be tried again after a failure for want of room.
+
+    Attributes:
+        store, files, header, header_bytes: the newest segment.
+        durable: everything before this place in it had been durable.
+        end: where the last that stays in it ends.
+        next_offset: at which the log goes on, above all offsets that may have been given out.
+        reopens: next_offset is above what stands in the segment, which is to be noted there.
+        lost_below: offsets below this that do not stand in the segment had been acknowledged and are lost.
+        tail: what is wrong at end, if anything there has to go.
+        tail_offset: the offset at which it begins.
+        entries: for the index.
+        unreadable: newer segments without a header that can be read, and why: they are moved aside.
+        moved: is told of what was moved aside.
+    """
+
+    disk: Disk
+    store: File
+    files: SegmentFiles
+    header: SegmentHeader
+    header_bytes: bytes
+    aside: Aside
+    durable: int
+    end: int
+    next_offset: int
+    reopens: bool
+    lost_below: int
+    tail: str | None
+    tail_offset: int
+    entries: list[IndexEntry]
+    moved: list[MovedAside]
+    unreadable: list[tuple[SegmentFiles, str]] = Factory(list)
+    _is_tail_saved: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """Where the segments are."""
+        return self.files.directory
+
+    def settle_what_is_served(self) -> None:
+        """Make what stays in the segment durable without completing anything, which takes no room. Raises OSError."""
+        _write_again(self.store, self.durable, self.end)
+        sync(self.store)
+        sync_directory(self.disk, self.directory)
+
+    def complete(self, active: ActiveSegment) -> None:
+        """Write all that there is to write; the log may be written to on return.
+
+        Args:
+            active: the newest segment, which is told where it goes on.
+
+        Raises:
+            OSError: as the disk gives it; has_no_room tells whether it may be tried again.
+        """
+        if self.tail is not None and not self._is_tail_saved:
+            path, size = self.aside.save_tail(self.store, self.files, self.end)
+            self.moved.append(MovedAside(path, size, self.files.store, self.end, self.tail_offset, self.tail))
+            self._is_tail_saved = True
+        end = self._mend(self.header.salt)
+        # The index last: until it is there, the old mark says what is missing.
+        mark = DurableMark(end, self.next_offset)
+        index_file, index_position = write_index(
+            self.disk, self.files, self.header_bytes, self.header, mark, self.entries
+        )
+        try:
+            sync_directory(self.disk, self.directory)
+            # Only now: which offsets they used is noted durably.
+            while self.unreadable:
+                self.moved.append(self.aside.move_segment(*self.unreadable[0]))
+                self.unreadable.pop(0)
+        except BaseException:
+            index_file.close()
+            raise
+        active.take_index(index_file, index_position)
+        active.position, active.next_offset = end, self.next_offset
+
+    def _mend(self, salt: Salt) -> int:
+        """Make what stays in the segment durable, take the tail away, and let offsets go on; return the new end.
+
+        In this order a crash in the midst of it leaves either the tail, or the note of which offsets it used.
+        """
+        _write_again(self.store, self.durable, self.end)
+        end = self.end
+        if self.reopens:
+            envelope = Envelope(
+                EnvelopeKind.REOPENED,
+                0,
+                self.next_offset,
+                NO_ORIGIN,
+                self.lost_below,
+                0,
+                min(self.durable, end),
+            )
+            self.store.write_at(end, [envelope.encode(salt)])
+            end += ENVELOPE_BYTES
+        sync(self.store)
+        if self.store.size() > end:
+            self.store.truncate(end)
+            sync(self.store)
+        return end
+
+
+def _write_again(store: File, start: int, end: int) -> None:
+    """Write once more what stands in [start, end).
+
+    If the sync of it failed before, the kernel may take its pages for written although they are not; only what is
+    written anew is certain to be covered by the next sync.
+    """
+    while start < end:
+        data = store.read_at(start, min(CHUNK_BYTES, end - start))
+        store.write_at(start, [data])
+        start += len(data)
