@@ -94,7 +94,10 @@ _NAME_BYTES = 128
 _LABEL_BYTES = 255
 
 
-def _check_name(_type: type, value: str) -> None:
+def check_name(_type: type, value: str | None) -> None:
+    """Refuse what is no name of a node or of a cluster (a validator of cyclopts)."""
+    if value is None:
+        return
     if not value or len(value.encode()) > _NAME_BYTES or not value.isprintable() or value != value.strip():
         raise ValueError(f"A name is 1 to {_NAME_BYTES} bytes of printable text without spaces at its ends.")
 
@@ -167,7 +170,7 @@ class NodeConfig:
         str,
         Parameter(
             help="What this node is called; unique in its cluster.",
-            validator=_check_name,
+            validator=check_name,
             show_default=lambda _value: "the host's name",
         ),
     ] = attrs.field(factory=socket.gethostname)
@@ -352,7 +355,7 @@ class NodeConfig:
     cluster_name: Annotated[
         str,
         Parameter(
-            validator=_check_name,
+            validator=check_name,
             help="The cluster that the node belongs to. Kept in the data directory, which opens under no other name.",
         ),
     ] = "proglog"

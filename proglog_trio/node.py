@@ -196,6 +196,7 @@ class _Parts:
             counters=counters,
             security=self.security.server,
             errors=self.errors,
+            cluster_name=config.cluster_name,
         )
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
         rpc_address = self.rpc_address = config.rpc_address(port)

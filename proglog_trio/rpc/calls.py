@@ -113,14 +113,15 @@ async def in_turns(steps: Steps[Result]) -> Result:
             turn.begin()
 
 
-async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> bytes:
-    """Return a length-prefixed message that has a list and nothing else.
+async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest: bytes = b"") -> bytes:
+    """Return a length-prefixed message that has a list.
 
     Each of the list is made and encoded by itself, and others run in between: a large cluster's takes a while.
 
     Args:
         field: the list's number.
         messages: what is in it.
+        rest: the message's other fields, encoded.
     """
 
     def steps() -> Steps[bytes]:
@@ -129,7 +130,7 @@ async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> b
             encoded = bytes(message)
             parts += (bytes_field_header(field, len(encoded)), encoded)
             yield
-        return b"".join(parts)
+        return b"".join((*parts, rest))
 
     return prefixed(await in_turns(steps()))
 

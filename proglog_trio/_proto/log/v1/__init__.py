@@ -391,6 +391,11 @@ default_message_pool.register_message("log.v1", "GetServersRequest", GetServersR
 class GetServersResponse(betterproto2.Message):
     servers: "list[Server]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
+    cluster_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Of the cluster of the answering node, and so of these servers.
+    """
+
 
 default_message_pool.register_message("log.v1", "GetServersResponse", GetServersResponse)
 
