@@ -24,6 +24,7 @@ from proglog_trio.membership.wire import (
     Ping,
     PushPull,
     Query,
+    SerfMessage,
     SerfPushPull,
     Suspect,
     UserEvent,
@@ -80,14 +81,14 @@ def test_what_somebody_of_another_cluster_sends_is_not_looked_at() -> None:
         ltime=900, id=1, addr=ELSEWHERE.address, port=ELSEWHERE.port, source_node="b1", filters=(), flags=0,
         relay_factor=0, timeout=10**9, name="q", payload=b"",
     )  # fmt: skip
-    said = [Leave(ltime=900, node="o2", prune=True), Join(ltime=900, node="o2"), query]
-    said_by_event = UserEvent(ltime=900, name="deploy", payload=b"", cc=False)
+    event = UserEvent(ltime=900, name="deploy", payload=b"", cc=False)
+    said: list[SerfMessage] = [Leave(ltime=900, node="o2", prune=True), Join(ltime=900, node="o2"), query, event]
     before = tested.core.clock.time, tested.core.event_clock.time, tested.core.query_clock.time
     tested.receive(
         Suspect(incarnation=9, node="o2", from_node="b1"),
         Dead(incarnation=9, node="o2", from_node="b1"),
         Ping(seq_no=1, node="me"),
-        *(UserMessage(encode_serf(message)) for message in [*said, said_by_event]),
+        *(UserMessage(encode_serf(message)) for message in said),
         source=ELSEWHERE,
     )
     assert tested.status("o2") is MemberStatus.ALIVE
