@@ -129,7 +129,7 @@ class Options:
     timeout: float
     json: bool
     tls: "ClientTls | None"
-    cluster_name: str | None
+    cluster_name: str | None = None
 
 
 async def _consume(options: Options) -> int:

@@ -124,7 +124,7 @@ class Options:
     timeout: float
     json: bool
     tls: "ClientTls | None"
-    cluster_name: str | None
+    cluster_name: str | None = None
 
 
 @define

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from attrs import Factory, define
@@ -12,7 +13,7 @@ from ..errors import LogBusy, LogClosed, LogReadOnly
 from ..log.origin import Origin
 from .applying import Allowed, Applier, Outcome
 from .events import PeerLied, PullRefused, SourceEnded
-from .messages import PROTOCOL_VERSION, EndReason, Hello, PullRequest, PullResponse, Want
+from .messages import ENTRIES_AT_ONCE, PROTOCOL_VERSION, EndReason, Hello, PullRequest, PullResponse, Want
 from .teller import Teller
 
 if TYPE_CHECKING:
@@ -72,11 +73,15 @@ class PullSession:
         hello = None if self._said_hello else self.replica.hello
         positions, others = self.replica.tell(self.teller)
         # A stop of what is wanted anew comes before the want: the source heeds stops first.
-        wants, stops = tuple(self._wants.values()), tuple(self._stops)
+        stops = tuple(islice(self._stops, ENTRIES_AT_ONCE))
+        for origin in stops:
+            del self._stops[origin]
+        wants = () if self._stops else tuple(islice(self._wants.values(), ENTRIES_AT_ONCE))
+        for want in wants:
+            del self._wants[want.origin]
         if not (hello or positions or others or wants or stops):
             return None
         self._said_hello = True
-        self._wants, self._stops = {}, {}
         return PullRequest(hello, positions, others, wants, stops)
 
     # -- in ------------------------------------------------------------------------------------------------------------

@@ -1,19 +1,20 @@
 """What one pull stream's other side has not been told yet, and when it must be.
 
 What the other side waits for (that its own records have reached this disk) is told at once; everything else has time
-and goes together.
+and goes together. What is too much for one message goes in several, one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 
 from attrs import Factory, define
 
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from .holders import Holders
-from .messages import HolderNews, OriginRange, Positions
+from .messages import ENTRIES_AT_ONCE, GAPS_AT_ONCE, HolderNews, OriginRange, Positions
 
 
 @define
@@ -32,6 +33,9 @@ class Teller:
     _origins: dict[Origin, None] = Factory(dict)
     _forgotten: dict[Origin, None] = Factory(dict)
     _others: dict[bytes, set[Origin]] = Factory(dict)
+    # Of what there was at first, how many origins are still to be told; they stand before all others.
+    _left_at_first: int = 0
+    _is_going_on: bool = False
     _told_writing: Origin | None = None
     _everything: bool = True
     _told_at: float = float("-inf")
@@ -53,7 +57,7 @@ class Teller:
 
     def deadline(self, writing: Origin | None) -> float | None:
         """Return when there is something to tell, in seconds; None: there is nothing."""
-        if self._everything:
+        if self._everything or self._is_going_on:
             return float("-inf")
         if self._is_urgent or writing != self._told_writing:
             return self._told_at + self.quick_seconds
@@ -64,22 +68,61 @@ class Teller:
     def take(
         self, now: float, states: Mapping[Origin, OriginState], writing: Origin | None, holders: Holders
     ) -> tuple[Positions | None, tuple[HolderNews, ...]]:
-        """Return what is to be told, if its time has come."""
+        """Return what is to be told in one message, if its time has come; of more, the rest is due at once."""
         deadline = self.deadline(writing)
         if deadline is None or deadline > now:
             return None, ()
-        origins: Iterable[Origin] = states if self._everything else self._origins
-        ranges = {origin: OriginRange.of_state(states[origin]) for origin in origins if origin in states}
-        forgotten = tuple(origin for origin in self._forgotten if origin not in states)
-        others = tuple(
-            news
-            for directory_id, changed in self._others.items()
-            if directory_id != self.listener and (news := holders.news_of(directory_id, changed)) is not None
-        )
+        is_first = self._everything
+        if is_first:
+            self._origins = dict.fromkeys(states)
+            self._left_at_first = len(self._origins)
+        ranges, taken = self._take_ranges(states)
+        self._left_at_first = max(self._left_at_first - taken, 0)
+        forgotten = tuple(origin for origin in _take(self._forgotten) if origin not in states)
+        others = self._take_others(holders)
         positions = None
-        if self._everything or ranges or forgotten or writing != self._told_writing:
-            positions = Positions(ranges, forgotten, writing)
-        self._origins, self._forgotten, self._others = {}, {}, {}
+        if is_first or ranges or forgotten or writing != self._told_writing:
+            positions = Positions(ranges, forgotten, writing, more_follows=self._left_at_first > 0)
+        self._is_going_on = bool(self._origins or self._forgotten or self._others)
         self._everything = self._is_urgent = False
         self._told_writing, self._told_at = writing, now
         return positions, others
+
+    def _take_ranges(self, states: Mapping[Origin, OriginState]) -> tuple[dict[Origin, OriginRange], int]:
+        """Return what is to be told of some origins, and how many of those that wait these were."""
+        ranges: dict[Origin, OriginRange] = {}
+        gaps = taken = 0
+        for origin in list(islice(self._origins, ENTRIES_AT_ONCE)):
+            state = states.get(origin)
+            if state is not None:
+                gaps += len(state.gaps)
+                if ranges and gaps > GAPS_AT_ONCE:
+                    break
+                ranges[origin] = OriginRange.of_state(state)
+            del self._origins[origin]
+            taken += 1
+        return ranges, taken
+
+    def _take_others(self, holders: Holders) -> tuple[HolderNews, ...]:
+        found: list[HolderNews] = []
+        room = ENTRIES_AT_ONCE
+        for directory_id in list(self._others):
+            waiting = self._others[directory_id]
+            changed = [waiting.pop() for _ in range(min(room, len(waiting)))]
+            if not waiting:
+                del self._others[directory_id]
+            room -= len(changed)
+            news = None if directory_id == self.listener else holders.news_of(directory_id, changed)
+            if news is not None:
+                found.append(news)
+            if not room:
+                break
+        return tuple(found)
+
+
+def _take(waiting: dict[Origin, None]) -> list[Origin]:
+    """Return some that wait, which then do not any more."""
+    taken = list(islice(waiting, ENTRIES_AT_ONCE))
+    for origin in taken:
+        del waiting[origin]
+    return taken

@@ -49,5 +49,5 @@ def named_in(details: object) -> str | None:
     """
     for detail in details if isinstance(details, list | tuple) else ():
         if isinstance(detail, error_details_pb2.ErrorInfo) and detail.reason == OTHER_CLUSTER:
-            return detail.metadata.get(_NAME, "")
+            return str(detail.metadata.get(_NAME, ""))
     return None

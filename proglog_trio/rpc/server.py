@@ -11,7 +11,7 @@ import trio
 from attrs import field, frozen, validators
 from grpclib.config import Configuration
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
-from grpclib.events import SendInitialMetadata, SendTrailingMetadata, _DispatchServerEvents
+from grpclib.events import SendInitialMetadata, SendTrailingMetadata, _DispatchServerEvents, listen
 from grpclib.health.check import ServiceStatus
 from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
@@ -171,8 +171,8 @@ class _Server:
         self._status_details_codec = ProtoStatusDetailsCodec()
         # All requests pass it: grpclib.events.listen(server, RecvRequest, f) sees each before its method is called.
         self.__dispatch__ = _DispatchServerEvents()
-        for event in (SendInitialMetadata, SendTrailingMetadata):
-            self.__dispatch__.add_listener(event, self.state.say_cluster)
+        listen(self, SendInitialMetadata, self.state.say_cluster)
+        listen(self, SendTrailingMetadata, self.state.say_cluster)
         self._protocols: dict[ServerProtocol, None] = {}
         self._all_gone = trio.Event()
         self._all_gone.set()
