@@ -145,6 +145,7 @@ CALLS: dict[str, tuple[Cardinality, Any, type]] = {
 async def first_answer(channel: TunedChannel, name: str, metadata: dict[str, str]) -> tuple[Any, Any]:
     """Return the first answer to a call, and the metadata before it (asyncio flavour)."""
     cardinality, request, answer = CALLS[name]
+    stream: Any
     async with channel.request(f"/log.v1.Log/{name}", cardinality, type(request), answer, metadata=metadata) as stream:
         await stream.send_message(request, end=True)
         message = await stream.recv_message()
