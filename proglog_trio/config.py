@@ -90,11 +90,21 @@ def _between(lowest: float, highest: float | None = None) -> Callable[[type, Any
 
 # gossip carries names in length-prefixed msgpack tags within one datagram; a name has to leave room for the rest
 _NAME_BYTES = 128
+# its length is one byte before every packet
+_LABEL_BYTES = 255
 
 
-def _check_name(_type: type, value: str) -> None:
+def check_name(_type: type, value: str | None) -> None:
+    """Refuse what is no name of a node or of a cluster (a validator of cyclopts)."""
+    if value is None:
+        return
     if not value or len(value.encode()) > _NAME_BYTES or not value.isprintable() or value != value.strip():
         raise ValueError(f"A name is 1 to {_NAME_BYTES} bytes of printable text without spaces at its ends.")
+
+
+def _check_label(_type: type, value: str | None) -> None:
+    if value is not None and not (0 < len(value.encode()) <= _LABEL_BYTES and value.isprintable()):
+        raise ValueError(f"A label is 1 to {_LABEL_BYTES} bytes of printable text.")
 
 
 def check_host(_type: type, value: str | None) -> None:
@@ -160,7 +170,7 @@ class NodeConfig:
         str,
         Parameter(
             help="What this node is called; unique in its cluster.",
-            validator=_check_name,
+            validator=check_name,
             show_default=lambda _value: "the host's name",
         ),
     ] = attrs.field(factory=socket.gethostname)
@@ -230,6 +240,17 @@ class NodeConfig:
             "encrypted with it is refused. Better given by its variable: others can read command lines.",
         ),
     ] = attrs.field(default=None, repr=False)
+    gossip_label: Annotated[
+        str | None,
+        Parameter(
+            validator=_check_label,
+            metavar="TEXT",
+            show_default=False,
+            help="Put this before every packet and stream of gossip (memberlist's label), the same on all members. Of "
+            "members with another label, or without one, nothing at all is read: the full wall between clusters that "
+            "could reach each other.",
+        ),
+    ] = None
     leave_timeout: Annotated[
         float,
         Parameter(
@@ -334,7 +355,7 @@ class NodeConfig:
     cluster_name: Annotated[
         str,
         Parameter(
-            validator=_check_name,
+            validator=check_name,
             help="The cluster that the node belongs to. Kept in the data directory, which opens under no other name.",
         ),
     ] = "proglog"

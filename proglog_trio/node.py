@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 # what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
 _MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
 
+CLUSTER_NAME_TAG = "cluster_name"
+"""What tells the members of different clusters apart."""
 PEER_KEEPALIVE_SECONDS = 5.0
 """A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
 
@@ -210,6 +212,7 @@ class _Parts:
             counters=counters,
             security=self.security.server,
             errors=self.errors,
+            cluster_name=config.cluster_name,
         )
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
         rpc_address = self.rpc_address = config.rpc_address(port)
@@ -261,13 +264,16 @@ class _Parts:
 
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
-        return [ServerInfo(name, address) for name, address in self.membership.alive_with_tag(RPC_ADDRESS_TAG)]
+        ours = {CLUSTER_NAME_TAG: self.config.cluster_name}
+        return [
+            ServerInfo(name, address) for name, address in self.membership.alive_with_tag(RPC_ADDRESS_TAG, like=ours)
+        ]
 
 
 def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None) -> dict[str, str]:
     """Return what a node tells its cluster of itself."""
     tags = {
-        "cluster_name": config.cluster_name,
+        CLUSTER_NAME_TAG: config.cluster_name,
         "directory_id": log.directory_id.hex(),
         "opening": f"{opened:x}",
         "version": __version__,
@@ -334,6 +340,8 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         profile=config.profile(),
         keyring=keyring,
         keyring_file=config.keyring_file,
+        label=(config.gossip_label or "").encode(),
+        cluster_tag=CLUSTER_NAME_TAG,
     )
 
 

@@ -14,6 +14,7 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.record_format import record_line
 from proglog_trio.cli.running import (
     DEFAULT_NODE_ADDRESS,
+    ClusterName,
     NodeAddresses,
     Timeout,
     failed_at,
@@ -48,6 +49,7 @@ def _in_range(lowest: int) -> Parameter:
 def consume(
     *,
     addr: NodeAddresses = (DEFAULT_NODE_ADDRESS,),
+    cluster_name: ClusterName = None,
     from_offset: Annotated[
         int | None,
         _in_range(0),
@@ -109,6 +111,7 @@ def consume(
         timeout,
         json,
         client_tls(tls),
+        cluster_name,
     )
     return run_interruptible(partial(_consume, options), after_signal=ExitCode.DONE if follow else ExitCode.INTERRUPTED)
 
@@ -127,6 +130,7 @@ class Options:
     timeout: float
     json: bool
     tls: "ClientTls | None"
+    cluster_name: str | None = None
 
 
 async def _consume(options: Options) -> int:
@@ -154,6 +158,7 @@ async def _consume(options: Options) -> int:
         on_missing=options.on_missing,
         connect_timeout=options.timeout,
         reconnect_timeout=options.timeout,
+        cluster_name=options.cluster_name,
     )
     left = options.count
     position = options.position

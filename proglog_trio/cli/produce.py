@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.running import (
     DEFAULT_NODE_ADDRESS,
+    ClusterName,
     NodeAddresses,
     Timeout,
     failed_at,
@@ -52,6 +53,7 @@ def produce(
     /,
     *,
     addr: NodeAddresses = (DEFAULT_NODE_ADDRESS,),
+    cluster_name: ClusterName = None,
     key_separator: Annotated[
         str | None,
         Parameter(
@@ -97,7 +99,9 @@ def produce(
     if key_separator == "":
         raise CommandError("--key-separator must not be empty.", ExitCode.USAGE)
     separator = key_separator.encode() if key_separator else None
-    options = Options(addr, separator, acknowledgement, acknowledgement_timeout, timeout, json, client_tls(tls))
+    options = Options(
+        addr, separator, acknowledgement, acknowledgement_timeout, timeout, json, client_tls(tls), cluster_name
+    )
     try:
         descriptor = sys.stdin.fileno() if file in (None, Path("-")) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
@@ -120,6 +124,7 @@ class Options:
     timeout: float
     json: bool
     tls: "ClientTls | None"
+    cluster_name: str | None = None
 
 
 @define
@@ -257,7 +262,10 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
     try:
         asked = Acknowledgement.parse(options.acknowledgement, options.acknowledgement_timeout)
         config = ProducerConfig(
-            acknowledgement=asked, connect_timeout=options.timeout, delivery_timeout=options.timeout
+            acknowledgement=asked,
+            connect_timeout=options.timeout,
+            delivery_timeout=options.timeout,
+            cluster_name=options.cluster_name,
         )
     except ValueError as error:
         raise CommandError(f"--acknowledgement: {error}", ExitCode.USAGE) from error

@@ -12,7 +12,7 @@ from proglog_trio.cli.default_signals import end_on
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
-from proglog_trio.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, parse_seconds
+from proglog_trio.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, check_name, parse_seconds
 from proglog_trio.garbage import put_off
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
@@ -69,6 +69,21 @@ NodeAddresses = Annotated[
     ),
 ]
 """The option of the commands that go on at another node."""
+
+
+ClusterName = Annotated[
+    str | None,
+    Parameter(
+        name="--cluster-name",
+        env_var=f"{ENVIRONMENT_PREFIX}CLUSTER_NAME",
+        validator=check_name,
+        metavar="NAME",
+        show_default=lambda _value: "that of the first node that answers",
+        help="The cluster that the nodes belong to. A node of another cluster (at an address that was given away, say) "
+        "is not used.",
+    ),
+]
+"""The option of the commands that go on at another node, which must be of the same cluster."""
 
 
 def parse_time(_type: type, tokens: Sequence[Token]) -> float:

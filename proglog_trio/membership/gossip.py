@@ -31,13 +31,16 @@ from ..internal_errors import InternalErrors, Where
 from ..steps import Result, Steps, Turn
 from .key_manager import KeyManager
 from .profile import GossipProfile
+from .serf.clusters import ClusterTag, StateRefused
 from .serf.serf import CoreEvent, Serf
 from .streams import ExchangeFailed, StreamCodec
 from .swim.effects import Effect, ExchangeState, PingByStream, SendPacket
+from .swim.foreigners import Sender
 from .swim.node import Endpoint
 from .wire import (
     Ack,
     DecodingError,
+    ErrorMessage,
     Keyring,
     Ping,
     PushPull,
@@ -70,7 +73,9 @@ class GossipConfig:
         profile: the timing.
         keyring: encrypts everything, and refuses what is not encrypted; None: all is plain.
         keyring_file: where the keyring is written to when its keys change; None: nowhere.
-        label: of the cluster; packets with another are refused.
+        label: of the cluster; packets and streams with another, or without it, are refused.
+        cluster_tag: a tag of which members of other clusters have another value than this node; they are not merged.
+            None: whoever is heard of is.
     """
 
     name: str
@@ -82,6 +87,7 @@ class GossipConfig:
     keyring: Keyring | None = None
     keyring_file: Path | None = None
     label: bytes = b""
+    cluster_tag: str | None = None
 
 
 @define
@@ -157,6 +163,7 @@ class Gossip:
         Raises:
             AddressUnavailable: nobody can listen there, or another process does.
             ValueError: the tags are too large, or nobody could reach the address that would be advertised.
+            KeyError: the tag that tells clusters apart is not among the tags.
         """
         udp, listener, bound = await _bind_both(config)
         async with AsyncExitStack() as on_failure:
@@ -172,6 +179,9 @@ class Gossip:
                 emit,
                 now=trio.current_time(),
                 overhead_bytes=packet_overhead(keyring=config.keyring, label=config.label),
+                cluster=None
+                if config.cluster_tag is None
+                else ClusterTag(config.cluster_tag, tags[config.cluster_tag]),
             )
             codec = StreamCodec(config.keyring, config.label)
             errors = errors if errors is not None else InternalErrors()
@@ -295,33 +305,53 @@ class Gossip:
     async def exchange(self, target: Endpoint, *, join: bool) -> None:
         """Exchange states with a member.
 
+        Args:
+            target: where it is.
+            join: it is not known as a member now. Who is there is looked at first: a member of another cluster is told
+                nothing, since it might merge what it is told.
+
         Raises:
             ExchangeFailed: it did not happen.
         """
+        if join and self.core.cluster is not None:
+            await self.look(target)
         state = await self.codec.turns.run(self.core.local_state_steps(join=join))
         answer = await self.codec.ask(target, state, self.config.profile.stream_timeout)
         if not isinstance(answer, PushPull):
             raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
         try:
-            await self.codec.turns.run(self._acting(self.core.merge_steps(answer, joining=join)))
-        except DecodingError as error:
+            merging = self.core.merge_steps(answer, joining=join, sender=Sender(target))
+            await self.codec.turns.run(self._acting(merging))
+        except (DecodingError, StateRefused) as error:
             raise ExchangeFailed(f"{target}: {error}") from None
 
     async def look(self, target: Endpoint) -> PushPull:
         """Return what a member knows, without telling it anything.
 
         Raises:
-            ExchangeFailed: it did not happen.
+            ExchangeFailed: it did not happen, or who answers is of another cluster.
         """
         answer = await self.codec.ask(target, PushPull(), self.config.profile.stream_timeout)
         if not isinstance(answer, PushPull):
             raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
+        try:
+            await self.codec.turns.run(self._acting(self.core.judge_steps(answer, Sender(target))))
+        except StateRefused as error:
+            raise ExchangeFailed(f"{target}: {error}") from None
         return answer
 
     async def _ping(self, target: Endpoint, name: str, sequence_number: int, timeout: float) -> None:
         answered = False
+        me = self.core.swim.rules.me
+        ping = Ping(
+            seq_no=sequence_number,
+            node=name,
+            source_addr=me.endpoint.address,
+            source_port=me.endpoint.port,
+            source_node=me.name,
+        )
         try:
-            answer = await self.codec.ask(target, Ping(seq_no=sequence_number, node=name), timeout)
+            answer = await self.codec.ask(target, ping, timeout)
             answered = isinstance(answer, Ack) and answer.seq_no == sequence_number
         finally:
             prober = self.core.swim.prober
@@ -430,7 +460,7 @@ class Gossip:
             if scope.cancelled_caught:
                 self.counters.streams_refused += 1
                 _logger.debug("a stream was refused", reason="it took too long")
-        except (DecodingError, OSError, trio.BrokenResourceError) as error:
+        except (DecodingError, StateRefused, OSError, trio.BrokenResourceError) as error:
             self.counters.streams_refused += 1
             _logger.debug("a stream was refused", reason=str(error))
         finally:
@@ -442,6 +472,8 @@ class Gossip:
         match message:
             case PushPull():
                 await self._answer_state(stream, message)
+            case Ping() if message.source_addr and self._is_elsewhere(message):
+                self.core.swim.rules.counters.of_other_clusters += 1
             case Ping():
                 answer = self.core.swim.prober.ping(message, None)
                 if answer is not None:
@@ -449,22 +481,45 @@ class Gossip:
             case UserMessage(payload):
                 self.act(lambda: self.core.receive(payload))
 
+    def _is_elsewhere(self, ping: Ping) -> bool:
+        return self.core.swim.rules.is_elsewhere(Endpoint(ping.source_addr, ping.source_port))
+
     async def _answer_state(self, stream: trio.SocketStream, state: PushPull) -> None:
-        answer, problem = await self.codec.turns.run(self._acting(self._exchanged(state)))
+        answer, problem = await self.codec.turns.run(self._acting(self._exchanged(state, _dialler(stream))))
         await self.codec.send(stream, answer, from_dialler=False)
         if problem is not None:
             raise problem
 
-    def _exchanged(self, state: PushPull) -> Steps[tuple[PushPull, DecodingError | None]]:
-        """Return what was known before a state was merged, and what is wrong with that state."""
+    def _exchanged(
+        self, state: PushPull, sender: Sender
+    ) -> Steps[tuple[PushPull | ErrorMessage, DecodingError | StateRefused | None]]:
+        """Return what was known before a state was merged, and what is wrong with that state.
+
+        Who is of another cluster is told that alone: others than this program merge what they are told.
+        """
         answer = yield from self.core.local_state_steps(join=False)
         if state.nodes or state.user_state:
             # Before anything is waited for: of those that join at one moment, each is then told of the ones before it.
             try:
-                yield from self.core.merge_steps(state)
+                yield from self.core.merge_steps(state, sender=sender)
+            except StateRefused as error:
+                return ErrorMessage(f"the node at {self.endpoint} does not merge your cluster: {error}"), error
             except DecodingError as error:
                 return answer, error
         return answer, None
+
+
+def _cluster(config: GossipConfig, tags: Mapping[str, str]) -> ClusterTag | None:
+    return None if config.cluster_tag is None else ClusterTag(config.cluster_tag, tags[config.cluster_tag])
+
+
+def _dialler(stream: trio.SocketStream) -> Sender:
+    """Return who is at the other end of a stream, as far as it tells."""
+    try:
+        host = str(stream.socket.getpeername()[0])
+    except OSError:  # it has gone already
+        return Sender()
+    return Sender(address=Endpoint.of(host.partition("%")[0], 0).address)
 
 
 async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketListener, tuple[str, int]]:

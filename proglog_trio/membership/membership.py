@@ -24,7 +24,9 @@ from attrs import define, field
 from ..address import Address
 from ..errors import NameTaken, ProglogError
 from ..internal_errors import InternalErrors, Where
+from .foreigner_log import ForeignerLog
 from .gossip import Gossip, GossipConfig
+from .serf.clusters import Foreigner
 from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from .serf.members import together
 from .serf.serf import Conflict, CoreEvent, HasLeft
@@ -133,6 +135,7 @@ class Membership:
     _peer_news: trio.Event = field(factory=trio.Event)
     _left: trio.Event = field(factory=trio.Event)
     _retries: dict[str, _Retry] = field(factory=dict)
+    _foreigner_log: ForeignerLog = field(factory=ForeignerLog)
     _is_unsure: bool = False
     _has_left: bool = False
     _running: bool = False
@@ -160,10 +163,19 @@ class Membership:
         """Return the names of all members that are or were there, in their order."""
         return sorted(self.gossip.core.members.by_name)
 
-    def alive_with_tag(self, tag: str) -> list[tuple[str, str]]:
-        """Return the names of the members that are alive and have a tag, in their order, and what each has there."""
+    def alive_with_tag(self, tag: str, *, like: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return the names of the members that are alive and have a tag, in their order, and what each has there.
+
+        Args:
+            tag: its name.
+            like: other tags that they must have too, with these values.
+        """
         members = self.gossip.core.members.with_status(MemberStatus.ALIVE)
-        return sorted((member.name, member.tags[tag]) for member in members if member.tags.get(tag))
+        return sorted(
+            (member.name, member.tags[tag])
+            for member in members
+            if member.tags.get(tag) and all(member.tags.get(name) == value for name, value in like.items())
+        )
 
     def member(self, name: str) -> Member | None:
         """Return the member of a name, or None if nobody has it."""
@@ -237,6 +249,8 @@ class Membership:
             case Conflict(name, endpoint):
                 self.conflicts += 1
                 _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
+            case Foreigner():
+                self._foreigner_log.tell(event)
             case Paused(seconds):
                 _logger.warning("this process was stopped, or its loop was held", seconds=round(seconds, 1))
             case StatusChange():
@@ -509,7 +523,9 @@ class Membership:
             node
             for answer in answers
             for node in answer.nodes
-            if node.name == self.name and Endpoint(node.addr, node.port) != self.gossip.endpoint
+            if node.name == self.name
+            and Endpoint(node.addr, node.port) != self.gossip.endpoint
+            and not self.gossip.core.swim.rules.is_foreign(node.name, node.meta)
         ]
         for node in holders:
             if node.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT):

@@ -16,6 +16,11 @@ from ..log.segment_header import OriginState
 from .directories import KnownDirectory
 
 PROTOCOL_VERSION = 1
+ENTRIES_AT_ONCE = 64
+"""Origins, places, wants and so on that one message says at most, of each kind: it has tens of kilobytes then, whatever
+there is to say, and making and reading it takes a few milliseconds."""
+GAPS_AT_ONCE = 512
+"""Gaps in one message, unless one origin has more."""
 
 
 @frozen
@@ -93,17 +98,19 @@ class OriginRange:
 
 @frozen
 class Positions:
-    """What the sender's own log has: everything in a stream's first message, what has changed in later ones.
+    """What the sender's own log has: at first everything, in as many messages as it takes, then what has changed.
 
     Attributes:
         ranges: what it has.
         forgotten: origins that it no longer knows.
         writing: the origin under which it appends; None before its first append.
+        more_follows: what it has is not all said yet: nothing may be concluded from what is not here.
     """
 
     ranges: Mapping[Origin, OriginRange] = field(factory=dict)
     forgotten: tuple[Origin, ...] = ()
     writing: Origin | None = None
+    more_follows: bool = False
 
 
 @frozen

@@ -42,7 +42,7 @@ class PeerView:
         name: of the node.
         disconnected_since: when the stream to it ended, or the peer became known; in seconds.
         connected: whether a stream to it is open.
-        has_told: whether it has said what it has, on this stream.
+        has_told: whether it has said all that it has, on this stream.
         directory_id: of its data directory, once it has said.
         ranges: what it has; kept while it is not connected, but of no use then.
         writing: the origin under which it appends.
@@ -75,7 +75,7 @@ class PeerView:
 
     def take(self, positions: Positions) -> None:
         """Take what it says that it has."""
-        self.has_told = True
+        self.has_told = self.has_told or not positions.more_follows
         for origin in positions.forgotten:
             self.ranges.pop(origin, None)
         self.ranges.update(positions.ranges)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from attrs import Factory, define
@@ -12,7 +13,16 @@ from ..errors import LogBusy, LogClosed, LogReadOnly
 from ..log.origin import Origin
 from .applying import Allowed, Applier, Outcome
 from .events import PeerLied, PullRefused, SourceEnded
-from .messages import PROTOCOL_VERSION, ClockAnswer, EndReason, Hello, PullRequest, PullResponse, Want
+from .messages import (
+    ENTRIES_AT_ONCE,
+    PROTOCOL_VERSION,
+    ClockAnswer,
+    EndReason,
+    Hello,
+    PullRequest,
+    PullResponse,
+    Want,
+)
 from .peer_clocks import QUESTION_SECONDS
 from .teller import Teller
 
@@ -77,7 +87,12 @@ class PullSession:
         hello = None if self._said_hello else self.replica.hello
         told = self.replica.tell(self.teller)
         # A stop of what is wanted anew comes before the want: the source heeds stops first.
-        wants, stops = tuple(self._wants.values()), tuple(self._stops)
+        stops = tuple(islice(self._stops, ENTRIES_AT_ONCE))
+        for origin in stops:
+            del self._stops[origin]
+        wants = () if self._stops else tuple(islice(self._wants.values(), ENTRIES_AT_ONCE))
+        for want in wants:
+            del self._wants[want.origin]
         question, now = 0, self.replica.clock()
         if now >= self._clock_asked_at + QUESTION_SECONDS:
             question = self._clock_question = self._clock_question + 1
@@ -85,7 +100,6 @@ class PullSession:
         if not (hello or told or wants or stops or question):
             return None
         self._said_hello = True
-        self._wants, self._stops = {}, {}
         return PullRequest(hello, told.positions, told.others, wants, stops, told.directories, question)
 
     def say_hello_again(self) -> None:

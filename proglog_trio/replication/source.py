@@ -9,7 +9,7 @@ from attrs import Factory, define
 
 from ..log.origin import Origin
 from .events import PeerLied
-from .messages import ClockAnswer, Ended, EndReason, Hello, PullRequest, PullResponse, Want
+from .messages import ENTRIES_AT_ONCE, ClockAnswer, Ended, EndReason, Hello, PullRequest, PullResponse, Want
 from .pull import check_hello
 from .source_reader import WantChanges
 from .teller import Teller
@@ -91,7 +91,7 @@ class SourceSession:
             return None
         hello = None if self._said_hello else self.replica.hello
         told = self.replica.tell(self.teller)
-        ended, self._ended = tuple(self._ended), []
+        ended, self._ended = tuple(self._ended[:ENTRIES_AT_ONCE]), self._ended[ENTRIES_AT_ONCE:]
         answer = None
         if self._clock_question:
             answer = ClockAnswer(self._clock_question, self.replica.log.wall_clock())

@@ -1,20 +1,24 @@
 """What one pull stream's other side has not been told yet, and when it must be.
 
 What the other side waits for (that its own records have reached this disk) is told at once; everything else has time
-and goes together.
+and goes together. What is too much for one message goes in several, one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import TypeVar
 
 from attrs import Factory, define
 
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
-from .directories import Directories, KnownDirectory
+from .directories import Directories
 from .holders import Holders
-from .messages import HolderNews, OriginRange, Positions, Told
+from .messages import ENTRIES_AT_ONCE, GAPS_AT_ONCE, HolderNews, OriginRange, Positions, Told
+
+Key = TypeVar("Key")
 
 
 @define
@@ -35,6 +39,9 @@ class Teller:
     _others: dict[bytes, set[Origin]] = Factory(dict)
     _directories: dict[bytes, None] = Factory(dict)
     _superseded: int | None = None
+    # Of what there was at first, how many origins are still to be told; they stand before all others.
+    _left_at_first: int = 0
+    _is_going_on: bool = False
     _told_writing: Origin | None = None
     _everything: bool = True
     _told_at: float = float("-inf")
@@ -68,7 +75,7 @@ class Teller:
 
     def deadline(self, writing: Origin | None) -> float | None:
         """Return when there is something to tell, in seconds; None: there is nothing."""
-        if self._everything or self._superseded is not None:
+        if self._everything or self._is_going_on or self._superseded is not None:
             return float("-inf")
         if self._is_urgent or writing != self._told_writing:
             return self._told_at + self.quick_seconds
@@ -84,29 +91,66 @@ class Teller:
         holders: Holders,
         directories: Directories,
     ) -> Told:
-        """Return what is to be told, if its time has come."""
+        """Return what is to be told in one message, if its time has come; of more, the rest is due at once."""
         deadline = self.deadline(writing)
         if deadline is None or deadline > now:
             return Told()
-        origins: Iterable[Origin] = states if self._everything else self._origins
-        ranges = {origin: OriginRange.of_state(states[origin]) for origin in origins if origin in states}
-        forgotten = tuple(origin for origin in self._forgotten if origin not in states)
-        others = tuple(
-            news
-            for directory_id, changed in self._others.items()
-            if directory_id != self.listener and (news := holders.news_of(directory_id, changed)) is not None
-        )
+        is_first = self._everything
+        if is_first:
+            self._origins = dict.fromkeys(states)
+            self._left_at_first = len(self._origins)
+            self._directories = dict.fromkeys(each.directory_id for each in directories)
+        ranges, taken = self._take_ranges(states)
+        self._left_at_first = max(self._left_at_first - taken, 0)
+        forgotten = tuple(origin for origin in _take(self._forgotten) if origin not in states)
+        others = self._take_others(holders)
         if self._superseded is not None and self.listener is not None:
             others = (HolderNews(self.listener, self._superseded, {}), *others)
-        known: Iterable[KnownDirectory | None] = (
-            directories if self._everything else map(directories.get, self._directories)
-        )
-        changed_directories = tuple(each for each in known if each is not None)
-        positions = None
-        if self._everything or ranges or forgotten or writing != self._told_writing:
-            positions = Positions(ranges, forgotten, writing)
-        self._origins, self._forgotten, self._others, self._directories = {}, {}, {}, {}
         self._superseded = None
+        known = tuple(each for key in _take(self._directories) if (each := directories.get(key)) is not None)
+        positions = None
+        if is_first or ranges or forgotten or writing != self._told_writing:
+            positions = Positions(ranges, forgotten, writing, more_follows=self._left_at_first > 0)
+        self._is_going_on = bool(self._origins or self._forgotten or self._others or self._directories)
         self._everything = self._is_urgent = False
         self._told_writing, self._told_at = writing, now
-        return Told(positions, others, changed_directories)
+        return Told(positions, others, known)
+
+    def _take_ranges(self, states: Mapping[Origin, OriginState]) -> tuple[dict[Origin, OriginRange], int]:
+        """Return what is to be told of some origins, and how many of those that wait these were."""
+        ranges: dict[Origin, OriginRange] = {}
+        gaps = taken = 0
+        for origin in list(islice(self._origins, ENTRIES_AT_ONCE)):
+            state = states.get(origin)
+            if state is not None:
+                gaps += len(state.gaps) + len(state.missing)
+                if ranges and gaps > GAPS_AT_ONCE:
+                    break
+                ranges[origin] = OriginRange.of_state(state)
+            del self._origins[origin]
+            taken += 1
+        return ranges, taken
+
+    def _take_others(self, holders: Holders) -> tuple[HolderNews, ...]:
+        found: list[HolderNews] = []
+        room = ENTRIES_AT_ONCE
+        for directory_id in list(self._others):
+            waiting = self._others[directory_id]
+            changed = [waiting.pop() for _ in range(min(room, len(waiting)))]
+            if not waiting:
+                del self._others[directory_id]
+            room -= len(changed)
+            news = None if directory_id == self.listener else holders.news_of(directory_id, changed)
+            if news is not None:
+                found.append(news)
+            if not room:
+                break
+        return tuple(found)
+
+
+def _take(waiting: dict[Key, None]) -> list[Key]:
+    """Return some that wait, which then do not any more."""
+    taken = list(islice(waiting, ENTRIES_AT_ONCE))
+    for key in taken:
+        del waiting[key]
+    return taken

@@ -33,6 +33,20 @@ _LOOK_AT_THE_CLOCK_BYTES = 1024
 """So many bytes have too few fields to be worth a look at the clock among them."""
 
 
+class Rests:
+    """Lets others have a turn in a loop that may never have to wait (asyncio flavour)."""
+
+    def __init__(self) -> None:
+        self._turn = Turn()
+        self._turn.begin()
+
+    async def rest(self) -> None:
+        """Let others have their turn, if this one is over."""
+        if self._turn.is_over:
+            await asyncio.sleep(0)
+            self._turn.begin()
+
+
 class _Decoder(Generic[Received]):
     """Reads the messages of a call one after the other, and lets others run between them and within them."""
 
@@ -43,8 +57,7 @@ class _Decoder(Generic[Received]):
             raise TypeError(f"messages are read by a codec of type {type(codec).__name__}")
         self._codec, self._kind = codec, stream._recv_type  # noqa: SLF001
         self._bytes = 0
-        self._turn = Turn()
-        self._turn.begin()
+        self._rests = Rests()
 
     async def decode(self, data: bytes) -> Received:
         self._bytes += len(data)
@@ -54,17 +67,12 @@ class _Decoder(Generic[Received]):
         self._bytes = 0
         steps: Steps[Received] = self._codec.decode_steps(data, self._kind)
         while True:
-            await self._rest()
+            await self._rests.rest()
             try:
                 next(steps)
             except StopIteration as end:
                 message: Received = end.value
                 return message
-
-    async def _rest(self) -> None:
-        if self._turn.is_over:
-            await asyncio.sleep(0)
-            self._turn.begin()
 
 
 async def receive_only(stream: Stream[Received, Any]) -> Received:
@@ -100,27 +108,25 @@ async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
 
 async def in_turns(steps: Steps[Result]) -> Result:
     """Return what work gives, and let others run in between."""
-    turn = Turn()
-    turn.begin()
+    rests = Rests()
     while True:
         try:
             next(steps)
         except StopIteration as end:
             result: Result = end.value
             return result
-        if turn.is_over:
-            await asyncio.sleep(0)
-            turn.begin()
+        await rests.rest()
 
 
-async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> bytes:
-    """Return a length-prefixed message that has a list and nothing else.
+async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest: bytes = b"") -> bytes:
+    """Return a length-prefixed message that has a list.
 
     Each of the list is made and encoded by itself, and others run in between: a large cluster's takes a while.
 
     Args:
         field: the list's number.
         messages: what is in it.
+        rest: the message's other fields, encoded.
     """
 
     def steps() -> Steps[bytes]:
@@ -129,7 +135,7 @@ async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> b
             encoded = bytes(message)
             parts += (bytes_field_header(field, len(encoded)), encoded)
             yield
-        return b"".join(parts)
+        return b"".join((*parts, rest))
 
     return prefixed(await in_turns(steps()))
 

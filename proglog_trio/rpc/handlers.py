@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from attrs import Factory, define
 from grpclib.const import Handler, Status
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
-from grpclib.events import _DispatchServerEvents
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
+from grpclib.events import SendInitialMetadata, SendTrailingMetadata, _DispatchServerEvents
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.metadata import Deadline, decode_metadata
+from grpclib.metadata import Deadline, decode_metadata, encode_bin_value
 from grpclib.protocol import Stream as ProtocolStream
 from grpclib.server import Handler as GrpclibHandler
 from grpclib.server import Stream
@@ -25,6 +26,8 @@ from h2.exceptions import H2Error
 from ..errors import ProglogError
 from ..internal_errors import InternalErrors, Where
 from .authorization import Gate, requirement_of
+from .cluster_names import CLUSTER_KEY, decode_name, encode_name, other_cluster
+from .denial_log import DenialLog
 from .identity import Identity
 from .status import grpc_error
 from .transport import TunedStream, status_headers
@@ -32,6 +35,9 @@ from .transport import TunedStream, status_headers
 Method = Callable[[Stream[Any, Any]], Awaitable[None]]
 _UNFINISHED_PER_STREAM = 4
 _TIMEOUT = re.compile("[0-9]{1,8}[HMSmun]")
+_STATUS_DETAILS_KEY = "grpc-status-details-bin"
+_MOST_LOGGED = 128
+"""So much of the name that a client gives is logged."""
 
 
 class Service(Protocol):
@@ -54,6 +60,7 @@ class ServerCounters:
         requests: requests that were passed on to a service.
         requests_turned_away: requests that came while the server was stopping, with a deadline that had passed, for a
             method that is not known, with headers that cannot be accepted, or from a client that may not make them.
+        requests_for_other_clusters: requests of clients that mean another cluster; nothing was done for them.
         requests_failed: requests that ended with a status other than OK.
         messages_refused: messages that were too long, compressed or cut off.
     """
@@ -65,6 +72,7 @@ class ServerCounters:
     accept_failures: int = 0
     requests: int = 0
     requests_turned_away: int = 0
+    requests_for_other_clusters: int = 0
     requests_failed: int = 0
     messages_refused: int = 0
 
@@ -86,12 +94,42 @@ class ServerState:
         gate: decides which requests may pass; None: all may.
         stopping: the server takes no more requests.
         errors: where unforeseen errors of requests and connections are counted.
+        cluster_name: of the node; None: it is of none, and takes every request.
     """
 
     counters: ServerCounters
     gate: Gate | None = None
     stopping: bool = False
     errors: InternalErrors = Factory(InternalErrors)
+    cluster_name: str | None = None
+    _strays: DenialLog = Factory(DenialLog)
+
+    def cluster_refusal(self, headers: Mapping[str, str], peer: str) -> GRPCError | None:
+        """Return what a request is answered with whose client means another cluster; None: it does not."""
+        asked = headers.get(CLUSTER_KEY)
+        if asked is None or self.cluster_name is None:
+            return None
+        name = decode_name(asked)
+        if name == self.cluster_name:
+            return None
+        self.counters.requests_for_other_clusters += 1
+        self._strays.tell("a client of another cluster was turned away", peer=peer, cluster=name[:_MOST_LOGGED])
+        return other_cluster(name, self.cluster_name)
+
+    async def say_cluster(self, event: SendInitialMetadata | SendTrailingMetadata) -> None:
+        """Say with an answer of which cluster this node is (a listener of grpclib)."""
+        if self.cluster_name is not None:
+            event.metadata[CLUSTER_KEY] = encode_name(self.cluster_name)
+
+    def answer_headers(self, error: GRPCError) -> list[tuple[str, str]]:
+        """Return the headers of an answer that is nothing but an error."""
+        headers = status_headers(error.status, error.message or "")
+        if error.details is not None:
+            details = ProtoStatusDetailsCodec().encode(error.status, error.message, error.details)
+            headers.append((_STATUS_DETAILS_KEY, encode_bin_value(details).decode("ascii")))
+        if self.cluster_name is not None:
+            headers.append((CLUSTER_KEY, encode_name(self.cluster_name)))
+        return headers
 
 
 def guarded(method: Method, state: ServerState) -> Method:
@@ -227,7 +265,13 @@ class ServerHandler(GrpclibHandler):
         if self._state.stopping:
             self._turn_away(stream, release_stream, stopping_error())
             return
-        path = dict(headers).get(":path", "")
+        fields = dict(headers)
+        path = fields.get(":path", "")
+        refusal = self._state.cluster_refusal(fields, self.peer)
+        if refusal is not None:
+            # Before it is looked at who that is: who strays here has rights elsewhere.
+            self._turn_away(stream, release_stream, refusal)
+            return
         refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
         # A method that nobody has heard of is just that, but to those only who are somebody.
         unknown = path not in self.mapping and requirement_of(path) is None
@@ -277,5 +321,5 @@ class ServerHandler(GrpclibHandler):
         self._state.counters.requests_turned_away += 1
         if not isinstance(stream, TunedStream):
             raise TypeError(f"a stream of type {type(stream).__name__} came from another transport")
-        stream.answer_with_trailers(status_headers(error.status, error.message or ""))
+        stream.answer_with_trailers(self._state.answer_headers(error))
         release_stream()

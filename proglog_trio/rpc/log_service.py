@@ -100,7 +100,8 @@ class LogService:
         servers = (
             log_v1.Server(id=each.id, rpc_addr=each.rpc_addr, is_leader=each.is_leader) for each in self.state.servers()
         )
-        await send_encoded(stream, await encode_list(_SERVERS, servers), 1)
+        rest = bytes(log_v1.GetServersResponse(cluster_name=self.state.log.config.cluster_name))
+        await send_encoded(stream, await encode_list(_SERVERS, servers, rest), 1)
 
 
 @contextlib.asynccontextmanager

@@ -170,6 +170,7 @@ def _positions_out(positions: Positions | None) -> log_v1.Positions | None:
         ],
         forgotten=[origin.data for origin in positions.forgotten],
         writing=b"" if positions.writing is None else positions.writing.data,
+        more_follows=positions.more_follows,
     )
 
 
@@ -185,6 +186,7 @@ def _positions_in(message: log_v1.Positions | None) -> Steps[Positions | None]:
         ranges,
         tuple(origin_of(data) for data in message.forgotten),
         origin_of(message.writing) if message.writing else None,
+        message.more_follows,
     )
 
 

@@ -15,7 +15,7 @@ from ..replication.events import PullRefused
 from ..replication.replica import Replica
 from ..replication.source import SourceSession
 from ..replication.source_reader import FrameSource, SourceAnswer
-from .calls import in_turns, receive_available, receive_only, send_encoded, wait_writable
+from .calls import Rests, in_turns, receive_available, receive_only, send_encoded, wait_writable
 from .disk_calls import DiskCalls
 from .replication_messages import encode_fetched, encode_frames, encode_response, origin_of, request_steps
 from .wakeups import wait_until
@@ -91,15 +91,18 @@ class ReplicationService:
                     await send_encoded(stream, encode_fetched(tuple(found.frames)), 1)
 
     async def _receive(self, stream: _PullStream, session: SourceSession) -> None:
+        rests = Rests()
         while messages := await receive_available(stream, _RECEIVE_BYTES):
             for message in messages:
                 request = await in_turns(request_steps(message))
                 session.received(request)
+                await rests.rest()
 
     async def _send(self, stream: _PullStream, session: SourceSession) -> None:
         ready = asyncio.Event()
         session.on_ready = ready.set
         log = self.replica.log
+        rests = Rests()
         with DiskCalls[FrameSource](self.executor) as disk:
             source = await disk.open(FrameSource, log)
             read_to, is_done = -1, True
@@ -109,6 +112,7 @@ class ReplicationService:
                 while (response := session.next_response()) is not None:
                     await wait_writable(stream)
                     await send_encoded(stream, encode_response(response), 1)
+                    await rests.rest()
                 is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
                 if ahead is None and not (session.has_want_changes or is_behind):
                     await wait_until(ready, session.deadline, self.replica.clock)

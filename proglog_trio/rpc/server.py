@@ -11,7 +11,7 @@ import trio
 from attrs import field, frozen, validators
 from grpclib.config import Configuration
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
-from grpclib.events import _DispatchServerEvents
+from grpclib.events import SendInitialMetadata, SendTrailingMetadata, _DispatchServerEvents, listen
 from grpclib.health.check import CheckBase, ServiceStatus
 from grpclib.health.service import OVERALL, Health
 from grpclib.reflection.service import ServerReflection
@@ -163,9 +163,10 @@ class _Server:
         counters: ServerCounters,
         gate: Gate | None,
         errors: InternalErrors,
+        cluster_name: str | None = None,
     ) -> None:
         self.config = config
-        self.state = ServerState(counters, gate, errors=errors)
+        self.state = ServerState(counters, gate, errors=errors, cluster_name=cluster_name)
         self.services = services
         self.grpclib_config: Configuration = grpclib_configuration().__for_server__()
         # Header names and values are checked by h2 on the way in; nobody checks ours on the way out.
@@ -195,6 +196,8 @@ class _Server:
         self._status_details_codec = ProtoStatusDetailsCodec()
         # All requests pass it: grpclib.events.listen(server, RecvRequest, f) sees each before its method is called.
         self.__dispatch__ = _DispatchServerEvents()
+        listen(self, SendInitialMetadata, self.state.say_cluster)
+        listen(self, SendTrailingMetadata, self.state.say_cluster)
         self._protocols: dict[ServerProtocol, None] = {}
         self._all_gone = trio.Event()
         self._all_gone.set()
@@ -311,6 +314,7 @@ async def serve(
     counters: ServerCounters | None = None,
     security: ServerSecurity | None = None,
     errors: InternalErrors | None = None,
+    cluster_name: str | None = None,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, then stop cleanly: nothing is left of it when this returns.
@@ -327,6 +331,7 @@ async def serve(
         counters: where to count; see ServerCounters.
         security: TLS and who may do what; None: no TLS, and everybody may do everything.
         errors: where unforeseen errors of requests and connections are counted.
+        cluster_name: said with every answer; requests that are meant for another cluster are refused. None: of none.
         task_status: is given the bound host and port once connections are accepted.
 
     Raises:
@@ -336,7 +341,7 @@ async def serve(
     errors = errors if errors is not None else InternalErrors()
     async with asyncio_loop(errors) as loop:
         counters = counters or ServerCounters()
-        server = _Server(services, config, counters, None if security is None else security.gate, errors)
+        server = _Server(services, config, counters, None if security is None else security.gate, errors, cluster_name)
         if security is not None and security.gate is not None and isinstance(security.gate.policy, FromFiles):
             security.gate.policy.on_change(server.withdraw_lost_rights)
         sockets = await open_listening_sockets(host, port, config.backlog)

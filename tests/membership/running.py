@@ -128,10 +128,19 @@ async def start_ours(
     profile: GossipProfile = LOCAL,
     key: str | None = None,
     label: bytes = b"",
+    cluster_tag: str | None = None,
 ) -> Ours:
     """Start a member of ours; it has taken its place in the cluster if a start address answered at once."""
     keyring = Keyring.from_base64([key]) if key else None
-    config = GossipConfig(name=name, bind_host=host, bind_port=port, profile=profile, keyring=keyring, label=label)
+    config = GossipConfig(
+        name=name,
+        bind_host=host,
+        bind_port=port,
+        profile=profile,
+        keyring=keyring,
+        label=label,
+        cluster_tag=cluster_tag,
+    )
     peers = Peers()
     membership = await bind_membership(config, tags or {"rpc_addr": f"{name}:8400"}, handler=peers)
     ours = Ours(membership, peers)

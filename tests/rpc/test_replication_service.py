@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,15 @@ from attrs import frozen
 from grpclib.const import Cardinality
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.errors import CallFailed
+from proglog_trio.errors import CallFailed, ProglogError
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.missing import Missing
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.service import open_log
 from proglog_trio.log.walk import StoredFrame
-from proglog_trio.replication.messages import Hello, PullRequest, Want
+from proglog_trio.replication import pull, source, teller
+from proglog_trio.replication.messages import ENTRIES_AT_ONCE, Hello, PullRequest, Want
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
@@ -34,9 +35,10 @@ from proglog_trio.rpc.client.pull_stream import PULL, fetch_frames, pull_from
 from proglog_trio.rpc.log_service import open_log_service
 from proglog_trio.rpc.replication_messages import request_to_message
 from proglog_trio.rpc.replication_service import ReplicationService
-from proglog_trio.rpc.server import serve
+from proglog_trio.rpc.server import ServerConfig, serve
+from proglog_trio.rpc.transport import TransportConfig
 
-from ..log.driving import batch_of
+from ..log.driving import ForeignLog, batch_of
 from .support import eventually
 
 
@@ -51,7 +53,9 @@ class RunningNode:
 
 
 @asynccontextmanager
-async def running_node(directory: Path, name: str, cluster_name: str = "proglog") -> AsyncIterator[RunningNode]:
+async def running_node(
+    directory: Path, name: str, cluster_name: str = "proglog", message_bytes: int | None = None
+) -> AsyncIterator[RunningNode]:
     config = LogConfig(directory / name, cluster_name=cluster_name, scrub_bytes_per_second=None)
     async with (
         asyncio_loop(),
@@ -69,7 +73,9 @@ async def running_node(directory: Path, name: str, cluster_name: str = "proglog"
         )
         await nursery.start(replicator.run)
         replication = ReplicationService(replica, service.state.executor)
-        host, port = await nursery.start(serve, [replication], "127.0.0.1", 0)
+        limits = TransportConfig() if message_bytes is None else TransportConfig(message_bytes=message_bytes)
+        serving = partial(serve, [replication], config=ServerConfig(transport=limits))
+        host, port = await nursery.start(serving, "127.0.0.1", 0)
         yield RunningNode(name, log, replicator, f"{host}:{port}")
         nursery.cancel_scope.cancel()
 
@@ -144,6 +150,62 @@ async def test_a_thousand_joins_and_leaves_leave_nothing_behind(tmp_path: Path) 
         assert not replica.plan.peers
         assert not replica.plan.assigned
         assert not b.replicator.peers
+
+
+async def fill_with_origins(log: Log, count: int) -> None:
+    """Append a record each of so many origins."""
+    durable = trio.Event()
+    left = count
+
+    def done(error: ProglogError | None) -> None:
+        nonlocal left
+        assert error is None
+        left -= 1
+        if not left:
+            durable.set()
+
+    for number in range(count):
+        frame = ForeignLog.make(number).write(batch_of(b"x"), wall=log.wall_clock())
+        log.append_foreign(frame, frame.encode(), done)
+        if number % 100 == 0:
+            await trio.lowlevel.checkpoint()
+    await durable.wait()
+
+
+@pytest.mark.parametrize(
+    ("count", "at_once"), [(100, 3), pytest.param(20_000, ENTRIES_AT_ONCE, marks=pytest.mark.system)]
+)
+@pytest.mark.timeout(600)
+async def test_many_origins_replicate_whatever_the_limit_of_users_messages_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, at_once: int
+) -> None:
+    """Each way: the puller's positions are requests, and the source's are answers."""
+    for module in (teller, pull, source):
+        monkeypatch.setattr(module, "ENTRIES_AT_ONCE", at_once)
+
+    async def within_minutes(condition: Callable[[], bool]) -> None:
+        with trio.fail_after(250):
+            while not condition():  # noqa: ASYNC110 - no event tells of it
+                await trio.sleep(0.05)
+
+    async with (
+        running_node(tmp_path, "a", message_bytes=128 * 1024) as a,
+        running_node(tmp_path, "b", message_bytes=128 * 1024) as b,
+    ):
+        await fill_with_origins(a.log, count)
+        await a.replicator.join("b", b.address)
+        await b.replicator.join("a", a.address)
+        await within_minutes(lambda: b.log.next_offset == count)
+        assert b.log.origins.keys() == a.log.origins.keys()
+        await b.log.append(batch_of(b"from b"))
+        await within_minutes(lambda: a.log.next_offset == count + 1)
+        assert [node.replicator.peers[other].problem for node, other in ((a, "b"), (b, "a"))] == [None, None]
+        # A puller that comes anew with all of that, as after a restart.
+        await b.replicator.leave("a")
+        await b.replicator.join("a", a.address)
+        await within_minutes(lambda: b.replicator.replica.plan.peers["a"].has_told)
+        await a.log.append(batch_of(b"from a"))
+        await within_minutes(lambda: b.log.next_offset == count + 2)
 
 
 async def test_another_cluster_is_refused_by_both_sides(tmp_path: Path) -> None:

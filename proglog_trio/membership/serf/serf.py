@@ -10,7 +10,7 @@ import enum
 import random
 from collections.abc import Callable, Mapping
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ...internal_errors import Boundaries, Where
 from ...steps import Steps, complete
@@ -19,6 +19,7 @@ from ..swim.broadcasts import BroadcastQueue
 from ..swim.effects import (
     Changed,
     ExchangeState,
+    Foreign,
     Gone,
     NameConflict,
     Notification,
@@ -28,8 +29,9 @@ from ..swim.effects import (
     StatusChange,
     UserMessageReceived,
 )
+from ..swim.foreigners import Sender, unsaid
 from ..swim.node import Endpoint, NodeStatus
-from ..swim.swim import Swim
+from ..swim.swim import OtherCluster, Swim
 from ..wire import (
     DecodingError,
     Event,
@@ -53,6 +55,7 @@ from ..wire import (
     encode_tags,
 )
 from ..wire.state import STATE_PREFIX, decode_state, encode_state
+from .clusters import ClusterTag, Foreigner, StateRefused
 from .lamport import LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from .members import Members
@@ -90,7 +93,7 @@ class Conflict:
     endpoint: Endpoint
 
 
-CoreEvent = MemberEvent | MemberStatusChange | HasLeft | Conflict | Paused | StatusChange
+CoreEvent = MemberEvent | MemberStatusChange | HasLeft | Conflict | Foreigner | Paused | StatusChange
 
 
 @define
@@ -114,6 +117,7 @@ class Serf:
         vivaldi: where this node is in the network, for those who estimate round-trip times.
         refused: counts of what was not taken.
         querying: queries of others, and this node's own.
+        cluster: what tells this cluster from others; None: nothing does, and everybody is merged.
         disagreements: how often SWIM and the members had come to differ about who is there, which only an error brings.
     """
 
@@ -123,6 +127,7 @@ class Serf:
     clock: LamportClock = field(factory=LamportClock)
     event_clock: LamportClock = field(factory=LamportClock)
     query_clock: LamportClock = field(factory=LamportClock)
+    cluster: ClusterTag | None = None
     stage: Stage = Stage.ALIVE
     refused: Refused = field(factory=Refused)
     disagreements: int = 0
@@ -155,8 +160,9 @@ class Serf:
         *,
         now: float,
         overhead_bytes: int = 0,
+        cluster: ClusterTag | None = None,
     ) -> Serf:
-        """Return a core that does nothing before start; the arguments are those of Swim.make.
+        """Return a core that does nothing before start; the arguments are those of Swim.make, and of Serf.
 
         Raises:
             ValueError: the tags take more than 512 bytes.
@@ -171,8 +177,9 @@ class Serf:
             now=now,
             meta=encode_tags(tags),
             overhead_bytes=overhead_bytes,
+            belonging=unsaid if cluster is None else lambda meta: cluster.belonging(_tags_of(meta)),
         )
-        serf = cls(swim, Members(name, profile, emit, _tags_of), emit)
+        serf = cls(swim, Members(name, profile, emit, _tags_of), emit, cluster=cluster)
         holder.append(serf)
         return serf
 
@@ -290,6 +297,8 @@ class Serf:
         match notification:
             case Seen(name):
                 self.members.seen(nodes[name])
+                # Of an intent that came before its member did.
+                self.clock.witness(self.members.by_name[name].status_time)
             case Changed(name):
                 self.members.changed(nodes[name])
             case Gone(name, left):
@@ -301,6 +310,8 @@ class Serf:
                 self.receive(payload)
             case NameConflict(name, endpoint):
                 self.emit(Conflict(name, endpoint))
+            case Foreign(name, endpoint, meta) if self.cluster is not None:
+                self.emit(Foreigner(name, endpoint, self.cluster.refusal(_tags_of(meta))))
             case Paused() | StatusChange():
                 self.emit(notification)
 
@@ -335,13 +346,17 @@ class Serf:
             case Leave():
                 if self._take_leave(message):
                     self._pass_on(self._intents, payload)
+            case Join() if self._is_foreign(message.node):
+                self.swim.rules.counters.of_other_clusters += 1
             case Join():
-                self.clock.witness(message.ltime)
+                self._witness_of(message.node, message.ltime)
                 if self.members.join_intent(message.node, message.ltime, self.now):
                     self._pass_on(self._intents, payload)
             case UserEvent():
                 if self._take_event(message.ltime, message.name, message.payload):
                     self._pass_on(self._events, payload)
+            case Query() if self._asks_elsewhere(message):
+                self.swim.rules.counters.of_other_clusters += 1
             case Query():
                 self.querying.receive(message, payload)
             case Relay() if len(message.payload) > MOST_RELAYED_BYTES:
@@ -349,7 +364,10 @@ class Serf:
             case Relay():
                 header = message.header
                 target = Endpoint(header.dest_addr.ip, header.dest_addr.port)
-                self.swim.send(target, encode_message(UserMessage(message.payload)))
+                if self.swim.rules.is_elsewhere(target):
+                    self.swim.rules.counters.of_other_clusters += 1
+                else:
+                    self.swim.send(target, encode_message(UserMessage(message.payload)))
             case QueryResponse() if self.querying.take_response(message):
                 pass
             case _:
@@ -358,7 +376,10 @@ class Serf:
 
     def _take_leave(self, message: Leave) -> bool:
         """Take a leave intent; tell whether it is to be passed on."""
-        self.clock.witness(message.ltime)
+        if self._is_foreign(message.node):
+            self.swim.rules.counters.of_other_clusters += 1
+            return False
+        self._witness_of(message.node, message.ltime)
         if message.node == self.name and self.stage is Stage.ALIVE:
             me = self.members.by_name.get(self.name)
             if me is not None and message.ltime >= me.status_time:
@@ -367,6 +388,24 @@ class Serf:
                 self.announce_join()
             return False
         return self.members.leave_intent(message.node, message.ltime, self.now, prune=message.prune)
+
+    def _witness_of(self, name: str, time: int) -> None:
+        """Take note of the time of an intent about a member; one about nobody that is known counts when it comes.
+
+        It may be one of another cluster, whose times must not be seen here.
+        """
+        if name in self.members.by_name:
+            self.clock.witness(time)
+
+    def _is_foreign(self, name: str) -> bool:
+        """Tell whether a name is one of another cluster, and of no member of this one."""
+        rules = self.swim.rules
+        return bool(rules.foreigners) and name not in rules.nodes and rules.foreigners.is_named(name, rules.timers.now)
+
+    def _asks_elsewhere(self, query: Query) -> bool:
+        """Tell whether the answers to a query would go to another cluster."""
+        has_address = bool(query.addr and query.port)
+        return has_address and self.swim.rules.is_elsewhere(Endpoint(query.addr, query.port))
 
     def _take_event(self, ltime: int, name: str, payload: bytes) -> bool:
         self.event_clock.witness(ltime)
@@ -409,20 +448,47 @@ class Serf:
         nodes = yield from self.swim.local_state_steps()
         return PushPull(nodes, user_state, join)
 
-    def merge(self, remote: PushPull, *, joining: bool = False) -> None:
-        """Take what another member knows; the arguments and errors are those of merge_steps."""
-        complete(self.merge_steps(remote, joining=joining))
+    def judge(self, remote: PushPull, sender: Sender) -> None:
+        """Look whether another may be told what this node knows; the arguments and errors are those of judge_steps."""
+        complete(self.judge_steps(remote, sender))
 
-    def merge_steps(self, remote: PushPull, *, joining: bool = False) -> Steps[None]:
+    def judge_steps(self, remote: PushPull, sender: Sender) -> Steps[bool]:
+        """Tell, in steps, whether nothing of other clusters is in what another knows; nothing of it is taken.
+
+        Args:
+            remote: what it sent.
+            sender: who that was.
+
+        Raises:
+            StateRefused: it is of another cluster.
+        """
+        if self.cluster is None:
+            return True
+        try:
+            return (yield from self.swim.judge_steps(remote.nodes, sender))
+        except OtherCluster as found:
+            raise StateRefused(self.cluster.refusal(_tags_of(found.state.meta))) from None
+
+    def merge(self, remote: PushPull, *, joining: bool = False, sender: Sender | None = None) -> None:
+        """Take what another member knows; the arguments and errors are those of merge_steps."""
+        complete(self.merge_steps(remote, joining=joining, sender=sender))
+
+    def merge_steps(self, remote: PushPull, *, joining: bool = False, sender: Sender | None = None) -> Steps[None]:
         """Take what another member knows, in steps, between which other things may happen.
+
+        Of one that knows members of other clusters too, what it knows of members is taken, each by itself, and neither
+        its clocks nor events, of which nothing says where they are from.
 
         Args:
             remote: what it sent.
             joining: this node asked in order to join: events from before are history and are not delivered.
+            sender: who that was, as far as it is known.
 
         Raises:
+            StateRefused: it is of another cluster; nothing of it was taken.
             DecodingError: the Serf part is malformed; SWIM's part has been taken then.
         """
+        is_ours_alone = yield from self.judge_steps(remote, sender or Sender())
         yield from self.swim.merge_steps(remote.nodes)
         if not remote.user_state:
             return
@@ -433,6 +499,8 @@ class Serf:
             state = yield from decode_state(remote.user_state)
         except DecodingError as error:
             raise error.within("Serf push_pull message") from None
+        if not is_ours_alone:
+            state = evolve(state, ltime=0, event_ltime=0, query_ltime=0, events=())
         for clock, time in (
             (self.clock, state.ltime),
             (self.event_clock, state.event_ltime),
@@ -468,13 +536,15 @@ class Serf:
         with self.swim.boundaries(Where.GOSSIP_MESSAGE):
             if name == self.name:
                 self._take_leave(Leave(ltime=time, node=name, prune=False))
-            else:
-                self.clock.witness(time)
+            elif not self._is_foreign(name):
+                self._witness_of(name, time)
                 self.members.left_elsewhere(name, time, self.now)
 
     def _joined_elsewhere(self, name: str, time: int) -> None:
         with self.swim.boundaries(Where.GOSSIP_MESSAGE):
-            self.clock.witness(time)
+            if self._is_foreign(name):
+                return
+            self._witness_of(name, time)
             if self.members.join_intent(name, time, self.now) and name == self.name and self.stage is Stage.ALIVE:
                 # Newer than what this node said of itself: somebody has learned of an earlier life's leave, and
                 # thinks that this one is leaving.
@@ -524,6 +594,8 @@ class Serf:
         rules.timers.after(rules.profile.reconnect_interval, self._reconnect)
         failed = self.members.with_status(MemberStatus.FAILED)
         alive = len(self.members.by_name) - len(failed) - len(self.members.with_status(MemberStatus.LEFT))
+        # Where somebody of another cluster was found there is nobody to connect to for a while.
+        failed = [member for member in failed if not rules.is_elsewhere(member.endpoint)]
         if failed and self.stage is Stage.ALIVE and rules.rng.random() <= len(failed) / max(1, alive):
             member = rules.rng.choice(failed)
             self.swim.effects.append(ExchangeState(member.endpoint, member.name, join=True))

@@ -91,6 +91,15 @@ class NameConflict:
 
 
 @frozen
+class Foreign:
+    """A member of another cluster was heard of that was not heard of lately; nothing that it says is taken."""
+
+    name: str
+    endpoint: Endpoint
+    meta: bytes
+
+
+@frozen
 class UserMessageReceived:
     """A message of the layer above.
 
@@ -139,6 +148,7 @@ class Cause(enum.Enum):
     LAMPORT_TIME = "an intent with a newer Lamport time"
     SWIM = "news of the layer below"
     ROOM = "too many members are remembered"
+    CLUSTER = "a member turns out to be of another cluster"
 
 
 @frozen
@@ -161,4 +171,4 @@ class StatusChange:
     reason: str
 
 
-Notification = Seen | Changed | Gone | NameConflict | UserMessageReceived | RoundTrip | Paused | StatusChange
+Notification = Seen | Changed | Gone | NameConflict | Foreign | UserMessageReceived | RoundTrip | Paused | StatusChange

@@ -17,7 +17,8 @@ from ..profile import GossipProfile
 from ..wire import Alive, Dead, Suspect, encode_message
 from .awareness import Awareness
 from .broadcasts import BroadcastQueue
-from .effects import Cause, Changed, Gone, NameConflict, Notification, Seen, StatusChange
+from .effects import Cause, Changed, Foreign, Gone, NameConflict, Notification, Seen, StatusChange
+from .foreigners import Belonging, Foreigners
 from .node import Endpoint, Node, NodeStatus
 from .suspicion import Suspicion, shortest_suspicion
 from .timers import Timer, Timers
@@ -34,13 +35,19 @@ TRIES_PER_CHOICE = 4
 
 @define
 class Counters:
-    """What happened since the core was made."""
+    """What happened since the core was made.
+
+    Attributes:
+        of_other_clusters: what came from members of other clusters, or was about them, and was not taken: news of a
+            member, a message, or a whole state.
+    """
 
     suspected: int = 0
     refuted: int = 0
     declared_dead: int = 0
     conflicts: int = 0
     beyond_limit: int = 0
+    of_other_clusters: int = 0
     probes: int = 0
     probes_failed: int = 0
     packets_sent: int = 0
@@ -65,6 +72,7 @@ class Rules:
         nodes: by name, in the order in which they are probed.
         leaving: this node is leaving: it does not refute its own death.
         notify: called with each piece of news.
+        foreigners: the members of other clusters, who are not known.
     """
 
     me: Node
@@ -76,11 +84,13 @@ class Rules:
     notify: Callable[[Notification], None]
     nodes: dict[str, Node] = field(factory=dict)
     order: list[str] = field(factory=list)
+    foreigners: Foreigners = field(factory=Foreigners)
     leaving: bool = False
     counters: Counters = field(factory=Counters)
     _suspicions: dict[str, _Running] = field(factory=dict)
     _incarnation: int = 0
     _node_bytes: int = 0
+    _by_endpoint: dict[Endpoint, Node] = field(factory=dict)
 
     def start(self) -> None:
         """Say that this node is alive."""
@@ -151,6 +161,10 @@ class Rules:
         if mine and self.leaving:
             return
         node = self.nodes.get(news.node)
+        if self.is_foreign(news.node, news.meta) and not (mine and endpoint == self.me.endpoint):
+            # About this node itself it is of an earlier life of the machine, and is refuted below.
+            self._alive_elsewhere(news, endpoint, node)
+            return
         moved = False
         if node is not None and node.endpoint != endpoint:
             if mine or node.status is not NodeStatus.LEFT:
@@ -176,6 +190,9 @@ class Rules:
         self.broadcasts.add(encode_message(news), news.node)
         changed = node.meta != news.meta
         self._node_bytes += len(news.meta) - len(node.meta)
+        self._leave_endpoint(node)
+        self._by_endpoint[endpoint] = node
+        self.foreigners.welcome(news.node, endpoint)
         node.endpoint, node.meta, node.version = endpoint, news.meta, news.vsn
         node.incarnation = news.incarnation
         reappeared = node.is_gone
@@ -195,6 +212,50 @@ class Rules:
         if news.incarnation == me.incarnation and news.meta == me.meta and news.vsn == me.version:
             return
         self._refute(news.incarnation)
+
+    # -- other clusters ------------------------------------------------------------------------------------------------
+
+    def is_foreign(self, name: str, meta: bytes) -> bool:
+        """Tell whether a member of a name and with a meta is of another cluster."""
+        known = self.nodes.get(name)
+        if known is not None and known.meta == meta:
+            return False
+        return self.foreigners.belonging(meta) is Belonging.ELSEWHERE
+
+    def _alive_elsewhere(self, news: Alive, endpoint: Endpoint, node: Node | None) -> None:
+        """Take news that a member of another cluster is alive: nothing but that it is not to be listened to."""
+        self.counters.of_other_clusters += 1
+        if node is not None and node.endpoint == endpoint and news.incarnation > node.incarnation and not node.is_gone:
+            # Newer than what made it a member here: its machine was given away, or it was told another cluster.
+            self._given_away(node, news.incarnation, f"incarnation {news.incarnation} says so")
+        self.note_foreigner(news.node, endpoint, news.meta)
+
+    def note_foreigner(self, name: str, endpoint: Endpoint, meta: bytes) -> None:
+        """Take note of a member of another cluster, by hearsay: what is known of a member of this one counts more."""
+        at_its_place = self._by_endpoint.get(endpoint)
+        if endpoint == self.me.endpoint or (at_its_place is not None and not at_its_place.is_gone):
+            return
+        now = self.timers.now
+        if name not in self.nodes:
+            self.foreigners.note_name(name, now)
+        if self.foreigners.note(endpoint, now):
+            self.notify(Foreign(name, endpoint, meta))
+
+    def found_foreigner(self, name: str, endpoint: Endpoint, meta: bytes) -> None:
+        """Take note of a member of another cluster that has answered at an endpoint itself: nobody else is there."""
+        node = self._by_endpoint.get(endpoint)
+        if node is not None and node is not self.me and not node.is_gone:
+            self._given_away(node, node.incarnation, f"{name} answers at {endpoint}")
+        self.note_foreigner(name, endpoint, meta)
+
+    def is_elsewhere(self, endpoint: Endpoint) -> bool:
+        """Tell whether a member of another cluster was heard of at an endpoint lately."""
+        return bool(self.foreigners) and self.foreigners.is_at(endpoint, self.timers.now)
+
+    def _given_away(self, node: Node, incarnation: int, reason: str) -> None:
+        self._end_suspicion(node.name)
+        news = Dead(incarnation=incarnation, node=node.name, from_node=self.me.name)
+        self._declare(news, node, Cause.CLUSTER, f"it is of another cluster: {reason}")
 
     # -- suspect -------------------------------------------------------------------------------------------------------
 
@@ -324,6 +385,10 @@ class Rules:
         # At a random place, so that a new member is probed neither first nor last by everybody.
         self.order.insert(self.rng.randint(0, len(self.order)), node.name)
 
+    def _leave_endpoint(self, node: Node) -> None:
+        if self._by_endpoint.get(node.endpoint) is node:
+            del self._by_endpoint[node.endpoint]
+
     def forget_dead(self) -> None:
         """Forget members that have been gone for long: their names are free again."""
         limit = self.timers.now - self.profile.gossip_to_the_dead
@@ -336,6 +401,7 @@ class Rules:
             return
         for node in forgotten:
             del self.nodes[node.name]
+            self._leave_endpoint(node)
             self._node_bytes -= _size(node.name, node.meta)
         # Once for all of them: many that die together are forgotten together.
         self.order = [name for name in self.order if name in self.nodes]

@@ -34,6 +34,7 @@ from ..wire import (
 from .awareness import Awareness
 from .broadcasts import BroadcastQueue
 from .effects import Effect, ExchangeState, Notification, Paused, SendPacket, UserMessageReceived
+from .foreigners import MOST_FOREIGNERS, Belonging, Foreigners, Sender, unsaid
 from .node import Endpoint, Node, NodeStatus
 from .prober import Prober
 from .rules import Rules
@@ -51,6 +52,18 @@ CHECKSUM_SINCE_PROTOCOL = 5
 CHECKSUM_BYTES = 5
 VERSION = bytes((1, 5, 2, 2, 5, 4))
 """Protocol and delegate versions: lowest, highest, current."""
+
+
+class OtherCluster(Exception):
+    """A state is of another cluster: nothing of it was taken, and nothing may be told to those who sent it.
+
+    Attributes:
+        state: a member of that cluster.
+    """
+
+    def __init__(self, state: NodeState) -> None:
+        super().__init__(f"{state.name} is of another cluster")
+        self.state = state
 
 
 def push_pull_scale(members: int) -> int:
@@ -96,6 +109,7 @@ class Swim:
         meta: bytes = b"",
         version: bytes = VERSION,
         overhead_bytes: int = 0,
+        belonging: Callable[[bytes], Belonging] = unsaid,
     ) -> Swim:
         """Return a core that does nothing before start.
 
@@ -109,12 +123,14 @@ class Swim:
             meta: what is told of this node besides, 512 bytes at most.
             version: see VERSION.
             overhead_bytes: what encryption and label take of each packet.
+            belonging: says of a member's meta where it belongs; members of other clusters are not merged.
         """
         me = Node(name, endpoint, meta, version, 0, NodeStatus.ALIVE, now)
         broadcasts = BroadcastQueue(profile.retransmit_multiplier)
         patience = profile.probe_timeout / 2
         timers = Timers(now, patience, grace=patience)
         rules = Rules(me, profile, rng, timers, broadcasts, Awareness(profile.awareness_maximum), notify)
+        rules.foreigners = Foreigners(belonging)
         effects: list[Effect] = []
         # The two need each other: the prober sends through the core, which adds broadcasts to what it sends.
         prober = Prober(rules, effects.append, _unset)
@@ -174,7 +190,7 @@ class Swim:
         dead_since = rules.timers.now - profile.gossip_to_the_dead
 
         def wanted(node: Node) -> bool:
-            if node is rules.me or node.status is NodeStatus.LEFT:
+            if node is rules.me or node.status is NodeStatus.LEFT or rules.is_elsewhere(node.endpoint):
                 return False
             return node.status is not NodeStatus.DEAD or node.changed > dead_since
 
@@ -221,6 +237,9 @@ class Swim:
     def send(self, target: Endpoint, message: bytes) -> None:
         """Send a message, with the broadcasts that fit beside it."""
         size = 2 * COMPOUND_OVERHEAD_BYTES + len(message) + CHECKSUM_BYTES
+        if self.rules.is_elsewhere(target):
+            self._emit(target, [message], None)
+            return
         beside = self._broadcasts(self.rules.profile.packet_bytes - self.overhead_bytes - size)
         self._emit(target, [message, *beside], None)
 
@@ -242,9 +261,15 @@ class Swim:
 
     def _receive(self, message: Message, source: Endpoint) -> None:
         rules, prober = self.rules, self.prober
+        if rules.is_elsewhere(source) and not isinstance(message, Alive):
+            # What it says of a member tells where that belongs; of all else nothing does.
+            rules.counters.of_other_clusters += 1
+            return
         match message:
             case Ping():
                 prober.ping(message, source)
+            case IndirectPing() if rules.is_elsewhere(Endpoint(message.target, message.port)):
+                rules.counters.of_other_clusters += 1
             case IndirectPing():
                 prober.indirect_ping(message, source)
             case Ack():
@@ -297,6 +322,50 @@ class Swim:
                 yield
         return tuple(states)
 
+    def judge_steps(self, states: Sequence[NodeState], sender: Sender) -> Steps[bool]:
+        """Tell, in steps, whether a state has nothing of other clusters in it.
+
+        It may have some of it and be told by a member of this cluster: a plain member may be one of both, or a member
+        of an older version may have merged the other. It is of another cluster when the one who sent it is, as far as
+        that is known, or when it has members of that alone.
+
+        Raises:
+            OtherCluster: it is of another cluster.
+        """
+        rules = self.rules
+        has_foreign = has_ours = False
+        there: list[NodeState] = []
+        at_sender: dict[Belonging, NodeState] = {}
+        for number, state in enumerate(states, 1):
+            if number % STATES_MERGED_AT_ONCE == 0:
+                yield
+            belonging = rules.foreigners.belonging(state.meta)
+            has_foreign |= belonging is Belonging.ELSEWHERE
+            if not state.addr or state.state not in (NodeStateType.ALIVE, NodeStateType.SUSPECT):
+                continue
+            endpoint = Endpoint(state.addr, state.port)
+            if endpoint == rules.me.endpoint:
+                continue
+            has_ours |= belonging is Belonging.HERE
+            if belonging is Belonging.ELSEWHERE:
+                there.append(state)
+            if endpoint == sender.endpoint or endpoint.address == sender.address:
+                at_sender[belonging] = state
+        of_sender = at_sender.get(Belonging.ELSEWHERE) if len(at_sender) == 1 else None
+        refused = of_sender if of_sender is not None else there[0] if there and not has_ours else None
+        if refused is None:
+            return not has_foreign
+        rules.counters.of_other_clusters += 1
+        for number, state in enumerate(there[:MOST_FOREIGNERS], 1):
+            endpoint = Endpoint(state.addr, state.port)
+            if endpoint == sender.endpoint:
+                rules.found_foreigner(state.name, endpoint, state.meta)
+            else:
+                rules.note_foreigner(state.name, endpoint, state.meta)
+            if number % STATES_MERGED_AT_ONCE == 0:
+                yield
+        raise OtherCluster(refused)
+
     def merge(self, states: Iterable[NodeState]) -> None:
         """Take what another member knows."""
         complete(self.merge_steps(states))
@@ -316,6 +385,9 @@ class Swim:
 
     def _merge_one(self, state: NodeState) -> None:
         rules = self.rules
+        if state.state is not NodeStateType.ALIVE and rules.is_foreign(state.name, state.meta):
+            rules.counters.of_other_clusters += 1
+            return
         suspicion = Suspect(incarnation=state.incarnation, node=state.name, from_node=rules.me.name)
         match state.state:
             case NodeStateType.ALIVE:

@@ -114,6 +114,8 @@ class ProducerConfig:
         connect_timeout: seconds for the first connection, retries included; None: do not wait for it, and let
             deliveries fail.
         find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails.
+        cluster_name: of the cluster to which all nodes must belong; a node of another is left, nothing is asked of it,
+            and it is not tried again for a minute. None: that of the first node that answers.
         backoff: the waits between attempts.
     """
 
@@ -128,6 +130,7 @@ class ProducerConfig:
     answer_timeout: float = field(default=30.0, validator=_positive)
     connect_timeout: float | None = 10.0
     find_nodes: bool = True
+    cluster_name: str | None = None
     backoff: BackoffConfig = field(factory=BackoffConfig)
 
     def __attrs_post_init__(self) -> None:
@@ -185,6 +188,8 @@ class ConsumerConfig:
             also, without follow, those without anything new from other nodes than the first when that had more. May be
             math.inf.
         find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails.
+        cluster_name: of the cluster to which all nodes must belong; a node of another is left, nothing is asked of it,
+            and it is not tried again for a minute. None: that of the first node that answers.
         remembered_producers: of how many producers, the last seen, the consumer knows which batches it has delivered,
             at most 4096. A batch that its producer had to send to two nodes is delivered once if its producer is among
             them. Each makes ``position`` longer by about 20 bytes. 0: none, and deliver such batches twice.
@@ -201,6 +206,7 @@ class ConsumerConfig:
     connect_timeout: float = field(default=10.0, validator=_positive)
     reconnect_timeout: float = field(default=120.0, validator=_positive)
     find_nodes: bool = True
+    cluster_name: str | None = None
     remembered_producers: int = 1024
     backoff: BackoffConfig = field(factory=BackoffConfig)
 

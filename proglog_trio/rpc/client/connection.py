@@ -27,6 +27,7 @@ from ..bridge import aio_as_trio
 from ..codec import MessageCodec
 from ..tls import ClientTls, tls_problem
 from ..transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
+from .expected_cluster import ExpectedCluster
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -42,6 +43,7 @@ class ConnectionConfig:
         tls: the certificates; None: no TLS.
         errors: where an error of ours on a connection is counted.
         most_fields: in one answer; a client has no others that it keeps waiting, a node that pulls has.
+        cluster: what the node must be of; its calls raise OtherCluster otherwise. None: of any.
     """
 
     transport: TransportConfig = field(factory=TransportConfig)
@@ -49,6 +51,7 @@ class ConnectionConfig:
     tls: ClientTls | None = None
     errors: InternalErrors = field(factory=InternalErrors, eq=False)
     most_fields: int = 1_000_000
+    cluster: ExpectedCluster | None = field(default=None, eq=False)
 
 
 class TunedChannel(Channel):
@@ -68,6 +71,8 @@ class TunedChannel(Channel):
             codec=MessageCodec(config.most_fields),
             status_details_codec=ProtoStatusDetailsCodec(),
         )
+        if config.cluster is not None:
+            config.cluster.watch(self, f"{host}:{port}")
         self._connection_config = config
         self._tuned_protocol: TunedProtocol | None = None
 
@@ -145,10 +150,12 @@ class Connection:
     Attributes:
         address: as given.
         channel: for use by asyncio code inside run.
+        cluster: see ConnectionConfig.
     """
 
     address: str
     channel: TunedChannel
+    cluster: ExpectedCluster | None = None
 
     async def run(
         self, function: Callable[[TunedChannel, *Arguments], Awaitable[Result]], *arguments: *Arguments
@@ -160,10 +167,14 @@ class Connection:
         Raises:
             ConnectionLost: the connection ended meanwhile.
             CallFailed: the node answered with a status other than OK.
+            OtherCluster: the node is of another cluster than the configuration says.
         """
         try:
             return await aio_as_trio(function)(self.channel, *arguments)  # type: ignore[no-any-return]  # trio-asyncio has no types
         except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
+            if isinstance(error, GRPCError) and self.cluster is not None:
+                # What a node that refuses says with its answer is not always seen before the stream's end is.
+                self.cluster.check_error(error, self.address)
             raise call_error(error, self.address, self.channel) from error
 
 
@@ -230,6 +241,6 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
                 raise ConnectionNotOpened(f"cannot connect to {address}: it is no host name ({error})") from error
             except OSError as error:
                 raise ConnectionNotOpened(f"cannot connect to {address}: {_why(error)}") from error
-            yield Connection(address, channel)
+            yield Connection(address, channel, config.cluster)
         finally:
             channel.abort()

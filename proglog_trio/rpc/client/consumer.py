@@ -23,6 +23,7 @@ from .connection import ConnectionConfig
 from .consumed import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
 from .consumer_core import ConsumerCore
 from .errors import ConsumerClosed, NodeUnreachable, StreamBroken
+from .expected_cluster import ExpectedCluster
 from .nodes import NodeList, parse_addresses
 from .session import ConsumeLink, ConsumeSession
 from .streams import consume_link
@@ -177,6 +178,11 @@ class Consumer:
         return self._nodes.known(trio.current_time())
 
     @property
+    def cluster_name(self) -> str | None:
+        """The name of the cluster whose nodes are used: the configured one, or that of the first node that said it."""
+        return self._nodes.cluster.name
+
+    @property
     def search_failure(self) -> str | None:
         """Why the last question for other nodes was not answered; None if it was, or none was asked."""
         return self._nodes.search_failure
@@ -305,7 +311,8 @@ async def run_consumer(
     config: ConsumerConfig, link: ConsumeLink, rng: random.Random, addresses: tuple[str, ...]
 ) -> AsyncIterator[Consumer]:
     """Run a consumer over any link; open_consumer is this over gRPC."""
-    consumer = Consumer(config, link, rng, NodeList(addresses, rng))
+    nodes = NodeList(addresses, rng, ExpectedCluster(config.cluster_name))
+    consumer = Consumer(config, link, rng, nodes)
     # What a shielded read would wait for may never come, unlike an acknowledgement, whose time is bounded.
     async with run_behind(consumer.run, consumer.close, outlives_cancellation=False):
         await consumer.wait_started(config.connect_timeout)

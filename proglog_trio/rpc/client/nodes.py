@@ -9,6 +9,8 @@ The rules it keeps:
   comes after those that failed as often.
 - So an address that cannot be reached from here (a node may be known to others by an address of their network alone) is
   tried once or twice, and from then on after all that work.
+- A node of another cluster is not used, whoever told of it. An address that was given is looked at again after a
+  minute: it may have been lent only.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from collections.abc import Collection, Iterable, Sequence
 from attrs import Factory, define, field
 
 from ...address import Address
+from .expected_cluster import ExpectedCluster
 
 MOST_FOUND = 64
 FOUND_SECONDS = 600.0
+ELSEWHERE_SECONDS = 60.0
+"""For how long a node of another cluster is not asked again."""
 
 
 def parse_addresses(addresses: str | Sequence[str]) -> tuple[str, ...]:
@@ -49,15 +54,18 @@ class NodeList:
     Attributes:
         given: the addresses that the client was given; the first is where it begins.
         current: the node that is or was used last.
+        cluster: which one all nodes must be of.
         search_failure: why the last question for other nodes was not answered; None if it was, or none was asked.
     """
 
     given: tuple[str, ...]
     rng: random.Random
+    cluster: ExpectedCluster = Factory(ExpectedCluster)
     current: str = field(init=False)
     search_failure: str | None = None
     _found: dict[str, float] = Factory(dict)
     _failures: dict[str, int] = Factory(dict)
+    _elsewhere: dict[str, tuple[float, str]] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         if not self.given:
@@ -67,18 +75,35 @@ class NodeList:
     def known(self, now: float) -> tuple[str, ...]:
         """Return the addresses that may be tried now: the given ones, and behind them those that were found.
 
+        Those of nodes of another cluster are not among them.
+
         Args:
             now: in seconds, of any clock that does not go back.
         """
         for address in [address for address, told in self._found.items() if now - told > FOUND_SECONDS]:
             del self._found[address]
             self._failures.pop(address, None)
-        return (*self.given, *self._found)
+        known = (*self.given, *self._found)
+        return tuple(address for address in known if self.elsewhere(address, now) is None) if self._elsewhere else known
+
+    def found_elsewhere(self, address: str, why: str, now: float) -> None:
+        """Take note that a node is of another cluster; why: in words."""
+        self._found.pop(address, None)
+        self._elsewhere.pop(address, None)
+        while len(self._elsewhere) >= MOST_FOUND + len(self.given):
+            del self._elsewhere[next(iter(self._elsewhere))]
+        self._elsewhere[address] = now + ELSEWHERE_SECONDS, why
+
+    def elsewhere(self, address: str, now: float) -> str | None:
+        """Return why an address must not be used now, in words: its node is of another cluster; None: it may be."""
+        until, why = self._elsewhere.get(address, (now, ""))
+        return why if now < until else None
 
     def found(self, addresses: Iterable[str], now: float) -> None:
         """Take note of what a node told; what is no address that can be dialled is left out."""
         self.search_failure = None
         told = {dialled for address in addresses if (dialled := _dialled(address)) is not None}.difference(self.given)
+        told = {address for address in told if self.elsewhere(address, now) is None}
         # In an order that the set's own does not decide, so that the same seed gives the same choice.
         chosen = sorted(told)
         if len(chosen) > MOST_FOUND:
@@ -105,8 +130,10 @@ class NodeList:
         Args:
             now: see known.
             avoid: nodes that are of no use at present; they are only chosen when there is no other.
+
+        When all are of another cluster it is one of those that were given, see elsewhere.
         """
-        known = self.known(now)
+        known = self.known(now) or self.given
         candidates = [address for address in known if address not in avoid] or list(known)
         if self.current not in candidates or self._failures.get(self.current):
             fewest = min(self._failures.get(address, 0) for address in candidates)

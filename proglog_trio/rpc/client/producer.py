@@ -21,6 +21,7 @@ from .configuration import Acknowledgement, ProducerConfig
 from .connection import ConnectionConfig
 from .delivery import BatchDelivery, BatchOutcome, BatchPart, Delivery
 from .errors import NodeUnreachable, ProducerClosed, StreamBroken
+from .expected_cluster import ExpectedCluster
 from .nodes import NodeList, parse_addresses
 from .packing import Buffer, RecordPacker, checked_values, split_values
 from .pending import ProducerStatistics
@@ -193,6 +194,11 @@ class Producer:
     def nodes(self) -> tuple[str, ...]:
         """The addresses of all nodes that the producer may write to: those it was given, and those it was told of."""
         return self._nodes.known(trio.current_time())
+
+    @property
+    def cluster_name(self) -> str | None:
+        """The name of the cluster whose nodes are used: the configured one, or that of the first node that said it."""
+        return self._nodes.cluster.name
 
     @property
     def search_failure(self) -> str | None:
@@ -393,7 +399,8 @@ async def run_producer(
     config: ProducerConfig, link: ProduceLink, rng: random.Random, addresses: tuple[str, ...]
 ) -> AsyncIterator[Producer]:
     """Run a producer over any link; open_producer is this over gRPC."""
-    producer = Producer(config, link, rng, NodeList(addresses, rng))
+    nodes = NodeList(addresses, rng, ExpectedCluster(config.cluster_name))
+    producer = Producer(config, link, rng, nodes)
     async with run_behind(producer.run, producer.abandon, outlives_cancellation=True):
         if config.connect_timeout is not None:
             await producer.wait_connected(config.connect_timeout)

@@ -16,7 +16,7 @@ from ...errors import ConnectionLost, ConnectionNotOpened
 from ...log.frame import iterate_frames
 from ...log.missing import Missing
 from ...replication.pull import PullSession
-from ..calls import in_turns, receive_next
+from ..calls import Rests, in_turns, receive_next
 from ..replication_messages import request_to_message, response_steps
 from ..wakeups import wait_until
 from .beside import run_beside
@@ -62,6 +62,7 @@ async def run_pull(channel: TunedChannel, session: PullSession) -> None:
     session.on_ready, session.on_room = ready.set, room.set
     async with channel.request(PULL, Cardinality.STREAM_STREAM, log_v1.PullRequest, log_v1.PullResponse) as stream:
         await stream.send_request()
+        rests = Rests()
         async with run_beside(_send(stream, session, ready)):
             while (message := await receive_next(stream)) is not None:
                 room.clear()
@@ -71,6 +72,8 @@ async def run_pull(channel: TunedChannel, session: PullSession) -> None:
                     await room.wait()
                     room.clear()
                     is_done = session.apply()
+                # Of many messages that are here already, none makes this wait.
+                await rests.rest()
         # In this form grpclib puts the status that the peer gave in its place, if it gave one.
         raise StreamTerminatedError("the peer ended the stream")
 
@@ -111,11 +114,13 @@ async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address:
 
 
 async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event) -> None:
+    rests = Rests()
     try:
         while True:
             ready.clear()
             while (request := session.next_request()) is not None:
                 await stream.send_message(request_to_message(request))
+                await rests.rest()
             await wait_until(ready, session.deadline, session.replica.clock)
     except (StreamTerminatedError, H2Error):
         # The receiving side sees the stream's end too, and the status that came with it.

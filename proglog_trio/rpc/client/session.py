@@ -27,6 +27,7 @@ class NodeSession:
         node: the node's address.
         others: whether the client knows other nodes that it can go to.
         searches: whether the node is to be asked for others.
+        cluster: which the node must be of.
     """
 
     def __init__(self, nodes: NodeList, *, searches: bool) -> None:
@@ -34,6 +35,16 @@ class NodeSession:
         self.node = nodes.current
         self.others = len(nodes.known(trio.current_time())) > 1
         self.searches = searches
+        self.cluster = nodes.cluster
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the node must not be asked now, in words: it was of another cluster; None: it may be."""
+        return self._nodes.elsewhere(self.node, trio.current_time())
+
+    def is_elsewhere(self, why: str) -> None:
+        """Take note that the node is of another cluster."""
+        self._nodes.found_elsewhere(self.node, why, trio.current_time())
 
     def found(self, addresses: Sequence[str]) -> None:
         """Hand in the addresses that the node told."""

@@ -32,6 +32,7 @@ from ..bridge import current_loop
 from .beside import run_beside
 from .connection import ConnectionConfig, TunedChannel, call_error, open_connection
 from .errors import StreamBroken, status_of_code
+from .expected_cluster import OtherCluster
 
 if TYPE_CHECKING:
     from .session import ConsumeLink, ConsumeSession, NodeSession, ProduceLink, ProduceSession
@@ -43,6 +44,8 @@ Session = TypeVar("Session", bound="NodeSession")
 SEARCH_SECONDS = 30.0
 """How often a node is asked which others there are; they are forgotten much later, see nodes.py."""
 SEARCH_ANSWER_SECONDS = 5.0
+GREETING_SECONDS = 5.0
+"""How long a node may take to accept a stream and say of which cluster it is, before records are sent on it."""
 CONNECT_SECONDS_AMONG_SEVERAL = 3.0
 """How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is gone
 does not refuse, and a process that is stopped does not answer."""
@@ -95,10 +98,15 @@ async def _run(
 ) -> None:
     # A loop of its own: the one that this task inherited may be closed by whoever opened it before this task ends.
     current_loop.set(None)
-    config = connection or ConnectionConfig()
+    if session.refusal is not None:
+        raise StreamBroken(session.refusal)
+    config = attrs.evolve(connection or ConnectionConfig(), cluster=session.cluster)
     try:
         async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:
             await opened.run(_beside_search, function, session)
+    except OtherCluster as error:
+        session.is_elsewhere(str(error))
+        raise StreamBroken(str(error)) from error
     except NodeConnectionError as error:
         raise StreamBroken(str(error)) from error
     except CallFailed as error:
@@ -134,6 +142,7 @@ async def _search(channel: TunedChannel, session: NodeSession) -> None:
             session.search_failed(f"{session.node} did not tell of other nodes within {SEARCH_ANSWER_SECONDS:g} s")
         except GRPCError as error:
             # Who may not ask, or asks a node that cannot tell, has the addresses that were given.
+            session.cluster.check_error(error, session.node)
             session.search_failed(str(call_error(error, session.node, channel)))
         except (StreamTerminatedError, H2Error, OSError) as error:
             # The stream beside this sees the connection's end too. This must not go on: grpclib raises this, too, in
@@ -144,6 +153,8 @@ async def _search(channel: TunedChannel, session: NodeSession) -> None:
             session.search_failed(str(error))
             return
         else:
+            if answer.cluster_name:
+                session.cluster.check(answer.cluster_name, session.node)
             session.found([server.rpc_addr for server in answer.servers])
         await asyncio.sleep(SEARCH_SECONDS)
 
@@ -166,6 +177,7 @@ async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
         PRODUCE_BATCHES, Cardinality.STREAM_STREAM, EncodedMessage, ProduceBatchResponse
     ) as stream:
         await stream.send_request()
+        await _greet(stream, session)
         session.opened()
         async with run_beside(_send(stream, session, ready, ended)):
             while (answer := await stream.recv_message()) is not None:
@@ -173,6 +185,28 @@ async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
         if not ended.is_set():
             # In this form grpclib puts the status that the node gave in its place, if it gave one.
             raise StreamTerminatedError("the node ended the stream")
+
+
+async def _greet(stream: Stream[EncodedMessage, ProduceBatchResponse], session: ProduceSession) -> None:
+    """Wait until the node has said of which cluster it is: no record is sent to one of another.
+
+    One that says nothing before its first answer is believed to be the right one: it looks itself, if it can.
+    """
+    try:
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                await stream.recv_initial_metadata()
+        except TimeoutError:
+            return
+        except StreamTerminatedError:
+            # In the same moment as the status that the node gave, if it gave one.
+            stream._maybe_raise()  # noqa: SLF001 - as grpclib itself does when a stream is left
+            raise
+    except GRPCError as error:
+        session.cluster.check_error(error, session.node)
+        # It was reached, and refuses: what is to be sent cannot be.
+        session.opened()
+        raise
 
 
 async def _send(

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.clusters import ClusterTag
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent, Serf
 from proglog_trio.membership.swim.effects import Effect
@@ -53,11 +54,13 @@ class TestedCore:
         endpoint: Endpoint = HERE,
         tags: Mapping[str, str] | None = None,
         profile: GossipProfile | None = None,
+        cluster: str | None = None,
         **changes: Any,
     ) -> TestedCore:
         profile = evolve(profile if profile is not None else GossipProfile(), **changes)
         said: list[CoreEvent] = []
-        core = Serf.make(name, endpoint, tags or {}, profile, random.Random(0), said.append, now=0.0)
+        tag = None if cluster is None else ClusterTag("cluster_name", cluster)
+        core = Serf.make(name, endpoint, tags or {}, profile, random.Random(0), said.append, now=0.0, cluster=tag)
         core.start()
         return cls(core, said)
 

@@ -10,9 +10,11 @@ from typing import Generic, TypeVar
 from attrs import define, field, frozen
 
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.clusters import ClusterTag, StateRefused
 from proglog_trio.membership.serf.member import MemberEvent, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent, HasLeft, Serf
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendPacket
+from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.wire import (
     Message,
@@ -159,8 +161,14 @@ class Cluster:
         """The nodes that run and have not left."""
         return [node for node in self.nodes.values() if node.running and not node.leaving]
 
-    def start(self, name: str, endpoint: Endpoint, tags: Mapping[str, str] | None = None) -> SimulatedNode:
-        """Start a node, alone so far."""
+    def start(
+        self,
+        name: str,
+        endpoint: Endpoint,
+        tags: Mapping[str, str] | None = None,
+        cluster: ClusterTag | None = None,
+    ) -> SimulatedNode:
+        """Start a node, alone so far; cluster: what tells it members of others, None: nothing does."""
         before = self.nodes.get(name)
         life = before.life + 1 if before is not None else 0
         assert before is None or not before.running
@@ -171,7 +179,7 @@ class Cluster:
         def emit(event: CoreEvent) -> None:
             self._take(holder[0], event)
 
-        core = Serf.make(name, endpoint, tags, self.profile, rng, emit, now=self.now)
+        core = Serf.make(name, endpoint, tags, self.profile, rng, emit, now=self.now, cluster=cluster)
         node = SimulatedNode(name, endpoint, life, tags, core)
         holder.append(node)
         self.nodes[name] = self.by_endpoint[endpoint] = node
@@ -365,25 +373,75 @@ class Cluster:
         done: Callable[[bool], None] | None = None,
     ) -> None:
         """Exchange states through a stream; done is told whether it happened."""
+        if join and node.core.cluster is not None:
+            self._look_first(node, target, joining, done)
+        else:
+            self._exchange(node, target, join, joining, done)
+
+    def _look_first(
+        self, node: SimulatedNode, target: Endpoint, joining: bool, done: Callable[[bool], None] | None
+    ) -> None:
+        """Ask what a node knows and tell it nothing; exchange states with it if it is of the same cluster."""
+
+        def take(answer: PushPull | None) -> bool:
+            if answer is None:
+                return False
+            self.advance(node)
+            try:
+                node.core.judge(answer, Sender(target))
+            except StateRefused:
+                return False
+            finally:
+                self.flush(node)
+            return True
+
+        def looked(may_be_told: bool) -> None:
+            if may_be_told:
+                self._exchange(node, target, True, joining, done)
+            elif done is not None:
+                done(False)
+
+        self.network.traffic.streams += 1
+        _Stream(self, node, target, self.profile.stream_timeout, self._serve_state, take, looked).open(PushPull())
+
+    def _exchange(
+        self, node: SimulatedNode, target: Endpoint, join: bool, joining: bool, done: Callable[[bool], None] | None
+    ) -> None:
         traffic = self.network.traffic
         traffic.streams += 1
 
-        def take(answer: PushPull) -> None:
+        def take(answer: PushPull | None) -> bool:
+            if answer is None:
+                return False
             self.advance(node)
-            node.core.merge(answer, joining=joining)
+            try:
+                node.core.merge(answer, joining=joining, sender=Sender(target))
+            except StateRefused:
+                return False
+            finally:
+                self.flush(node)
             node.joined = True
             traffic.state_exchanges += 1
-            self.flush(node)
-
-        def serve(other: SimulatedNode, question: PushPull) -> PushPull:
-            self.advance(other)
-            answer = other.core.local_state(join=False)
-            other.core.merge(question)
-            self.flush(other)
-            return self._carried(answer, from_dialler=False)
+            return True
 
         question = self._carried(node.core.local_state(join=join), from_dialler=True)
-        _Stream(self, node, target, self.profile.stream_timeout, serve, take, done).open(question)
+        _Stream(self, node, target, self.profile.stream_timeout, self._serve_state, take, done).open(question, node)
+
+    def _serve_state(
+        self, other: SimulatedNode, question: PushPull, dialler: SimulatedNode | None = None
+    ) -> PushPull | None:
+        """Return what a node answers to a state; None: that it is of another cluster."""
+        self.advance(other)
+        answer = other.core.local_state(join=False)
+        try:
+            if question.nodes:
+                sender = Sender() if dialler is None else Sender(address=dialler.endpoint.address)
+                other.core.merge(question, sender=sender)
+        except StateRefused:
+            return None
+        finally:
+            self.flush(other)
+        return self._carried(answer, from_dialler=False)
 
     def _carried(self, state: PushPull, *, from_dialler: bool) -> PushPull:
         if not self.encoded:
@@ -396,14 +454,18 @@ class Cluster:
     def _ping(self, node: SimulatedNode, ping: PingByStream) -> None:
         self.network.traffic.streams += 1
 
-        def serve(other: SimulatedNode, name: str) -> bool:
-            return other.name == name
+        def serve(other: SimulatedNode, name: str, dialler: SimulatedNode | None) -> bool:
+            is_elsewhere = dialler is not None and other.core.swim.rules.is_elsewhere(dialler.endpoint)
+            return other.name == name and not is_elsewhere
+
+        def take(answered: bool) -> bool:
+            return answered
 
         def done(answered: bool) -> None:
             prober = node.core.swim.prober
             self.act(node, lambda: prober.stream_ping_ended(ping.sequence_number, answered=answered))
 
-        _Stream(self, node, ping.target, ping.timeout, serve, _ignore, done).open(ping.name)
+        _Stream(self, node, ping.target, ping.timeout, serve, take, done).open(ping.name, node)
 
     # -- what they agree on --------------------------------------------------------------------------------------------
 
@@ -475,13 +537,13 @@ class _Stream(Generic[Question, Answer]):
     node: SimulatedNode
     target: Endpoint
     timeout: float
-    serve: Callable[[SimulatedNode, Question], Answer]
-    take: Callable[[Answer], None]
+    serve: Callable[[SimulatedNode, Question, SimulatedNode | None], Answer]
+    take: Callable[[Answer], bool]
     done: Callable[[bool], None] | None
     ended: bool = False
 
-    def open(self, question: Question) -> None:
-        """Dial and ask."""
+    def open(self, question: Question, dialler: SimulatedNode | None = None) -> None:
+        """Dial and ask; dialler: as whom, where the other side looks at that."""
         network, source = self.cluster.network, self.node.endpoint
 
         def arrive() -> None:
@@ -491,7 +553,7 @@ class _Stream(Generic[Question, Answer]):
             elif other.paused:
                 other.queued.append(arrive)  # the kernel has accepted it
             else:
-                network.stream(self.target, source, answered, self.serve(other, question))
+                network.stream(self.target, source, answered, self.serve(other, question, dialler))
 
         def answered(answer: Answer) -> None:
             if self.ended or not self.node.running:
@@ -499,8 +561,7 @@ class _Stream(Generic[Question, Answer]):
             if self.node.paused:
                 self.node.queued.append(lambda: answered(answer))
                 return
-            self.take(answer)
-            self.end(True)
+            self.end(self.take(answer))
 
         network.stream(source, self.target, arrive)
         network.after(self.timeout, self.end, False)
@@ -519,10 +580,6 @@ class _Stream(Generic[Question, Answer]):
     def _tell(self, answered: bool) -> None:
         if self.done is not None and self.node.running:
             self.done(answered)
-
-
-def _ignore(_answer: object) -> None:
-    """A ping by stream has nothing to say besides that it was answered."""
 
 
 def address_of(number: int) -> Endpoint:

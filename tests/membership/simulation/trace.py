@@ -67,6 +67,8 @@ def _swim(entry: TraceEntry, event: StatusChange, member: _Known, profile: Gossi
             return event.before not in _GONE and event.incarnation >= member.incarnation
         case Cause.ADDRESS, NodeStatus.ALIVE:
             return event.before is NodeStatus.LEFT
+        case Cause.CLUSTER, NodeStatus.DEAD:
+            return event.before not in _GONE and event.incarnation >= member.incarnation
         case Cause.TIMER, NodeStatus.DEAD:
             shortest = profile.suspicion_multiplier * profile.probe_interval
             return event.before is NodeStatus.SUSPECT and entry.time - member.swim_changed >= shortest - _ROUNDING

@@ -450,6 +450,11 @@ default_message_pool.register_message("log.v1", "GetServersRequest", GetServersR
 class GetServersResponse(betterproto2.Message):
     servers: "list[Server]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
+    cluster_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Of the cluster of the answering node, and so of these servers.
+    """
+
 
 default_message_pool.register_message("log.v1", "GetServersResponse", GetServersResponse)
 
@@ -889,7 +894,8 @@ default_message_pool.register_message("log.v1", "PeerStatus", PeerStatus)
 @dataclass(eq=False, repr=False)
 class Positions(betterproto2.Message):
     """
-    What the sender's own log has: everything in its first message, what has changed in later ones.
+    What the sender's own log has: first everything, in as many messages as it takes, each of some tens of kilobytes, then
+    what has changed.
     """
 
     ranges: "list[OriginRange]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -902,6 +908,11 @@ class Positions(betterproto2.Message):
     writing: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
     """
     The origin under which the sender appends; empty before its first append.
+    """
+
+    more_follows: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    What the sender has is not all said yet: of what is in no message so far, nothing is known.
     """
 
 

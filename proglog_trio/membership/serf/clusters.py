@@ -1,0 +1,57 @@
+"""Clusters that hear of each other: what tells them apart, in Serf's terms, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from ..swim.foreigners import Belonging
+from ..swim.node import Endpoint
+
+MOST_NAMED = 128
+"""So much of another cluster's name is repeated."""
+
+
+@frozen
+class ClusterTag:
+    """What tells clusters apart: a tag of which all members that have it have the same value.
+
+    Members without it may be of any: they are merged. Those with another value are not, nor is what they send.
+
+    Attributes:
+        tag: its name.
+        value: what it has in this cluster.
+    """
+
+    tag: str
+    value: str
+
+    def belonging(self, tags: Mapping[str, str]) -> Belonging:
+        """Return where a member with these tags belongs."""
+        value = tags.get(self.tag)
+        if value is None:
+            return Belonging.UNSAID
+        return Belonging.HERE if value == self.value else Belonging.ELSEWHERE
+
+    def refusal(self, tags: Mapping[str, str]) -> str:
+        """Return in words why a member with these tags is not merged."""
+        return f"it is of the cluster {tags.get(self.tag, '')[:MOST_NAMED]!r}, not of {self.value!r}"
+
+
+class StateRefused(Exception):
+    """A state is of another cluster; nothing of it was taken. The message says of which."""
+
+
+@frozen
+class Foreigner:
+    """A member of another cluster is heard of here; nothing that it says is taken.
+
+    Attributes:
+        name, endpoint: its own.
+        why: of which cluster it is, in words.
+    """
+
+    name: str
+    endpoint: Endpoint
+    why: str
