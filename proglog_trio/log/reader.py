@@ -37,6 +37,7 @@ from .start_position import Origins, position_before, position_of
 from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 MISSING_AT_PRESENT = "no node that was reachable had them; they are put here when one turns up that has"
+REMOVED = "retention removed them"
 GIVEN_UP = "no node has them any more"
 LOST_RECORDS = "they had been acknowledged, and the file ended before them when the log was opened again"
 
@@ -47,12 +48,14 @@ class Skipped:
 
     Attributes:
         at_present: they may be put there later.
+        sequences: the origin and the sequences [from, to) of what has no offsets here; None: it has.
     """
 
     from_offset: int
     to_offset: int
     reason: str
     at_present: bool = False
+    sequences: tuple[Origin, int, int] | None = None
 
 
 @frozen
@@ -150,7 +153,7 @@ class LogReader:
         if offset < lowest_offset:
             if not skip_missing:
                 raise OffsetOutOfRange(offset, lowest_offset, next_offset)
-            skipped.append(Skipped(offset, lowest_offset, "retention removed them"))
+            skipped.append(Skipped(offset, lowest_offset, REMOVED))
             offset = lowest_offset
         files = catalog.containing(min(offset, next_offset))
         position: Position | Callable[[], Position]
@@ -168,6 +171,7 @@ class LogReader:
             SequenceOutOfRange: retention removed some of them, and skip_missing is not set.
         """
         found: tuple[Place, SegmentFiles] | None = None
+        skipped: list[Skipped] = []
         for origin, state in bounds.origins.items():
             sequence = position.next_sequence(origin)
             if sequence >= state.next:
@@ -175,6 +179,8 @@ class LogReader:
             if sequence < state.low:
                 if not skip_missing:
                     raise SequenceOutOfRange(str(origin), sequence, state.low)
+                lowest = bounds.lowest_offset
+                skipped.append(Skipped(lowest, lowest, REMOVED, sequences=(origin, sequence, state.low)))
                 sequence = state.low
             place = place_of_sequence(catalog, origin, sequence)
             if found is None or place[0] < found[0]:
@@ -185,7 +191,9 @@ class LogReader:
             start, files = found
         offset = bounds.next_offset if start is None else start.offset
         finder = HoleFinder(position)
-        return cls(offset, position, skip_missing, position, catalog, files, start=start, finder=finder)
+        return cls(
+            offset, position, skip_missing, position, catalog, files, start=start, finder=finder, skipped=skipped
+        )
 
     @property
     def start_position(self) -> Position:
@@ -231,7 +239,10 @@ class LogReader:
             self._waiting.popleft()
             self.next_offset = max(self.next_offset, item.next_offset)
             if self._finder is not None:
-                self._holes += self._finder.take(item)
+                holes = self._finder.take(item)
+                self._holes += holes
+                if self.skip_missing:
+                    self._skipped += [_skipped_gap(hole, self.next_offset) for hole in holes if hole.marked]
         skipped, self._skipped = self._skipped, []
         holes, self._holes = self._holes, []
         return Chunk(frames, self.next_offset, skipped, holes)
@@ -343,7 +354,7 @@ class LogReader:
         files = self._files
         if self.next_offset < files.base_offset:
             removed = files.base_offset <= self._catalog.segments[0].base_offset
-            detail = "retention removed them" if removed else f"the next segment is {files.store.name}"
+            detail = REMOVED if removed else f"the next segment is {files.store.name}"
             self._waiting.append(_Missing(files.base_offset, detail, removed))
             if not removed:
                 before = self._catalog.containing(self.next_offset)
@@ -365,13 +376,18 @@ class LogReader:
             # Nothing waits when a segment is opened: what came before it has been given, or never will be.
             self._holes += self._finder.enter(read.header.origins)
         start, self._start = self._start, None
-        if start is None:
+        if start is None and self.next_offset > read.header.base_offset:
+            # From the beginning otherwise: a marker without offsets may stand before the first frame.
             start = read.index.before_offset(self.next_offset)
         if start is None:
             start = Place(read.header.base_offset, 0)
         position = max(start.position, len(read.header_bytes))
         self._walk = SegmentWalk(self._file, read.header.salt, position, start.offset)
         return self._walk
+
+
+def _skipped_gap(hole: Hole, offset: int) -> Skipped:
+    return Skipped(offset, offset, GIVEN_UP, sequences=(hole.origin, hole.from_sequence, hole.to_sequence))
 
 
 def _is_given_up(found: StoredFrame) -> bool:

@@ -11,7 +11,7 @@ from attrs import Factory, define, frozen
 from .._proto.log import v1 as log_v1
 from ..errors import DataLoss, OffsetOutOfRange, PayloadError, ProglogError
 from ..log.log import Log
-from ..log.reader import Chunk, LogReader
+from ..log.reader import Chunk, LogReader, Skipped
 from ..log.record import Record, record_of_row
 from ..log.walk import StoredFrame
 from . import record_messages
@@ -78,10 +78,7 @@ class BatchAnswers:
     def _encode(self, chunk: Chunk, end_offset: int) -> bytes:
         rest = log_v1.ConsumeBatchesResponse(
             end_offset=end_offset,
-            skipped=[
-                log_v1.Skipped(from_offset=each.from_offset, to_offset=each.to_offset, reason=each.reason)
-                for each in chunk.skipped
-            ],
+            skipped=[_skipped_message(each) for each in chunk.skipped],
         )
         if self.first:
             rest.position = self.reader.start_position.encode()
@@ -96,6 +93,14 @@ class BatchAnswers:
     def close(self) -> None:
         """Close the reader."""
         self.reader.close()
+
+
+def _skipped_message(skipped: Skipped) -> log_v1.Skipped:
+    message = log_v1.Skipped(from_offset=skipped.from_offset, to_offset=skipped.to_offset, reason=skipped.reason)
+    if skipped.sequences is not None:
+        origin, message.from_sequence, message.to_sequence = skipped.sequences
+        message.origin = bytes(origin)
+    return message
 
 
 # -- Consume and ConsumeStream -----------------------------------------------------------------------------------------

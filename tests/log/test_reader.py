@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from proglog_trio.errors import DataLoss, OffsetOutOfRange
+from proglog_trio.errors import DataLoss, OffsetOutOfRange, SequenceOutOfRange
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.frame import Frame
 from proglog_trio.log.gap import GapMarker
-from proglog_trio.log.position import Position
+from proglog_trio.log.position import Position, Range
 from proglog_trio.log.reader import Chunk, LogReader, Skipped
 from proglog_trio.log.retention import remove_files
 
@@ -322,3 +322,34 @@ def test_position_of_unknown_origins_and_of_the_future() -> None:
     assert reader.read(1 << 20, 6) == Chunk([], 6, [])
     opened.append_values(b"covered by the position, wherever it has that from")
     assert bases(reader.read(1 << 20, 7)) == []
+
+
+def test_a_reader_that_skips_tells_of_what_has_no_offsets_too() -> None:
+    """Retention took the rest of an origin, or a gap stands at its end: no frame follows that would show it."""
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk, config=LogConfig(DIRECTORY, segment_frames=2))
+    foreign = ForeignLog.make(3)
+    frames = [foreign.write(batch_of(b"%d" % number)) for number in range(6)]
+    origin = frames[0].header.origin
+    log = opened.log
+    for frame in frames[:4]:
+        log.append_foreign(frame, frame.encode(), lambda _: None)
+        opened.commit()
+    last = frames[-1].header
+    log.append_gap(GapMarker(origin, 4, 6, last.header_crc, "nobody has it"), lambda _: None)
+    for number in range(4):
+        opened.append_values(b"own %d" % number)
+    log.roll()
+    opened.commit()
+    reader = log.reader_at_position(Position({origin: Range(0, 2)}), skip_missing=True)
+    skipped = [each for _ in range(9) for each in reader.read(1, log.next_offset).skipped]
+    assert [each.sequences for each in skipped] == [(origin, 4, 6)]
+    count = 3
+    log.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
+    reader = log.reader_at_position(Position({origin: Range(0, 2)}), skip_missing=True)
+    skipped = [each for _ in range(9) for each in reader.read(1, log.next_offset).skipped]
+    own = log.own_origin
+    assert {each.sequences for each in skipped} == {(origin, 2, 6), (own, 0, 2)}
+    assert {each.reason for each in skipped} == {"retention removed them"}
+    with pytest.raises(SequenceOutOfRange):
+        log.reader_at_position(Position({origin: Range(0, 2)}))

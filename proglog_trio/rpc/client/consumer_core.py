@@ -29,7 +29,7 @@ from typing import NoReturn
 
 from grpclib.const import Status
 
-from ..._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse
+from ..._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse, Skipped
 from ...errors import FrameError, PositionError
 from ...log.frame import Frame, decode_frame
 from ...log.origin import Origin
@@ -161,6 +161,9 @@ class ConsumerCore:
             self._take_start(answer)
         self.end_offset = answer.end_offset
         for skipped in answer.skipped:
+            if skipped.origin:
+                self._skip_sequences(skipped)
+                continue
             # A new stream tells again what the old one left out just before it broke.
             begin = max(skipped.from_offset, self._skipped_to)
             if begin < skipped.to_offset:
@@ -179,6 +182,21 @@ class ConsumerCore:
             self._damaged(f"{len(data) - place} bytes follow the {len(answer.base_offsets)} frames of an answer")
         self._first_answer = False
         self._damaged_in_row = 0
+
+    def _skip_sequences(self, skipped: Skipped) -> None:
+        """Take note of sequences that have no offsets on the node, and of which nothing more may ever come."""
+        try:
+            origin = Origin.parse(skipped.origin)
+        except ValueError as error:
+            self._damaged(f"what it left out: {error}")
+        first, following = skipped.from_sequence, skipped.to_sequence
+        if self.received is None or self.received.next_sequence(origin) >= following:
+            return  # A new stream tells again what the old one left out just before it broke.
+        reason = f"sequences {first} to {following - 1} of origin {origin} are missing: {skipped.reason}"
+        self._skipped.append(SkippedRange(skipped.from_offset, skipped.to_offset, reason, self.node))
+        self.received = self.received.advanced(origin, first, following)
+        if not self._begun:
+            self.start = self.received
 
     def _take_start(self, answer: ConsumeBatchesResponse) -> None:
         if self.received is not None:

@@ -14,7 +14,12 @@ from grpclib.const import Status
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proglog_trio._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesRequestAnchor, ConsumeBatchesResponse
+from proglog_trio._proto.log.v1 import (
+    ConsumeBatchesRequest,
+    ConsumeBatchesRequestAnchor,
+    ConsumeBatchesResponse,
+    Skipped,
+)
 from proglog_trio.log.frame import Frame, FrameHeader
 from proglog_trio.log.origin import Origin
 from proglog_trio.log.position import Position
@@ -418,6 +423,22 @@ def test_what_is_missing_before_a_copy_is_told_with_what_follows() -> None:
     (skipped,) = take(core).skipped
     assert (skipped.from_offset, skipped.count) == (5, 0)
     assert skipped.reason == f"sequences 0 to 2 of origin {B} are missing"
+
+
+def test_what_has_no_offsets_is_told_once_and_passed() -> None:
+    core = ConsumerCore(ConsumerConfig(on_missing="skip"))
+    core.received_answer(answer_of((0, batch(A, 0, 1))))
+    take(core)
+    answer = answer_of((1, batch(B, 0, 2)))
+    answer.skipped = [Skipped(from_offset=1, to_offset=1, reason="why", origin=A.data, from_sequence=1, to_sequence=7)]
+    for _ in range(2):
+        core.received_answer(answer)
+    (skipped,) = take(core).skipped
+    assert (skipped.count, skipped.reason) == (0, f"sequences 1 to 6 of origin {A} are missing: why")
+    assert core.received is not None
+    assert core.received.next_sequence(A) == 7
+    assert core.next_batch() is None
+    assert core.take_skipped() == ()
 
 
 def lose(core: ConsumerCore, node: str, status: Status | None, now: float = 0.0) -> None:

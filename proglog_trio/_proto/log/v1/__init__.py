@@ -1169,6 +1169,15 @@ class Skipped(betterproto2.Message):
 
     reason: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    origin: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
+    """
+    Where it is known of which origin and which sequences it was. What has no offsets here is told by these alone.
+    """
+
+    from_sequence: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+
+    to_sequence: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+
 
 default_message_pool.register_message("log.v1", "Skipped", Skipped)
 
