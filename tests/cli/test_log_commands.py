@@ -44,7 +44,7 @@ async def test_verify_as_json(directory: Path, capfd: pytest.CaptureFixture[str]
     assert run("log", "verify", str(directory), "--json") == ExitCode.DONE
     summary = json.loads(capfd.readouterr().out)["summary"]
     assert (summary["records"], summary["damage"], summary["next_offset"]) == (9, 0, 9)
-    assert list(summary["origins"].values()) == [{"low": 0, "next": 9, "gaps": []}]
+    assert list(summary["origins"].values()) == [{"low": 0, "next": 9, "gaps": [], "missing": []}]
 
 
 async def test_verify_names_damage(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:

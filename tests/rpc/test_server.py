@@ -117,6 +117,7 @@ async def test_health_of_writing_is_watched(tmp_path: Path) -> None:
                 async for answer in stream:
                     seen.append(answer.status)
                     if len(seen) == 3:
+                        await stream.cancel()
                         return
 
         async with trio.open_nursery() as nursery:

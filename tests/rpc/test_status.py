@@ -50,7 +50,7 @@ def test_no_error_of_the_log_is_forgotten() -> None:
     """Errors that a call can meet are no INTERNAL errors; those that it cannot are named here."""
     elsewhere = {
         *(errors.ProglogError, errors.CallFailed, errors.NameTaken),
-        *(errors.DataDirectoryError, errors.DataDirectoryFull, errors.DataDirectoryLost),
+        *(errors.DataDirectoryError, errors.DataDirectoryFull, errors.DataDirectoryLost, errors.DirectoryCopied),
         *(errors.AddressUnavailable, errors.AddressInUse),
         *(errors.RepairError, errors.SecurityFileError),
         *(errors.NodeConnectionError, errors.ConnectionNotOpened, errors.ConnectionLost),
