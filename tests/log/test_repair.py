@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.fetched import FetchedFrames
+from proglog_trio.log.gap import GapMarker
 from proglog_trio.log.retention import remove_files
 from proglog_trio.log.segment_header import OriginState
 from proglog_trio.log.survey import read_header
 from proglog_trio.log.verify import Verifier
 
-from .driving import DIRECTORY, OpenLog, read_everything
-from .repairing import CONFIG, Peers, Step, Written, check_served, repair_all, scrub, write_log
+from .driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all, read_everything
+from .repairing import CONFIG, Peers, Step, Written, check_served, repair, repair_all, scrub, write_log
 from .simulated_disk import Loss, PowerCut, SimulatedDisk
 
 
@@ -397,3 +398,37 @@ def test_any_damage_to_any_file_of_a_log_that_is_closed(
     assert [frame.data for frame in read_everything(opened.log).frames] == [frame.data for frame in found.frames]
     opened.close()
     assert not written.disk.open_files
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_only_what_is_held_retires_damage(comes_again: bool) -> None:
+    """The last frame of an origin is damaged, and opening does not count it; a gap follows, or the frame itself."""
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk, 1, config=CONFIG)
+    foreign = ForeignLog.make(7)
+    frames = [foreign.write(batch_of(b"%d" % number)) for number in range(2)]
+    for frame in frames:
+        opened.log.append_foreign(frame, frame.encode(), lambda _: None)
+    opened.append_values(b"own")
+    (stored,) = (each for each in read_all(opened.log) if each.header == frames[1].header)
+    files = opened.log.catalog.containing(stored.base_offset)
+    opened.close()
+    disk.flip(files.store, stored.end - 1, 1)
+    opened = OpenLog.open(disk, 2, config=CONFIG)
+    log, header = opened.log, frames[1].header
+    assert log.origins[header.origin].next == header.base_sequence
+    if comes_again:
+        log.append_foreign(frames[1], frames[1].encode(), lambda _: None)
+    else:
+        following = header.next_sequence
+        marker = GapMarker(header.origin, header.base_sequence, following, header.header_crc, "nobody has it")
+        log.append_gap(marker, lambda _: None)
+    opened.append_values(b"more")
+    log.roll()
+    opened.commit()
+    scrub(log)
+    outcome = repair(log, files, Peers())
+    assert (len(log.damage), outcome.repaired_offsets) == ((0, 1) if comes_again else (1, 0))
+    assert {loss.from_offset for loss in read_everything(log).losses} == (
+        set() if comes_again else {stored.base_offset}
+    )

@@ -73,10 +73,12 @@ def frames_of(cluster: Cluster, node: Node) -> list[StoredFrame]:
 
 
 def test_who_may_have_it_is_known_after_a_restart_too() -> None:
-    cluster, _a, b, c, origin = only_copies(2)
+    cluster, a, b, c, origin = only_copies(2)
     cluster.run(100.0)
-    cluster.stop(b, Loss.DROP)
-    cluster.start(b)
+    for node in (a, b):
+        cluster.stop(node, Loss.DROP)
+    for node in (a, b):
+        cluster.start(node)
     cluster.run(100.0)
     assert missing_of(b, origin) == [(10, 20)]
     assert "n2" in may_have(b, origin, 10, 20)
