@@ -178,10 +178,18 @@ def _first_of_all(error: BaseException) -> BaseException:
 
 
 def only_leaf(error: BaseException) -> BaseException:
-    """Return the exception inside groups that hold nothing else; the error itself otherwise."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    """Return the exception inside groups that hold nothing else, or others of its kind; the error itself otherwise.
+
+    Several tasks may meet the same at once: the one that commits and the one that looks at the disk, a lost directory.
+    """
+    leaves = _leaves(error)
+    return leaves[0] if len({type(leaf) for leaf in leaves}) == 1 else error
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
 
 
 def failed_at(address: str | Sequence[str], error: Exception, code: ExitCode) -> CommandError:

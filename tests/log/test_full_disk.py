@@ -9,7 +9,7 @@ from collections.abc import Callable
 import hypothesis.strategies as st
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import given, settings
 
 from proglog_trio.errors import DataDirectoryFull, LogReadOnly, OutcomeUnknown, ProglogError
 from proglog_trio.log.batch import Appended
@@ -18,6 +18,8 @@ from proglog_trio.log.retention import removable, remove_files
 
 from .driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all, read_everything
 from .simulated_disk import Loss, SimulatedDisk
+
+EXAMPLES = settings().max_examples
 
 CONFIG = LogConfig(DIRECTORY, segment_bytes=8192, index_interval_bytes=256)
 Outcomes = list[Appended | ProglogError]
@@ -70,6 +72,7 @@ def test_retention_makes_room_and_the_log_goes_on() -> None:
     assert not disk.open_files
 
 
+@settings(max_examples=max(EXAMPLES // 3, 5))
 @given(st.integers(0, 2000), st.sampled_from(["", "a crash", "a torn tail"]), st.integers(0, 400))
 def test_a_log_on_a_full_disk_is_opened_and_served(room: int, accident: str, tail: int) -> None:
     """With any amount of room from none to more than enough for all that opening writes."""
@@ -150,6 +153,7 @@ def test_a_directory_without_anything_to_serve_needs_room() -> None:
         assert not disk.open_files
 
 
+@settings(max_examples=max(EXAMPLES // 3, 5))
 @given(st.integers(1, 60_000), st.lists(st.integers(1, 5000), min_size=1, max_size=40), st.integers(1, 5))
 def test_what_is_kept_free_stays_free(reserve: int, sizes: list[int], together: int) -> None:
     disk = SimulatedDisk(capacity=100_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proglog_trio.errors import RecordsMissing
@@ -18,6 +18,8 @@ from proglog_trio.log.verify import Verifier
 
 from .driving import DIRECTORY, OpenLog, read_everything
 from .repairing import CONFIG, EVERYTHING, Clock, Peers, Step, Written, repair, repair_all, scrub, write_log
+
+EXAMPLES = settings().max_examples
 
 STEPS: tuple[Step, ...] = (
     ("foreign", 0, 1),
@@ -153,6 +155,7 @@ def test_it_is_put_in_its_place_and_a_reader_gives_it_there() -> None:
     assert fill(written.log, written.peers) == 0
 
 
+@settings(max_examples=max(EXAMPLES // 4, 5))
 @given(st.integers(0, 2**20))
 def test_a_part_is_put_in_its_place_and_the_rest_stays_missing(which: int) -> None:
     written = write_log(STEPS)
@@ -185,6 +188,7 @@ def test_a_log_that_was_filled_may_remember_more_as_missing_until_it_looks() -> 
     check(log, written.peers)
 
 
+@settings(max_examples=max(EXAMPLES // 4, 5))
 @given(st.data())
 def test_damage_beside_it_and_in_it_is_repaired(data: st.DataObject) -> None:
     written = write_log((*STEPS, *EVERYTHING))
@@ -226,6 +230,7 @@ def test_a_commit_under_way_does_not_bring_back_what_was_filled() -> None:
     assert missing_of(log) == {origin: [(state.next, state.next + 2)]}
 
 
+@settings(max_examples=max(EXAMPLES // 4, 5))
 @given(st.integers(0, 2**20), st.booleans())
 def test_what_is_given_up_keeps_its_offsets(which: int, reopen: bool) -> None:
     written = write_log(STEPS)

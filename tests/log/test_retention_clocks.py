@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 from attrs import Factory, define, evolve
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proglog_trio.log.config import LogConfig
@@ -36,6 +36,8 @@ from proglog_trio.log.state import LogState
 
 from .driving import DIRECTORY, NOON, OpenLog, batch_of
 from .simulated_disk import Loss, SimulatedDisk
+
+EXAMPLES = settings().max_examples
 
 AGE = 600.0
 CONFIG = LogConfig(DIRECTORY, segment_frames=3, retention_seconds=AGE)
@@ -147,6 +149,7 @@ def destroy(world: World, files: SegmentFiles) -> None:
             world.disk.put(path, b"\0" * len(world.disk.content(path)))
 
 
+@settings(max_examples=max(EXAMPLES // 2, 5))
 @given(st.sampled_from([0.0, -YEAR, -54 * YEAR, YEAR]), st.lists(STEPS, max_size=40))
 def test_nothing_goes_early_and_everything_at_last(wall_error: float, steps: list[tuple[object, ...]]) -> None:
     world = World(wall_error=wall_error)
