@@ -19,7 +19,7 @@ from .envelope import EnvelopeKind
 from .frame import MUST_UNDERSTAND_CONTROL, Frame, FrameHeader
 from .origin import Origin
 
-_HIGHEST = 2**64 - 1
+HIGHEST_SEQUENCE = 2**64 - 1
 MOST_MISSING = 2**32 - 1
 """So many sequences one marker of what is missing at present can stand for: an envelope counts with 32 bits."""
 
@@ -86,7 +86,11 @@ class GapMarker:
             raise FrameError("a gap marker is no array of three")
         to_sequence, previous_header_crc, reason = body[:3]
         numbers = isinstance(to_sequence, int) and isinstance(previous_header_crc, int)
-        if not numbers or not frame.header.base_sequence < to_sequence <= _HIGHEST or not isinstance(reason, str):
+        if (
+            not numbers
+            or not frame.header.base_sequence < to_sequence <= HIGHEST_SEQUENCE
+            or not isinstance(reason, str)
+        ):
             raise FrameError("a gap marker names no range of sequences")
         if not 0 <= previous_header_crc < 2**32:
             raise FrameError("a gap marker has a CRC of more than 32 bits")

@@ -81,14 +81,13 @@ class Directories:
         elif known.is_gone or known.node_name != node_name:
             self._put([evolve(known, node_name=node_name, change=known.change + 1, is_gone=False)])
 
-    def gone(self, node_name: str, but: Iterable[bytes] = ()) -> None:
-        """Take note that nobody waits for the directories of a node any more, but for some."""
-        kept = set(but)
+    def gone(self, node_name: str) -> None:
+        """Take note that nobody waits for the directories of a node any more."""
         self._put(
             [
                 evolve(known, change=known.change + 1, is_gone=True)
                 for known in self._known.values()
-                if known.node_name == node_name and not known.is_gone and known.directory_id not in kept
+                if known.node_name == node_name and not known.is_gone
             ]
         )
 

@@ -86,8 +86,9 @@ class OriginRange:
 
     def available_from(self, sequence: int) -> int | None:
         """Return the first sequence at or after this one that the log has; None if it has none."""
-        while (absent := self.absent_at(sequence)) is not None:
-            sequence = absent[1]
+        for begin, end in self.absent:
+            if begin <= sequence < end:
+                sequence = end
         return sequence if sequence < self.next else None
 
     def holds_any(self, first: int, following: int) -> bool:

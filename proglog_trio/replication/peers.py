@@ -113,12 +113,12 @@ class PeerView:
         end = ended.resumes_at or max(ended.from_sequence + 1, 0 if held is None else held.next)
         self._holes[ended.origin] = _Hole(ended.from_sequence, end, ended.reason, retry_at)
 
-    def says_it_holds(self, origin: Origin, sequence: int) -> bool:
-        """Tell whether it is connected and its latest position has a sequence, readable or not."""
+    def offers(self, origin: Origin, first: int, following: int) -> bool:
+        """Tell whether it is connected and its latest position has any of [first, following), readable or not."""
         held = self.ranges.get(origin)
         if not self.connected or held is None or origin in self.diverged_origins:
             return False
-        return sequence < held.next and held.absent_at(sequence) is None
+        return held.holds_any(first, following)
 
     def diverge(self, origin: Origin) -> bool:
         """Take note that its log and this node's differ in an origin; tell whether that is news."""

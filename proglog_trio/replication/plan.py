@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from attrs import Factory, define, evolve
 
 from ..log.checksum import crc32c
-from ..log.gap import MOST_MISSING
+from ..log.gap import HIGHEST_SEQUENCE, MOST_MISSING
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
 from .decisions import Assignment, Decision, Pass, PlanConfig, Start, Stop
@@ -356,8 +356,9 @@ class PullPlan:
         """No peer that shows more can send what comes next: go on after it, once that is certain."""
         if progress.unavailable_since is None:
             progress.unavailable_since = now
-        progress.asked |= self._without(origin, following)
-        holding = [peer for peer in self.peers.values() if peer.says_it_holds(origin, following)]
+        # Who lacks the next one may have others that are passed with it: only who has nothing at all counts.
+        self.ask(origin, following, HIGHEST_SEQUENCE, progress.asked)
+        holding = self.offered(origin, following, following + 1)
         if any(not peer.is_damaged_at(origin, following, now) for peer in holding):
             # What a peer says that it has is never given up: it could not send it a moment ago.
             self._look_again(origin, now + self.config.stall_seconds)
@@ -387,17 +388,6 @@ class PullPlan:
         is_final = self.is_lost(origin, following, resumes_at, progress.asked)
         return self._assignment(current, self.peers[name], resumes_at, resumes_at, now, is_final=is_final)
 
-    def _without(self, origin: Origin, sequence: int) -> set[bytes]:
-        """Return the directories of the connected peers that have said what they have, and lack a sequence."""
-        return {
-            peer.directory_id
-            for peer in self.peers.values()
-            if peer.connected
-            and peer.has_told
-            and peer.directory_id is not None
-            and not peer.says_it_holds(origin, sequence)
-        }
-
     def may_have(
         self, origin: Origin, first: int, following: int, asked: Collection[bytes] = ()
     ) -> list[KnownDirectory]:
@@ -409,29 +399,27 @@ class PullPlan:
             following: the one after the last.
             asked: directories that were asked for them before, and did not have them.
         """
-        lacking = set(asked) | self.lacking(origin, first, following)
-        lacking -= {peer.directory_id for peer in self.offered(origin, first, following) if peer.directory_id}
+        lacking = set(asked)
+        self.ask(origin, first, following, lacking)
         return [each for each in self.directories.awaited() if each.directory_id not in lacking]
 
-    def lacking(self, origin: Origin, first: int, following: int) -> set[bytes]:
-        """Return the directories of connected peers that have said what they have: none of the sequences."""
-        offering = {peer.name for peer in self.offered(origin, first, following)}
-        return {
-            peer.directory_id
-            for peer in self.peers.values()
-            if peer.connected and peer.has_told and peer.directory_id is not None and peer.name not in offering
-        }
+    def ask(self, origin: Origin, first: int, following: int, asked: set[bytes]) -> None:
+        """Bring up to date which directories have none of the sequences [first, following), by what peers say now.
+
+        Those of peers that are not connected stay as they were: a peer says what it has, and what it had before is no
+        evidence once it has said otherwise.
+        """
+        for peer in self.peers.values():
+            if not peer.connected or not peer.has_told or peer.directory_id is None:
+                continue
+            if peer.offers(origin, first, following):
+                asked.discard(peer.directory_id)
+            else:
+                asked.add(peer.directory_id)
 
     def offered(self, origin: Origin, first: int, following: int) -> list[PeerView]:
         """Return the connected peers that say that they have some of the sequences [first, following)."""
-        return [
-            peer
-            for peer in self.peers.values()
-            if peer.connected
-            and origin not in peer.diverged_origins
-            and (held := peer.ranges.get(origin)) is not None
-            and held.holds_any(first, following)
-        ]
+        return [peer for peer in self.peers.values() if peer.offers(origin, first, following)]
 
     def is_lost(self, origin: Origin, first: int, following: int, asked: Collection[bytes] = ()) -> bool:
         """Tell whether nobody will ever have the sequences [first, following); as may_have."""

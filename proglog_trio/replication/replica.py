@@ -495,11 +495,11 @@ class Replica:
             for each in state.missing:
                 key = origin, each.from_sequence, each.to_sequence
                 asked = self._asked.setdefault(key, set())
-                if self.plan.is_lost(origin, each.from_sequence, each.to_sequence, asked):
+                self.plan.ask(*key, asked)
+                if self.plan.is_lost(*key, asked):
                     self._lost.add(key)
                 # What is lost and offered all the same, as it is damaged there, is given up where it cannot be fetched.
                 work = work or key in self._lost or bool(self.plan.offered(*key))
-                asked |= self.plan.lacking(origin, each.from_sequence, each.to_sequence)
         return work
 
     def give_up_missing(self, origin: Origin | None) -> int:

@@ -37,7 +37,6 @@ from .events import (
 from .lag import LagWatch
 from .peer import Peer, RunPull
 from .peer_clocks import PeerClockChanged
-from .peers import PeerView
 from .repairer import FetchFrames, Repairer
 from .replica import Replica
 
@@ -169,7 +168,8 @@ class Replicator:
         views = self.replica.plan.peers
         peers = list(self.peers.values())
         self._rng.shuffle(peers)
-        peers.sort(key=lambda peer: not _says_it_has(views[peer.name], missing))
+        wanted = missing.origin, missing.from_sequence, missing.to_sequence
+        peers.sort(key=lambda peer: not views[peer.name].offers(*wanted))
         return [peer.address for peer in peers]
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -254,11 +254,6 @@ class Replicator:
                 replica.reopened(opened)
                 # Two copies that run at once would raise it in turn for ever.
                 await trio.sleep(RAISE_SECONDS)
-
-
-def _says_it_has(peer: PeerView, missing: Missing) -> bool:
-    held = peer.ranges.get(missing.origin)
-    return peer.connected and held is not None and held.holds_any(missing.from_sequence, missing.to_sequence)
 
 
 def log_event(event: ReplicationEvent) -> None:

@@ -44,10 +44,10 @@ def test_what_a_source_says_later_of_its_log_counts_more_than_what_it_did_not_ha
 
 def test_what_it_does_not_have_is_not_said_to_be_held() -> None:
     view = peer(low=2, missing=((4, 6),))
-    assert [view.says_it_holds(X, sequence) for sequence in range(11)] == [
+    assert [view.offers(X, sequence, sequence + 1) for sequence in range(11)] == [
         *(False, False, True, True, False, False),
         *(True, True, True, True, False),
     ]
     assert [view.available_from(X, sequence, 1.0) for sequence in (0, 3, 4, 9, 10)] == [2, 3, 6, 9, None]
     view.disconnect(1.0)
-    assert not view.says_it_holds(X, 3)
+    assert not view.offers(X, 3, 4)
