@@ -56,6 +56,19 @@ def sync_directory(disk: Disk, path: Path) -> None:
         raise SyncFailed(*error.args) from error
 
 
+def write_whole(disk: Disk, path: Path, data: bytes) -> None:
+    """Write a small file so that it is either as it was or as it should be, durable on return. Raises OSError."""
+    temporary = path.with_name(path.name + ".new")
+    file = disk.create(temporary)
+    try:
+        file.write_at(0, [data])
+        sync(file)
+    finally:
+        file.close()
+    disk.rename(temporary, path)
+    sync_directory(disk, path.parent)
+
+
 class File(Protocol):
     """An open file."""
 

@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 from .checksum import CHECKSUM_BYTES, crc32c
-from .disk import Disk, has_no_room
+from .disk import Disk, has_no_room, write_whole
 
 OPENINGS_FILE = "openings"
 HIGHEST_OPENING = 2**64 - 1
@@ -65,16 +65,3 @@ def _read(disk: Disk, path: Path) -> int:
 
 def _sealed(data: bytes) -> bytes:
     return data + crc32c(data).to_bytes(CHECKSUM_BYTES, "big")
-
-
-def write_whole(disk: Disk, path: Path, data: bytes) -> None:
-    """Write a small file so that it is either as it was or as it should be, durable on return. Raises OSError."""
-    temporary = path.with_name(path.name + ".new")
-    file = disk.create(temporary)
-    try:
-        file.write_at(0, [data])
-        file.sync()
-    finally:
-        file.close()
-    disk.rename(temporary, path)
-    disk.sync_directory(path.parent)

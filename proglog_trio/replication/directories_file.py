@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 
 from ..errors import FormatError
+from ..log.disk import write_whole
 from ..log.log import Log
-from ..log.opening_number import write_whole
 from .directories import Directories
 
 DIRECTORIES_FILE = "directories"

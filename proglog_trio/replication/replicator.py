@@ -42,6 +42,8 @@ from .replica import Replica
 
 LAG_WATCH_SECONDS = 1.0
 RAISE_SECONDS = 10.0
+REWRITE_SECONDS = 60.0
+"""After so long what could not be written is tried again."""
 REVIEW_LOOKS = 60
 """Once in so many looks everything that is missing is looked at again."""
 FORGET_LOOKS = 60
@@ -233,7 +235,8 @@ class Replicator:
                 await self._directories_changed.wait()
                 self._directories_changed = trio.Event()
                 data = self.replica.directories.encode()
-                await trio.to_thread.run_sync(keep_directories, log, data)
+                if not await _written("which nodes there are", keep_directories, log, data):
+                    self._directories_changed.set()
 
     def _note_superseded(self, opened: int) -> None:
         self._superseded_by = max(self._superseded_by, opened)
@@ -250,10 +253,23 @@ class Replicator:
                 if self._superseded_by <= replica.hello.opened:
                     continue
                 _logger.warning("a later opening of this data directory is known: it was restored, or is a copy")
-                opened = await trio.to_thread.run_sync(replica.log.raise_opening, self._superseded_by)
-                replica.reopened(opened)
+                if not await _written("the number of its opening", replica.log.raise_opening, self._superseded_by):
+                    self._superseded.set()
+                    continue
+                replica.reopened(replica.log.opening)
                 # Two copies that run at once would raise it in turn for ever.
                 await trio.sleep(RAISE_SECONDS)
+
+
+async def _written(what: str, write: Callable[..., object], *arguments: object) -> bool:
+    """Write something in a thread; False: the disk does not take it now, and it is time to try again."""
+    try:
+        await trio.to_thread.run_sync(write, *arguments)
+    except OSError as error:
+        _logger.warning("what is kept beside the log cannot be written", what=what, error=str(error))
+        await trio.sleep(REWRITE_SECONDS)
+        return False
+    return True
 
 
 def log_event(event: ReplicationEvent) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,8 @@ from attrs import Factory, define
 
 from proglog_trio.errors import ConnectionLost
 from proglog_trio.log.missing import Missing
-from proglog_trio.replication.messages import Hello, Positions, PullResponse
+from proglog_trio.replication.directories_file import read_directories
+from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
 from proglog_trio.replication.pull import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
@@ -162,3 +164,23 @@ async def test_a_peer_that_has_ended_with_the_replicator_may_still_leave(
         await replicator.join("b", "127.0.0.1:1")
     await replicator.leave("b")
     assert replicator.peers == {}
+
+
+async def test_what_could_not_be_written_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proglog_trio.replication.replicator.REWRITE_SECONDS", 0.01)
+    async with running_replicator(Streams().run) as (replicator, _):
+        log, replica = replicator.replica.log, replicator.replica
+        disk = log.catalog.disk
+        assert isinstance(disk, SimulatedDisk)
+        disk.fail("rename", errno.EIO)
+        replica.alive("b", b"b-------")
+        with trio.fail_after(10):
+            while [each.node_name for each in read_directories(log)] != ["b"]:  # noqa: ASYNC110 - a file
+                await trio.sleep(0.01)
+        disk.fail("sync", errno.EIO)
+        heard = log.opening + (5 << 20)
+        replica.take_news([HolderNews(log.directory_id, heard, {})])
+        with trio.fail_after(10):
+            while replica.hello.opened <= heard:  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
+        assert log.opening == replica.hello.opened
