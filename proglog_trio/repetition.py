@@ -1,4 +1,4 @@
-"""What is logged of something that happens again and again: the first time, and then once a period."""
+"""What is logged of something that happens again and again: the first time, then once a period, and never too much."""
 
 from __future__ import annotations
 
@@ -51,3 +51,31 @@ class Repetitions:
     def clear(self) -> None:
         """Forget all: whatever happens next is news."""
         self._kinds.clear()
+
+
+@define(eq=False)
+class Quota:
+    """Lets so many through in each period, and then tells how many were not.
+
+    Attributes:
+        most: how many are let through in a period.
+        period: its length in seconds.
+        tell_excess: called with how many were not let through, when the next period begins.
+    """
+
+    most: int
+    period: float
+    tell_excess: Callable[[int], None]
+    clock: Callable[[], float] = time.monotonic
+    _began: float = float("-inf")
+    _asked: int = 0
+
+    def admits(self) -> bool:
+        """Take note of one more, and tell whether it is let through."""
+        now = self.clock()
+        if now - self._began >= self.period:
+            if self._asked > self.most:
+                self.tell_excess(self._asked - self.most)
+            self._began, self._asked = now, 0
+        self._asked += 1
+        return self._asked <= self.most

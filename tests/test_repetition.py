@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from proglog_trio.repetition import Repetitions
+from proglog_trio.repetition import Quota, Repetitions
 
 
 def test_the_first_is_news_and_then_one_in_a_period() -> None:
@@ -27,3 +27,16 @@ def test_what_was_news_longest_ago_is_forgotten_first() -> None:
     repetitions.news("c")
     assert repetitions.news("a") is None
     assert repetitions.news("b") == 0
+
+
+def test_a_quota_lets_so_many_through_in_a_period_and_tells_how_many_were_not() -> None:
+    now, excess = 100.0, list[int]()
+    quota = Quota(2, 10.0, excess.append, lambda: now)
+    assert [quota.admits() for _ in range(5)] == [True, True, False, False, False]
+    assert excess == []
+    now = 110.0
+    assert quota.admits()
+    assert excess == [3]
+    now = 130.0
+    assert quota.admits()
+    assert excess == [3]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from attrs import define, field
 
-from ..repetition import Repetitions
+from ..repetition import Quota, Repetitions
 
 LOGGED_DENIALS = 20
 """Denials that are logged in each period, at most. One that only repeats another is logged once an hour."""
@@ -23,26 +23,22 @@ class DenialLog:
 
     clock: Callable[[], float] = time.monotonic
     _repetitions: Repetitions = field(init=False)
-    _period: float = 0.0
-    _logged: int = 0
+    _quota: Quota = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._repetitions = Repetitions(self.clock)
+        self._quota = Quota(LOGGED_DENIALS, LOG_PERIOD_SECONDS, _tell_excess, self.clock)
 
     def tell(self, event: str, **what: str) -> None:
         """Log a denial, unless it is only a repetition or one too many."""
         repeated = self._repetitions.news((event, *what.values()))
-        if repeated is None:
-            return
-        now = self.clock()
-        if now - self._period >= LOG_PERIOD_SECONDS:
-            if self._logged > LOGGED_DENIALS:
-                _logger.warning("more calls were turned away than are logged", not_logged=self._logged - LOGGED_DENIALS)
-            self._period, self._logged = now, 0
-        self._logged += 1
-        if self._logged <= LOGGED_DENIALS:
+        if repeated is not None and self._quota.admits():
             _logger.warning(event, **what, repeated=repeated)
 
     def begin_anew(self) -> None:
         """Take whatever is denied from now on for news."""
         self._repetitions.clear()
+
+
+def _tell_excess(unlogged: int) -> None:
+    _logger.warning("more calls were turned away than are logged", not_logged=unlogged)
