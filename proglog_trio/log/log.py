@@ -685,18 +685,19 @@ class Log:
         to_offset: int,
         left: Mapping[Origin, Sequence[MissingRange]],
         gaps: Mapping[Origin, Sequence[tuple[int, int]]] = _NO_GAPS,
-    ) -> bool:
+    ) -> dict[Origin, list[tuple[int, int]]]:
         """Take note of what is missing at present in closed segments, after they were looked at or filled.
 
         Args:
             from_offset: where the segments begin.
             to_offset: where the next one does.
             left: what is still missing in them.
-            gaps: what of that which was missing has been given up.
+            gaps: what in them was missing once, and has been given up.
 
-        Returns: whether that is other than what was known.
+        Returns: what of the gaps was not known as such.
         """
         changed = False
+        news: dict[Origin, list[tuple[int, int]]] = {}
         with self._bounds_lock:
             for origins in (self._state.origins, self._durable_origins):
                 for origin, state in origins.items():
@@ -707,12 +708,14 @@ class Log:
                     missing = (*(each for each in state.missing if each not in here), *left.get(origin, ()))
                     missing = tuple(sorted(missing, key=lambda each: each.from_sequence))
                     if missing != state.missing:
-                        known = sorted({*state.gaps, *gaps.get(origin, ())})
-                        origins[origin] = evolve(state, missing=missing, gaps=tuple(known))
+                        found = {(max(first, state.low), end) for first, end in gaps.get(origin, ()) if end > state.low}
+                        if found.difference(state.gaps):
+                            news[origin] = sorted(found.difference(state.gaps))
+                        origins[origin] = evolve(state, missing=missing, gaps=tuple(sorted({*state.gaps, *found})))
                         changed = True
         if changed:
             self._call_durable_watchers()
-        return changed
+        return news
 
     def missing_segments(self) -> list[SegmentFiles]:
         """Return the segments in which records are missing at present, in the order of the log."""

@@ -46,7 +46,7 @@ class RepairOutcome:
         refused: in words, which of the fetched frames were not taken.
         offsets: the offsets [from, to) of the segments that were looked at.
         missing: what is missing at present in them, by origin.
-        gaps: the sequences [from, to) that were missing at present and have been given up now.
+        gaps: the sequences [from, to) that were missing at present and have been given up, now or before.
         filled_offsets: how many offsets were filled in which records had been missing at present.
     """
 
@@ -152,7 +152,7 @@ class RepairPlan:
     def _still_missing(
         self, result: Fit, rewritten: Collection[SegmentFiles]
     ) -> tuple[dict[Origin, list[MissingRange]], dict[Origin, list[tuple[int, int]]], int]:
-        """Return what is missing at present now, what was given up, and how much was filled."""
+        """Return what is missing at present now, what was given up, now or before, and how much was filled."""
         left: dict[Origin, list[MissingRange]] = {}
         gaps: dict[Origin, list[tuple[int, int]]] = {}
         filled = 0
@@ -170,6 +170,11 @@ class RepairPlan:
                 else:
                     place = MissingRange(content.from_sequence, content.to_sequence, each.base_offset)
                     left.setdefault(content.origin, []).append(place)
+        for each_kept in self.survey.elements:
+            # A header of before still names them as missing, and so does the log once it is reopened.
+            if isinstance(each_kept, Kept) and each_kept.gap is not None and each_kept.gap.in_place:
+                gap = each_kept.gap
+                gaps.setdefault(gap.origin, []).append((gap.from_sequence, gap.to_sequence))
         return left, gaps, filled
 
     def _changes(self, result: Fit, number: int) -> bool:

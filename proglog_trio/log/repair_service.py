@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import trio
+from attrs import evolve
 
 from ..errors import LogClosed, LogReadOnly
 from .fetched import FetchedFrames
@@ -27,7 +28,8 @@ async def repair_segment(
 ) -> RepairOutcome | None:
     """Repair a segment with what fetch brings, while the log goes on.
 
-    None if retention removed it meanwhile, or if the log cannot leave it yet, since no offset was used in it.
+    None if retention removed it meanwhile, or if the log cannot leave it yet, since no offset was used in it. Of the
+    gaps those that the log did not know as such.
 
     Args:
         log: the log.
@@ -53,8 +55,7 @@ async def repair_segment(
     for missing in plan.missing:
         await trio.to_thread.run_sync(fetched.add_all, list(await fetch(missing)))
     outcome = await trio.to_thread.run_sync(plan.rebuild, fetched, given_up())
-    log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
-    return outcome
+    return evolve(outcome, gaps=log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps))
 
 
 async def leave_segment(log: Log, files: SegmentFiles) -> bool:

@@ -390,8 +390,8 @@ class Cluster:
             if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan), replica.given_up())
-            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
-            replica.missing_settled(outcome.filled_offsets, outcome.gaps)
+            gaps = log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            replica.missing_settled(outcome.filled_offsets, gaps)
 
     def _fetched(self, node: Node, plan: RepairPlan) -> FetchedFrames:
         fetched = FetchedFrames()
