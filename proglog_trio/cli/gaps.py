@@ -48,7 +48,7 @@ def accept(
     """Give up what is missing at present in a node's log, since the nodes that may have it will never be back.
 
     The records are gone for ever then: consumers that wait for them get an error, and other nodes that lack them give
-    them up too. What a node that is connected has is fetched all the same.
+    them up too. What a node that is connected has is fetched all the same. Answered when that is on disk.
     """
     try:
         data = bytes.fromhex(origin)
@@ -60,6 +60,9 @@ def accept(
 async def _accept(address: str, origin: bytes, timeout: float, tls: "ClientTls | None") -> int:
     from proglog_trio.rpc.client.cluster import accept_gaps
 
-    records = await asked(address, partial(accept_gaps, address, origin, timeout, tls=tls))
-    report(f"{records} records are given up" if records else "nothing is missing")
+    answer = await asked(address, partial(accept_gaps, address, origin, timeout, tls=tls))
+    report(f"{answer.records} records are given up" if answer.records else "nothing is missing")
+    if answer.unwritten:
+        report(f"{answer.unwritten} of them are not written down yet: ask again if the node ends before they are")
+        return ExitCode.FAILED
     return ExitCode.DONE

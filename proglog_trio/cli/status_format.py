@@ -24,6 +24,7 @@ def described_status(status: GetStatusResponse) -> dict[str, Any]:
         "next_offset": status.next_offset,
         "read_only_reason": status.read_only_reason or None,
         "origins": [_described_origin(origin) for origin in status.origins],
+        "copies": [{"name": copy.name, "is_alive": copy.is_alive} for copy in status.copies],
         "peers": [{"name": peer.name, "rpc_addr": peer.rpc_addr, **described_peer(peer)} for peer in status.peers],
         "time": _described_time(status.time),
         "counters": dict(sorted(status.counters.items())),
@@ -85,6 +86,9 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
     yield f"log       {_log_line(status)}"
     for line in _clock_lines(status):
         yield f"clock     {line}"
+    for copy in status.copies:
+        state = "uses" if copy.is_alive else "used"
+        yield f"copy      {copy.name} {state} a copy of this node's data directory; one of the two ends"
     if status.origins:
         yield ""
         yield from aligned(

@@ -45,10 +45,18 @@ class Repairer:
     rng: random.Random
     attempts: int = 0
     _news: trio.Event = field(factory=trio.Event)
+    _waiting: list[trio.Event] = field(factory=list)
 
     def look_again(self) -> None:
         """Try soon what could not be repaired, or is missing: somebody else may have it."""
         self._news.set()
+
+    async def repair_now(self) -> None:
+        """Try everything, and return when that has ended."""
+        ended = trio.Event()
+        self._waiting.append(ended)
+        self.look_again()
+        await ended.wait()
 
     async def run(self) -> None:
         """Repair until cancelled."""
@@ -63,7 +71,12 @@ class Repairer:
         try:
             while True:
                 async with turns:
-                    repaired = await self._repair_all()
+                    waiting, self._waiting = self._waiting, []
+                    try:
+                        repaired = await self._repair_all()
+                    finally:
+                        for ended in waiting:
+                            ended.set()
                     wait = FIRST_RETRY_SECONDS if repaired else min(wait * 2, LONGEST_RETRY_SECONDS)
                     with trio.move_on_after(wait * self.rng.uniform(0.5, 1.0) if len(self.log.damage) else math.inf):
                         await self._news.wait()

@@ -41,6 +41,9 @@ from .pull import PullSession
 from .source import SourceSession
 from .teller import Teller
 
+SequenceRange = tuple[Origin, int, int]
+"""An origin, a sequence, and the one after the last."""
+
 MOST_ORIGINS = 65_536
 RETURN_SECONDS = 3600.0
 """Log time returns to the wall clock at most so often: it takes an origin each time, and a clock may jump for ever."""
@@ -116,8 +119,8 @@ class Replica:
     _due: float | None = None
     # Origins of which what is missing is to be looked at; who lacked each missing range; which are to be given up.
     _unreviewed: set[Origin] = Factory(set)
-    _asked: dict[tuple[Origin, int, int], set[bytes]] = Factory(dict)
-    _lost: set[tuple[Origin, int, int]] = Factory(set)
+    _asked: dict[SequenceRange, set[bytes]] = Factory(dict)
+    _lost: set[SequenceRange] = Factory(set)
 
     def __attrs_post_init__(self) -> None:
         self._time = LivedTime(self.clock(), LATE_SECONDS, READING_SECONDS)
@@ -502,18 +505,28 @@ class Replica:
                 work = work or key in self._lost or bool(self.plan.offered(*key))
         return work
 
-    def give_up_missing(self, origin: Origin | None) -> int:
-        """Give up what is missing of an origin (None: of all), since somebody says so; return how many records.
+    def give_up_missing(self, origin: Origin | None) -> set[SequenceRange]:
+        """Give up what is missing of an origin (None: of all), since somebody says so; return what that is.
 
         They are gaps once the next repair has written that.
         """
-        given_up = 0
-        for each, state in self.log.origins.items():
-            if origin is None or each == origin:
-                for missing in state.missing:
-                    self._lost.add((each, missing.from_sequence, missing.to_sequence))
-                    given_up += missing.to_sequence - missing.from_sequence
+        given_up = {
+            (each, missing.from_sequence, missing.to_sequence)
+            for each, state in self.log.origins.items()
+            if origin is None or each == origin
+            for missing in state.missing
+        }
+        self._lost |= given_up
         return given_up
+
+    def records_missing(self, ranges: Iterable[SequenceRange]) -> int:
+        """Return how many records of some ranges are missing at present."""
+        return sum(
+            max(min(each.to_sequence, following) - max(each.from_sequence, first), 0)
+            for origin, first, following in ranges
+            if (state := self.log.origins.get(origin)) is not None
+            for each in state.missing
+        )
 
     def given_up(self) -> dict[Origin, list[MissingRange]]:
         """Return what a repair is to give up, where it cannot be fetched."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ..internal_errors import Where
 from ..log.missing import Missing
@@ -41,6 +41,9 @@ from .repairer import FetchFrames, Repairer
 from .replica import Replica
 
 LAG_WATCH_SECONDS = 1.0
+ACCEPT_SECONDS = 5.0
+"""How long somebody who gives up what is missing is kept waiting until that is on disk."""
+MOST_COPIES = 64
 RAISE_SECONDS = 10.0
 REWRITE_SECONDS = 60.0
 """After so long what could not be written is tried again."""
@@ -50,6 +53,19 @@ FORGET_LOOKS = 60
 """Once in so many looks at the lag, old origins are forgotten."""
 
 _logger = structlog.get_logger(__name__)
+
+
+@frozen
+class GivenUp:
+    """What somebody gave up.
+
+    Attributes:
+        records: how many records.
+        unwritten: how many of them are not written down yet.
+    """
+
+    records: int
+    unwritten: int
 
 
 @define(eq=False, repr=False)
@@ -63,7 +79,7 @@ class Replicator:
         directory_of: tells which data directory a member says it has.
         opening_of: tells which opening of its directory a member was started with; opened is this node's own.
         on_copied: called with the member that uses a copy of this node's directory, if it was started before.
-        copies: the members that use a copy of this node's directory.
+        copies: the members that use or used a copy of this node's directory, and whether they are alive.
         statuses: tells of every member that is known whether it is alive, failed or has left.
     """
 
@@ -75,7 +91,7 @@ class Replicator:
     opening_of: Callable[[str], int | None] = lambda _name: None
     opened: int = 0
     on_copied: Callable[[str], None] = lambda _name: None
-    copies: set[str] = field(factory=set)
+    copies: dict[str, bool] = field(factory=dict)
     statuses: Callable[[], Mapping[str, MemberStatus]] = dict
     peers: dict[str, Peer] = field(factory=dict)
     repairer: Repairer = field(init=False)
@@ -110,13 +126,18 @@ class Replicator:
             self._nursery = None
             self.replica.close()
 
-    def accept_gaps(self, origin: Origin | None) -> int:
-        """Give up what is missing at present of an origin, or of all; return how many records that are."""
-        records = self.replica.give_up_missing(origin)
-        if records:
-            _logger.warning("somebody gave up what is missing", records=records)
-            self.repairer.look_again()
-        return records
+    async def accept_gaps(self, origin: Origin | None) -> GivenUp:
+        """Give up what is missing at present of an origin, or of all; return once that is on disk, or could not be."""
+        replica = self.replica
+        ranges = replica.give_up_missing(origin)
+        records = replica.records_missing(ranges)
+        if not records:
+            return GivenUp(0, 0)
+        _logger.warning("somebody gave up what is missing", records=records)
+        with trio.move_on_after(ACCEPT_SECONDS):
+            # A node that is killed before that forgets that it was given up: whoever said so waits, and is told.
+            await self.repairer.repair_now()
+        return GivenUp(records, replica.records_missing(ranges))
 
     async def join(self, name: str, addr: str) -> None:
         """Begin to pull from a peer."""
@@ -137,7 +158,8 @@ class Replicator:
 
     async def leave(self, name: str) -> None:
         """Stop pulling from a peer; returns when nothing of that is left."""
-        self.copies.discard(name)
+        if name in self.copies:
+            self.copies[name] = False
         peer = self.peers.get(name)
         if peer is None:
             return  # it has ended with the replicator, which stops together with the membership
@@ -148,7 +170,10 @@ class Replicator:
 
     def _found_copy(self, name: str) -> None:
         """A member uses a copy of this node's directory: each would count for the other, so one of them ends."""
-        self.copies.add(name)
+        self.copies.pop(name, None)
+        if len(self.copies) >= MOST_COPIES:
+            del self.copies[next(iter(self.copies))]
+        self.copies[name] = True
         opened = self.opening_of(name)
         if opened is None or self.opened > opened:
             self.on_copied(name)

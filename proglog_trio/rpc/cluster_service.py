@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -16,6 +16,7 @@ from ..address import Address
 from ..log.origin import Origin
 from ..membership.membership import JoinFailed, Membership, NotAMember
 from ..membership.serf.member import Member, MemberStatus
+from ..replication.replicator import GivenUp
 from .bridge import trio_as_aio
 from .calls import encode_list, receive_only, send_encoded
 from .key_calls import KeyCalls
@@ -43,14 +44,14 @@ class ClusterService:
         default_port: of addresses that are given without one.
         stop: called when this node was told to leave, and has left.
         status: says what this node has, and what the others are known to have.
-        accept_gaps: gives up what is missing of an origin, or of all; returns how many records.
+        accept_gaps: gives up what is missing of an origin, or of all; returns when that is written down.
     """
 
     membership: Membership
     default_port: int
     stop: Callable[[], None]
     status: Callable[[], log_v1.GetStatusResponse]
-    accept_gaps: Callable[[Origin | None], int]
+    accept_gaps: Callable[[Origin | None], Awaitable[GivenUp]]
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """Return the methods by their paths, for grpclib."""
@@ -89,7 +90,8 @@ class ClusterService:
             origin = Origin.parse(request.origin) if request.origin else None
         except ValueError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        await stream.send_message(log_v1.AcceptGapsResponse(records=self.accept_gaps(origin)))
+        given_up: GivenUp = await trio_as_aio(self.accept_gaps)(origin)
+        await stream.send_message(log_v1.AcceptGapsResponse(records=given_up.records, unwritten=given_up.unwritten))
 
     async def _join(self, stream: Stream[Any, Any]) -> None:
         request: log_v1.JoinRequest = await receive_only(stream)

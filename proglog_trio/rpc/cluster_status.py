@@ -46,6 +46,10 @@ def status_of(
             running=log.running_time.milliseconds(),
             retention_overdue=log.retention.overdue_milliseconds,
         ),
+        copies=[
+            log_v1.DirectoryCopy(name=sendable(name), is_alive=is_alive)
+            for name, is_alive in sorted(replicator.copies.items())
+        ],
     )
 
 

@@ -105,6 +105,8 @@ async def test_of_two_copies_of_a_directory_the_later_node_ends_and_says_why(tmp
         with trio.fail_after(30):
             while "uses a copy of this node's data directory" not in a.logged():  # noqa: ASYNC110 - a file
                 await trio.sleep(0.05)
+        status = await wait_for(a, lambda status: [copy.is_alive for copy in status.copies] == [False])
+        assert [copy.name for copy in status.copies] == ["copy"]
         code, _, errors = await run_command("log", "new-id", str(tmp_path / "copy"))
         assert code == 0, errors
         async with node_process(tmp_path / "copy", "--node-name", "copy", *LOCAL, *joining(a)) as second:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import errno
 import random
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 from attrs import Factory, define
 
 from proglog_trio.errors import ConnectionLost
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.gap import GapMarker
+from proglog_trio.log.log import Log
 from proglog_trio.log.missing import Missing
+from proglog_trio.log.origin import Origin
+from proglog_trio.log.service import open_log
 from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
 from proglog_trio.replication.pull import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
-from proglog_trio.replication.replicator import Replicator, log_event
+from proglog_trio.replication.replicator import MOST_COPIES, GivenUp, Replicator, log_event
 
 from ..log.driving import OpenLog
 from ..log.simulated_disk import SimulatedDisk
@@ -49,11 +56,13 @@ class Streams:
 @asynccontextmanager
 async def running_replicator(
     run_pull: Callable[[str, PullSession], Awaitable[None]],
+    log: Log | None = None,
+    fetch: Callable[[str, Missing], Awaitable[list[bytes]]] | None = None,
 ) -> AsyncIterator[tuple[Replicator, trio.Nursery]]:
-    opened = OpenLog.open(SimulatedDisk())
-    hello = Hello("proglog", "me", opened.log.directory_id, 1)
-    replica = Replica(opened.log, hello, trio.current_time, log_event, ReplicationConfig())
-    replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
+    log = log or OpenLog.open(SimulatedDisk()).log
+    hello = Hello("proglog", "me", log.directory_id, 1)
+    replica = Replica(log, hello, trio.current_time, log_event, ReplicationConfig())
+    replicator = Replicator(replica, run_pull, fetch or fetch_nothing, random.Random(1))
     async with trio.open_nursery() as nursery:
         await nursery.start(replicator.run)
         yield replicator, nursery
@@ -184,3 +193,68 @@ async def test_what_could_not_be_written_is_written_later(monkeypatch: pytest.Mo
             while replica.hello.opened <= heard:  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
         assert log.opening == replica.hello.opened
+
+
+MISSING_ORIGIN = Origin(b"an origin of 16B")
+
+
+async def mark_missing(log: Log, records: int) -> None:
+    """Let so many records of an origin be missing at present, durably."""
+    marked = trio.Event()
+    marker = GapMarker(MISSING_ORIGIN, 0, records, 7, "away", in_place=True, final=False)
+    log.append_gap(marker, lambda _error: marked.set())
+    await marked.wait()
+
+
+async def test_what_is_given_up_is_on_disk_when_that_is_answered(tmp_path: Path) -> None:
+    with trio.fail_after(60):
+        async with (
+            open_log(LogConfig(tmp_path / "log")) as log,
+            running_replicator(Streams().run, log) as (replicator, _),
+        ):
+            await mark_missing(log, 10)
+            assert await replicator.accept_gaps(Origin(b"another origin..")) == GivenUp(0, 0)
+            assert await replicator.accept_gaps(None) == GivenUp(10, 0)
+            # As a process finds it that starts after this one was killed: nothing is closed.
+            await trio.to_thread.run_sync(shutil.copytree, tmp_path / "log", tmp_path / "killed")
+        async with open_log(LogConfig(tmp_path / "killed")) as log, running_replicator(Streams().run, log):
+            # The header of the newest segment is older than that; the segment itself says it.
+            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
+            assert log.origins[MISSING_ORIGIN].gaps == ((0, 10),)
+
+
+async def test_who_gives_up_is_told_what_is_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proglog_trio.replication.replicator.ACCEPT_SECONDS", 0.05)
+    answered = trio.Event()
+
+    async def fetch_late(_address: str, _missing: Missing) -> list[bytes]:
+        await answered.wait()
+        return []
+
+    with trio.fail_after(60):
+        async with (
+            open_log(LogConfig(tmp_path)) as log,
+            running_replicator(Streams().run, log, fetch_late) as (replicator, _),
+        ):
+            await mark_missing(log, 10)
+            await replicator.join("b", "10.0.0.1:8400")
+            assert await replicator.accept_gaps(MISSING_ORIGIN) == GivenUp(10, 10)
+            assert log.origins[MISSING_ORIGIN].missing
+            answered.set()
+            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
+            assert log.origins[MISSING_ORIGIN].gaps == ((0, 10),)
+
+
+async def test_who_used_a_copy_of_the_directory_stays_named() -> None:
+    async with running_replicator(Streams().run) as (replicator, _):
+        directory_id = replicator.replica.log.directory_id
+        replicator.directory_of = lambda _name: directory_id
+        for number in range(MOST_COPIES + 1):
+            await replicator.join(f"copy {number}", "10.0.0.1:8400")
+        assert len(replicator.copies) == MOST_COPIES
+        await replicator.leave("copy 1")
+        assert "copy 0" not in replicator.copies
+        assert (replicator.copies["copy 1"], replicator.copies["copy 2"]) == (False, True)
+        assert not replicator.peers

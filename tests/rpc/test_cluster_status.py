@@ -84,3 +84,17 @@ def test_names_that_are_no_text_do_not_keep_a_node_from_telling_its_status() -> 
     assert (told.node_name, told.cluster_size, told.next_offset) == ("a", 3, 1)
     assert told.counters["records_produced"] == 3
     assert told.counters["acknowledgements_waiting"] == 0
+
+
+def test_copies_of_the_data_directory_are_named() -> None:
+    replica = Cluster(3).add("a").running.replica
+    replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
+    replicator.copies.update({"there": True, "gone": False})
+    told = GetStatusResponse.parse(bytes(status_of(replicator, "127.0.0.1:1", 3, LogServiceCounters())))
+    assert described_status(told)["copies"] == [
+        {"name": "gone", "is_alive": False},
+        {"name": "there", "is_alive": True},
+    ]
+    lines = [line for line in status_lines(told) if line.startswith("copy")]
+    assert lines[0].startswith("copy      gone used a copy of this node's data directory")
+    assert lines[1].startswith("copy      there uses a copy of this node's data directory")

@@ -69,8 +69,10 @@ async def force_leave(
     await call_cluster(address, timeout, tls, "ForceLeave", request, log_v1.ForceLeaveResponse)
 
 
-async def accept_gaps(address: str, origin: bytes, timeout: float, *, tls: ClientTls | None = None) -> int:
-    """Let a node give up what is missing at present in its log; return how many records that are.
+async def accept_gaps(
+    address: str, origin: bytes, timeout: float, *, tls: ClientTls | None = None
+) -> log_v1.AcceptGapsResponse:
+    """Let a node give up what is missing at present in its log; return how many records that are, and are written.
 
     Args:
         address: as in get_members.
@@ -82,8 +84,7 @@ async def accept_gaps(address: str, origin: bytes, timeout: float, *, tls: Clien
         NodeConnectionError, CallFailed: see get_members.
     """
     request = log_v1.AcceptGapsRequest(origin=origin)
-    answer = await call_cluster(address, timeout, tls, "AcceptGaps", request, log_v1.AcceptGapsResponse)
-    return answer.records
+    return await call_cluster(address, timeout, tls, "AcceptGaps", request, log_v1.AcceptGapsResponse)
 
 
 async def call_cluster(

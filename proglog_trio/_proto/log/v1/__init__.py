@@ -15,6 +15,7 @@ __all__ = (
     "ConsumeBatchesResponse",
     "ConsumeRequest",
     "ConsumeResponse",
+    "DirectoryCopy",
     "Ended",
     "EndedReason",
     "Error",
@@ -220,7 +221,12 @@ default_message_pool.register_message("log.v1", "AcceptGapsRequest", AcceptGapsR
 class AcceptGapsResponse(betterproto2.Message):
     records: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
     """
-    How many records are given up.
+    How many records are given up: they are gaps by now, on disk, or a peer had them after all.
+    """
+
+    unwritten: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    How many of them this node could not write down yet. It tries again, but forgets them if it ends before.
     """
 
 
@@ -347,6 +353,22 @@ class ConsumeResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "ConsumeResponse", ConsumeResponse)
+
+
+@dataclass(eq=False, repr=False)
+class DirectoryCopy(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The member's name.
+    """
+
+    is_alive: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether it is an alive member now.
+    """
+
+
+default_message_pool.register_message("log.v1", "DirectoryCopy", DirectoryCopy)
 
 
 @dataclass(eq=False, repr=False)
@@ -503,6 +525,11 @@ class GetStatusResponse(betterproto2.Message):
     """
 
     time: "Time | None" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, optional=True)
+
+    copies: "list[DirectoryCopy]" = betterproto2.field(16, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The members that use, or used since the node started, a copy of its data directory: one of two such nodes ends.
+    """
 
 
 default_message_pool.register_message("log.v1", "GetStatusResponse", GetStatusResponse)
