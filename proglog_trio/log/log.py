@@ -48,6 +48,7 @@ from .recent import RecentFrames
 from .recovery import RecoveryReport
 from .repair import RepairPlan, plan_repair
 from .retention_state import RetentionState
+from .retired_origins import RetiredOrigins
 from .room import Room, reserve_reached
 from .running_time import RunningTime
 from .segment import SegmentFiles, Unplaced, bare_envelope
@@ -639,6 +640,11 @@ class Log:
         """Return a reader of what does not lie before a position; see LogReader.at_position. Blocks."""
         while True:
             bounds = self.bounds()
+            unknown = [origin for origin in position.ranges if origin not in bounds.origins]
+            if unknown:
+                ends = self.retired_origins.ends_of(unknown).items()
+                retired = {origin: OriginState(low=end, next=end) for origin, end in ends}
+                bounds = evolve(bounds, origins={**bounds.origins, **retired})
             reader = LogReader.at_position(self.catalog, bounds, position, skip_missing=skip_missing)
             if bounds.lowest_offset == self.lowest_offset:
                 return reader
@@ -723,8 +729,15 @@ class Log:
         found = {self.catalog.containing(offset) for offset in offsets}
         return sorted(found, key=lambda files: files.base_offset)
 
+    @property
+    def retired_origins(self) -> RetiredOrigins:
+        """Where origins ended of which nothing is left, and which this log does not know, or forgets."""
+        return RetiredOrigins(self.catalog.disk, self.config.directory)
+
     def forget_origins(self, origins: Iterable[Origin]) -> list[Origin]:
         """Drop what is known of origins of which the log has nothing left; return those that are dropped.
+
+        Where they ended is to be among the retired origins by then.
 
         The origin that is written stays, and so does one that something waits to be committed of.
         """

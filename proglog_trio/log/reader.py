@@ -182,6 +182,8 @@ class LogReader:
                 lowest = bounds.lowest_offset
                 skipped.append(Skipped(lowest, lowest, REMOVED, sequences=(origin, sequence, state.low)))
                 sequence = state.low
+                if sequence == state.next:
+                    continue
             place = place_of_sequence(catalog, origin, sequence)
             if found is None or place[0] < found[0]:
                 found = place

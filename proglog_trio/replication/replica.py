@@ -121,6 +121,8 @@ class Replica:
     _unreviewed: set[Origin] = Factory(set)
     _asked: dict[SequenceRange, set[bytes]] = Factory(dict)
     _lost: set[SequenceRange] = Factory(set)
+    # Where origins ended of which peers have nothing left, and this log never had anything.
+    _retired: dict[Origin, int] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         self._time = LivedTime(self.clock(), LATE_SECONDS, READING_SECONDS)
@@ -182,12 +184,12 @@ class Replica:
                 source.teller.note(changed, urgent=False)
                 source.on_ready()
 
-    def forget_old_origins(self) -> int:
-        """Drop origins that nobody writes and of which no log that is known has anything left; return how many."""
+    def old_origins(self) -> dict[Origin, int]:
+        """Return where origins ended that nobody writes and of which no log that is known has anything left."""
         oldest = self.log.running_time.milliseconds() - self.config.origin_retention_seconds * 1000
         written = self._written()
-        old = [
-            origin
+        return {
+            origin: state.next
             for origin, state in self.log.origins.items()
             if state.low == state.next
             and state.emptied is not None
@@ -197,8 +199,11 @@ class Replica:
                 (held := peer.ranges.get(origin)) is not None and held.low < held.next
                 for peer in self.plan.peers.values()
             )
-        ]
-        forgotten = self.log.forget_origins(old)
+        }
+
+    def forget_origins(self, origins: Iterable[Origin]) -> int:
+        """Drop old origins, whose ends are kept among the log's retired origins by now; return how many those are."""
+        forgotten = self.log.forget_origins(origins)
         for origin in forgotten:
             self._seen.pop(origin, None)
         self.plan.forget(forgotten)
@@ -211,6 +216,11 @@ class Replica:
 
     def _sessions(self) -> Iterable[PullSession | SourceSession]:
         return list(chain(self.pulls.values(), self.sources))
+
+    def take_retired(self) -> dict[Origin, int]:
+        """Return where origins ended that only peers remember, once: they are to be kept among the retired origins."""
+        retired, self._retired = self._retired, {}
+        return retired
 
     # -- members -------------------------------------------------------------------------------------------------------
 
@@ -325,6 +335,10 @@ class Replica:
         if session.hello is not None:
             self.learn(session.hello, positions)
         self._unreviewed.update(positions.ranges)
+        for origin, held in positions.ranges.items():
+            is_retired = held.low == held.next and origin not in self.log.origins
+            if is_retired and held.next > self._retired.get(origin, 0) and len(self._retired) < MOST_ORIGINS:
+                self._retired[origin] = held.next
         for origin in self.plan.positions(name, positions):
             mine = self.log.planned_origins[origin]
             self._emit(

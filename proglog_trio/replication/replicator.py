@@ -3,7 +3,8 @@
 ```
 Replicator.run
 ├── timekeeper   makes the replica's decisions when their time has come
-├── lag watch    says when a peer falls behind or catches up; forgets old origins
+├── lag watch    says when a peer falls behind or catches up
+├── retirer      keeps where old origins ended, and forgets them
 ├── repairer     gets frames that are damaged here from peers
 └── peer "b"     see peer.py; cancelled when b leaves or fails
 ```
@@ -38,7 +39,7 @@ from .lag import LagWatch
 from .peer import Peer, RunPull
 from .peer_clocks import PeerClockChanged
 from .repairer import FetchFrames, Repairer
-from .replica import Replica
+from .replica import MOST_ORIGINS, Replica
 
 LAG_WATCH_SECONDS = 1.0
 ACCEPT_SECONDS = 5.0
@@ -50,7 +51,7 @@ REWRITE_SECONDS = 60.0
 REVIEW_LOOKS = 60
 """Once in so many looks everything that is missing is looked at again."""
 FORGET_LOOKS = 60
-"""Once in so many looks at the lag, old origins are forgotten."""
+"""Once in so many looks old origins are forgotten."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -121,6 +122,7 @@ class Replicator:
                 nursery.start_soon(self.repairer.run)
                 nursery.start_soon(self._keep_directories)
                 nursery.start_soon(self._keep_opening)
+                nursery.start_soon(self._retire_origins)
                 task_status.started()
         finally:
             self._nursery = None
@@ -223,9 +225,6 @@ class Replicator:
         for number in itertools.count(1):
             await trio.sleep(LAG_WATCH_SECONDS)
             with boundary:
-                if number % FORGET_LOOKS == 0 and (forgotten := self.replica.forget_old_origins()):
-                    _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)
-            with boundary:
                 self._look_for_gone()
                 if number % REVIEW_LOOKS == 0:
                     self.replica.review_all()
@@ -262,6 +261,22 @@ class Replicator:
                 data = self.replica.directories.encode()
                 if not await _written("which nodes there are", keep_directories, log, data):
                     self._directories_changed.set()
+
+    async def _retire_origins(self) -> None:
+        """Keep where origins ended of which nothing is left, as they turn up, and forget old ones after that."""
+        replica = self.replica
+        turns = replica.errors.turns(Where.REPLICATION)
+        unwritten: dict[Origin, int] = {}
+        for number in itertools.count(1):
+            async with turns:
+                await trio.sleep(LAG_WATCH_SECONDS)
+                old = replica.old_origins() if number % FORGET_LOOKS == 0 else {}
+                if len(unwritten) < MOST_ORIGINS:
+                    unwritten |= replica.take_retired() | old
+                if unwritten and await _written("where old origins ended", replica.log.retired_origins.add, unwritten):
+                    unwritten = {}
+                    if old and (forgotten := replica.forget_origins(old)):
+                        _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)
 
     def _note_superseded(self, opened: int) -> None:
         self._superseded_by = max(self._superseded_by, opened)

@@ -371,6 +371,9 @@ class Cluster:
         self.network.after(1.0, lambda: self._look_at_missing(node, life))
         if node.is_paused or life.opened.log.read_only_reason is not None:
             return
+        if retired := life.replica.take_retired():
+            with contextlib.suppress(OSError):
+                life.opened.log.retired_origins.add(retired)
         life.looks += 1
         if life.looks % 60 == 0:
             life.replica.review_all()
@@ -403,6 +406,13 @@ class Cluster:
                     )
                     fetched.add_all(found.frames)
         return fetched
+
+    def forget_old_origins(self, node: Node) -> int:
+        """Forget origins of which nothing is left, as a node does once a minute; return how many."""
+        replica = node.running.replica
+        old = replica.old_origins()
+        replica.log.retired_origins.add(old)
+        return replica.forget_origins(old)
 
     def forget_member(self, name: str) -> None:
         """Do as the membership does when a member has been gone for long, or was told to leave."""

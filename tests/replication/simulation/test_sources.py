@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 from attrs import evolve
 
+from proglog_trio.errors import SequenceOutOfRange
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.new_id import give_new_id
 from proglog_trio.log.origin import Origin
+from proglog_trio.log.position import Position, Range
 from proglog_trio.log.walk import StoredFrame
 from proglog_trio.replication.events import Diverged, GapMarked, SourceEnded
 
@@ -197,16 +200,16 @@ def test_an_origin_that_is_gone_everywhere_is_forgotten_in_time() -> None:
     cluster.run(5.0)
     cluster.apply_retention(a)
     cluster.run(4000.0)
-    assert a.running.replica.forget_old_origins() == 0  # b still has frames of it
+    assert cluster.forget_old_origins(a) == 0  # b still has frames of it
     cluster.apply_retention(b)
     cluster.run(5.0)
     # Neither wall clock, however wrong, makes it any older.
     for name in ("n0", "n1"):
         cluster.wall_offset[name] += 10 * 365 * 86_400_000
-    assert b.running.replica.forget_old_origins() == 0
+    assert cluster.forget_old_origins(b) == 0
     cluster.run(4000.0)
     for node in (a, b):
-        assert node.running.replica.forget_old_origins() == 1
+        assert cluster.forget_old_origins(node) == 1
         cluster.run(30.0)
     for node in (a, b):
         assert list(node.running.opened.log.origins) == [later]
@@ -372,3 +375,36 @@ def test_of_two_nodes_with_copies_of_one_directory_the_later_one_ends() -> None:
     cluster.run_until_agreed(30.0)
     origins = b.running.opened.log.origins
     assert sum(state.next for state in origins.values()) == 9, "what the copy wrote is there too"
+
+
+def test_a_reader_is_told_of_an_origin_of_which_nothing_is_left_wherever_it_asks() -> None:
+    cluster, (a,) = cluster_of(16, 1, retention_bytes=0)
+    cluster.config = evolve(cluster.config, origin_retention_seconds=3600.0)
+    origin = fill(cluster, a, 10)
+    cluster.stop(a, Loss.KEEP)
+    cluster.start(a)
+    later = fill(cluster, a, 3)
+    a.running.opened.log.roll()
+    cluster.run(5.0)
+    cluster.apply_retention(a)
+    fill(cluster, a, 3)
+    b = cluster.add("b")
+    cluster.run(30.0)
+    assert origin not in b.running.opened.log.origins
+    at = Position({origin: Range(0, 4), later: Range(0, 6)})
+
+    def told(node: Node) -> list[tuple[Origin, int, int] | None]:
+        log = node.running.opened.log
+        reader = log.reader_at_position(at, skip_missing=True)
+        return [each.sequences for each in reader.read(1 << 20, log.next_offset).skipped]
+
+    assert told(a) == told(b) == [(origin, 4, 10)]
+    cluster.run(4000.0)
+    assert cluster.forget_old_origins(a) == 1
+    assert told(a) == [(origin, 4, 10)]
+    for node in (a, b):
+        cluster.stop(node, Loss.DROP)
+        cluster.start(node)
+        assert told(node) == [(origin, 4, 10)]
+        with pytest.raises(SequenceOutOfRange):
+            node.running.opened.log.reader_at_position(at)
