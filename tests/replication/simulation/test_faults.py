@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 
@@ -54,6 +55,7 @@ class Faults(RuleBasedStateMachine):
         self.contents: dict[tuple[Origin, int], bytes] = {}
         self.loses_by_retention = False
         self.has_damage = False
+        self.has_given_up = False
 
     @initialize(
         seed=st.integers(0, 2**32 - 1),
@@ -317,6 +319,15 @@ class Faults(RuleBasedStateMachine):
             self.lose_disk(node.name)
             self.cluster.forget_member(node.name)
 
+    @rule(place=PLACES)
+    def give_up(self, place: int) -> None:
+        """Somebody gives up what is missing at a node, and it is written down: other nodes that lack it follow."""
+        node = self.a_live_one(place)
+        if node is not None and node.running.replica.give_up_missing(None):
+            self.has_given_up = True
+            with contextlib.suppress(OSError):
+                self.cluster.fill(node)
+
     # -- what must hold ------------------------------------------------------------------------------------------------
 
     @invariant()
@@ -378,8 +389,8 @@ class Faults(RuleBasedStateMachine):
         for (origin, sequence, _), known in self.copies.items():
             if known.lost < known.copies and sequence >= self.cluster.removed_below.get(origin, 0):
                 assert (origin, sequence) in anywhere, f"sequence {sequence} of {origin} is lost: {known}"
-        if self.loses_by_retention or self.cluster.damaged:
-            return
+        if self.loses_by_retention or self.cluster.damaged or self.has_given_up:
+            return  # What differs then is what was removed, damaged or given up: check_ranges looks at each log.
         for node, held in zip(self.cluster.live, everywhere, strict=True):
             assert held == everywhere[0], f"{node.name} holds other records than {self.cluster.live[0].name}"
 

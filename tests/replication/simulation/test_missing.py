@@ -132,6 +132,13 @@ def test_an_operator_may_give_it_up_and_the_others_follow() -> None:
     cluster.run(80.0)
     assert gaps_of(d, origin) == ((10, 20),)
     assert missing_of(d, origin) == []
+    # After a restart as well, although the newest segment's header is older than that.
+    for node in (b, d):
+        cluster.stop(node, Loss.DROP)
+        cluster.start(node)
+        cluster.run(5.0)
+        assert (gaps_of(node, origin), missing_of(node, origin)) == (((10, 20),), [])
+        cluster.check_ranges(node)
 
 
 def test_what_a_log_has_passed_without_having_it_is_no_copy() -> None:
