@@ -58,6 +58,10 @@ PACKETS_PER_WAKEUP = 64
 """After so many packets others have a turn, or when a turn is over: one packet can be as much work as a thousand."""
 LARGEST_DATAGRAM_BYTES = 65_535
 BIND_ATTEMPTS = 16
+LONGEST_REASON = 500
+"""Characters of what is told to somebody whose stream cannot be read."""
+RECEIVE_BUFFER_BYTES = 2 * 1024 * 1024
+"""For packets that wait to be read, as memberlist has it: bursts come while something else holds the loop."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -300,15 +304,17 @@ class Gossip:
             self._exchanges.discard(key)
 
     async def _exchange(self, target: Endpoint, join: bool) -> None:
+        # A failed member that is tried again: what was fired on the other side of a partition is news here.
         await self.exchange(target, join=join)
 
-    async def exchange(self, target: Endpoint, *, join: bool) -> None:
+    async def exchange(self, target: Endpoint, *, join: bool, ignore_events: bool = False) -> None:
         """Exchange states with a member.
 
         Args:
             target: where it is.
             join: it is not known as a member now. Who is there is looked at first: a member of another cluster is told
                 nothing, since it might merge what it is told.
+            ignore_events: events of before are not delivered, now or later.
 
         Raises:
             ExchangeFailed: it did not happen.
@@ -320,7 +326,7 @@ class Gossip:
         if not isinstance(answer, PushPull):
             raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
         try:
-            merging = self.core.merge_steps(answer, joining=join, sender=Sender(target))
+            merging = self.core.merge_steps(answer, ignore_events=ignore_events, sender=Sender(target))
             await self.codec.turns.run(self._acting(merging))
         except (DecodingError, StateRefused) as error:
             raise ExchangeFailed(f"{target}: {error}") from None
@@ -467,7 +473,12 @@ class Gossip:
             self._served.pop(scope, None)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        message = await self.codec.receive(stream, from_dialler=True)
+        try:
+            message = await self.codec.receive(stream, from_dialler=True)
+        except DecodingError as error:
+            # Who asks is told why, as agents do: otherwise people see that the stream ended, and nothing else.
+            await self.codec.send(stream, ErrorMessage(str(error)[:LONGEST_REASON]), from_dialler=False)
+            raise
         self.counters.streams_served += 1
         match message:
             case PushPull():
@@ -537,6 +548,8 @@ async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketLi
         udp = socket.socket(tcp.family, socket.SOCK_DGRAM)
         try:
             udp.setblocking(False)
+            # The system gives less where its limit (net.core.rmem_max) is lower.
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             udp.bind(tcp.getsockname())
         except OSError as error:
             # With any port allowed, the one that is free for streams may be taken for packets.

@@ -439,10 +439,14 @@ class Membership:
         if taken is not None:
             raise taken
 
-    async def join(self, addresses: Sequence[Address]) -> int:
+    async def join(self, addresses: Sequence[Address], *, ignore_events: bool = True) -> int:
         """Join through all of these members; return how many answered.
 
         Every address that a name stands for is tried.
+
+        Args:
+            addresses: of members.
+            ignore_events: user events that were fired before are not delivered, now or later.
 
         Raises:
             JoinFailed: none answered, or this node is no member any more.
@@ -457,7 +461,7 @@ class Membership:
             boundary = self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
             with boundary:
                 try:
-                    await self.gossip.exchange(endpoint, join=True)
+                    await self.gossip.exchange(endpoint, join=True, ignore_events=ignore_events)
                 except ExchangeFailed as error:
                     problems.append(str(error))
                 else:

@@ -11,7 +11,7 @@ import trio
 from attrs import evolve
 
 from proglog_trio.errors import AddressUnavailable
-from proglog_trio.membership.gossip import MOST_EXCHANGES, MOST_STREAMS, Gossip, GossipConfig
+from proglog_trio.membership.gossip import MOST_EXCHANGES, MOST_STREAMS, RECEIVE_BUFFER_BYTES, Gossip, GossipConfig
 from proglog_trio.membership.streams import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
 from proglog_trio.membership.swim.node import Endpoint
@@ -25,9 +25,11 @@ from proglog_trio.membership.wire import (
     NodeStateType,
     Ping,
     PushPull,
+    UserEvent,
     UserMessage,
     decode_packet,
     encode_packets,
+    encode_serf,
 )
 
 from .running import LOCAL, eventually, start_ours_in
@@ -283,6 +285,37 @@ async def test_with_a_key_plain_is_refused() -> None:
         await still_answers(gossip)
         assert gossip.counters.packets_refused == 1
         assert gossip.counters.streams_refused == 1
+
+
+async def test_who_is_refused_on_a_stream_is_told_why() -> None:
+    async with gossiping(keyring=KEYRING) as gossip:
+        with pytest.raises(ExchangeFailed, match="is encrypted, and there is no keyring"):
+            await StreamCodec().ask(gossip.endpoint, PushPull(), 30)
+    async with gossiping() as gossip:
+        with pytest.raises(ExchangeFailed, match="is not encrypted"):
+            await StreamCodec(KEYRING).ask(gossip.endpoint, PushPull(), 30)
+
+
+async def test_only_who_asks_to_ignores_events_of_before() -> None:
+    async with gossiping(name="there") as there:
+        there.act(lambda: there.core.receive(encode_serf(UserEvent(5, "deploy", b"", False))))
+        async with gossiping() as gossip:
+            await gossip.exchange(there.endpoint, join=True)
+            assert list(gossip.core._recent_events.items()) == [(5, [("deploy", b"")])]
+        async with gossiping() as gossip:
+            await gossip.exchange(there.endpoint, join=True, ignore_events=True)
+            assert list(gossip.core._recent_events.items()) == []
+            # Nor does an older one arrive later.
+            gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(4, "old", b"", False))))
+            gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(9, "new", b"", False))))
+            assert [time for time, _ in gossip.core._recent_events.items()] == [9]
+
+
+async def test_packets_that_come_in_a_burst_have_room() -> None:
+    async with gossiping() as gossip:
+        allowed = int(await trio.Path("/proc/sys/net/core/rmem_max").read_text())
+        given = gossip._udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert given >= 2 * min(RECEIVE_BUFFER_BYTES, allowed)  # Linux counts its own bookkeeping in.
 
 
 async def test_without_a_key_encrypted_is_refused() -> None:

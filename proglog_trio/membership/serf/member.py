@@ -49,6 +49,8 @@ class KnownMember:
         leaving_since: when it became leaving, in seconds; means nothing in another status.
         gone_since: when it failed or left, in seconds; None while it is there.
         version: protocol and delegate versions, six bytes.
+        has_answered: a probe of this node's was answered, in this or an earlier life of it.
+        is_pruned: it is forgotten as soon as it has left.
     """
 
     name: str
@@ -60,6 +62,8 @@ class KnownMember:
     leaving_since: float = 0.0
     gone_since: float | None = None
     round_trip_seconds: float | None = None
+    has_answered: bool = False
+    is_pruned: bool = False
 
     def snapshot(self) -> Member:
         """Return what is told of it."""

@@ -14,7 +14,8 @@ from ..swim.node import Node
 from .member import KnownMember, MemberEvent, MemberEventKind, MemberStatus, MemberStatusChange
 
 MOST_GONE = 4096
-"""Members that failed or left; beyond this the one that has been gone for longest is forgotten before its time."""
+"""Members that failed or left; beyond this one is forgotten before its time: the one that has been gone for longest, of
+those that never answered a probe if there are any."""
 
 MOST_GONE_NAME_BYTES = 1024 * 1024
 """Their names together, likewise: a state has to fit into a push/pull, the names of the gone included."""
@@ -51,6 +52,7 @@ class Members:
     _recent: dict[str, _RecentIntent] = field(factory=dict)
     # In the order in which they went.
     _gone: dict[str, None] = field(factory=dict)
+    _never_answered: dict[str, None] = field(factory=dict)
     _gone_name_bytes: int = 0
 
     def with_status(self, *wanted: MemberStatus) -> list[KnownMember]:
@@ -75,7 +77,7 @@ class Members:
         else:
             member.endpoint, member.tags, member.version = node.endpoint, tags, node.version
             self._set_status(member, MemberStatus.ALIVE, Cause.SWIM)
-            member.gone_since = None
+            member.gone_since, member.is_pruned = None, False
             self._is_not_gone(node.name)
             member.round_trip_seconds = None
         self._tell(MemberEventKind.JOIN, member)
@@ -113,6 +115,7 @@ class Members:
         member.status_time = time
         if member.status is MemberStatus.LEAVING:
             self._set_status(member, MemberStatus.ALIVE, Cause.LAMPORT_TIME)
+            member.is_pruned = False
         return True
 
     def leave_intent(self, name: str, time: int, now: float, *, prune: bool) -> bool:
@@ -130,10 +133,13 @@ class Members:
             self._is_leaving(member, now)
         elif member.status is MemberStatus.FAILED:
             self._became(member, MemberStatus.LEFT, MemberEventKind.LEAVE, now, Cause.LAMPORT_TIME)
-        elif not prune:
-            return False
-        if prune and member.status is MemberStatus.LEFT:
-            self._forget(member, Cause.LAMPORT_TIME)
+        if prune:
+            if member.status is MemberStatus.LEFT:
+                self._forget(member, Cause.LAMPORT_TIME)
+            else:
+                # It is still leaving: it is forgotten when it has, or stays if it does not leave at all.
+                member.is_pruned = True
+        # Passed on also where it changes nothing here: who has missed the one before may need it.
         return True
 
     def left_elsewhere(self, name: str, time: int, now: float) -> None:
@@ -158,6 +164,7 @@ class Members:
         member = self.by_name[name]
         if member.status is MemberStatus.LEAVING and now - member.leaving_since > self.profile.leaving_timeout:
             self._set_status(member, MemberStatus.ALIVE, Cause.TIMER)
+            member.is_pruned = False
 
     def _remember(self, name: str, *, leaves: bool, time: int, now: float) -> bool:
         known = self._recent.get(name)
@@ -206,10 +213,16 @@ class Members:
         member.gone_since = now
         self._is_not_gone(member.name)
         self._gone[member.name] = None
+        if not member.has_answered:
+            self._never_answered[member.name] = None
         self._gone_name_bytes += len(member.name)
         self._tell(kind, member)
+        if member.is_pruned and status is MemberStatus.LEFT:
+            self._forget(member, Cause.LAMPORT_TIME)
         while len(self._gone) > MOST_GONE or self._gone_name_bytes > MOST_GONE_NAME_BYTES:
-            self._forget(self.by_name[next(iter(self._gone))], Cause.ROOM)
+            # Those that nobody here ever reached first: anybody can invent as many as there is room for.
+            oldest = next(iter(self._never_answered), None) or next(iter(self._gone))
+            self._forget(self.by_name[oldest], Cause.ROOM)
 
     def _forget(self, member: KnownMember, cause: Cause) -> None:
         self.emit(MemberStatusChange(member.name, member.status, None, member.status_time, cause))
@@ -220,6 +233,7 @@ class Members:
     def _is_not_gone(self, name: str) -> None:
         if name in self._gone:
             del self._gone[name]
+            self._never_answered.pop(name, None)
             self._gone_name_bytes -= len(name)
 
     def _tell(self, kind: MemberEventKind, member: KnownMember) -> None:

@@ -319,7 +319,7 @@ class Serf:
         member = self.members.by_name.get(name)
         if member is None:
             return
-        member.round_trip_seconds = seconds
+        member.round_trip_seconds, member.has_answered = seconds, True
         try:
             coordinate = decode_ack_payload(payload)
         except DecodingError:
@@ -469,11 +469,13 @@ class Serf:
         except OtherCluster as found:
             raise StateRefused(self.cluster.refusal(_tags_of(found.state.meta))) from None
 
-    def merge(self, remote: PushPull, *, joining: bool = False, sender: Sender | None = None) -> None:
+    def merge(self, remote: PushPull, *, ignore_events: bool = False, sender: Sender | None = None) -> None:
         """Take what another member knows; the arguments and errors are those of merge_steps."""
-        complete(self.merge_steps(remote, joining=joining, sender=sender))
+        complete(self.merge_steps(remote, ignore_events=ignore_events, sender=sender))
 
-    def merge_steps(self, remote: PushPull, *, joining: bool = False, sender: Sender | None = None) -> Steps[None]:
+    def merge_steps(
+        self, remote: PushPull, *, ignore_events: bool = False, sender: Sender | None = None
+    ) -> Steps[None]:
         """Take what another member knows, in steps, between which other things may happen.
 
         Of one that knows members of other clusters too, what it knows of members is taken, each by itself, and neither
@@ -481,7 +483,7 @@ class Serf:
 
         Args:
             remote: what it sent.
-            joining: this node asked in order to join: events from before are history and are not delivered.
+            ignore_events: events from before are history to this node, and are not delivered, now or later.
             sender: who that was, as far as it is known.
 
         Raises:
@@ -489,6 +491,7 @@ class Serf:
             DecodingError: the Serf part is malformed; SWIM's part has been taken then.
         """
         is_ours_alone = yield from self.judge_steps(remote, sender or Sender())
+        self.refused.malformed += remote.refused
         yield from self.swim.merge_steps(remote.nodes)
         if not remote.user_state:
             return
@@ -520,7 +523,7 @@ class Serf:
                 self._joined_elsewhere(name, time)
             if number % NAMES_AT_ONCE == 0:
                 yield
-        if joining:
+        if ignore_events:
             self._recent_events.lowest = max(self._recent_events.lowest, state.event_ltime)
         for events in state.events:
             if events is None:

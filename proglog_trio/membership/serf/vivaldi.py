@@ -14,7 +14,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Sequence
-from statistics import median_low
+from statistics import median_high
 
 from attrs import define, evolve, field
 
@@ -82,7 +82,7 @@ class Vivaldi:
             return
         recent = self._recent.setdefault(name, deque(maxlen=FILTER_SIZE))
         recent.append(seconds)
-        usual = max(median_low(recent), _CLOSE)
+        usual = max(median_high(recent), _CLOSE)
         self._be_pulled(other, usual)
         self._adjust(other, usual)
         self._fall()

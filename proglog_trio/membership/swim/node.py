@@ -6,7 +6,7 @@ import enum
 import ipaddress
 from typing import Self
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
@@ -51,6 +51,26 @@ class NodeStatus(enum.IntEnum):
     LEFT = 3
 
 
+def speaks_with(version: bytes, mine: bytes) -> bool:
+    """Tell whether a member of one version speaks with one of another, by memberlist's and by Serf's protocol.
+
+    Agents refuse a whole push/pull that has a member which does not: whoever passed one on would be cut off.
+
+    Args:
+        version: six bytes, protocol and delegate: lowest, highest, current.
+        mine: likewise.
+    """
+    if len(version) != len(mine) or not version[0]:
+        return False
+    return all(
+        low <= current <= high and low <= my_current <= high and my_low <= current <= my_high
+        for low, high, current, my_low, my_high, my_current in (
+            (*version[:3], *mine[:3]),
+            (*version[3:], *mine[3:]),
+        )
+    )
+
+
 @define(eq=False)
 class Node:
     """A member as SWIM knows it.
@@ -63,6 +83,9 @@ class Node:
         incarnation: of the newest news of it; only the member itself raises it.
         status: see NodeStatus.
         changed: when the status changed, in seconds.
+        told_address: its address as it was told, byte for byte, and is told to others: agents at their defaults have
+            IPv4 in 16 bytes, and take the same address in 4 for another.
+        has_answered: a probe of this node's was answered.
     """
 
     name: str
@@ -72,6 +95,8 @@ class Node:
     incarnation: int
     status: NodeStatus
     changed: float
+    told_address: bytes = Factory(lambda node: node.endpoint.address, takes_self=True)
+    has_answered: bool = False
 
     @property
     def is_gone(self) -> bool:

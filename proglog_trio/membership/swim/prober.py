@@ -33,6 +33,7 @@ class _Probe:
 
     Attributes:
         node: whom.
+        incarnation: the member's, when the probe began.
         sequence_number: of the ping.
         began: when, in seconds.
         pauses: how often this node had been stopped by then.
@@ -40,6 +41,7 @@ class _Probe:
     """
 
     node: Node
+    incarnation: int
     sequence_number: int
     began: float
     pauses: int
@@ -139,7 +141,7 @@ class Prober:
     def _begin(self, node: Node) -> None:
         rules, timers = self.rules, self.rules.timers
         rules.counters.probes += 1
-        probe = self._probe = _Probe(node, self._next_sequence_number(), timers.now, timers.pauses)
+        probe = self._probe = _Probe(node, node.incarnation, self._next_sequence_number(), timers.now, timers.pauses)
         ping = encode_message(self._ping(probe.sequence_number, node.name))
         if node.status is NodeStatus.ALIVE:
             self.send(node.endpoint, ping)
@@ -167,7 +169,7 @@ class Prober:
             probe.nacks_wanted += wants_nack
             request = IndirectPing(
                 seq_no=probe.sequence_number,
-                target=node.endpoint.address,
+                target=node.told_address,
                 port=node.endpoint.port,
                 node=node.name,
                 nack=wants_nack,
@@ -190,9 +192,11 @@ class Prober:
         rules.awareness.change(max(probe.nacks_wanted - probe.nacks, 0) if probe.nacks_wanted else 1)
         node = probe.node
         if rules.nodes.get(node.name) is node and not node.is_gone:
-            rules.suspect(Suspect(incarnation=node.incarnation, node=node.name, from_node=rules.me.name))
+            # Of what the member said before the probe began: if it has refuted meanwhile, this is no news.
+            rules.suspect(Suspect(incarnation=probe.incarnation, node=node.name, from_node=rules.me.name))
 
     def _succeed(self, probe: _Probe) -> None:
+        probe.node.has_answered = True
         self._end(probe)
         self.rules.awareness.change(-1)
 

@@ -9,6 +9,7 @@ older one).
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 
 from attrs import define, field
@@ -19,7 +20,7 @@ from .awareness import Awareness
 from .broadcasts import BroadcastQueue
 from .effects import Cause, Changed, Foreign, Gone, NameConflict, Notification, Seen, StatusChange
 from .foreigners import Belonging, Foreigners
-from .node import Endpoint, Node, NodeStatus
+from .node import Endpoint, Node, NodeStatus, speaks_with
 from .suspicion import Suspicion, shortest_suspicion
 from .timers import Timer, Timers
 
@@ -38,6 +39,7 @@ class Counters:
     """What happened since the core was made.
 
     Attributes:
+        incompatible: news of members whose versions speak with none here; not taken, or agents would refuse this node.
         of_other_clusters: what came from members of other clusters, or was about them, and was not taken: news of a
             member, a message, or a whole state.
     """
@@ -47,6 +49,7 @@ class Counters:
     declared_dead: int = 0
     conflicts: int = 0
     beyond_limit: int = 0
+    incompatible: int = 0
     of_other_clusters: int = 0
     probes: int = 0
     probes_failed: int = 0
@@ -91,6 +94,8 @@ class Rules:
     _incarnation: int = 0
     _node_bytes: int = 0
     _by_endpoint: dict[Endpoint, Node] = field(factory=dict)
+    # While there is no room: who may make some, as it was an interval ago; None: nobody looked since.
+    _silent: deque[Node] | None = None
 
     def start(self) -> None:
         """Say that this node is alive."""
@@ -160,6 +165,9 @@ class Rules:
         mine = news.node == self.me.name
         if mine and self.leaving:
             return
+        if not mine and not speaks_with(news.vsn, self.me.version):
+            self.counters.incompatible += 1
+            return
         node = self.nodes.get(news.node)
         if self.is_foreign(news.node, news.meta) and not (mine and endpoint == self.me.endpoint):
             # About this node itself it is of an earlier life of the machine, and is refuted below.
@@ -176,7 +184,7 @@ class Rules:
             self._alive_me(news)
             return
         if node is None:
-            if len(self.nodes) >= MOST_NODES or self._node_bytes + _size(news.node, news.meta) > MOST_NODE_BYTES:
+            if not self._make_room(news):
                 self.counters.beyond_limit += 1
                 return
             node = Node(news.node, endpoint, b"", news.vsn, 0, NodeStatus.DEAD, self.timers.now)
@@ -193,7 +201,8 @@ class Rules:
         self._leave_endpoint(node)
         self._by_endpoint[endpoint] = node
         self.foreigners.welcome(news.node, endpoint)
-        node.endpoint, node.meta, node.version = endpoint, news.meta, news.vsn
+        node.endpoint, node.told_address, node.meta, node.version = endpoint, news.addr, news.meta, news.vsn
+        node.has_answered = node.has_answered and not moved
         node.incarnation = news.incarnation
         reappeared = node.is_gone
         if node.status is not NodeStatus.ALIVE:
@@ -385,6 +394,35 @@ class Rules:
         # At a random place, so that a new member is probed neither first nor last by everybody.
         self.order.insert(self.rng.randint(0, len(self.order)), node.name)
 
+    def _make_room(self, news: Alive) -> bool:
+        """Tell whether there is room for a new member; who never answered, and is gone or suspected, makes some."""
+        size = _size(news.node, news.meta)
+        while len(self.nodes) >= MOST_NODES or self._node_bytes + size > MOST_NODE_BYTES:
+            if self._silent is None:
+                self._silent = deque(
+                    node
+                    for status in (NodeStatus.DEAD, NodeStatus.LEFT, NodeStatus.SUSPECT)
+                    for node in self.nodes.values()
+                    if node.status is status and not node.has_answered and node is not self.me
+                )
+                self.timers.after(self.profile.probe_interval, self._look_for_silent)
+            while self._silent:
+                node = self._silent.popleft()
+                if self.nodes.get(node.name) is node and node.status is not NodeStatus.ALIVE and not node.has_answered:
+                    break
+            else:
+                return False
+            self._end_suspicion(node.name)
+            if not node.is_gone:
+                self._change(node, NodeStatus.DEAD, Cause.ROOM, "it never answered, and there is no room")
+                self.notify(Gone(node.name, left=False))
+            self._remove([node])
+        return True
+
+    def _look_for_silent(self) -> None:
+        # Looking through all of them costs milliseconds: once an interval, however many new ones are heard of.
+        self._silent = None
+
     def _leave_endpoint(self, node: Node) -> None:
         if self._by_endpoint.get(node.endpoint) is node:
             del self._by_endpoint[node.endpoint]
@@ -397,8 +435,10 @@ class Rules:
             for node in self.nodes.values()
             if node.status >= NodeStatus.DEAD and node.changed <= limit and node is not self.me
         ]
-        if not forgotten:
-            return
+        if forgotten:
+            self._remove(forgotten)
+
+    def _remove(self, forgotten: list[Node]) -> None:
         for node in forgotten:
             del self.nodes[node.name]
             self._leave_endpoint(node)

@@ -310,7 +310,7 @@ class Swim:
             states.append(
                 NodeState(
                     name=node.name,
-                    addr=node.endpoint.address,
+                    addr=node.told_address,
                     port=node.endpoint.port,
                     meta=node.meta,
                     incarnation=node.incarnation,

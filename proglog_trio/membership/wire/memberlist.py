@@ -181,11 +181,19 @@ class NodeState:
 
 @frozen
 class PushPull:
-    """Everything that one side knows, on a stream; join: that it is not a member yet."""
+    """Everything that one side knows, on a stream.
+
+    Attributes:
+        nodes: the members.
+        user_state: of the layer above.
+        join: whether the sender is no member yet.
+        refused: how many members more there were in what came, of which something is out of its range.
+    """
 
     nodes: tuple[NodeState, ...] = ()
     user_state: bytes | bytearray = b""
     join: bool = False
+    refused: int = 0
 
 
 @frozen

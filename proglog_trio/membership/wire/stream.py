@@ -10,6 +10,7 @@ take seconds. So all of it is done in steps, and each of them is short.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from collections.abc import Callable, Generator
@@ -156,12 +157,16 @@ class _Source:
 
     def struct(self, struct: type[_Struct], max_bytes: int) -> _Parser[_Struct]:
         """Take a struct that may have max_bytes."""
+        return from_map(struct, (yield from self.object(max_bytes)))
+
+    def object(self, max_bytes: int) -> _Parser[object]:
+        """Take an object of msgpack that may have max_bytes."""
         extent = Extent(min(max_bytes, self.room))
         while not extent.advance(self._data, self._start):
             yield _Pause.BYTES
-        value = unpack(self._data, self._start, extent.length)
+        value: object = unpack(self._data, self._start, extent.length)
         self._drop(extent.length)
-        return from_map(struct, value)
+        return value
 
     def _drop(self, count: int) -> None:
         self._start += count
@@ -331,16 +336,19 @@ class StreamDecoder:
         nodes = []
         for number in range(1, header.nodes + 1):
             try:
-                nodes.append((yield from source.struct(NodeState, _NODE_STATE_BYTES)))
+                value = yield from source.object(_NODE_STATE_BYTES)
             except DecodingError as error:
                 raise error.within(f"node state {number} of {header.nodes}") from None
+            # One odd member, which others take, must not hide all the others: it is left out alone.
+            with contextlib.suppress(DecodingError):
+                nodes.append(from_map(NodeState, value))
             if number % _NODES_AT_ONCE == 0:
                 yield _Pause.STEP
         try:
             user_state = yield from source.take_long(header.user_state_len)
         except DecodingError as error:
             raise error.within("user state") from None
-        return PushPull(tuple(nodes), user_state, header.join)
+        return PushPull(tuple(nodes), user_state, header.join, refused=header.nodes - len(nodes))
 
     @staticmethod
     def _check_limit(name: str, value: int, limit: int) -> None:

@@ -100,4 +100,4 @@ class TestedCore:
         mine: PushPull = self.core.local_state(join=join)
         theirs = other.core.local_state(join=False)
         other.core.merge(mine)
-        self.core.merge(theirs, joining=join)
+        self.core.merge(theirs, ignore_events=join)

@@ -66,6 +66,10 @@ class Table:
         ("see gone prune:3", None, ["join", "failed", "leave", "reap"]),
         ("see departed prune:3", None, ["join", "leave", "reap"]),
         ("see prune:3", LEAVING, ["join"]),
+        ("see prune:3 gone", None, ["join", "leave", "reap"]),
+        ("see leave:3 prune:4 departed", None, ["join", "leave", "reap"]),
+        ("see prune:3 join:4 gone", FAILED, ["join", "failed"]),
+        ("see prune:3 join:4 leave:5 gone", LEFT, ["join", "leave"]),
         ("see gone see", ALIVE, ["join", "failed", "join"]),
         ("see leave:3 gone see", ALIVE, ["join", "leave", "join"]),
         ("see gone gone", FAILED, ["join", "failed"]),
@@ -236,3 +240,29 @@ def test_neighbours_of_one_kind_come_together() -> None:
         (MemberEventKind.LEAVE, ["b"]),
         (MemberEventKind.FAILED, ["c"]),
     ]
+
+
+def test_a_newer_leave_of_one_who_left_is_passed_on() -> None:
+    table = Table()
+    table.see()
+    assert table.leave(3)
+    assert table.leave(4), "still leaving"
+    table.gone()
+    assert table.leave(5)
+    assert not table.leave(5)
+    assert table.status() is LEFT
+    assert table.kinds == ["join", "leave"]
+
+
+def test_those_who_never_answered_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members_module, "MOST_GONE", 3)
+    table = Table()
+    for name in ("real", "made up 1", "made up 2", "real too", "made up 3", "made up 4"):
+        table.see(name)
+        table.members.by_name[name].has_answered = name.startswith("real")
+        table.gone(name)
+    assert list(table.members.by_name) == ["real", "real too", "made up 4"]
+    table.see("real three")
+    table.members.by_name["real three"].has_answered = True
+    table.gone("real three")
+    assert list(table.members.by_name) == ["real", "real too", "real three"]

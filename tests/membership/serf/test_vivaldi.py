@@ -109,3 +109,13 @@ def test_what_is_kept_of_a_member_is_forgotten_with_it() -> None:
     vivaldi.forget("x")
     vivaldi.forget("y")
     assert not vivaldi._recent
+
+
+def test_of_two_measurements_the_longer_counts_as_with_agents() -> None:
+    """Go's client takes the sorted samples' element at half their number."""
+    two, one = Vivaldi(random.Random(1)), Vivaldi(random.Random(1))
+    for seconds in (0.030, 0.010):
+        two.measured("x", ORIGIN, seconds)
+    for seconds in (0.030, 0.030):
+        one.measured("x", ORIGIN, seconds)
+    assert two.coordinate == one.coordinate

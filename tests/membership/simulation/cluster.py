@@ -415,7 +415,7 @@ class Cluster:
                 return False
             self.advance(node)
             try:
-                node.core.merge(answer, joining=joining, sender=Sender(target))
+                node.core.merge(answer, ignore_events=joining, sender=Sender(target))
             except StateRefused:
                 return False
             finally:

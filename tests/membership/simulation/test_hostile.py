@@ -210,6 +210,12 @@ def test_members_that_somebody_makes_up_are_bounded(monkeypatch: pytest.MonkeyPa
         assert len(rules.nodes) == len(rules.order) <= 300
         assert len(members.by_name) <= 300 + 200
         assert len(members._gone) <= 200
+    # Those that live as far as anybody says make no room.
+    for numbers in batches(400):
+        for number in numbers:
+            address = number.to_bytes(4, "big")
+            victim.receive(Alive(incarnation=1, node=f"lives-{number}", addr=address, port=1, meta=b"", vsn=VERSION))
+    assert len(victim.core.swim.rules.nodes) == 300
     assert victim.core.swim.rules.counters.beyond_limit
 
 

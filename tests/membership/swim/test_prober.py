@@ -245,3 +245,14 @@ def test_there_is_a_bound_to_what_is_relayed() -> None:
     assert len(core.swim.prober._relayed) == MOST_RELAYED_PINGS
     core.advance(0.6)
     assert core.swim.prober._relayed == {}
+
+
+def test_a_member_that_refuted_during_its_probe_is_not_accused_anew() -> None:
+    tested = TestedSwim.make()
+    tested.receive(alive("b", 1))
+    while tested.swim.prober._probe is None:
+        tested.advance(0.01)
+    tested.receive(alive("b", 2))
+    tested.advance(3.0)
+    assert tested.swim.rules.counters.probes_failed
+    assert tested.swim.rules.counters.suspected <= tested.swim.rules.counters.probes_failed - 1

@@ -10,6 +10,7 @@ from proglog_trio.membership.swim import rules as rules_module
 from proglog_trio.membership.swim.effects import Cause, Changed, Gone, NameConflict, Seen, StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.rules import HIGHEST_INCARNATION
+from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.wire import Alive, Dead, Message, Suspect
 
 from .cores import HERE, TestedSwim, alive, endpoint_of
@@ -261,3 +262,64 @@ def test_a_choice_is_even() -> None:
     assert counts.pop("me") == 0
     mean = 4000 * 3 / 39
     assert all(abs(count - mean) < 5 * mean**0.5 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        bytes(6),
+        bytes((0, 5, 2, 2, 5, 4)),
+        bytes((1, 0, 2, 2, 5, 4)),
+        bytes((3, 2, 2, 2, 5, 4)),
+        bytes((1, 5, 6, 2, 5, 4)),
+        bytes((3, 5, 3, 2, 5, 4)),
+        bytes((1, 1, 1, 2, 5, 4)),
+        bytes((1, 5, 2, 5, 6, 5)),
+        bytes((1, 5, 2, 2, 5, 6)),
+    ],
+)
+def test_whose_versions_speak_with_none_here_is_not_taken_in(version: bytes) -> None:
+    tested = TestedSwim.make()
+    tested.receive(alive("b", version=version))
+    assert "b" not in tested.swim.rules.nodes
+    assert tested.swim.rules.counters.incompatible == 1
+    # Nor does a member become one by saying so: everybody would be refused a push/pull that has it.
+    tested.receive(alive("c"), alive("c", 2, version=version))
+    assert tested.swim.rules.nodes["c"].version == VERSION
+
+
+def test_an_address_is_told_as_it_was_told() -> None:
+    tested = TestedSwim.make()
+    endpoint = endpoint_of(1)
+    mapped = bytes(10) + b"\xff\xff" + endpoint.address
+    tested.receive(Alive(1, "b", mapped, endpoint.port, b"", VERSION))
+    node = tested.swim.rules.nodes["b"]
+    assert node.endpoint == endpoint
+    assert [state.addr for state in tested.swim.local_state() if state.name == "b"] == [mapped]
+    # The same place, said in another way, is no conflict, and what is newest is told.
+    tested.receive(Alive(1, "b", endpoint.address, endpoint.port, b"", VERSION))
+    assert not tested.swim.rules.counters.conflicts
+    assert [state.addr for state in tested.swim.local_state() if state.name == "b"] == [mapped]
+    tested.receive(Alive(2, "b", endpoint.address, endpoint.port, b"", VERSION))
+    assert [state.addr for state in tested.swim.local_state() if state.name == "b"] == [endpoint.address]
+
+
+def test_who_never_answered_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_module, "MOST_NODES", 4)
+    tested = TestedSwim.make()
+    rules = tested.swim.rules
+    tested.receive(*(alive(name, at=number) for number, name in enumerate("abc")))
+    rules.nodes["a"].has_answered = True
+    tested.receive(Suspect(1, "a", "x"), Suspect(1, "b", "x"), alive("d", at=9))
+    assert sorted(rules.nodes) == ["a", "c", "d", "me"]
+    assert sorted(rules.order) == ["a", "c", "d", "me"]
+    # Who lives, as far as is known, and who answered once, make none.
+    tested.receive(alive("e", at=10))
+    assert "e" not in rules.nodes
+    assert rules.counters.beyond_limit == 1
+    tested.receive(Dead(1, "c", "x"))
+    tested.receive(alive("e", at=10))
+    assert "e" not in rules.nodes, "looked for once an interval"
+    tested.advance(5.0)
+    tested.receive(alive("e", at=10))
+    assert sorted(rules.nodes) == ["a", "d", "e", "me"]

@@ -1,5 +1,6 @@
 from random import Random
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,8 +176,8 @@ def test_a_bomb_is_refused() -> None:
         (b"\x09\x81\xa4Algo\x05", "stream: compressed part: Algo: is 5, not 0"),
         (b"\x00\x81\xa5SeqNo\xff", "stream: ping message: SeqNo: is -1"),
         (
-            b"\x06" + encode_struct(PushPullHeader(2, 0)) + encode_struct(NODE) + b"\x81\xa4Name\xa1b",
-            "push_pull message: node state 2 of 2: Vsn: is missing",
+            compressed_layer(b"\x06" + encode_struct(PushPullHeader(2, 0)) + encode_struct(NODE) + b"\x81\xa4Name"),
+            "push_pull message: node state 2 of 2: needs at least",
         ),
     ],
 )
@@ -227,3 +228,22 @@ def test_does_not_send_what_nobody_takes() -> None:
         encode_stream(PushPull((), bytes(20 * MIB)), keyring=KEYRING, compress=False)
     with pytest.raises(ValueError, match=r"NodeState\.vsn"):
         encode_stream(PushPull((NodeState("a"),)))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {b"Meta": b"m" * 600},
+        {b"Addr": b"\x7f\0\0\1\1"},
+        {b"Name": b"n" * 600},
+        {b"Vsn": b"\1\5"},
+        {b"Port": 70_000},
+        {b"State": 9},
+        {b"Incarnation": -1},
+    ],
+)
+def test_one_odd_member_hides_no_other(odd: dict[bytes, object]) -> None:
+    fields = msgpack.unpackb(encode_struct(NODE), raw=True)
+    nodes = [encode_struct(NODE), msgpack.packb({**fields, **odd}, use_bin_type=False), encode_struct(NODE)]
+    message = decode(b"\x06" + encode_struct(PushPullHeader(3, 4)) + b"".join(nodes) + b"1234")
+    assert message == PushPull((NODE, NODE), b"1234", refused=1)
