@@ -174,6 +174,7 @@ class Log:
     _room_waiters: dict[int, Callable[[], None]] = Factory(dict)
     _durable_watchers: dict[int, Callable[[], None]] = Factory(dict)
     _next_watcher: int = 0
+    _rolls_at_first_frame: bool = False
     # Readers are made in other threads: they must not see offsets and origins of two different moments.
     _bounds_lock: threading.Lock = Factory(threading.Lock)
 
@@ -322,6 +323,9 @@ class Log:
             return False
         self._state.return_to(now)
         # What has the old times is read back at opening no more, then; with it they would be greatest again.
+        if not self._planned_frames:
+            # The header alone has them, of a segment that no other can follow before it has used an offset.
+            self._rolls_at_first_frame = True
         self.roll()
         return True
 
@@ -369,6 +373,7 @@ class Log:
     def _plan_roll(self, now: int) -> _Pending:
         header = self._state.to_header(Salt(self._rng.randbytes(SALT_BYTES)), now)
         self._planned_bytes = self._planned_frames = 0
+        self._rolls_at_first_frame = False
         return _Pending(Roll(header), self._state.next_offset, None, None, None, 0)
 
     def _plan(self, unplaced: Unplaced, answer: Appended | None, done: Done) -> None:
@@ -381,6 +386,8 @@ class Log:
         changed = (unplaced.origin, self._state.origins[unplaced.origin])
         remembered = self._state.remembered
         self._hand_over([_Pending(unplaced, self._state.next_offset, changed, answer, done, size, remembered)])
+        if self._rolls_at_first_frame:
+            self.roll()
 
     def _hand_over(self, items: list[_Pending]) -> None:
         self._pending.extend(items)

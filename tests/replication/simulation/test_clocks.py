@@ -99,6 +99,23 @@ def test_a_clock_that_was_a_year_ahead_and_is_right_again(restart: bool) -> None
     cluster.run_until_agreed(5.0)
 
 
+def test_a_year_that_stands_in_a_header_alone_does_not_come_back_either() -> None:
+    """The newest segment was begun while the clock was ahead, and has used no offset, so no other can follow it yet."""
+    cluster, (a, _, _) = cluster_of(6, [YEAR, 0, 0])
+    cluster.produce(a)
+    cluster.run(1.0)
+    assert a.running.opened.log.roll()
+    cluster.run(1.0)
+    cluster.wall_offset["n0"] = 0
+    cluster.run(2 * QUESTION_SECONDS)
+    assert [name for name, event in cluster.events if isinstance(event, LogTimeReturned)] == ["n0"]
+    cluster.produce(a)
+    cluster.run(1.0)
+    cluster.stop(a, Loss.KEEP)
+    cluster.start(a)
+    assert a.running.opened.log.log_time_ahead <= FURTHEST_AHEAD_MILLISECONDS
+
+
 def test_a_clock_that_is_behind_gives_no_earlier_times() -> None:
     """Most peers say that it is wrong now, so what was given out counts."""
     cluster, (a, _, _) = cluster_of(3, [0, 0, 0])
