@@ -20,8 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from proglog_trio.errors import DataDirectoryError, LogReadOnly, ProglogError, SequenceOutOfRange
-from proglog_trio.log.batch import Appended
+from proglog_trio.errors import DataDirectoryError, LogReadOnly, OutcomeUnknown, ProglogError, SequenceOutOfRange
+from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.frame import FrameHeader, decode_frame
 from proglog_trio.log.gap import GapMarker
@@ -53,6 +53,17 @@ class Planned:
     @property
     def end(self) -> int:
         return self.offset + self.header.count
+
+    @property
+    def batch(self) -> Batch:
+        header = self.header
+        return Batch(
+            self.data[header.header_length :],
+            header.count,
+            header.payload_crc,
+            producer_id=header.producer_id,
+            producer_sequence=header.producer_sequence,
+        )
 
 
 @define
@@ -201,27 +212,25 @@ class LogMachine(RuleBasedStateMachine):
                 assert header.log_time > earlier.header.log_time
         assert planned.data[header.header_length :] == batch.payload
 
-    @precondition(is_writable)
-    @rule(pick=SEEDS)
-    def retry(self, pick: int) -> None:
+    def retriable(self) -> list[Planned]:
+        """Return the batches that a producer may send again and have recognized."""
         newest: dict[int, list[Planned]] = {}
         for planned in self.model.chain:
             if planned.header.producer_id:
                 newest.setdefault(planned.header.producer_id, []).append(planned)
-        candidates = [planned for batches in newest.values() for planned in batches[-5:]]
-        if not candidates:
-            return
-        planned = candidates[pick % len(candidates)]
-        header = planned.header
-        payload = planned.data[header.header_length :]
-        batch = batch_of(b"x", producer_id=header.producer_id, producer_sequence=header.producer_sequence)
-        batch = type(batch)(
-            payload,
-            header.count,
-            header.payload_crc,
-            producer_id=header.producer_id,
-            producer_sequence=header.producer_sequence,
-        )
+        return [planned for batches in newest.values() for planned in batches[-5:]]
+
+    @precondition(lambda self: self.opened is not None)
+    @rule(pick=SEEDS)
+    def retry(self, pick: int) -> None:
+        candidates = self.retriable()
+        if candidates:
+            self.send_again(candidates[pick % len(candidates)])
+
+    def send_again(self, planned: Planned) -> None:
+        """Retry a batch: whether the log takes records or not, it says of a stored one that it is, and where."""
+        log = self.log.log
+        batch = planned.batch
         work = len(self.log.work)
         settled = self.answer(planned)
 
@@ -229,7 +238,11 @@ class LogMachine(RuleBasedStateMachine):
             assert isinstance(outcome, ProglogError) or outcome.duplicate
             settled(outcome)
 
-        self.log.log.append_soon(batch, done)
+        if log.read_only_reason is not None and planned.end > log.next_offset:
+            with pytest.raises(OutcomeUnknown):
+                log.append_soon(batch, done)
+        else:
+            log.append_soon(batch, done)
         assert len(self.log.work) == work, "a retry was stored again"
 
     def next_foreign(self, foreign: ForeignLog) -> int:
@@ -359,6 +372,34 @@ class LogMachine(RuleBasedStateMachine):
     )
     def operation_will_fail(self, kind: str, after: int) -> None:
         self.disk.fail(kind, errno.ENOSPC if kind == "write" else errno.EIO, after)
+
+    @precondition(is_writable)
+    @rule(
+        kind=st.sampled_from(["write", "write", "sync", "create", "rename", "sync_directory"]),
+        after=st.sampled_from([0, 0, 1, 2, 3]),
+        rolls=st.booleans(),
+        loss=LOSSES,
+    )
+    def commit_fails(self, kind: str, after: int, *, rolls: bool, loss: Loss) -> None:
+        """A commit, of two segments perhaps, meets a failing disk: what was said of a batch is what is found then."""
+        self.append(count=1, size=0, producer=1, ahead=0)
+        if rolls:
+            self.log.log.roll()
+        self.append(count=1, size=0, producer=2, ahead=0)
+        sent = self.model.chain[-2:]
+        self.operation_will_fail(kind=kind, after=after)
+        self.commit(count=1_000)
+        if self.opened is not None:
+            for planned in self.retriable():
+                self.send_again(planned)
+            for planned in sent:
+                if planned.data in self.model.refused:
+                    # It is as if it had never been sent, and not taken for one that is stored, or may be.
+                    with pytest.raises(LogReadOnly):
+                        self.log.log.append_soon(planned.batch, lambda _: None)
+            self.restart(loss)
+        self.disk.clear_faults()
+        self.try_to_open()
 
     @rule(room=st.sampled_from([0, 100, 700, 5_000]))
     def disk_fills(self, room: int) -> None:
