@@ -124,18 +124,27 @@ def settle(clusters: Clusters) -> None:
 # -- one meeting at a time ---------------------------------------------------------------------------------------------
 
 
+LONG_AGO = 1_000_000
+"""A Lamport time that the clocks of one cluster are at, and those of the other never get to."""
+
+
 def in_the_past(clusters: Clusters, cluster: str) -> None:
     """Let a cluster have had many events, queries and members: its clocks are far ahead of the other's."""
     for node in clusters.live(cluster):
         for clock in (node.core.clock, node.core.event_clock, node.core.query_clock):
-            clock.time = 1_000_000
-        node.core.receive(encode_serf(UserEvent(ltime=1_000_001, name="deploy", payload=b"x", cc=False)))
+            clock.time = LONG_AGO
+        node.core.receive(encode_serf(UserEvent(ltime=LONG_AGO + 1, name="deploy", payload=b"x", cc=False)))
         clusters.simulated.act(node, node.core.announce_join)
     clusters.simulated.run(20.0)
 
 
 def clocks(nodes: Sequence[SimulatedNode]) -> int:
     return max(max(n.core.clock.time, n.core.event_clock.time, n.core.query_clock.time) for n in nodes)
+
+
+def member_clock(nodes: Sequence[SimulatedNode]) -> int:
+    """Return the highest time of what was said about members. Events say of nobody where they are from."""
+    return max(node.core.clock.time for node in nodes)
 
 
 def heard_events(nodes: Sequence[SimulatedNode]) -> list[str]:
@@ -158,6 +167,23 @@ def test_a_join_to_a_member_of_another_cluster_fails_and_tells_neither_of_the_ot
     settle(clusters)
     assert clocks(clusters.live(ORDERS)) < 1000
     assert not heard_events(clusters.live(ORDERS))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_said_to_an_address_that_has_changed_hands_moves_no_clock(seed: int) -> None:
+    """The members of the one that lost it go on gossiping to it for a while, also about those who are unknown there."""
+    clusters = Clusters.make(seed, (2, 4))
+    in_the_past(clusters, BILLING)
+    lost = clusters.live(BILLING)[3]
+    clusters.simulated.crash(lost)
+    new = clusters.start(ORDERS, address=int.from_bytes(lost.endpoint.address[1:], "big"))
+    clusters.simulated.join(new, [clusters.live(ORDERS)[0].endpoint])
+    for node in clusters.live(BILLING):
+        clusters.simulated.act(node, node.core.announce_join)
+    clusters.simulated.run(60.0)
+    settle(clusters)
+    assert member_clock(clusters.live(BILLING)) > LONG_AGO
+    assert member_clock(clusters.live(ORDERS)) < LONG_AGO
 
 
 @pytest.mark.parametrize("same_name", [False, True])
@@ -241,6 +267,10 @@ def act(clusters: Clusters, action: str, rng: random.Random) -> None:
             number = int.from_bytes(other.endpoint.address[1:], "big")
             new = clusters.start(cluster, other.name if action.endswith("name") else None, number)
             simulated.join(new, [node.endpoint])
+            for former in theirs:
+                if former is not other:
+                    # They gossip to that address for a while.
+                    simulated.act(former, former.core.announce_join)
         case "agent" | "old":
             tags = {} if action == "agent" else {TAG: cluster, "rpc_addr": "10.9.9.9:1"}
             agent = clusters.start_agent(f"{action}-{clusters.new_address()}", tags)
@@ -262,6 +292,7 @@ def test_nothing_of_one_cluster_is_ever_seen_in_the_other(
     seed: int, conditions: Conditions, actions: list[str]
 ) -> None:
     clusters = Clusters.make(seed, (4, 3))
+    in_the_past(clusters, BILLING)
     clusters.simulated.network.conditions = conditions
     rng = random.Random(seed)
     for action in actions:
@@ -271,6 +302,9 @@ def test_nothing_of_one_cluster_is_ever_seen_in_the_other(
     clusters.simulated.network.conditions = Conditions()
     clusters.simulated.run(SETTLED_SECONDS)
     clusters.check()
+    if not {"agent", "old"}.intersection(actions):
+        # Who is a member of both has a time of its own that is after all that it has heard, and tells both.
+        assert member_clock(clusters.live(ORDERS)) < LONG_AGO
     for cluster in OTHER:
         for node in clusters.live(cluster):
             handler = alternates(node.name, node.events)
