@@ -23,7 +23,7 @@ from proglog_trio.log.walk import StoredFrame
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.directories_file import keep_directories, read_directories
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
-from proglog_trio.replication.messages import Hello, PullRequest, PullResponse
+from proglog_trio.replication.messages import Hello, OriginRange, PullRequest, PullResponse
 from proglog_trio.replication.pull import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.source import SourceSession
@@ -222,6 +222,7 @@ class Cluster:
 
     Attributes:
         acknowledged: what was acknowledged: origin, sequence, value, the node, and how many nodes were said to have it.
+        refused: the values of which was said that they are certainly not stored.
         damaged: the nodes on whose disks something was damaged.
         copies: the nodes that ended since another uses a copy of their directory.
         removed_below: per origin up to where retention of any node has removed it.
@@ -235,6 +236,7 @@ class Cluster:
     network: Network = field(init=False)
     nodes: dict[str, Node] = Factory(dict)
     acknowledged: list[tuple[Origin, int, bytes, str, int]] = Factory(list)
+    refused: set[bytes] = Factory(set)
     problems: list[ProglogError] = Factory(list)
     events: list[tuple[str, ReplicationEvent]] = Factory(list)
     produced: int = 0
@@ -513,6 +515,8 @@ class Cluster:
                 self.acknowledged.append((answer.origin, answer.base_sequence + number, value, node.name, nodes))
 
         def done(answer: Appended | ProglogError) -> None:
+            if isinstance(answer, LogReadOnly):
+                self.refused.update(values)
             if not isinstance(answer, Appended):
                 return
             note(1, answer)
@@ -579,17 +583,19 @@ class Cluster:
         return found
 
     def disagreement(self) -> str | None:
-        """Return in words how the logs of live nodes differ, or None: the same next for every origin."""
-        nexts = {
-            node.name: {origin: state.next for origin, state in node.running.opened.log.origins.items() if state.next}
-            for node in self.live
-        }
-        names = sorted(nexts)
-        for name in names[1:]:
-            for origin in set(nexts[name]) | set(nexts[names[0]]):
-                one, other = nexts[names[0]].get(origin, 0), nexts[name].get(origin, 0)
-                if one != other:
-                    return f"{names[0]} has {one} of {origin}, {name} has {other}"
+        """Return in words how the logs of live nodes differ, or None: the same next for every origin.
+
+        An origin of which retention has left nothing anywhere is nothing to a log that never had anything of it.
+        """
+        states = {node.name: node.running.opened.log.origins for node in self.live}
+        for origin in {origin for origins in states.values() for origin in origins}:
+            nexts = {name: origins[origin].next if origin in origins else 0 for name, origins in states.items()}
+            ranges = [OriginRange.of_state(origins[origin]) for origins in states.values() if origin in origins]
+            if not any(held.holds_any(0, held.next) for held in ranges):
+                nexts = {name: following for name, following in nexts.items() if following}
+            if len(set(nexts.values())) > 1:
+                least, most = min(nexts, key=nexts.__getitem__), max(nexts, key=nexts.__getitem__)
+                return f"{least} has {nexts[least]} of {origin}, {most} has {nexts[most]}"
         return None
 
     def run_until_agreed(self, limit: float) -> None:

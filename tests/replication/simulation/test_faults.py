@@ -11,12 +11,15 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from proglog_trio.log.clock import FURTHEST_AHEAD_MILLISECONDS
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.frame import decode_frame
 from proglog_trio.log.new_id import give_new_id
 from proglog_trio.log.origin import Origin
 from proglog_trio.log.record import unpack_records
 from proglog_trio.replication.events import Diverged, PeerLied
+from proglog_trio.replication.peer_clocks import QUESTION_SECONDS
+from proglog_trio.replication.replica import RETURN_SECONDS
 
 from ...log.driving import DIRECTORY
 from ...log.simulated_disk import Loss, SimulatedDisk
@@ -56,6 +59,8 @@ class Faults(RuleBasedStateMachine):
         self.loses_by_retention = False
         self.has_damage = False
         self.has_given_up = False
+        # Those whose wall clocks were set wrong once, and those that began with the log of such a one.
+        self.misled: set[str] = set()
 
     @initialize(
         seed=st.integers(0, 2**32 - 1),
@@ -64,8 +69,12 @@ class Faults(RuleBasedStateMachine):
         retention=st.sampled_from([None, None, 6_000]),
         damage=st.booleans(),
         recent=st.sampled_from([0, 2_000, 8 << 20]),
+        ahead=st.sampled_from([0, 0, *CLOCK_JUMPS, -CLOCK_JUMPS[-1]]),
     )
-    def form(self, seed: int, size: int, pending: int, retention: int | None, damage: bool, recent: int) -> None:
+    def form(
+        self, seed: int, size: int, pending: int, retention: int | None, damage: bool, recent: int, ahead: int
+    ) -> None:
+        """Start the nodes, the first one with a wall clock that is so many seconds ahead."""
         config = LogConfig(
             DIRECTORY,
             segment_bytes=4096,
@@ -77,6 +86,8 @@ class Faults(RuleBasedStateMachine):
         self.loses_by_retention = retention is not None
         self.has_damage = damage
         self.cluster = Cluster(seed, log_config=config)
+        if ahead:
+            self.set_clock("n0", ahead)
         for number in range(size):
             self.cluster.add(f"n{number}")
         if damage:
@@ -170,7 +181,11 @@ class Faults(RuleBasedStateMachine):
         """Set a node's wall clock, while it runs or is down."""
         node = self.some(place, lambda _node: True)
         assert node is not None
-        self.cluster.wall_offset[node.name] += seconds * 1000
+        self.set_clock(node.name, seconds)
+
+    def set_clock(self, name: str, seconds: int) -> None:
+        self.cluster.wall_offset[name] = self.cluster.wall_offset.get(name, 0) + seconds * 1000
+        self.misled.add(name)
 
     @rule(place=PLACES, ahead=st.integers(0, 2**64 - 1))
     def produce_after(self, place: int, ahead: int) -> None:
@@ -207,6 +222,8 @@ class Faults(RuleBasedStateMachine):
         name = f"n{len(self.cluster.nodes)}"
         if original in self.cluster.damaged:
             self.cluster.damaged.add(name)
+        if original in self.misled:
+            self.misled.add(name)
         self.cluster.add(name, disk.copy())
 
     @precondition(lambda self: len(self.cluster.nodes) < MOST_NODES)
@@ -311,6 +328,29 @@ class Faults(RuleBasedStateMachine):
         if node is not None:
             self.cluster.apply_retention(node)
 
+    @precondition(lambda self: self.loses_by_retention)
+    @rule(place=PLACES, seconds=SECONDS)
+    def fall_behind(self, place: int, seconds: float) -> None:
+        """A node is stopped for a moment, in which retention overtakes it."""
+        behind = self.a_live_one(place)
+        if behind is not None:
+            self.let_fall_behind(behind, [node for node in self.cluster.live if node is not behind])
+        self.cluster.run(seconds)
+
+    def let_fall_behind(self, behind: Node, others: list[Node]) -> None:
+        """Stop a node until the others have nothing left of what the first of them wrote meanwhile."""
+        others = [node for node in others if not node.is_paused]
+        self.cluster.pause(behind)
+        for writer in others:
+            for _ in range(12):
+                log = writer.running.opened.log
+                if log.pending_bytes < log.config.pending_bytes_limit:
+                    self.cluster.produce(writer, size=1000)
+                self.cluster.run(0.01)
+        for node in others:
+            self.cluster.apply_retention(node)
+        self.cluster.resume(behind)
+
     @rule(place=PLACES)
     def forget_member(self, place: int) -> None:
         """A member is gone for so long that the others forget it; what it alone has may be given up."""
@@ -336,6 +376,13 @@ class Faults(RuleBasedStateMachine):
             self.take_acknowledged()
             for node in self.cluster.live:
                 self.cluster.check_ranges(node)
+
+    @invariant()
+    def no_clock_is_moved_far_by_others(self) -> None:
+        if hasattr(self, "cluster"):
+            for node in self.cluster.live:
+                if node.name not in self.misled:
+                    assert node.running.opened.log.log_time_ahead <= FURTHEST_AHEAD_MILLISECONDS
 
     def teardown(self) -> None:
         if not hasattr(self, "cluster"):
@@ -365,9 +412,65 @@ class Faults(RuleBasedStateMachine):
         cluster.run(2.0)
         assert cluster.disagreement() is None
         note(f"{cluster.events} {cluster.problems}")
+        self.check_logs()
+        self.check_log_time()
+        self.check_that_it_goes_on()
         assert not [event for _, event in cluster.events if isinstance(event, Diverged)]
         assert not [problem for problem in cluster.problems if isinstance(problem, PeerLied)]
         self.check_logs()
+
+    def check_log_time(self) -> None:
+        """Once all wall clocks are right nobody's log time stays ahead of them, whatever anybody said before."""
+        cluster = self.cluster
+        for name in cluster.wall_offset:
+            cluster.wall_offset[name] = 0
+        # One return in an hour: by the nodes' own clocks, which stand for it, that is over.
+        for node in cluster.live:
+            cluster.pause(node)
+        for node in cluster.live:
+            cluster.resume(node, RETURN_SECONDS)
+        cluster.run(2 * QUESTION_SECONDS)
+        self.check_that_no_log_time_is_ahead()
+        for node in cluster.live:
+            cluster.produce(node)
+        cluster.run(0.1)
+        cluster.run_until_agreed(CONVERGENCE_SECONDS)
+        # It is as it would be had the clocks never been wrong: after another opening, too.
+        for node in cluster.live:
+            cluster.stop(node, Loss.KEEP)
+            cluster.start(node)
+        self.check_that_no_log_time_is_ahead()
+        cluster.run(5.0)
+
+    def check_that_no_log_time_is_ahead(self) -> None:
+        for node in self.cluster.live:
+            ahead = node.running.opened.log.log_time_ahead
+            assert ahead <= FURTHEST_AHEAD_MILLISECONDS, f"log time of {node.name} stays {ahead} ms ahead"
+
+    def check_that_it_goes_on(self) -> None:
+        """What all write now reaches all through any one of them alone, and an effect has a later time than its cause.
+
+        Through one, so that it shows what a node believes of that one, an absence for example: no other helps out.
+        """
+        cluster = self.cluster
+        between, *others = cluster.rng.sample(cluster.live, len(cluster.live))
+        for node in others:
+            cluster.network.block([node.name], set(cluster.nodes) - {between.name})
+        if self.loses_by_retention and others:
+            self.let_fall_behind(others[0], [between, *others[1:]])
+            cluster.run(5.0)
+        cause = 0
+        for node in cluster.live:
+            known = len(cluster.acknowledged)
+            cluster.produce(node, after_log_time=cause)
+            cluster.run(0.1)
+            assert len(cluster.acknowledged) == known + 1, f"{node.name} acknowledges nothing"
+            log = node.running.opened.log
+            assert log.own_origin is not None
+            effect = log.origins[log.own_origin].last_log_time
+            assert effect > cause, f"{node.name} gives an effect an earlier log time than its cause has"
+            cause = effect
+        cluster.run_until_agreed(CONVERGENCE_SECONDS)
 
     def check_logs(self) -> None:
         seen: dict[tuple[Origin, int], bytes] = {}
@@ -376,7 +479,10 @@ class Faults(RuleBasedStateMachine):
             self.cluster.check_ranges(node)
             held: set[tuple[Origin, int]] = set()
             for origin, frames in self.cluster.frames(node).items():
+                log_time = -1
                 for stored in frames:
+                    assert stored.header.log_time > log_time
+                    log_time = stored.header.log_time
                     base = stored.envelope.base_sequence
                     assert seen.setdefault((origin, base), stored.data) == stored.data
                     for number, record in enumerate(unpack_records(decode_frame(stored.data).payload)):
@@ -384,6 +490,7 @@ class Faults(RuleBasedStateMachine):
                         held.add((origin, base + number))
                         expected = self.contents.get((origin, base + number))
                         assert expected is None or record.value == expected
+                        assert record.value not in self.cluster.refused, "it was refused, and is stored"
             everywhere.append(held)
         anywhere = set().union(*everywhere)
         for (origin, sequence, _), known in self.copies.items():
