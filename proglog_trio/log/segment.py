@@ -226,7 +226,12 @@ class ActiveSegment:
     def finish(self) -> None:
         """Sync the index file and close both; the store is durable already."""
         try:
-            if self.index_error is None and self._index_file is not None:
+            if self.index_error is not None:
+                # There may be room again. What is half written is cut off otherwise: it would pass for damage.
+                self._note(())
+            if self._index_file is not None:
+                if self.index_error is not None:
+                    self._index_file.truncate(self._index_position)
                 self._index_file.sync()
         except OSError as error:
             self.index_error = error

@@ -66,3 +66,32 @@ def test_segments_that_retention_removes_meanwhile_are_not_damaged() -> None:
         disk.delete(files.index)
     while not scrub.finished:
         assert scrub.step(100) == []
+
+
+@pytest.mark.parametrize("rolls_without_room", [False, True])
+def test_an_index_that_was_written_in_part_is_no_damage(rolls_without_room: bool) -> None:
+    """There was room for a frame in the store file, and not for all of its entry in the index file."""
+    partly = 0
+    for room in range(0, 400, 3):
+        disk = SimulatedDisk()
+        opened = OpenLog.open(disk, config=LogConfig(DIRECTORY, segment_frames=50, index_interval_bytes=1))
+        opened.append(batch_of(b"before"))
+        disk.capacity = disk.used_bytes + room
+        opened.log.append_soon(batch_of(b"after"), lambda _: None)
+        opened.commit()
+        partly += opened.log.read_only_reason is None
+        if not rolls_without_room:
+            disk.capacity = None
+        opened.look_at_disk()
+        opened.log.roll()
+        opened.commit()
+        disk.capacity = None
+        for _ in range(10):
+            opened.look_at_disk()
+        opened.log.roll()
+        opened.commit()
+        scrub = Scrub(opened.log.catalog)
+        opened.log.catalog._loaded.clear()
+        while not scrub.finished:
+            assert scrub.step(1 << 20) == [], room
+    assert partly
