@@ -38,6 +38,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.service import open_log
 from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.node_security import NodeSecurity, load_security
@@ -217,7 +218,7 @@ class _Parts:
         _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
-        await parts.start(membership.run, config.start_join_addrs)
+        await parts.start(partial(membership.run, config.start_join_addrs, name_patience=config.start_timeout))
         endpoint = membership.gossip.endpoint
         _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
         return RunningNode(
@@ -274,8 +275,8 @@ def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None
     """Return what a node tells its cluster of itself."""
     tags = {
         CLUSTER_NAME_TAG: config.cluster_name,
-        "directory_id": log.directory_id.hex(),
-        "opening": f"{opened:x}",
+        DIRECTORY_TAG: log.directory_id.hex(),
+        OPENING_TAG: f"{opened:x}",
         "version": __version__,
     }
     return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
@@ -286,7 +287,7 @@ def _opening_of(membership: Membership, name: str) -> int | None:
     member = membership.member(name)
     if member is not None:
         with contextlib.suppress(ValueError):
-            return int(member.tags.get("opening", ""), 16)
+            return int(member.tags.get(OPENING_TAG, ""), 16)
     return None
 
 
@@ -295,7 +296,7 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
     member = membership.member(name)
     if member is not None:
         with contextlib.suppress(ValueError):
-            return bytes.fromhex(member.tags.get("directory_id", "")) or None
+            return bytes.fromhex(member.tags.get(DIRECTORY_TAG, "")) or None
     return None
 
 
