@@ -58,6 +58,7 @@ from proglog_trio.rpc.replication_service import ReplicationService
 from proglog_trio.rpc.server import MOST_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
 from proglog_trio.rpc.transport import TransportConfig
+from proglog_trio.start_retries import StartRetries
 
 if TYPE_CHECKING:
     from proglog_trio.metrics import NodeMetrics
@@ -110,35 +111,46 @@ async def run_node(
         counted: what the program around it counts (attrs classes), for the metrics, by the name of their part.
         task_status: is given the node once it takes requests and gossips.
 
+    What may pass is tried again for `start_timeout` before it is raised.
+
     Raises:
         DataDirectoryError: the data directory cannot be used.
         DataDirectoryLost: it was removed or replaced while the node ran.
         TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
         AddressUnavailable: nobody can listen at an address, or another process does.
-        NameTaken: a member of the cluster that is alive has the node's name.
+        NameTaken: another member of the cluster has the node's name.
         DirectoryCopied: a member of the cluster uses a copy of the data directory, and was started before.
     """
     errors = InternalErrors()
-    security = load_security(config, errors)
-    async with asyncio_loop(errors), open_log(log_config(config), errors) as log:
+    retries = StartRetries(config.start_timeout)
+    security = await retries.until_it_works(partial(_load_security, config, errors))
+    async with asyncio_loop(errors), contextlib.AsyncExitStack() as stack:
+        log = await retries.until_it_works(lambda: stack.enter_async_context(open_log(log_config(config), errors)))
         replicator = _replicator(config, security, log, errors)
-        membership = await bind_membership(
-            gossip_config(config, security.keyring),
-            _tags(config, log, log.opening, None),
-            handler=replicator,
-            errors=errors,
+        membership = await retries.until_it_works(
+            partial(
+                bind_membership,
+                gossip_config(config, security.keyring),
+                _tags(config, log, log.opening, None),
+                handler=replicator,
+                errors=errors,
+            )
         )
         replicator.directory_of = partial(_directory_of, membership)
         replicator.statuses = membership.statuses
         replicator.opening_of, replicator.opened = partial(_opening_of, membership), log.opening
         replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
-        parts = _Parts(config, security, log, membership, replicator, errors, counted or {})
+        parts = _Parts(config, security, log, membership, replicator, errors, retries, counted or {})
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
         finally:
             await membership.gossip.close()
             _logger.info("server stopped; closing the log")
+
+
+async def _load_security(config: NodeConfig, errors: InternalErrors) -> NodeSecurity:
+    return load_security(config, errors)
 
 
 @define(eq=False)
@@ -151,6 +163,7 @@ class _Parts:
     membership: Membership
     replicator: Replicator
     errors: InternalErrors
+    retries: StartRetries
     counted: Mapping[str, Any]
     rpc_address: Address | None = None
     _stop: trio.Event = field(factory=trio.Event)
@@ -205,7 +218,8 @@ class _Parts:
             from proglog_trio.metrics_endpoint import serve_metrics
 
             metrics = self._metrics(service, counters)
-            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
+            serving_metrics = partial(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
+            metrics_address = await self.retries.until_it_works(lambda: parts.start(serving_metrics))
         serving = partial(
             serve,
             [service, cluster, replication],
@@ -215,10 +229,12 @@ class _Parts:
             errors=self.errors,
             cluster_name=config.cluster_name,
         )
-        _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
+        _, port = await self.retries.until_it_works(
+            lambda: parts.start(serving, config.bind_addr.host, config.rpc_port)
+        )
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
-        await parts.start(partial(membership.run, config.start_join_addrs, name_patience=config.start_timeout))
+        await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         endpoint = membership.gossip.endpoint
         _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
         return RunningNode(
