@@ -34,6 +34,7 @@ from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.errors import DirectoryCopied
 from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.isolation import Isolation
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.service import open_log
@@ -169,6 +170,11 @@ class _Parts:
     _stop: trio.Event = field(factory=trio.Event)
     _starting: trio.CancelScope = field(factory=trio.CancelScope)
     _copy_of: str | None = None
+    isolation: Isolation = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        self.isolation = Isolation(lambda: len(self.servers()), config.cluster_size, bool(config.start_join_addrs))
 
     async def run(self, service: LogService, task_status: trio.TaskStatus[RunningNode]) -> None:
         async with trio.open_nursery() as watch:
@@ -235,6 +241,7 @@ class _Parts:
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
+        parts.start_soon(self.isolation.watch, self.errors)
         endpoint = membership.gossip.endpoint
         _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
         return RunningNode(
@@ -260,6 +267,7 @@ class _Parts:
             gate=None if server is None or server.gate is None else server.gate.counters,
             expiries=self.security.expiries,
             errors=self.errors,
+            isolation=lambda: self.isolation.problem,
             peer_clocks=self.replicator.replica.peer_clocks_ahead,
             others={"replication": self.replicator.replica.counters, **self.counted},
         )
@@ -277,7 +285,13 @@ class _Parts:
 
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
-        return status_of(self.replicator, str(self.rpc_address), self.config.cluster_size, service.counters)
+        return status_of(
+            self.replicator,
+            str(self.rpc_address),
+            self.config.cluster_size,
+            service.counters,
+            self.isolation.problem,
+        )
 
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
