@@ -209,9 +209,20 @@ class NodeConfig:
             metavar="HOST:PORT",
             show_default=False,
             help="Members of the cluster to join through: where they listen for gossip. Repeatable, or separated by "
-            "commas; every address that a name stands for is tried, again and again until one answers.",
+            "commas; every address that a name stands for is tried, and again for as long as it is no live member.",
         ),
     ] = ()
+    start_timeout: Annotated[
+        float,
+        Parameter(
+            converter=_converter(parse_seconds),
+            validator=_between(0, 86_400),
+            metavar="TIME",
+            help="For how long a start is tried again for what may pass: a port, an address or a data directory that "
+            "another process still has, an address that is not on this machine yet, a name that cannot be looked up "
+            "yet, a node name that another member has, a full disk. 0: not at all.",
+        ),
+    ] = 60.0
     gossip_profile: Annotated[
         GossipProfileName,
         Parameter(help="The timing of gossip, for the kind of network that the cluster is on."),

@@ -169,8 +169,18 @@ class DataDirectoryError(ProglogError):
     """A data directory that cannot be used: locked, not writable, of another cluster or of a newer format."""
 
 
-class DataDirectoryFull(DataDirectoryError):
-    """A data directory without anything to serve, and no room on its disk to begin: it may be tried again."""
+class DataDirectoryUnavailable(DataDirectoryError):
+    """A data directory that cannot be used at present: it may be tried again."""
+
+    may_pass = True
+
+
+class DataDirectoryHeld(DataDirectoryUnavailable):
+    """A data directory that another node uses."""
+
+
+class DataDirectoryFull(DataDirectoryUnavailable):
+    """A data directory without anything to serve, and no room on its disk to begin."""
 
 
 class DataDirectoryLost(ProglogError):
@@ -184,11 +194,25 @@ class SecurityFileError(ProglogError):
     """A certificate, key, policy or keyring that cannot be used. The message names the file, and holds no key."""
 
 
+class SecurityFileNoRoom(SecurityFileError):
+    """A file for security cannot be written for want of room on its disk: it may be tried again."""
+
+    may_pass = True
+
+
 # -- the network -------------------------------------------------------------------------------------------------------
 
 
 class AddressUnavailable(ProglogError):
-    """A server cannot listen on its address: it is in use, not this machine's, or not permitted."""
+    """A server cannot listen on its address: it is in use, not this machine's, or not permitted.
+
+    Attributes:
+        may_pass: it may be tried again: somebody else may end, the address may come, a name may be known later.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class AddressInUse(AddressUnavailable):

@@ -48,6 +48,7 @@ class Where(StrEnum):
     GOSSIP_SEND = "gossip_send"
     GOSSIP_STREAM = "gossip_stream"
     GOSSIP_TIMER = "gossip_timer"
+    ISOLATION_WATCH = "isolation_watch"
     LAG_WATCH = "lag_watch"
     LOG_CALLBACK = "log_callback"
     MEMBERSHIP_HANDLER = "membership_handler"

@@ -39,6 +39,7 @@ class NodeMetrics(Collector):
         gate: who was turned away; None: nobody is.
         expiries: gives when which certificate expires.
         errors: counts what nobody foresaw.
+        isolation: tells that the node is alone or with too few others, in words; None: it is not.
         peer_clocks: gives by how many seconds which peer's wall clock is ahead of this node's.
         others: further counters (attrs classes), by the name of their part.
     """
@@ -50,6 +51,7 @@ class NodeMetrics(Collector):
     gate: GateCounters | None
     expiries: Callable[[], Mapping[str, datetime]]
     errors: InternalErrors
+    isolation: Callable[[], str | None] = lambda: None
     peer_clocks: Callable[[], Mapping[str, float]] = dict
     others: dict[str, Any] = field(factory=dict)
 
@@ -146,6 +148,11 @@ class NodeMetrics(Collector):
         for status in MemberStatus:
             family.add_metric([status.value], self.membership.count(status))
         yield family
+        yield GaugeMetricFamily(
+            "proglog_isolated",
+            "1 while the node is alone although there should be others, or with fewer than half of its cluster.",
+            int(self.isolation() is not None),
+        )
 
     def _denials(self) -> Iterable[Metric]:
         gate = self.gate or GateCounters()

@@ -11,8 +11,8 @@ from prometheus_client.exposition import choose_encoder
 
 from .accepting import accept_streams
 from .address import Address
-from .errors import AddressUnavailable
 from .internal_errors import InternalErrors, Where
+from .unavailable import unavailable
 
 PATH = b"/metrics"
 MOST_CONNECTIONS = 16
@@ -65,7 +65,7 @@ async def serve_metrics(
     try:
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
     except (OSError, UnicodeError) as error:
-        raise AddressUnavailable(f"cannot serve metrics on {address}: {error}") from None
+        raise unavailable(f"cannot serve metrics on {address}", error) from None
     served: dict[trio.CancelScope, None] = {}
 
     async def serve(stream: trio.SocketStream) -> None:

@@ -34,10 +34,12 @@ from proglog_trio.address import Address
 from proglog_trio.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.errors import DirectoryCopied
 from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.isolation import Isolation
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.service import open_log
 from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.node_security import NodeSecurity, load_security
@@ -57,6 +59,7 @@ from proglog_trio.rpc.replication_service import ReplicationService
 from proglog_trio.rpc.server import MOST_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
 from proglog_trio.rpc.transport import TransportConfig
+from proglog_trio.start_retries import StartRetries
 
 if TYPE_CHECKING:
     from proglog_trio.metrics import NodeMetrics
@@ -109,35 +112,46 @@ async def run_node(
         counted: what the program around it counts (attrs classes), for the metrics, by the name of their part.
         task_status: is given the node once it takes requests and gossips.
 
+    What may pass is tried again for `start_timeout` before it is raised.
+
     Raises:
         DataDirectoryError: the data directory cannot be used.
         DataDirectoryLost: it was removed or replaced while the node ran.
         TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
         AddressUnavailable: nobody can listen at an address, or another process does.
-        NameTaken: a member of the cluster that is alive has the node's name.
+        NameTaken: another member of the cluster has the node's name.
         DirectoryCopied: a member of the cluster uses a copy of the data directory, and was started before.
     """
     errors = InternalErrors()
-    security = load_security(config, errors)
-    async with asyncio_loop(errors), open_log(log_config(config), errors) as log:
+    retries = StartRetries(config.start_timeout)
+    security = await retries.until_it_works(partial(_load_security, config, errors))
+    async with asyncio_loop(errors), contextlib.AsyncExitStack() as stack:
+        log = await retries.until_it_works(lambda: stack.enter_async_context(open_log(log_config(config), errors)))
         replicator = _replicator(config, security, log, errors)
-        membership = await bind_membership(
-            gossip_config(config, security.keyring),
-            _tags(config, log, log.opening, None),
-            handler=replicator,
-            errors=errors,
+        membership = await retries.until_it_works(
+            partial(
+                bind_membership,
+                gossip_config(config, security.keyring),
+                _tags(config, log, log.opening, None),
+                handler=replicator,
+                errors=errors,
+            )
         )
         replicator.directory_of = partial(_directory_of, membership)
         replicator.statuses = membership.statuses
         replicator.opening_of, replicator.opened = partial(_opening_of, membership), log.opening
         replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
-        parts = _Parts(config, security, log, membership, replicator, errors, counted or {})
+        parts = _Parts(config, security, log, membership, replicator, errors, retries, counted or {})
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
         finally:
             await membership.gossip.close()
             _logger.info("server stopped; closing the log")
+
+
+async def _load_security(config: NodeConfig, errors: InternalErrors) -> NodeSecurity:
+    return load_security(config, errors)
 
 
 @define(eq=False)
@@ -150,11 +164,17 @@ class _Parts:
     membership: Membership
     replicator: Replicator
     errors: InternalErrors
+    retries: StartRetries
     counted: Mapping[str, Any]
     rpc_address: Address | None = None
     _stop: trio.Event = field(factory=trio.Event)
     _starting: trio.CancelScope = field(factory=trio.CancelScope)
     _copy_of: str | None = None
+    isolation: Isolation = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        self.isolation = Isolation(lambda: len(self.servers()), config.cluster_size, bool(config.start_join_addrs))
 
     async def run(self, service: LogService, task_status: trio.TaskStatus[RunningNode]) -> None:
         async with trio.open_nursery() as watch:
@@ -204,7 +224,8 @@ class _Parts:
             from proglog_trio.metrics_endpoint import serve_metrics
 
             metrics = self._metrics(service, counters)
-            metrics_address = await parts.start(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
+            serving_metrics = partial(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
+            metrics_address = await self.retries.until_it_works(lambda: parts.start(serving_metrics))
         serving = partial(
             serve,
             [service, cluster, replication],
@@ -214,10 +235,13 @@ class _Parts:
             errors=self.errors,
             cluster_name=config.cluster_name,
         )
-        _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
+        _, port = await self.retries.until_it_works(
+            lambda: parts.start(serving, config.bind_addr.host, config.rpc_port)
+        )
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
-        await parts.start(membership.run, config.start_join_addrs)
+        await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
+        parts.start_soon(self.isolation.watch, self.errors)
         endpoint = membership.gossip.endpoint
         _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
         return RunningNode(
@@ -243,6 +267,7 @@ class _Parts:
             gate=None if server is None or server.gate is None else server.gate.counters,
             expiries=self.security.expiries,
             errors=self.errors,
+            isolation=lambda: self.isolation.problem,
             peer_clocks=self.replicator.replica.peer_clocks_ahead,
             others={"replication": self.replicator.replica.counters, **self.counted},
         )
@@ -260,7 +285,13 @@ class _Parts:
 
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
-        return status_of(self.replicator, str(self.rpc_address), self.config.cluster_size, service.counters)
+        return status_of(
+            self.replicator,
+            str(self.rpc_address),
+            self.config.cluster_size,
+            service.counters,
+            self.isolation.problem,
+        )
 
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
@@ -274,8 +305,8 @@ def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None
     """Return what a node tells its cluster of itself."""
     tags = {
         CLUSTER_NAME_TAG: config.cluster_name,
-        "directory_id": log.directory_id.hex(),
-        "opening": f"{opened:x}",
+        DIRECTORY_TAG: log.directory_id.hex(),
+        OPENING_TAG: f"{opened:x}",
         "version": __version__,
     }
     return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
@@ -286,7 +317,7 @@ def _opening_of(membership: Membership, name: str) -> int | None:
     member = membership.member(name)
     if member is not None:
         with contextlib.suppress(ValueError):
-            return int(member.tags.get("opening", ""), 16)
+            return int(member.tags.get(OPENING_TAG, ""), 16)
     return None
 
 
@@ -295,7 +326,7 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
     member = membership.member(name)
     if member is not None:
         with contextlib.suppress(ValueError):
-            return bytes.fromhex(member.tags.get("directory_id", "")) or None
+            return bytes.fromhex(member.tags.get(DIRECTORY_TAG, "")) or None
     return None
 
 

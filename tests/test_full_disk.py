@@ -172,9 +172,19 @@ async def test_a_new_node_on_a_full_disk_may_be_started_again(small_disk: Path) 
     fill_up(small_disk / "rest")
     (small_disk / "data").mkdir()
     code, _, errors = await run_command(
-        *("node", "--data-dir", str(small_disk / "data"), "--rpc-port", "0", "--bind-addr", "127.0.0.1:0")
+        *(
+            "node",
+            "--data-dir",
+            str(small_disk / "data"),
+            "--rpc-port",
+            "0",
+            "--bind-addr",
+            "127.0.0.1:0",
+            "--start-timeout",
+            "0",
+        )
     )
-    assert code == ExitCode.FAILED, "2 would tell a supervisor not to try again"
+    assert code == ExitCode.NO_ROOM, "2 would tell a supervisor not to try again"
     assert "no room" in errors or "no space left" in errors
     assert "Traceback" not in errors
 

@@ -33,11 +33,16 @@ from tests.node_process import (
 PROMISED_STOP_SECONDS = 5
 
 
-async def fails_to_start(data_dir: Path, *arguments: str, preexec: Callable[[], None] | None = None) -> str:
+async def fails_to_start(
+    data_dir: Path,
+    *arguments: str,
+    code: ExitCode = ExitCode.USAGE,
+    preexec: Callable[[], None] | None = None,
+) -> str:
     """Start a node that must refuse; return its one line."""
     with trio.fail_after(READY_SECONDS):
         done = await trio.run_process(
-            node_command(data_dir, "--log-level", "error", *arguments),
+            node_command(data_dir, "--log-level", "error", "--start-timeout", "0", *arguments),
             capture_stdout=True,
             capture_stderr=True,
             check=False,
@@ -45,7 +50,7 @@ async def fails_to_start(data_dir: Path, *arguments: str, preexec: Callable[[], 
             preexec_fn=preexec,
         )
     errors = done.stderr.decode()
-    assert (done.returncode, done.stdout) == (ExitCode.USAGE, b""), errors
+    assert (done.returncode, done.stdout) == (code, b""), errors
     assert errors.startswith("proglog-trio: ")
     assert len(errors.splitlines()) == 1
     return errors
@@ -205,21 +210,23 @@ main(["node", "--data-dir", {str(tmp_path / "data")!r}])
 async def test_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        command = node_command(tmp_path / "data", "--log-level", "error", rpc_port=port)
+        command = node_command(tmp_path / "data", "--log-level", "error", "--start-timeout", "0", rpc_port=port)
         code, output, errors = await run_command(*command[3:])
-    assert (code, output) == (ExitCode.USAGE, b"")
+    assert (code, output) == (ExitCode.ADDRESS_UNAVAILABLE, b"")
     assert errors == f"proglog-trio: cannot listen on 127.0.0.1:{port}: the port is in use\n"
 
 
 async def test_address_of_another_machine(tmp_path: Path) -> None:
     # 192.0.2.0/24 is for documentation (RFC 5737): no machine has it
-    errors = await fails_to_start(tmp_path / "data", "--bind-addr", "192.0.2.1:8401", "--insecure")
-    assert "cannot gossip on 192.0.2.1 port 8401" in errors
+    options = ("--bind-addr", "192.0.2.1:8401", "--insecure")
+    errors = await fails_to_start(tmp_path / "data", *options, code=ExitCode.ADDRESS_UNAVAILABLE)
+    assert "cannot gossip on 192.0.2.1:8401" in errors
 
 
 async def test_directory_of_another_node(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "data", "a") as node:
-        assert f"{tmp_path}/data is locked" in await fails_to_start(tmp_path / "data")
+        errors = await fails_to_start(tmp_path / "data", code=ExitCode.DIRECTORY_UNAVAILABLE)
+        assert f"{tmp_path}/data is locked" in errors
         # the one that has it is not disturbed
         async with open_producer(node.address) as producer:
             await (await producer.send(b"x")).wait()

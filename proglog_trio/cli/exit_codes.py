@@ -27,12 +27,25 @@ class ExitCode(IntEnum):
     USAGE = (
         2,
         (
-            "Nothing was done, because it was asked for wrongly: an unknown option or key of the configuration file, a "
-            "bad value, an address that cannot be listened on, a data directory that cannot be used, a file that "
-            "cannot be read, such as that of a certificate or a policy."
+            "Nothing was done, because it was asked for wrongly, and a person has to change something: an unknown "
+            "option or key of the configuration file, a bad value, an address that may not be listened on, a data "
+            "directory that cannot be used, a file that cannot be read, such as that of a certificate or a policy."
         ),
     )
     UNREACHABLE = 3, "The node could not be reached, or the connection to it was lost for good."
+    ADDRESS_UNAVAILABLE = (
+        4,
+        (
+            "A node could not listen at one of its addresses for as long as it tried (--start-timeout): another "
+            "process has the port, the machine does not have the address, or its name cannot be looked up."
+        ),
+    )
+    DIRECTORY_UNAVAILABLE = 5, "A node could not have its data directory for so long: another node uses it."
+    NAME_HELD = 6, "A node could not have its name for so long: another member of the cluster has it."
+    NO_ROOM = (
+        7,
+        "For so long there was no room on the disk for a node to begin.",
+    )
     INTERRUPTED = 130, "Ended by Ctrl-C before the work was done. A node that is told to stop that way ends with 0."
 
 

@@ -59,7 +59,6 @@ def node(
     from proglog_trio.errors import (
         AddressUnavailable,
         DataDirectoryError,
-        DataDirectoryFull,
         DataDirectoryLost,
         DirectoryCopied,
         NameTaken,
@@ -79,14 +78,43 @@ def node(
             after_signal=ExitCode.DONE,
             on_signal=lambda number: logger.info("told to stop", signal=number.name),
         )
-    except (DataDirectoryFull, DataDirectoryLost) as error:
-        # Nobody asked for anything wrong: what runs the node may start it again.
-        raise CommandError(str(error), ExitCode.FAILED) from error
-    except (DataDirectoryError, DirectoryCopied, AddressUnavailable, NameTaken, SecurityFileError) as error:
-        raise CommandError(str(error), ExitCode.USAGE) from error
+    except (
+        DataDirectoryLost,
+        DataDirectoryError,
+        DirectoryCopied,
+        AddressUnavailable,
+        NameTaken,
+        SecurityFileError,
+    ) as error:
+        raise CommandError(str(error), _code(error)) from error
     except Exception:
         logger.exception("the node stopped on an error")
         return ExitCode.FAILED
+
+
+def _code(error: Exception) -> ExitCode:
+    """Return what a node ends with: USAGE only where a person must change something, else it may be started again."""
+    from proglog_trio.errors import (
+        AddressUnavailable,
+        DataDirectoryFull,
+        DataDirectoryLost,
+        DataDirectoryUnavailable,
+        NameTaken,
+        SecurityFileNoRoom,
+    )
+
+    match error:
+        case DataDirectoryLost():
+            return ExitCode.FAILED
+        case DataDirectoryFull() | SecurityFileNoRoom():
+            return ExitCode.NO_ROOM
+        case DataDirectoryUnavailable():
+            return ExitCode.DIRECTORY_UNAVAILABLE
+        case NameTaken():
+            return ExitCode.NAME_HELD
+        case AddressUnavailable(may_pass=True):
+            return ExitCode.ADDRESS_UNAVAILABLE
+    return ExitCode.USAGE
 
 
 async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:

@@ -22,6 +22,7 @@ def described_status(status: GetStatusResponse) -> dict[str, Any]:
         "directory_id": status.directory_id.hex(),
         "lowest_offset": status.lowest_offset,
         "next_offset": status.next_offset,
+        "isolation": status.isolation or None,
         "read_only_reason": status.read_only_reason or None,
         "origins": [_described_origin(origin) for origin in status.origins],
         "copies": [{"name": copy.name, "is_alive": copy.is_alive} for copy in status.copies],
@@ -83,6 +84,8 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
     size = f"a cluster meant to have {status.cluster_size} nodes" if status.cluster_size else "no cluster size is set"
     yield f"node      {status.node_name}, RPC at {status.rpc_addr}, data directory {status.directory_id.hex()}"
     yield f"cluster   {status.cluster_name}; {size}"
+    if status.isolation:
+        yield f"cluster   ALONE OR WITH TOO FEW: {status.isolation}"
     yield f"log       {_log_line(status)}"
     for line in _clock_lines(status):
         yield f"clock     {line}"

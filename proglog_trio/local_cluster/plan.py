@@ -112,6 +112,8 @@ class ClusterPlan:
             # Enough for one that leaves the others; when all leave at once, nobody is there to be told.
             "leave-timeout": LEAVE_SECONDS,
             "log-format": "console",
+            # Its ports were looked at before, and whoever started it wants to know at once.
+            "start-timeout": 0,
         }
 
     def write_config_files(self, nodes: Sequence[NodePlan]) -> None:

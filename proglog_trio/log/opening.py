@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from ..errors import DataDirectoryError, DataDirectoryFull, SegmentError
+from ..errors import DataDirectoryError, DataDirectoryFull, DataDirectoryHeld, DataDirectoryUnavailable, SegmentError
 from .catalog import SegmentCatalog
 from .config import LogConfig
 from .disk import Disk, File, OperatingSystemDisk, has_no_room
@@ -39,7 +39,8 @@ def open_log_files(
         monotonic_clock: seconds; never goes back, from any thread.
 
     Raises:
-        DataDirectoryError: the directory is locked, not writable, of another cluster or of a newer format.
+        DataDirectoryError: the directory is not writable, of another cluster or of a newer format.
+        DataDirectoryHeld: another node uses it.
         DataDirectoryFull: there is nothing in it yet, and no room on its disk to begin. A log that holds something is
             opened all the same, and takes records once there is room.
     """
@@ -70,8 +71,7 @@ def open_log_files(
     except OSError as error:
         if lock is not None:
             lock.close()
-        kind = DataDirectoryFull if has_no_room(error) else DataDirectoryError
-        raise kind(f"{directory}: {_reason(error)}") from error
+        raise _kind(error)(f"{directory}: {_reason(error)}") from error
     except SegmentError as error:
         if lock is not None:
             lock.close()
@@ -96,11 +96,18 @@ def _reason(error: OSError) -> str:
     return f"{known} ({error})" if known else str(error)
 
 
+def _kind(error: OSError) -> type[DataDirectoryError]:
+    if has_no_room(error):
+        return DataDirectoryFull
+    passing = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT)
+    return DataDirectoryUnavailable if error.errno in passing else DataDirectoryError
+
+
 def _lock(disk: Disk, config: LogConfig) -> File:
     try:
         return disk.lock(config.directory / LOCK_FILE)
     except BlockingIOError:
-        raise DataDirectoryError(f"{config.directory} is locked: another node uses it") from None
+        raise DataDirectoryHeld(f"{config.directory} is locked: another node uses it") from None
 
 
 def _assemble(

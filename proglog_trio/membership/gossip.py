@@ -26,9 +26,11 @@ import trio
 from attrs import define, field, frozen
 
 from ..accepting import accept_streams
+from ..address import Address
 from ..errors import AddressUnavailable
 from ..internal_errors import InternalErrors, Where
 from ..steps import Result, Steps, Turn
+from ..unavailable import unavailable
 from .key_manager import KeyManager
 from .profile import GossipProfile
 from .serf.clusters import ClusterTag, StateRefused
@@ -165,8 +167,9 @@ class Gossip:
             errors: see Gossip.
 
         Raises:
-            AddressUnavailable: nobody can listen there, or another process does.
-            ValueError: the tags are too large, or nobody could reach the address that would be advertised.
+            AddressUnavailable: nobody can listen there, or another process does; nobody could reach the address that
+                would be advertised, or it cannot be looked up.
+            ValueError: the tags are too large.
             KeyError: the tag that tells clusters apart is not among the tags.
         """
         udp, listener, bound = await _bind_both(config)
@@ -535,12 +538,12 @@ def _dialler(stream: trio.SocketStream) -> Sender:
 
 async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketListener, tuple[str, int]]:
     """Listen for streams and packets on one port; return both sockets and the address."""
-    problem: OSError | None = None
+    problem = OSError()
     for _ in range(BIND_ATTEMPTS if config.bind_port == 0 else 1):
         try:
             listeners = await trio.open_tcp_listeners(config.bind_port, host=config.bind_host)
         except (OSError, UnicodeError) as error:
-            raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port}: {error}") from None
+            raise unavailable(f"cannot gossip on {Address(config.bind_host, config.bind_port)}", error) from None
         for listener in listeners[1:]:
             # A name may stand for several addresses; the first is what this node is known by.
             await listener.aclose()
@@ -559,7 +562,7 @@ async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketLi
             continue
         bound = tcp.getsockname()
         return udp, listeners[0], (bound[0], bound[1])
-    raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port} (UDP): {problem}")
+    raise unavailable(f"cannot gossip on {Address(config.bind_host, config.bind_port)} (UDP)", problem)
 
 
 async def _advertised(config: GossipConfig, bound: tuple[str, int], family: int) -> Endpoint:
@@ -569,12 +572,9 @@ async def _advertised(config: GossipConfig, bound: tuple[str, int], family: int)
         try:
             found = await trio.socket.getaddrinfo(config.advertise_host, None, family=family, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ValueError(
-                f"the address to advertise, {config.advertise_host}, cannot be looked up: {reason}"
-            ) from None
+            raise unavailable(f"cannot advertise {config.advertise_host}", error) from None
         host = str(found[0][4][0])
     endpoint = Endpoint.of(host.partition("%")[0], config.advertise_port or port)
     if not any(endpoint.address):
-        raise ValueError(f"others cannot dial {host}: say with --advertise-addr what they can")
+        raise AddressUnavailable(f"others cannot dial {host}: say with --advertise-addr what they can")
     return endpoint

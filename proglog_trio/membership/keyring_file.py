@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from ..errors import SecurityFileError
+from ..errors import SecurityFileError, SecurityFileNoRoom
 from .wire import Keyring
 
 MOST_BYTES = 64 * 1024
@@ -19,6 +20,10 @@ _logger = structlog.get_logger(__name__)
 
 class KeyringFileError(SecurityFileError):
     """A keyring file that cannot be read or written, or holds no keyring. The message holds no key."""
+
+
+class KeyringFileNoRoom(KeyringFileError, SecurityFileNoRoom):
+    """A keyring file that cannot be written for want of room on its disk."""
 
 
 def load_keyring_file(path: Path) -> Keyring:
@@ -60,4 +65,5 @@ def save_keyring_file(path: Path, keyring: Keyring) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        raise KeyringFileError(f"{path} cannot be written: {error.strerror}") from None
+        kind = KeyringFileNoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else KeyringFileError
+        raise kind(f"{path} cannot be written: {error.strerror}") from None

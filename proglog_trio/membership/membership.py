@@ -4,7 +4,7 @@
 Membership.run
 ├── gossip       see gossip.py
 ├── handler      tells the handler of peers that come and go
-└── joining      tries the start addresses until one answers
+└── joining      tries the start addresses for as long as one of them is no live member; see joining.py
 ```
 """
 
@@ -22,28 +22,24 @@ import trio
 from attrs import define, field
 
 from ..address import Address
-from ..errors import NameTaken, ProglogError
+from ..errors import DirectoryCopied, NameTaken, ProglogError
 from ..internal_errors import InternalErrors, Where
 from .foreigner_log import ForeignerLog
 from .gossip import Gossip, GossipConfig
+from .joining import START_SECONDS, Joining, exchange_with
+from .lookup import Lookups, endpoints_of, problems_of
+from .names import is_later_life
 from .serf.clusters import Foreigner
 from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from .serf.members import together
 from .serf.serf import Conflict, CoreEvent, HasLeft
-from .streams import ExchangeFailed
 from .swim.effects import Paused, StatusChange
-from .swim.node import Endpoint
-from .wire import NodeStateType, PushPull
 
 RPC_ADDRESS_TAG = "rpc_addr"
 MOST_WAITING_EVENTS = 1024
-FIRST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 15.0
 HANDLER_CLOSE_SECONDS = 5.0
 FIRST_HANDLER_RETRY_SECONDS = 1.0
 LONGEST_HANDLER_RETRY_SECONDS = 60.0
-MOST_LOOKS = 16
-"""Start addresses that are looked at, at the same time."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -136,6 +132,8 @@ class Membership:
     _left: trio.Event = field(factory=trio.Event)
     _retries: dict[str, _Retry] = field(factory=dict)
     _foreigner_log: ForeignerLog = field(factory=ForeignerLog)
+    _lookups: Lookups = field(factory=Lookups)
+    _joining: Joining | None = None
     _is_unsure: bool = False
     _has_left: bool = False
     _running: bool = False
@@ -243,6 +241,8 @@ class Membership:
                     self._note(member, event.kind)
                 self._news.set()
                 self._peer_news.set()
+                if self._joining is not None and event.kind not in (MemberEventKind.JOIN, MemberEventKind.UPDATE):
+                    self._joining.wake()
             case HasLeft():
                 self._has_left = True
                 self._left.set()
@@ -402,42 +402,57 @@ class Membership:
         self,
         start_addresses: Sequence[Address] = (),
         *,
+        name_patience: float = 0.0,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Be a member until cancelled; leave first, to leave in order.
 
         Args:
-            start_addresses: members to join through; tried until one answers.
-            task_status: started once this node takes packets, or has joined through a start address that answered at
-                once.
+            start_addresses: members to join through; tried for as long as one of them is no live member.
+            name_patience: how long, in seconds, this node waits for its name while another member has it.
+            task_status: started once this node takes packets, and has joined through the start addresses that answered
+                at once: it does not wait for the others.
 
         Raises:
-            NameTaken: a member that is alive, or may be, has this node's name. Nobody has seen this node then.
+            NameTaken: another member, that is alive or has not been forgotten, has this node's name. Nobody has seen
+                this node then.
+            DirectoryCopied: likewise, and it uses a copy of the same data directory.
         """
-        taken: NameTaken | None = None
+        joining = Joining(self.gossip, start_addresses, name_patience, self._lookups, self.errors, self._rng)
         self._running = True
         try:
-            joinable = await self._first_look(start_addresses)
             async with trio.open_nursery() as nursery:
-
-                async def keep_joining() -> None:
-                    nonlocal taken
-                    taken = await self._keep_joining(start_addresses)
-                    if taken is not None:
-                        # Raised below, by itself and not in a group.
-                        nursery.cancel_scope.cancel()
-
+                self._lookups.nursery = nursery
                 nursery.start_soon(self._tell_all_subscribers)
                 nursery.start_soon(self._tell_of_peers)
-                await nursery.start(self.gossip.run)
-                if start_addresses and not await self._try_to_join(joinable):
-                    nursery.start_soon(keep_joining)
-                task_status.started()
+                await self._start(nursery, joining, task_status)
+                if joining.ending is not None:
+                    # Raised below, by itself and not in a group.
+                    nursery.cancel_scope.cancel()
         finally:
+            self._lookups.nursery = None
             self._end()
             await self.gossip.close()
-        if taken is not None:
-            raise taken
+        if joining.ending is not None:
+            raise joining.ending
+
+    async def _start(self, nursery: trio.Nursery, joining: Joining, task_status: trio.TaskStatus[None]) -> None:
+        async def keep_joining() -> None:
+            await joining.run()
+            nursery.cancel_scope.cancel()
+
+        try:
+            joinable = await joining.first() if joining.addresses else []
+        except (NameTaken, DirectoryCopied) as error:
+            joining.ending = error
+            return
+        await nursery.start(self.gossip.run)
+        with trio.move_on_after(START_SECONDS):
+            await joining.join_through(joinable)
+        task_status.started()
+        if joining.addresses:
+            self._joining = joining
+            nursery.start_soon(keep_joining)
 
     async def join(self, addresses: Sequence[Address], *, ignore_events: bool = True) -> int:
         """Join through all of these members; return how many answered.
@@ -453,21 +468,11 @@ class Membership:
         """
         if self._ended:
             raise JoinFailed("this node does not gossip any more")
-        endpoints, problems = await _resolve(addresses)
-        joined = 0
-        for endpoint in endpoints:
-            if endpoint == self.gossip.endpoint:
-                continue  # One name may stand for all members, this node among them.
-            boundary = self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
-            with boundary:
-                try:
-                    await self.gossip.exchange(endpoint, join=True, ignore_events=ignore_events)
-                except ExchangeFailed as error:
-                    problems.append(str(error))
-                else:
-                    joined += 1
-            if boundary.failed:
-                problems.append(f"{endpoint}: internal error")
+        looked_up = await self._lookups.look_up(addresses)
+        # One name may stand for all members, this node among them.
+        others = [endpoint for endpoint in endpoints_of(looked_up) if endpoint != self.gossip.endpoint]
+        joined, unjoined = await exchange_with(self.gossip, self.errors, others, ignore_events=ignore_events)
+        problems = [*problems_of(looked_up), *unjoined]
         if not joined:
             raise JoinFailed(f"no member answered: {'; '.join(problems) or 'there is no address to try'}")
         self.gossip.act(self.gossip.core.announce_join)
@@ -484,102 +489,6 @@ class Membership:
             await self._left.wait()
         if not self._has_left:
             raise NotAMember("this node cannot leave the cluster in order: it does not gossip")
-
-    async def _first_look(self, addresses: Sequence[Address]) -> list[Address]:
-        """Return the start addresses if one answers and this node's name is free there; wait while it is not.
-
-        Raises:
-            NameTaken: it is, by a member that is alive or may be.
-        """
-        while True:
-            free = await self._name_is_free(addresses)
-            if free is None:
-                return []
-            if free:
-                return list(addresses)
-            _logger.warning("a failed member has this node's name at another address; waiting until it is forgotten")
-            await trio.sleep(self.gossip.config.profile.probe_interval)
-
-    async def _name_is_free(self, addresses: Sequence[Address]) -> bool | None:
-        """Look at the cluster without being seen; None: nobody answers."""
-        endpoints, problems = await _resolve(addresses)
-        answers: list[PushPull] = []
-        limiter = trio.CapacityLimiter(MOST_LOOKS)
-
-        async def look(endpoint: Endpoint) -> None:
-            async with limiter:
-                with self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint)):
-                    try:
-                        answers.append(await self.gossip.look(endpoint))
-                    except ExchangeFailed as error:
-                        problems.append(str(error))
-
-        # All of them: members forget a failed one at different times; those that have not yet would refuse this one.
-        async with trio.open_nursery() as nursery:
-            for endpoint in endpoints:
-                if endpoint != self.gossip.endpoint:
-                    nursery.start_soon(look, endpoint)
-        for problem in problems:
-            _logger.info("a start address does not answer", reason=problem)
-        if not answers:
-            return None
-        holders = [
-            node
-            for answer in answers
-            for node in answer.nodes
-            if node.name == self.name
-            and Endpoint(node.addr, node.port) != self.gossip.endpoint
-            and not self.gossip.core.swim.rules.is_foreign(node.name, node.meta)
-        ]
-        for node in holders:
-            if node.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT):
-                raise NameTaken(
-                    f"the cluster has a member named {self.name!r} already, at {Endpoint(node.addr, node.port)}: "
-                    "give this node another name"
-                )
-        return all(node.state is not NodeStateType.DEAD for node in holders)
-
-    async def _try_to_join(self, addresses: Sequence[Address]) -> bool:
-        if not addresses:
-            return False
-        try:
-            count = await self.join(addresses)
-        except JoinFailed as error:
-            _logger.warning("cannot join yet", reason=str(error))
-            return False
-        _logger.info("joined the cluster", through=count)
-        return True
-
-    async def _keep_joining(self, addresses: Sequence[Address]) -> NameTaken | None:
-        """Try until this node has joined; or return that it cannot, since its name is taken."""
-        wait = FIRST_RETRY_SECONDS
-        turns = self.errors.turns(Where.MEMBERSHIP_JOIN)
-        while True:
-            async with turns:
-                await trio.sleep(wait * self._rng.uniform(0.5, 1.0))
-                try:
-                    joinable = await self._first_look(addresses)
-                except NameTaken as error:
-                    return error
-                if await self._try_to_join(joinable):
-                    return None
-                wait = min(wait * 2, LONGEST_RETRY_SECONDS)
-
-
-async def _resolve(addresses: Sequence[Address]) -> tuple[list[Endpoint], list[str]]:
-    """Return every endpoint that the addresses stand for, each once, and what is wrong with the others."""
-    endpoints: dict[Endpoint, None] = {}
-    problems = []
-    for address in addresses:
-        try:
-            found = await trio.socket.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            # A name that is none (a label of more than 63 characters, say) is a UnicodeError.
-            problems.append(f"{address}: {getattr(error, 'strerror', None) or error}")
-            continue
-        for *_, socket_address in found:
-            endpoints[Endpoint.of(str(socket_address[0]).partition("%")[0], int(socket_address[1]))] = None
-    return list(endpoints), problems
 
 
 async def bind_membership(
@@ -607,5 +516,6 @@ async def bind_membership(
     waiting: list[CoreEvent] = []
     gossip = await Gossip.bind(config, tags, waiting.append, rng, errors)
     membership = Membership(gossip, handler, rng)
+    gossip.core.swim.rules.is_later_life = is_later_life
     gossip.core.emit = gossip.core.members.emit = membership.emit
     return membership

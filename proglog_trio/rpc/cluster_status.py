@@ -23,7 +23,11 @@ MOST_NAMED = 50
 
 
 def status_of(
-    replicator: Replicator, rpc_addr: str, cluster_size: int | None, service_counters: LogServiceCounters
+    replicator: Replicator,
+    rpc_addr: str,
+    cluster_size: int | None,
+    service_counters: LogServiceCounters,
+    isolation: str | None = None,
 ) -> log_v1.GetStatusResponse:
     """Return what a node says of itself and its peers."""
     replica = replicator.replica
@@ -50,6 +54,7 @@ def status_of(
             log_v1.DirectoryCopy(name=sendable(name), is_alive=is_alive)
             for name, is_alive in sorted(replicator.copies.items())
         ],
+        isolation=isolation or "",
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 
 import trio
 
 from ..address import Address
-from ..errors import AddressInUse, AddressUnavailable
+from ..unavailable import unavailable
 
 
 async def open_listening_sockets(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -26,7 +25,7 @@ async def open_listening_sockets(host: str, port: int, backlog: int) -> list[soc
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise AddressUnavailable(f"cannot listen on {Address(host, port)}: {error}") from error
+        raise unavailable(f"cannot listen on {Address(host, port)}", error) from error
     sockets: list[socket.socket] = []
     try:
         for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
@@ -35,9 +34,7 @@ async def open_listening_sockets(host: str, port: int, backlog: int) -> list[soc
     except OSError as error:
         for opened in sockets:
             opened.close()
-        kind = AddressInUse if error.errno == errno.EADDRINUSE else AddressUnavailable
-        reason = "the port is in use" if kind is AddressInUse else error.strerror or str(error)
-        raise kind(f"cannot listen on {Address(host, port)}: {reason}") from error
+        raise unavailable(f"cannot listen on {Address(host, port)}", error) from error
     return sockets
 
 

@@ -100,11 +100,19 @@ async def test_a_taken_name_ends_a_node_unseen(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a") as a:
         options = ("--data-dir", str(tmp_path / "b"), "--rpc-port", "0", "--bind-addr", "127.0.0.1:0")
         code, output, errors = await run_command(
-            "node", *options, "--node-name", "a", "--start-join-addrs", a.gossip, PROGLOG_LOG_LEVEL="error"
+            "node",
+            *options,
+            "--node-name",
+            "a",
+            "--start-join-addrs",
+            a.gossip,
+            PROGLOG_LOG_LEVEL="error",
+            PROGLOG_START_TIMEOUT="0",
         )
-        assert (code, output) == (ExitCode.USAGE, b"")
+        assert (code, output) == (ExitCode.NAME_HELD, b"")
         assert errors == (
-            f"proglog-trio: the cluster has a member named 'a' already, at {a.gossip}: give this node another name\n"
+            f"proglog-trio: the cluster has a member named 'a' already, at {a.gossip}: "
+            "give this node another name, or stop that one\n"
         )
         assert set(await members(a)) == {"a"}
 

@@ -49,3 +49,17 @@ async def test_an_agent_that_claims_the_name_of_one_of_ours_shuts_down(tmp_path:
         for one in (x, y):
             seen = (await one.members())["a"]
             assert (seen.address, seen.status) == (str(a.address), "alive")
+
+
+async def test_agents_let_a_node_in_at_its_new_address(tmp_path: Path, key: str | None) -> None:
+    """They still take its earlier life for alive, and are told that it has left."""
+    async with agent(tmp_path, "x", key=key) as x, start_ours_in() as start:
+        a = await start("a", join=[x.address], key=key)
+        b = await start("b", join=[x.address], key=key, tags={"directory_id": "0a", "opening": "1"})
+        await all_of(*(partial(one.until_status, "alive", "a", "b", "x") for one in (a, x)))
+        await b.crash()
+        again = await start("b", join=[x.address], key=key, tags={"directory_id": "0a", "opening": "2"})
+        await all_of(*(partial(one.until_status, "alive", "a", "b", "x") for one in (a, again, x)))
+        assert (await x.members())["b"].address == str(again.address)
+        assert a.members()["b"].port == again.address.port
+        assert "conflicting" not in x.log.lower()

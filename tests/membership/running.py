@@ -108,11 +108,13 @@ class Ours:
             await self.membership.leave()
         await self.crash()
 
-    async def run(self, join: Sequence[Address], *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(
+        self, join: Sequence[Address], *, name_patience: float = 0.0, task_status: trio.TaskStatus[None]
+    ) -> None:
         """Run until it is ended."""
         try:
             with self._scope:
-                await self.membership.run(join, task_status=task_status)
+                await self.membership.run(join, name_patience=name_patience, task_status=task_status)
         finally:
             self._ended.set()
 
@@ -129,6 +131,7 @@ async def start_ours(
     key: str | None = None,
     label: bytes = b"",
     cluster_tag: str | None = None,
+    name_patience: float = 0.0,
 ) -> Ours:
     """Start a member of ours; it has taken its place in the cluster if a start address answered at once."""
     keyring = Keyring.from_base64([key]) if key else None
@@ -145,7 +148,7 @@ async def start_ours(
     membership = await bind_membership(config, tags or {"rpc_addr": f"{name}:8400"}, handler=peers)
     ours = Ours(membership, peers)
     with trio.fail_after(EVENTUALLY_SECONDS):
-        await nursery.start(partial(ours.run, join))
+        await nursery.start(partial(ours.run, join, name_patience=name_patience))
     return ours
 
 

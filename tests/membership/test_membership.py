@@ -22,7 +22,7 @@ from proglog_trio.membership.membership import (
 )
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 
-from .running import LOCAL, Peers, start_ours_in
+from .running import EVENTUALLY_SECONDS, LOCAL, Peers, start_ours_in
 
 # For tests in which somebody fails: as short as a busy machine allows.
 QUICK = evolve(
@@ -191,7 +191,7 @@ async def test_a_name_that_a_failed_member_has_is_waited_for() -> None:
         await a.until_status("alive", "b")
         await b.crash()
         await a.until_status("failed", "b")
-        second = await start("b", join=[a.address], profile=QUICK)
+        second = await start("b", join=[a.address], profile=QUICK, name_patience=EVENTUALLY_SECONDS)
         assert second.address != b.address
         await a.until(lambda seen: seen["b"].port == second.address.port)
         assert a.members()["b"].status is MemberStatus.ALIVE

@@ -51,6 +51,7 @@ def test_no_error_of_the_log_is_forgotten() -> None:
     elsewhere = {
         *(errors.ProglogError, errors.CallFailed, errors.NameTaken),
         *(errors.DataDirectoryError, errors.DataDirectoryFull, errors.DataDirectoryLost, errors.DirectoryCopied),
+        *(errors.DataDirectoryUnavailable, errors.DataDirectoryHeld, errors.SecurityFileNoRoom),
         *(errors.AddressUnavailable, errors.AddressInUse),
         *(errors.RepairError, errors.SecurityFileError),
         *(errors.NodeConnectionError, errors.ConnectionNotOpened, errors.ConnectionLost),

@@ -76,6 +76,8 @@ class Rules:
         leaving: this node is leaving: it does not refute its own death.
         notify: called with each piece of news.
         foreigners: the members of other clusters, who are not known.
+        is_later_life: tells by two metas whether a member that claims the name of one that has failed is the same one,
+            started again. memberlist has no such rule: there the name is taken until the failed one is forgotten.
     """
 
     me: Node
@@ -88,6 +90,7 @@ class Rules:
     nodes: dict[str, Node] = field(factory=dict)
     order: list[str] = field(factory=list)
     foreigners: Foreigners = field(factory=Foreigners)
+    is_later_life: Callable[[bytes, bytes], bool] = lambda _before, _now: False
     leaving: bool = False
     counters: Counters = field(factory=Counters)
     _suspicions: dict[str, _Running] = field(factory=dict)
@@ -175,7 +178,7 @@ class Rules:
             return
         moved = False
         if node is not None and node.endpoint != endpoint:
-            if mine or node.status is not NodeStatus.LEFT:
+            if mine or not self._may_move(node, news):
                 self.counters.conflicts += 1
                 self.notify(NameConflict(news.node, endpoint, news.meta))
                 return
@@ -213,6 +216,12 @@ class Rules:
             self.notify(Seen(news.node))
         elif changed:
             self.notify(Changed(news.node))
+
+    def _may_move(self, node: Node, news: Alive) -> bool:
+        """Tell whether a member's name may be had at another address."""
+        if node.status is NodeStatus.DEAD:
+            return self.is_later_life(node.meta, news.meta)
+        return node.status is NodeStatus.LEFT
 
     def _alive_me(self, news: Alive) -> None:
         me = self.me
@@ -378,6 +387,12 @@ class Rules:
         # It stays at the highest: a larger one is none on the wire, and only a hostile member gets it there.
         self._incarnation = min(max(self._incarnation, above) + 1, HIGHEST_INCARNATION)
         return self._incarnation
+
+    def outlive(self, incarnation: int) -> None:
+        """Be newer than what is known of an earlier life of this node, before start or after it."""
+        self.me.incarnation = self._raise_incarnation(incarnation)
+        if self.me.name in self.nodes:
+            self.broadcast_me()
 
     def _refute(self, accused: int) -> None:
         """Say, louder than the accusation, that this node is alive."""

@@ -531,6 +531,11 @@ class GetStatusResponse(betterproto2.Message):
     The members that use, or used since the node started, a copy of its data directory: one of two such nodes ends.
     """
 
+    isolation: "str" = betterproto2.field(17, betterproto2.TYPE_STRING)
+    """
+    That the node is alone although there should be others, or with fewer than half of cluster_size; empty: it is not.
+    """
+
 
 default_message_pool.register_message("log.v1", "GetStatusResponse", GetStatusResponse)
 

@@ -1,0 +1,265 @@
+"""Joining through start addresses, for as long as one of them is no live member.
+
+A cluster may come apart at any time: a seed is started again and knows nobody, a partition lasts until each side has
+forgotten the other, a name stands for other machines than before. So a node never stops looking: all addresses at
+once, names anew each time.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import structlog
+import trio
+from attrs import define, field
+
+from ..address import Address
+from ..errors import DirectoryCopied, NameTaken
+from ..internal_errors import InternalErrors, Where
+from ..repetition import Repetitions
+from .gossip import Gossip
+from .lookup import Lookups
+from .names import NameHeld, Names
+from .serf.member import MemberStatus
+from .streams import ExchangeFailed
+from .swim.node import Endpoint
+from .wire import NodeStateType, PushPull
+
+FIRST_RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 15.0
+START_SECONDS = 2.0
+"""A node that starts waits so long for its start addresses, and is ready then: what answers later is joined later."""
+LATECOMER_SECONDS = 0.5
+"""Once one has answered, the others get so long to say what they know of this node's name."""
+MOST_LOOKS = 32
+"""Start addresses that are looked at, at the same time."""
+
+_logger = structlog.get_logger(__name__)
+
+
+@define
+class _Look:
+    """What a look at the start addresses has shown.
+
+    Attributes:
+        answers: what those who answered know.
+        problems: why the others did not, by what they are called.
+        away: what is no live member, whether it answered or not.
+    """
+
+    answers: dict[Endpoint, PushPull] = field(factory=dict)
+    problems: dict[str, str] = field(factory=dict)
+    away: set[Endpoint | Address] = field(factory=set)
+
+
+@define(eq=False)
+class Joining:
+    """Looks after the start addresses of one member.
+
+    Attributes:
+        patience: how long, in seconds, a name that another member has is waited for.
+        ending: why this node cannot be a member, if run ended by that.
+        away: how many start addresses, or endpoints that they stand for, were no live members at the last look.
+    """
+
+    gossip: Gossip
+    addresses: Sequence[Address]
+    patience: float
+    lookups: Lookups
+    errors: InternalErrors
+    _rng: random.Random
+    ending: NameTaken | DirectoryCopied | None = None
+    away: int = 0
+    _names: Names = field(init=False)
+    _held_since: float | None = None
+    _has_joined: bool = False
+    _woken: trio.Event = field(factory=trio.Event)
+    _told: Repetitions = field(factory=lambda: Repetitions(trio.current_time))
+
+    def __attrs_post_init__(self) -> None:
+        self._names = Names(self.gossip, self.errors)
+
+    def wake(self) -> None:
+        """Look soon: a member has gone, which may be one at a start address."""
+        self._woken.set()
+
+    async def first(self) -> list[Endpoint]:
+        """Return who answers at once and can be joined through; nobody sees this node by that.
+
+        Raises:
+            NameTaken: another member has this node's name, and had it for as long as there was patience.
+            DirectoryCopied: one that has it uses a copy of this node's data directory.
+        """
+        while True:
+            look = await self._look(START_SECONDS, LATECOMER_SECONDS)
+            self._tell_of(look)
+            if not look.answers or await self._is_name_free(look):
+                return list(look.answers)
+            await trio.sleep(self.gossip.config.profile.probe_interval)
+
+    async def run(self) -> None:
+        """Look for as long as this node is a member; ends, with `ending` set, if it cannot be one."""
+        turns = self.errors.turns(Where.MEMBERSHIP_JOIN)
+        wait = FIRST_RETRY_SECONDS
+        away: set[Endpoint | Address] = set()
+        while self.ending is None:
+            async with turns:
+                await self._pause(wait)
+                look = await self._look()
+                self._tell_of(look)
+                # Sooner for what was there until now, or is new.
+                wait = FIRST_RETRY_SECONDS if look.away - away else min(2 * wait, LONGEST_RETRY_SECONDS)
+                away = look.away
+                self.away = len(away)
+                if not away and self._has_company:
+                    wait = LONGEST_RETRY_SECONDS
+                try:
+                    if look.answers and not await self._is_name_free(look):
+                        wait = self.gossip.config.profile.probe_interval
+                        continue
+                except (NameTaken, DirectoryCopied) as error:
+                    self.ending = error
+                    return
+                await self.join_through(
+                    [endpoint for endpoint, answer in look.answers.items() if not self._is_joined(answer)]
+                )
+
+    async def join_through(self, endpoints: Sequence[Endpoint]) -> None:
+        """Join through all of these, at once."""
+        if not endpoints:
+            return
+        # What was fired before this node came is history to it; what was while it was cut off is not.
+        ignore_events = not self._has_joined
+        joined, problems = await exchange_with(self.gossip, self.errors, endpoints, ignore_events=ignore_events)
+        if joined:
+            self._has_joined = True
+            self.gossip.act(self.gossip.core.announce_join)
+            _logger.info("joined the cluster", through=joined)
+        for problem in problems:
+            if self._told.news(problem) is not None:
+                _logger.warning("cannot join through a start address", reason=problem)
+
+    async def _pause(self, wait: float) -> None:
+        with trio.move_on_after(wait * self._rng.uniform(0.5, 1.0)):
+            await self._woken.wait()
+            # Many may go at one time.
+            await trio.sleep(FIRST_RETRY_SECONDS * self._rng.uniform(0.5, 1.0))
+        self._woken = trio.Event()
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    async def _look(self, seconds: float = math.inf, latecomers: float = math.inf) -> _Look:
+        """Ask all start addresses that are no live members what they know, all at once.
+
+        Args:
+            seconds: how long at most, over the timeouts of each.
+            latecomers: how long after the first answer.
+        """
+        found = _Look()
+        limiter = trio.CapacityLimiter(MOST_LOOKS)
+        live = self._live()
+
+        async def look_at(endpoint: Endpoint) -> None:
+            async with limiter:
+                boundary = self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
+                with boundary:
+                    try:
+                        found.answers[endpoint] = await self.gossip.look(endpoint)
+                    except ExchangeFailed as error:
+                        found.problems[str(endpoint)] = str(error)
+                        return
+                if not boundary.failed:
+                    scope.deadline = min(scope.deadline, trio.current_time() + latecomers)
+
+        async def look_up(address: Address) -> None:
+            looked_up = (await self.lookups.look_up([address]))[address]
+            if looked_up.problem is not None:
+                found.away.add(address)
+                found.problems[str(address)] = f"{address}: {looked_up.problem}"
+            for endpoint in looked_up.endpoints:
+                if endpoint != self.gossip.endpoint and endpoint not in live and endpoint not in found.away:
+                    found.away.add(endpoint)
+                    looks.start_soon(look_at, endpoint)
+
+        with trio.move_on_after(seconds) as scope:
+            async with trio.open_nursery() as looks:
+                for address in dict.fromkeys(self.addresses):
+                    looks.start_soon(look_up, address)
+        return found
+
+    def _live(self) -> set[Endpoint]:
+        members = self.gossip.core.members.with_status(MemberStatus.ALIVE, MemberStatus.LEAVING)
+        return {member.endpoint for member in members}
+
+    @property
+    def _has_company(self) -> bool:
+        return len(self._live()) > 1
+
+    def _is_joined(self, answer: PushPull) -> bool:
+        """Tell whether who answered is in one cluster with this node: an address need not be one that members tell."""
+        alive = {
+            state.name: Endpoint(state.addr, state.port)
+            for state in answer.nodes
+            if state.addr and state.state is NodeStateType.ALIVE
+        }
+        me = self.gossip.config.name
+        if alive.get(me) != self.gossip.endpoint:
+            return False
+        known = {member.name for member in self.gossip.core.members.with_status(MemberStatus.ALIVE)}
+        return alive.keys() <= known
+
+    async def _is_name_free(self, look: _Look) -> bool:
+        """Tell whether this node may be seen by those who answered; a node that has company is known already.
+
+        Raises:
+            NameTaken, DirectoryCopied: see first.
+        """
+        if self._has_company:
+            return True
+        try:
+            await self._names.claim(list(look.answers.values()))
+        except NameHeld as held:
+            now = trio.current_time()
+            self._held_since = now if self._held_since is None else self._held_since
+            if now - self._held_since >= self.patience:
+                raise NameTaken(f"{held}: give this node another name, or stop that one") from None
+            if self._told.news("held") is not None:
+                _logger.warning("this node's name is not free yet; waiting", reason=str(held), seconds=self.patience)
+            return False
+        self._held_since = None
+        return True
+
+    def _tell_of(self, look: _Look) -> None:
+        for name, problem in look.problems.items():
+            if self._told.news((name, problem)) is not None:
+                _logger.warning("a start address does not answer; it is tried again", reason=problem)
+
+
+async def exchange_with(
+    gossip: Gossip, errors: InternalErrors, endpoints: Sequence[Endpoint], *, ignore_events: bool
+) -> tuple[int, list[str]]:
+    """Exchange states with all of these at once, in order to join; return with how many, and why not with others."""
+    joined = 0
+    problems: list[str] = []
+    limiter = trio.CapacityLimiter(MOST_LOOKS)
+
+    async def exchange(endpoint: Endpoint) -> None:
+        nonlocal joined
+        async with limiter:
+            boundary = errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
+            with boundary:
+                try:
+                    await gossip.exchange(endpoint, join=True, ignore_events=ignore_events)
+                except ExchangeFailed as error:
+                    problems.append(str(error))
+                else:
+                    joined += 1
+            if boundary.failed:
+                problems.append(f"{endpoint}: internal error")
+
+    async with trio.open_nursery() as nursery:
+        for endpoint in endpoints:
+            nursery.start_soon(exchange, endpoint)
+    return joined, problems

@@ -1,0 +1,80 @@
+"""Names that somebody else has, and nodes that come back at another address."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from proglog_trio.errors import DirectoryCopied, NameTaken
+from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.membership import bind_membership
+from proglog_trio.membership.serf.member import MemberStatus
+
+from .running import LOCAL, Ours, start_ours_in
+from .test_membership import QUICK
+
+
+def tags(opening: int, directory: str = "0123456789abcdef") -> dict[str, str]:
+    """What a node says of its data directory."""
+    return {"directory_id": directory, "opening": f"{opening:x}", "rpc_addr": "b:8400"}
+
+
+async def refused(*members: Ours, **said: str) -> str:
+    """Start a member b that is refused; return why."""
+    second = await bind_membership(GossipConfig(name="b", profile=LOCAL), said)
+    with pytest.raises((NameTaken, DirectoryCopied)) as error:
+        await second.run([each.address for each in members])
+    return f"{type(error.value).__name__}: {error.value}"
+
+
+@pytest.mark.parametrize("seen_as", ["alive", "failed"])
+async def test_a_node_that_crashed_is_let_in_at_its_new_address(seen_as: str) -> None:
+    async with start_ours_in() as start:
+        profile = LOCAL if seen_as == "alive" else QUICK
+        a = await start("a", profile=profile)
+        c = await start("c", profile=profile, join=[a.address])
+        b = await start("b", profile=profile, join=[a.address], tags=tags(0xFF))
+        await c.until_status("alive", "a", "b")
+        await b.crash()
+        for each in (a, c):
+            await each.until_status(seen_as, "b")
+        with trio.fail_after(60):  # at the end of that at the latest it would be refused, with no patience at all
+            again = await start("b", profile=profile, join=[a.address], tags=tags(0x100))
+            for each in (a, c):
+                await each.until(
+                    lambda seen: seen["b"].port == again.address.port and seen["b"].status is MemberStatus.ALIVE
+                )
+        assert again.members()["c"].status is MemberStatus.ALIVE
+        assert a.membership.conflicts == c.membership.conflicts == 0
+        assert a.peers.of("b") == [("join", "b", "b:8400"), ("leave", "b"), ("join", "b", "b:8400")]
+
+
+async def test_a_copy_is_refused_with_the_reason() -> None:
+    async with start_ours_in() as start:
+        a = await start("a")
+        b = await start("b", join=[a.address], tags=tags(7))
+        await a.until_status("alive", "b")
+        for opening in (7, 8, 6):
+            why = await refused(a, **tags(opening))
+            assert why.startswith(f"DirectoryCopied: node b at {b.address} uses a copy of this data directory")
+        assert a.members()["b"].port == b.address.port
+
+
+async def test_who_is_another_node_or_an_older_one_is_not_let_in() -> None:
+    async with start_ours_in() as start:
+        a = await start("a")
+        b = await start("b", join=[a.address], tags=tags(7))
+        await a.until_status("alive", "b")
+        await b.crash()
+        for said in (tags(7), tags(6), tags(8, "another"), {"opening": "8"}, {**tags(8), "opening": "8_0"}):
+            assert f"a member named 'b' already, at {b.address}" in await refused(a, **said)
+        assert a.membership.conflicts == 0
+
+
+async def test_an_earlier_life_of_a_plain_agent_is_none() -> None:
+    async with start_ours_in() as start:
+        a = await start("a")
+        b = await start("b", join=[a.address], tags={})
+        await a.until_status("alive", "b")
+        await b.crash()
+        assert "NameTaken" in await refused(a, **tags(8))
