@@ -191,6 +191,10 @@ class AddressUnavailable(ProglogError):
     """A server cannot listen on its address: it is in use, not this machine's, or not permitted."""
 
 
+class AddressUnsuitable(AddressUnavailable):
+    """A name that this machine takes for an address at which no other can reach it: only a person can change that."""
+
+
 class AddressInUse(AddressUnavailable):
     """A server cannot listen on its address, because another process does."""
 

@@ -13,6 +13,7 @@ from .accepting import accept_streams
 from .address import Address
 from .errors import AddressUnavailable
 from .internal_errors import InternalErrors, Where
+from .own_addresses import lookup_problem
 
 PATH = b"/metrics"
 MOST_CONNECTIONS = 16
@@ -65,7 +66,7 @@ async def serve_metrics(
     try:
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
     except (OSError, UnicodeError) as error:
-        raise AddressUnavailable(f"cannot serve metrics on {address}: {error}") from None
+        raise AddressUnavailable(f"cannot serve metrics on {address}: {lookup_problem(error)}") from None
     served: dict[trio.CancelScope, None] = {}
 
     async def serve(stream: trio.SocketStream) -> None:

@@ -214,7 +214,7 @@ class _Parts:
             errors=self.errors,
             cluster_name=config.cluster_name,
         )
-        _, port = await parts.start(serving, config.bind_addr.host, config.rpc_port)
+        _, port = await parts.start(serving, membership.gossip.bound_host, config.rpc_port)
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
         await parts.start(membership.run, config.start_join_addrs)
@@ -336,7 +336,8 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         name=config.node_name,
         bind_host=config.bind_addr.host,
         bind_port=config.bind_addr.port,
-        advertise_host=config.advertise_addr,
+        advertise_host=None if config.advertise_addr is None else config.advertise_addr.host,
+        advertise_port=None if config.advertise_addr is None else config.advertise_addr.port or None,
         profile=config.profile(),
         keyring=keyring,
         keyring_file=config.keyring_file,

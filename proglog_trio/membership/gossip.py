@@ -26,8 +26,9 @@ import trio
 from attrs import define, field, frozen
 
 from ..accepting import accept_streams
-from ..errors import AddressUnavailable
+from ..errors import AddressUnavailable, AddressUnsuitable
 from ..internal_errors import InternalErrors, Where
+from ..own_addresses import address_to_advertise, address_to_listen_on
 from ..steps import Result, Steps, Turn
 from .key_manager import KeyManager
 from .profile import GossipProfile
@@ -161,8 +162,9 @@ class Gossip:
             errors: see Gossip.
 
         Raises:
-            AddressUnavailable: nobody can listen there, or another process does.
-            ValueError: the tags are too large, or nobody could reach the address that would be advertised.
+            AddressUnavailable: nobody can listen there, another process does, or a name cannot be looked up.
+            AddressUnsuitable: nobody could reach the address that would be advertised.
+            ValueError: the tags are too large.
             KeyError: the tag that tells clusters apart is not among the tags.
         """
         udp, listener, bound = await _bind_both(config)
@@ -207,6 +209,11 @@ class Gossip:
             self._nursery = None
             self.core.querying.close_all()
             await self.close()
+
+    @property
+    def bound_host(self) -> str:
+        """The numeric address that this node listens on; of a name, one of those that it stands for."""
+        return str(self._udp.getsockname()[0])
 
     async def close(self) -> None:
         """Close the sockets; for a Gossip that does not run."""
@@ -525,15 +532,15 @@ def _dialler(stream: trio.SocketStream) -> Sender:
 async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketListener, tuple[str, int]]:
     """Listen for streams and packets on one port; return both sockets and the address."""
     problem: OSError | None = None
+    host = await address_to_listen_on(config.bind_host)
     for _ in range(BIND_ATTEMPTS if config.bind_port == 0 else 1):
         try:
-            listeners = await trio.open_tcp_listeners(config.bind_port, host=config.bind_host)
-        except (OSError, UnicodeError) as error:
-            raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port}: {error}") from None
-        for listener in listeners[1:]:
-            # A name may stand for several addresses; the first is what this node is known by.
-            await listener.aclose()
-        tcp = listeners[0].socket
+            (listener,) = await trio.open_tcp_listeners(config.bind_port, host=host)
+        except OSError as error:
+            raise AddressUnavailable(
+                f"cannot gossip on {config.bind_host} port {config.bind_port}: {error.strerror or error}"
+            ) from None
+        tcp = listener.socket
         udp = socket.socket(tcp.family, socket.SOCK_DGRAM)
         try:
             udp.setblocking(False)
@@ -541,27 +548,21 @@ async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketLi
         except OSError as error:
             # With any port allowed, the one that is free for streams may be taken for packets.
             udp.close()
-            await listeners[0].aclose()
+            await listener.aclose()
             problem = error
             continue
         bound = tcp.getsockname()
-        return udp, listeners[0], (bound[0], bound[1])
-    raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port} (UDP): {problem}")
+        return udp, listener, (bound[0], bound[1])
+    reason = problem and (problem.strerror or problem)
+    raise AddressUnavailable(f"cannot gossip on {config.bind_host} port {config.bind_port} (UDP): {reason}")
 
 
 async def _advertised(config: GossipConfig, bound: tuple[str, int], family: int) -> Endpoint:
     """Return what the others are told: an address of the family that this node listens on."""
     host, port = bound
     if config.advertise_host is not None:
-        try:
-            found = await trio.socket.getaddrinfo(config.advertise_host, None, family=family, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ValueError(
-                f"the address to advertise, {config.advertise_host}, cannot be looked up: {reason}"
-            ) from None
-        host = str(found[0][4][0])
+        host = await address_to_advertise(config.advertise_host, family)
     endpoint = Endpoint.of(host.partition("%")[0], config.advertise_port or port)
     if not any(endpoint.address):
-        raise ValueError(f"others cannot dial {host}: say with --advertise-addr what they can")
+        raise AddressUnsuitable(f"others cannot dial {host}: say with --advertise-addr what they can")
     return endpoint

@@ -24,6 +24,7 @@ from attrs import define, field
 from ..address import Address
 from ..errors import NameTaken, ProglogError
 from ..internal_errors import InternalErrors, Where
+from ..own_addresses import lookup_problem
 from .foreigner_log import ForeignerLog
 from .gossip import Gossip, GossipConfig
 from .serf.clusters import Foreigner
@@ -516,7 +517,7 @@ class Membership:
                 if endpoint != self.gossip.endpoint:
                     nursery.start_soon(look, endpoint)
         for problem in problems:
-            _logger.info("a start address does not answer", reason=problem)
+            _logger.warning("a start address does not answer", reason=problem)
         if not answers:
             return None
         holders = [
@@ -570,8 +571,7 @@ async def _resolve(addresses: Sequence[Address]) -> tuple[list[Endpoint], list[s
         try:
             found = await trio.socket.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            # A name that is none (a label of more than 63 characters, say) is a UnicodeError.
-            problems.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+            problems.append(f"{address}: {lookup_problem(error)}")
             continue
         for *_, socket_address in found:
             endpoints[Endpoint.of(str(socket_address[0]).partition("%")[0], int(socket_address[1]))] = None

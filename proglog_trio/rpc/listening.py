@@ -9,6 +9,7 @@ import trio
 
 from ..address import Address
 from ..errors import AddressInUse, AddressUnavailable
+from ..own_addresses import lookup_problem
 
 
 async def open_listening_sockets(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -26,7 +27,7 @@ async def open_listening_sockets(host: str, port: int, backlog: int) -> list[soc
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise AddressUnavailable(f"cannot listen on {Address(host, port)}: {error}") from error
+        raise AddressUnavailable(f"cannot listen on {Address(host, port)}: {lookup_problem(error)}") from error
     sockets: list[socket.socket] = []
     try:
         for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):

@@ -10,7 +10,7 @@ import pytest
 import trio
 from attrs import evolve
 
-from proglog_trio.errors import AddressUnavailable
+from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
 from proglog_trio.membership.gossip import MOST_EXCHANGES, MOST_STREAMS, Gossip, GossipConfig
 from proglog_trio.membership.streams import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
@@ -133,9 +133,9 @@ async def test_what_is_advertised() -> None:
     gossip = await bind(advertise_host="localhost")
     assert gossip.endpoint.host == "127.0.0.1"
     await gossip.close()
-    with pytest.raises(ValueError, match=r"others cannot dial 0\.0\.0\.0"):
+    with pytest.raises(AddressUnsuitable, match=r"others cannot dial 0\.0\.0\.0"):
         await bind(bind_host="0.0.0.0")  # noqa: S104 - it is refused
-    with pytest.raises(ValueError, match=r"the address to advertise, no\.such\.name\.invalid"):
+    with pytest.raises(AddressUnavailable, match=r"the host of --advertise-addr, no\.such\.name\.invalid"):
         await bind(advertise_host="no.such.name.invalid")
     with pytest.raises(ValueError, match="512"):
         await Gossip.bind(GossipConfig(name="me"), {"tag": "x" * 600}, lambda _event: None, random.Random(1))

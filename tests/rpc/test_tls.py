@@ -118,6 +118,13 @@ async def test_the_name_of_the_certificate_can_be_given(pki: Pki, tmp_path: Path
             assert await produce(connection, b"value") == [0]
 
 
+async def test_the_dot_behind_a_name_is_not_in_its_certificate(pki: Pki, tmp_path: Path) -> None:
+    async with secured_server(pki, tmp_path) as (server, _):
+        config = ConnectionConfig(tls=pki.client_tls(server_name="localhost."))
+        async with open_connection(server.address, config) as connection:
+            await produce(connection, b"value")
+
+
 async def test_no_version_before_1_2(pki: Pki, tmp_path: Path) -> None:
     async with secured_server(pki, tmp_path) as (server, _):
         for version, accepted in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):

@@ -97,6 +97,9 @@ class TunedChannel(Channel):
         problems: list[OSError] = []
         # None: no TLS. Otherwise the certificate must be for the name, not for the number that it stands for.
         server_name = None if self._ssl is None else self._config.ssl_target_name_override or self._host
+        if server_name is not None:
+            # The dot of a name that is looked up as it stands (RFC 1034, 3.1) is not in certificates.
+            server_name = server_name.removesuffix(".")
         for host in hosts:
             try:
                 _, self._tuned_protocol = await self._loop.create_connection(
@@ -207,7 +210,7 @@ async def _addresses_of(dialled: Address) -> list[str]:
     try:
         found = await trio.socket.getaddrinfo(dialled.host, dialled.port, type=trio.socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise OSError(f"{dialled.host!r} is no host name: {error}") from error
+        raise OSError(f"{dialled.host!r} is no host name") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -238,7 +241,7 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
             except trio.TooSlowError:
                 raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
             except UnicodeError as error:
-                raise ConnectionNotOpened(f"cannot connect to {address}: it is no host name ({error})") from error
+                raise ConnectionNotOpened(f"cannot connect to {address}: it is no host name") from error
             except OSError as error:
                 raise ConnectionNotOpened(f"cannot connect to {address}: {_why(error)}") from error
             yield Connection(address, channel, config.cluster)
