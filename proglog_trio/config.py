@@ -161,11 +161,15 @@ def _check_gossip_key(_type: type, value: str | None) -> None:
     if value is None:
         return
     try:
-        length = len(base64.b64decode(value, validate=True))
+        length = len(base64.b64decode(value.strip(), validate=True))
     except (binascii.Error, ValueError):
-        length = 0
+        raise ValueError("A gossip key is 16, 24 or 32 bytes in base64; this is no base64 text.") from None
     if length not in (16, 24, 32):
-        raise ValueError("A gossip key is 16, 24 or 32 bytes in base64.")
+        raise ValueError(f"A gossip key is 16, 24 or 32 bytes in base64; this is {length} bytes.")
+
+
+SECRET_OPTIONS = frozenset({"--encrypt"})
+"""Options whose values are shown nowhere, in no error either."""
 
 
 def flag(meaning: str) -> Parameter:
@@ -266,6 +270,10 @@ class NodeConfig:
     encrypt: Annotated[
         str | None,
         Parameter(
+            # what secrets are kept in ends with a newline more often than not
+            converter=_converter(str.strip),
+            accepts_keys=False,
+            n_tokens=1,
             validator=_check_gossip_key,
             metavar="KEY",
             show_default=False,

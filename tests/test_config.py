@@ -298,6 +298,14 @@ def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:
         NodeConfig(**given)
 
 
+def test_space_around_a_key_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = "AAECAwQFBgcICQoLDA0ODw=="
+    assert parse("--encrypt", f" {key} ").encrypt == key
+    assert parse("--config-file", write(tmp_path, f'encrypt = """{key}\r\n"""')).encrypt == key
+    monkeypatch.setenv("PROGLOG_ENCRYPT", f"{key}\n")
+    assert parse().encrypt == key
+
+
 def test_wildcard_needs_an_address_to_dial() -> None:
     wildcard = Address("0.0.0.0", 8401)  # noqa: S104 (never listened on)
     with pytest.raises(ConfigError, match="--advertise-addr"):

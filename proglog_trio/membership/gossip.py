@@ -38,11 +38,13 @@ from .streams import ExchangeFailed, StreamCodec
 from .swim.effects import Effect, ExchangeState, PingByStream, SendPacket
 from .swim.foreigners import Sender
 from .swim.node import Endpoint
+from .trouble_log import TroubleLog
 from .wire import (
     Ack,
     DecodingError,
     ErrorMessage,
     Keyring,
+    NotDecrypted,
     Ping,
     PushPull,
     UserMessage,
@@ -136,6 +138,7 @@ class Gossip:
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
     _served: dict[trio.CancelScope, None] = field(factory=dict)
     _nursery: trio.Nursery | None = None
+    _troubles: TroubleLog = field(factory=TroubleLog)
     # Each of these is a task's, or what a call from outside may take; see turns.py for what streams share.
     _turn: Turn = field(factory=Turn)
 
@@ -363,6 +366,9 @@ class Gossip:
         finally:
             prober = self.core.swim.prober
             self.act(lambda: prober.stream_ping_ended(sequence_number, answered=answered))
+            node = self.core.swim.rules.nodes.get(name)
+            if answered and node is not None:
+                self._troubles.packets_blocked(name, target, node.by_stream_alone)
 
     # -- time and packets ----------------------------------------------------------------------------------------------
 
@@ -442,6 +448,8 @@ class Gossip:
         except DecodingError as error:
             self.counters.packets_refused += 1
             _logger.debug("a packet was refused", source=source[0], reason=str(error))
+            if isinstance(error, NotDecrypted):
+                self._tell_of_another_key(source[0], error)
             return
         if decoded.errors:
             self.counters.packets_refused += 1
@@ -459,6 +467,7 @@ class Gossip:
             oldest = next(iter(self._served))
             del self._served[oldest]
             oldest.cancel()
+        source = _host_of(stream)
         try:
             with trio.move_on_after(self.config.profile.stream_timeout) as scope:
                 self._served[scope] = None
@@ -469,7 +478,9 @@ class Gossip:
                 _logger.debug("a stream was refused", reason="it took too long")
         except (DecodingError, StateRefused, OSError, trio.BrokenResourceError) as error:
             self.counters.streams_refused += 1
-            _logger.debug("a stream was refused", reason=str(error))
+            _logger.debug("a stream was refused", source=source, reason=str(error))
+            if isinstance(error, NotDecrypted) and source is not None:
+                self._tell_of_another_key(source, error)
         finally:
             self._served.pop(scope, None)
 
@@ -487,6 +498,17 @@ class Gossip:
                     await self.codec.send(stream, answer, from_dialler=False)
             case UserMessage(payload):
                 self.act(lambda: self.core.receive(payload))
+
+    def _tell_of_another_key(self, host: str, error: NotDecrypted) -> None:
+        address = host.partition("%")[0]
+        nodes = self.core.swim.rules.nodes
+
+        def members() -> list[str]:
+            return sorted(
+                name for name, node in nodes.items() if node.endpoint.host == address and name != self.config.name
+            )
+
+        self._troubles.another_key(address, members, str(error))
 
     def _is_elsewhere(self, ping: Ping) -> bool:
         return self.core.swim.rules.is_elsewhere(Endpoint(ping.source_addr, ping.source_port))
@@ -520,13 +542,18 @@ def _cluster(config: GossipConfig, tags: Mapping[str, str]) -> ClusterTag | None
     return None if config.cluster_tag is None else ClusterTag(config.cluster_tag, tags[config.cluster_tag])
 
 
+def _host_of(stream: trio.SocketStream) -> str | None:
+    """Return who is at the other end of a stream; None: it has gone already."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return None
+
+
 def _dialler(stream: trio.SocketStream) -> Sender:
     """Return who is at the other end of a stream, as far as it tells."""
-    try:
-        host = str(stream.socket.getpeername()[0])
-    except OSError:  # it has gone already
-        return Sender()
-    return Sender(address=Endpoint.of(host.partition("%")[0], 0).address)
+    host = _host_of(stream)
+    return Sender() if host is None else Sender(address=Endpoint.of(host.partition("%")[0], 0).address)
 
 
 async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketListener, tuple[str, int]]:

@@ -63,6 +63,7 @@ class Node:
         incarnation: of the newest news of it; only the member itself raises it.
         status: see NodeStatus.
         changed: when the status changed, in seconds.
+        by_stream_alone: how many of our probes, up to the last, it answered by stream and not by packet.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Node:
     incarnation: int
     status: NodeStatus
     changed: float
+    by_stream_alone: int = 0
 
     @property
     def is_gone(self) -> bool:
