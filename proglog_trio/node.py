@@ -39,6 +39,7 @@ from proglog_trio.log.log import Log
 from proglog_trio.log.service import open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
+from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.node_security import NodeSecurity, load_security
 from proglog_trio.open_files import connections_that_fit
@@ -50,7 +51,7 @@ from proglog_trio.rpc.acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.client.pull_stream import fetch_frames, pull_from
 from proglog_trio.rpc.cluster_service import ClusterService
-from proglog_trio.rpc.cluster_status import status_of
+from proglog_trio.rpc.cluster_status import MOST_FAILED, FailedPeer, status_of
 from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.log_service import LogService, open_log_service
 from proglog_trio.rpc.replication_service import ReplicationService
@@ -260,7 +261,14 @@ class _Parts:
 
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
-        return status_of(self.replicator, str(self.rpc_address), self.config.cluster_size, service.counters)
+        config, membership = self.config, self.membership
+        failed = [name for name, each in membership.statuses().items() if each is MemberStatus.FAILED]
+        peers = [
+            FailedPeer(name, address, _directory_of(membership, name))
+            for name in sorted(failed)[:MOST_FAILED]
+            if (address := _rpc_address_of(membership, name)) is not None
+        ]
+        return status_of(self.replicator, str(self.rpc_address), config.cluster_size, service.counters, peers)
 
     def servers(self) -> list[ServerInfo]:
         """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
@@ -288,6 +296,12 @@ def _opening_of(membership: Membership, name: str) -> int | None:
         with contextlib.suppress(ValueError):
             return int(member.tags.get("opening", ""), 16)
     return None
+
+
+def _rpc_address_of(membership: Membership, name: str) -> str | None:
+    """Return where a member says that it takes RPCs."""
+    member = membership.member(name)
+    return None if member is None else member.tags.get(RPC_ADDRESS_TAG)
 
 
 def _directory_of(membership: Membership, name: str) -> bytes | None:
