@@ -4,6 +4,8 @@ import ipaddress
 
 from attrs import frozen
 
+from proglog_trio.host_names import described, host_problem, ip_literal
+
 
 @frozen
 class Address:
@@ -20,8 +22,11 @@ class Address:
     def parse(cls, text: str, *, default_port: int | None = None) -> "Address":
         """Read ``host:port`` or ``[ipv6]:port``.
 
-        Without a port, ``default_port`` is taken where there is one. Raises ValueError saying what is wrong.
+        Without a port, ``default_port`` is taken where there is one. Raises ValueError saying what is wrong: a name
+        that cannot be encoded for a lookup, or an IPv6 address with a zone, is no address either.
         """
+        text = text.strip()
+        _check_form(text)
         host, separator, port_text = text.rpartition(":")
         if not separator or text.endswith("]"):
             host, port_text = text, ""
@@ -29,23 +34,25 @@ class Address:
             host = host[1:-1]
             _check_ipv6(host, text)
         elif ":" in host:
-            raise ValueError(f"{text!r} has an IPv6 address without brackets, write [{text}]:port")
+            without_port = f"[{text}]" if default_port is None else f"[{text}] or [{text}]"
+            raise ValueError(f"{text!r} has an IPv6 address without brackets, write {without_port}:port")
         if not host:
             raise ValueError(f"{text!r} has no host, write host:port")
-        if any(character.isspace() or character in "/@" for character in host):
-            raise ValueError(f"{text!r} has no host name before its port, write host:port")
+        problem = host_problem(host)
+        if problem is not None:
+            raise ValueError(f"{text!r} cannot be looked up: its host {problem}")
         if not separator or text.endswith("]"):
             if default_port is None:
                 raise ValueError(f"{text!r} has no port, write {text}:port")
             return cls(host, default_port)
-        if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65535:
+        if not (port_text.isascii() and port_text.isdigit()) or len(port_text) > 5 or int(port_text) > 65535:
             raise ValueError(f"{text!r} has no valid port: {port_text!r} is not a number from 0 to 65535")
         return cls(host, int(port_text))
 
     @property
     def is_wildcard(self) -> bool:
         """Whether the host stands for every address of the machine, which is nothing that others can dial."""
-        literal = _literal(self.host)
+        literal = ip_literal(self.host)
         return literal is not None and literal.is_unspecified
 
     @property
@@ -55,7 +62,7 @@ class Address:
         Names other than ``localhost`` (and those under it, RFC 6761 section 6.3) are not looked up: they are taken for
         reachable.
         """
-        literal = _literal(self.host)
+        literal = ip_literal(self.host)
         if literal is not None:
             return literal.is_loopback
         name = self.host.lower().rstrip(".")
@@ -65,13 +72,26 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
+def _check_form(text: str) -> None:
+    """Refuse what people write who think of a URL, a list or a shell; each named as what it is."""
+    if "://" in text:
+        scheme = text.partition("://")[0]
+        raise ValueError(f"{text!r} is a URL: leave out '{scheme}://' and what follows the port, write host:port")
+    if any(character in "\"'\u201c\u201d\u2018\u2019" for character in text):
+        raise ValueError(f"{text!r} has quotation marks in it: write host:port, and several separated by commas")
+    for separator, name in ((";", "a semicolon"), (",", "a comma")):
+        if separator in text:
+            raise ValueError(f"{text!r} has {name} in it: it is not one address; several are separated by commas")
+    if any(character.isspace() for character in text):
+        space = next(character for character in text if character.isspace())
+        named = "a space" if space == " " else described(space)
+        raise ValueError(f"{text!r} has {named} in it: it is not one address; several are separated by commas")
+    if "@" in text:
+        raise ValueError(f"{text!r} has a user's name before '@', which nobody asks for: write host:port")
+    if "/" in text:
+        raise ValueError(f"{text!r} has '/' in it: it is no URL and no network, write host:port")
 
 
 def _check_ipv6(host: str, text: str) -> None:
-    if not isinstance(_literal(host), ipaddress.IPv6Address):
+    if not isinstance(ip_literal(host), ipaddress.IPv6Address):
         raise ValueError(f"{text!r} has no IPv6 address between its brackets")

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .errors import ProglogError
+from .host_names import encoded_name
 
 ALWAYS_HOSTS = ("localhost", "127.0.0.1")
 DAYS = 365
@@ -140,7 +141,7 @@ def _alternative_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        return x509.DNSName(host)
+        return x509.DNSName(encoded_name(host))
 
 
 def development_files(hosts: Iterable[str] = (), *, days: float = DAYS) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from cyclopts.config import Dict, Env
 
 from proglog_trio.address import Address
 from proglog_trio.config_checks import security_problem
+from proglog_trio.host_names import host_problem
 
 if TYPE_CHECKING:
     from proglog_trio.membership.profile import GossipProfile
@@ -98,19 +99,36 @@ def check_name(_type: type, value: str | None) -> None:
     """Refuse what is no name of a node or of a cluster (a validator of cyclopts)."""
     if value is None:
         return
-    if not value or len(value.encode()) > _NAME_BYTES or not value.isprintable() or value != value.strip():
+    if not value or not value.isprintable() or len(value.encode()) > _NAME_BYTES or value != value.strip():
         raise ValueError(f"A name is 1 to {_NAME_BYTES} bytes of printable text without spaces at its ends.")
 
 
 def _check_label(_type: type, value: str | None) -> None:
-    if value is not None and not (0 < len(value.encode()) <= _LABEL_BYTES and value.isprintable()):
+    if value is not None and not (value.isprintable() and 0 < len(value.encode()) <= _LABEL_BYTES):
         raise ValueError(f"A label is 1 to {_LABEL_BYTES} bytes of printable text.")
 
 
 def check_host(_type: type, value: str | None) -> None:
     """Refuse what is no host (a validator of cyclopts)."""
-    if value is not None and (not value or any(c.isspace() or c in "/[]" for c in value)):
-        raise ValueError("A host is a name or an IP address, without a port and without brackets.")
+    if value is None:
+        return
+    problem = host_problem(value.removeprefix("*."))
+    if not value or problem is not None:
+        why = f" {value!r} {problem}." if problem else ""
+        raise ValueError(f"A host is a name or an IP address, without a port and without brackets.{why}")
+
+
+def _advertised(_type: type, tokens: Sequence[Token]) -> Address:
+    """Read ``HOST[:PORT]``; without a port it has port 0, which stands for the one that the node listens on."""
+    text = tokens[0].value
+    address = Address.parse(text, default_port=0)
+    if address.port == 0 and text.strip() not in (address.host, f"[{address.host}]"):
+        raise ValueError(
+            f"{text!r} has port 0, which nobody can dial: leave it out for the one that the node listens on"
+        )
+    if address.is_wildcard:
+        raise ValueError(f"{text!r} is no address that others can dial: it stands for all of a machine's")
+    return address
 
 
 def _addresses(_type: type, tokens: Sequence[Token]) -> tuple[Address, ...]:
@@ -143,11 +161,15 @@ def _check_gossip_key(_type: type, value: str | None) -> None:
     if value is None:
         return
     try:
-        length = len(base64.b64decode(value, validate=True))
+        length = len(base64.b64decode(value.strip(), validate=True))
     except (binascii.Error, ValueError):
-        length = 0
+        raise ValueError("A gossip key is 16, 24 or 32 bytes in base64; this is no base64 text.") from None
     if length not in (16, 24, 32):
-        raise ValueError("A gossip key is 16, 24 or 32 bytes in base64.")
+        raise ValueError(f"A gossip key is 16, 24 or 32 bytes in base64; this is {length} bytes.")
+
+
+SECRET_OPTIONS = frozenset({"--encrypt"})
+"""Options whose values are shown nowhere, in no error either."""
 
 
 def flag(meaning: str) -> Parameter:
@@ -190,12 +212,27 @@ class NodeConfig:
         Parameter(validator=_between(0, 65535), metavar="PORT", help="The port for RPC; 0 takes any free one."),
     ] = DEFAULT_RPC_PORT
     advertise_addr: Annotated[
-        str | None,
+        Address | None,
         Parameter(
-            validator=check_host,
-            metavar="HOST",
-            help="The host that others dial to reach this node, where it is not that of --bind-addr (behind address "
-            "translation, or when bound to 0.0.0.0).",
+            converter=_advertised,
+            accepts_keys=False,
+            n_tokens=1,
+            metavar="HOST[:PORT]",
+            show_default=lambda _value: "that of --bind-addr",
+            help="Where others send gossip to reach this node, where it is not --bind-addr (behind address "
+            "translation, or when bound to 0.0.0.0): the host, and the port if it is another. The host is that of RPC "
+            "too.",
+        ),
+    ] = None
+    advertise_rpc_addr: Annotated[
+        Address | None,
+        Parameter(
+            converter=_advertised,
+            accepts_keys=False,
+            n_tokens=1,
+            metavar="HOST[:PORT]",
+            show_default=lambda _value: "the host of --advertise-addr, or else of --bind-addr",
+            help="Where clients and other nodes dial this node's RPC, if it is not there, or not at --rpc-port.",
         ),
     ] = None
     start_join_addrs: Annotated[
@@ -244,6 +281,10 @@ class NodeConfig:
     encrypt: Annotated[
         str | None,
         Parameter(
+            # what secrets are kept in ends with a newline more often than not
+            converter=_converter(str.strip),
+            accepts_keys=False,
+            n_tokens=1,
             validator=_check_gossip_key,
             metavar="KEY",
             show_default=False,
@@ -497,7 +538,10 @@ class NodeConfig:
 
     def rpc_address(self, port: int) -> Address:
         """Return what others dial to reach the node, ``port`` being the one that it listens on."""
-        return Address(self.advertise_addr or self.bind_addr.host, port)
+        told = self.advertise_rpc_addr
+        if told is None:
+            return Address((self.advertise_addr or self.bind_addr).host, port)
+        return Address(told.host, told.port or port)
 
 
 def flag_name(field: str) -> str:
@@ -514,9 +558,33 @@ def _validators() -> Mapping[str, Sequence[Callable[[type, Any], None]]]:
     return found
 
 
+class _NodeEnvironment(Env):
+    """The environment, without what Kubernetes puts there for a service that is named like an option."""
+
+    def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        super().__call__(app, commands, arguments)
+        for argument in arguments:
+            argument.tokens[:] = [
+                token
+                for token in argument.tokens
+                if token.source != self.source or not _is_of_a_service(token.keyword or "", token.value)
+            ]
+
+
 def environment() -> Env:
     """Return the source that reads ``PROGLOG_…`` variables."""
-    return Env(ENVIRONMENT_PREFIX, command=False)
+    return _NodeEnvironment(ENVIRONMENT_PREFIX, command=False)
+
+
+def _is_of_a_service(variable: str, value: str) -> bool:
+    """Tell whether a variable is Kubernetes': all containers get NAME_PORT=tcp://… of each service NAME there is."""
+    return variable.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def variables_of_services(environ: Mapping[str, str]) -> list[str]:
+    """List the variables of options that hold what Kubernetes says of a service, and are passed over."""
+    known = {ENVIRONMENT_PREFIX + attribute.name.upper() for attribute in attrs.fields(NodeConfig)}
+    return sorted(name for name, value in environ.items() if name in known and _is_of_a_service(name, value))
 
 
 def unknown_variables(environ: Mapping[str, str], also_known: Sequence[str] = ()) -> list[str]:

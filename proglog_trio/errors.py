@@ -215,6 +215,10 @@ class AddressUnavailable(ProglogError):
         self.may_pass = may_pass
 
 
+class AddressUnsuitable(AddressUnavailable):
+    """A name that this machine takes for an address at which no other can reach it: only a person can change that."""
+
+
 class AddressInUse(AddressUnavailable):
     """A server cannot listen on its address, because another process does."""
 

@@ -114,7 +114,7 @@ class NodeMetrics(Collector):
         damage = self.log.damage
         yield CounterMetricFamily("proglog_log_damage_found", "Damaged places, each once.", damage.found)
         yield CounterMetricFamily("proglog_log_damage_repaired", "Damaged places that were repaired.", damage.repaired)
-        yield GaugeMetricFamily("proglog_log_damage_left", "Damaged places that are known and left.", len(damage))
+        yield GaugeMetricFamily("proglog_log_damage_left", "Damaged places that are known and left.", damage.left)
 
     def _clocks(self) -> Iterable[Metric]:
         log = self.log

@@ -41,6 +41,7 @@ from proglog_trio.log.service import open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
+from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
 from proglog_trio.node_security import NodeSecurity, load_security
 from proglog_trio.open_files import connections_that_fit
@@ -52,7 +53,7 @@ from proglog_trio.rpc.acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.client.pull_stream import fetch_frames, pull_from
 from proglog_trio.rpc.cluster_service import ClusterService
-from proglog_trio.rpc.cluster_status import status_of
+from proglog_trio.rpc.cluster_status import MOST_FAILED, FailedPeer, status_of
 from proglog_trio.rpc.handlers import ServerCounters
 from proglog_trio.rpc.log_service import LogService, open_log_service
 from proglog_trio.rpc.replication_service import ReplicationService
@@ -236,7 +237,7 @@ class _Parts:
             cluster_name=config.cluster_name,
         )
         _, port = await self.retries.until_it_works(
-            lambda: parts.start(serving, config.bind_addr.host, config.rpc_port)
+            lambda: parts.start(serving, membership.gossip.bound_host, config.rpc_port)
         )
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
@@ -285,12 +286,20 @@ class _Parts:
 
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
+        config, membership = self.config, self.membership
+        failed = [name for name, each in membership.statuses().items() if each is MemberStatus.FAILED]
+        peers = [
+            FailedPeer(name, address, _directory_of(membership, name))
+            for name in sorted(failed)[:MOST_FAILED]
+            if (address := _rpc_address_of(membership, name)) is not None
+        ]
         return status_of(
             self.replicator,
             str(self.rpc_address),
-            self.config.cluster_size,
+            config.cluster_size,
             service.counters,
-            self.isolation.problem,
+            failed=peers,
+            isolation=self.isolation.problem,
         )
 
     def servers(self) -> list[ServerInfo]:
@@ -319,6 +328,12 @@ def _opening_of(membership: Membership, name: str) -> int | None:
         with contextlib.suppress(ValueError):
             return int(member.tags.get(OPENING_TAG, ""), 16)
     return None
+
+
+def _rpc_address_of(membership: Membership, name: str) -> str | None:
+    """Return where a member says that it takes RPCs."""
+    member = membership.member(name)
+    return None if member is None else member.tags.get(RPC_ADDRESS_TAG)
 
 
 def _directory_of(membership: Membership, name: str) -> bytes | None:
@@ -367,7 +382,8 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         name=config.node_name,
         bind_host=config.bind_addr.host,
         bind_port=config.bind_addr.port,
-        advertise_host=config.advertise_addr,
+        advertise_host=None if config.advertise_addr is None else config.advertise_addr.host,
+        advertise_port=None if config.advertise_addr is None else config.advertise_addr.port or None,
         profile=config.profile(),
         keyring=keyring,
         keyring_file=config.keyring_file,

@@ -53,7 +53,7 @@ class NodeSecurity:
         return ConnectionConfig(tls=self.peers, errors=self.errors)
 
     def expiries(self) -> dict[str, datetime]:
-        """Return when what expires first, by what it is: server_certificate, server_ca, peer_certificate, peer_ca."""
+        """Return when what expires first, by what it is: server_ or peer_, and then certificate, intermediate or ca."""
         return {
             f"{owner}_{what}": moment
             for owner, files in self._tls_files()
@@ -89,7 +89,7 @@ class NodeSecurity:
         """Log each certificate that has expired, or will within 30 days."""
         for what, moment in self.expiries().items():
             days = (moment - datetime.fromtimestamp(now(), UTC)).total_seconds() / _DAY_SECONDS
-            name = what.replace("_", " ")
+            name = what.replace("_intermediate", "_certificate's_intermediate_authority").replace("_", " ")
             if days <= 0:
                 _logger.error(f"the {name} has expired", expired=moment.isoformat())
             elif days <= WARNING_DAYS:

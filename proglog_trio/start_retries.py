@@ -11,6 +11,7 @@ import trio
 from attrs import define, field
 
 from .backoff import Backoff, BackoffConfig
+from .durations import remaining
 from .errors import AddressUnavailable, DataDirectoryUnavailable, SecurityFileNoRoom
 
 FIRST_RETRY_SECONDS = 0.25
@@ -43,7 +44,7 @@ class StartRetries:
     @property
     def left(self) -> float:
         """For how long, in seconds, it is still tried."""
-        return max(0.0, self._deadline - trio.current_time())
+        return remaining(self._deadline, trio.current_time())
 
     async def until_it_works(self, attempt: Callable[[], Awaitable[Value]]) -> Value:
         """Return what an attempt returns, once one works; raises what it raises if that will not pass, or did not."""

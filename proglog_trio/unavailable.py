@@ -20,7 +20,7 @@ def unavailable(what: str, error: OSError | UnicodeError) -> AddressUnavailable:
     if isinstance(error, socket.gaierror):
         return AddressUnavailable(f"{what}: the name cannot be looked up ({error.strerror})", may_pass=True)
     if isinstance(error, UnicodeError):
-        return AddressUnavailable(f"{what}: that is no name ({error})")
+        return AddressUnavailable(f"{what}: that is no name that can be looked up")
     number = error.errno
     if number == errno.EADDRINUSE:
         return AddressInUse(f"{what}: the port is in use", may_pass=True)

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from proglog_trio.certificates import Authority, Signed, write_files
 from proglog_trio.rpc.client.connection import ConnectionConfig
@@ -39,6 +43,25 @@ p, root, *, consume
 def write_pair(directory: Path, name: str, signed: Signed) -> None:
     """Write a certificate and its key as `name.pem` and `name-key.pem`."""
     write_files(directory, {f"{name}.pem": signed.certificate_pem, f"{name}-key.pem": signed.key_pem})
+
+
+def authority_above(name: str, issuer: Authority | None = None, *, days: float = 30) -> Authority:
+    """An authority that may sign others, signed by another or by itself; it expires so many days from now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if issuer is None else issuer.signed.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - timedelta(days=60))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key if issuer is None else issuer.signed.key, hashes.SHA256())
+    )
+    return Authority(Signed(certificate, key))
 
 
 @frozen

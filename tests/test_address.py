@@ -1,3 +1,4 @@
+import idna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,10 @@ from proglog_trio.address import Address
         ("127.0.0.1:8400", Address("127.0.0.1", 8400)),
         ("node-3.example:0", Address("node-3.example", 0)),
         ("[::1]:8400", Address("::1", 8400)),
-        ("[fe80::1%eth0]:65535", Address("fe80::1%eth0", 65535)),
+        ("[fd00::1]:65535", Address("fd00::1", 65535)),
+        ("node.example.:1", Address("node.example.", 1)),
+        ("my_node-1:1", Address("my_node-1", 1)),
+        ("b\u00fccher.example:1", Address("b\u00fccher.example", 1)),
     ],
 )
 def test_parses(text: str, expected: Address) -> None:
@@ -35,8 +39,28 @@ def test_parses(text: str, expected: Address) -> None:
         ("host:٣", "no valid port"),
         ("[host]:1", "no IPv6 address"),
         ("[]:1", "no IPv6 address"),
-        ("http://host:1", "without brackets"),
-        ("a b:1", "no host name"),
+        ("http://host:1", "is a URL: leave out 'http://'"),
+        ("a b:1", "has a space in it"),
+        ("a\u00a0b:1", r"has NO-BREAK SPACE \(U\+00A0\) in it"),
+        ("a:1;b:1", "has a semicolon in it"),
+        ("a:1,b:1", "has a comma in it"),
+        ('["127.0.0.1:1"]', "has quotation marks in it"),
+        ("\u201ca:1\u201d", "has quotation marks in it"),
+        ("root@host:1", "has a user's name"),
+        ("10.0.0.0/8", "has '/' in it"),
+        ("a(b:1", r"its host has '\('"),
+        ("a..b:1", "its host has a dot too many"),
+        (".a:1", "its host has a dot too many"),
+        (".:1", "its host has a dot too many"),
+        ("x" * 64 + ".com:1", "its host is too long"),
+        ("x." * 127 + "x:1", "its host is too long"),
+        ("node\u20131.example:1", r"its host has EN DASH \(U\+2013\)"),
+        ("no\u200bde:1", r"its host has ZERO WIDTH SPACE \(U\+200B\)"),
+        ("\udcff:1", r"its host has a character \(U\+DCFF\)"),
+        ("b\u00fc..example:1", "its host"),
+        ("[fe80::1%eth0]:1", "its host has a zone"),
+        ("[fe80::1]:1", "its host is link-local"),
+        ("host:" + "1" * 5000, "no valid port"),
     ],
 )
 def test_says_what_is_wrong(text: str, problem: str) -> None:
@@ -50,7 +74,31 @@ def test_takes_the_default_port() -> None:
     assert Address.parse("host:8", default_port=7) == Address("host", 8)
 
 
-@given(st.ip_addresses(), st.integers(0, 65535))
+def test_an_address_without_port_is_told_both_ways() -> None:
+    with pytest.raises(ValueError, match=r"write \[fd00::1\] or \[fd00::1\]:port"):
+        Address.parse("fd00::1", default_port=1)
+
+
+@given(st.text())
+def test_whatever_is_written_is_read_or_refused(text: str) -> None:
+    try:
+        address = Address.parse(text, default_port=1)
+    except ValueError as error:
+        assert str(error).startswith(repr(text.strip()))  # noqa: PT017 - either is right
+    else:
+        assert socket_name(address.host)
+
+
+def socket_name(host: str) -> bytes:
+    """What Python hands to the resolver; raises UnicodeError where it cannot."""
+    if not host.isascii():
+        return idna.encode(host, uts46=True).decode().encode("idna")
+    return host.encode("idna")
+
+
+@given(
+    st.ip_addresses().filter(lambda address: not address.is_link_local or address.version == 4), st.integers(0, 65535)
+)
 def test_text_form_round_trips(host: object, port: int) -> None:
     address = Address(str(host), port)
     assert Address.parse(str(address)) == address

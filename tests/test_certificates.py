@@ -20,14 +20,16 @@ NAMES = {
 
 
 def test_the_files_are_the_books(tmp_path: Path) -> None:
-    write_files(tmp_path / "new" / "dir", development_files(["log.example", "10.0.0.5", "127.0.0.1"]))
+    write_files(
+        tmp_path / "new" / "dir", development_files(["log.example", "b\u00fccher.example", "10.0.0.5", "127.0.0.1"])
+    )
     directory = tmp_path / "new" / "dir"
     assert {path.name for path in directory.iterdir()} == NAMES
     for path in directory.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.name.endswith("-key.pem") else 0o644), path
     server = x509.load_pem_x509_certificate((directory / "server.pem").read_bytes())
     names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["localhost", "log.example"]
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "log.example", "xn--bcher-kva.example"]
     assert names.get_values_for_type(x509.IPAddress) == [
         ipaddress.ip_address("127.0.0.1"),
         ipaddress.ip_address("10.0.0.5"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proglog_trio.address import Address
 from proglog_trio.cli.node import app as node_app
 from proglog_trio.config import (
+    DEFAULT_RPC_PORT,
     ENVIRONMENT_PREFIX,
     GIBIBYTE,
     KIBIBYTE,
@@ -21,6 +22,7 @@ from proglog_trio.config import (
     parse_bytes,
     parse_seconds,
     unknown_variables,
+    variables_of_services,
 )
 
 
@@ -44,7 +46,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "node_name": ("node-3", "node-3"),
     "bind_addr": ("[::1]:9000", Address("::1", 9000)),
     "rpc_port": ("0", 0),
-    "advertise_addr": ("node-3.example", "node-3.example"),
+    "advertise_addr": ("node-3.example", Address("node-3.example", 0)),
+    "advertise_rpc_addr": ("[2001:db8::1]:18400", Address("2001:db8::1", 18400)),
     "start_join_addrs": ("10.0.0.1, [::1]:9", (Address("10.0.0.1", 8401), Address("::1", 9))),
     "gossip_profile": ("wan", "wan"),
     "gossip_settings": ("probe-interval=3s,gossip_nodes=4", (("probe_interval", 3.0), ("gossip_nodes", 4))),
@@ -190,7 +193,13 @@ def test_defaults_are_a_single_node_on_loopback() -> None:
         (["--rpc-port", "1", "--rpc-port", "2"], "--rpc-port specified multiple times"),
         (["--bind-addr", "::1"], "--bind-addr: '::1' has an IPv6 address without brackets"),
         (["--bind-addr", "localhost:http"], "--bind-addr: 'localhost:http' has no valid port"),
-        (["--advertise-addr", "host/x"], "--advertise-addr. A host is a name or an IP address"),
+        (["--advertise-addr", "host/x"], "--advertise-addr: 'host/x' has '/' in it"),
+        (["--advertise-addr", "host:0"], "--advertise-addr: 'host:0' has port 0, which nobody can dial"),
+        (["--advertise-rpc-addr", "0.0.0.0:1"], "--advertise-rpc-addr: '0.0.0.0:1' is no address that others can dial"),
+        (["--start-join-addrs", "a;b"], "--start-join-addrs: 'a;b' has a semicolon in it"),
+        (["--peer-tls-server-name", "a..b"], "without brackets. 'a..b' has a dot too many"),
+        (["--node-name", "\udcff"], "A name is 1 to 128 bytes of printable text"),
+        (["--gossip-label", "\udcff"], "1 to 255 bytes of printable text"),
         (["--node-name", ""], "--node-name. A name is 1 to 128 bytes"),
         (["--cluster-name", "x" * 129], "--cluster-name. A name is 1 to 128 bytes"),
         (["--cluster-size", "0"], "--cluster-size. Must be at least 1"),
@@ -290,12 +299,37 @@ def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:
         NodeConfig(**given)
 
 
+def test_space_around_a_key_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = "AAECAwQFBgcICQoLDA0ODw=="
+    assert parse("--encrypt", f" {key} ").encrypt == key
+    assert parse("--config-file", write(tmp_path, f'encrypt = """{key}\r\n"""')).encrypt == key
+    monkeypatch.setenv("PROGLOG_ENCRYPT", f"{key}\n")
+    assert parse().encrypt == key
+
+
 def test_wildcard_needs_an_address_to_dial() -> None:
     wildcard = Address("0.0.0.0", 8401)  # noqa: S104 (never listened on)
     with pytest.raises(ConfigError, match="--advertise-addr"):
         NodeConfig(bind_addr=wildcard, insecure=True)
-    config = NodeConfig(bind_addr=wildcard, insecure=True, advertise_addr="node-3.example")
+    config = NodeConfig(bind_addr=wildcard, insecure=True, advertise_addr=Address("node-3.example", 0))
     assert config.rpc_address(8400) == Address("node-3.example", 8400)
+
+
+def test_what_others_dial() -> None:
+    gossip = parse("--advertise-addr", "proxy.example:18401")
+    assert gossip.rpc_address(8400) == Address("proxy.example", 8400)
+    both = parse("--advertise-addr", "proxy.example:18401", "--advertise-rpc-addr", "other.example:18400")
+    assert both.rpc_address(8400) == Address("other.example", 18400)
+    assert parse("--advertise-rpc-addr", "[2001:db8::1]").rpc_address(8400) == Address("2001:db8::1", 8400)
+
+
+def test_what_kubernetes_says_of_services_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PROGLOG_RPC_PORT", "tcp://10.96.14.3:8400")
+    assert parse().rpc_port == DEFAULT_RPC_PORT
+    assert parse("--rpc-port", "1").rpc_port == 1
+    assert parse("--config-file", write(tmp_path, "rpc-port = 2")).rpc_port == 2
+    assert variables_of_services({"PROGLOG_RPC_PORT": "tcp://10.96.14.3:8400"}) == ["PROGLOG_RPC_PORT"]
+    assert variables_of_services({"PROGLOG_RPC_PORT": "8400", "PROGLOG_PORT": "tcp://10.96.14.3:8400"}) == []
 
 
 def test_values_are_checked_without_a_command_line_too() -> None:

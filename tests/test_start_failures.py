@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -104,6 +105,17 @@ simple("A keyring file that is not there, and no key to make it with", "--keyrin
 simple("The machine does not have the address (yet)", "--bind-addr", "192.0.2.1:0", "--insecure", plain=True)
 simple("The host to listen at is not known (yet)", "--bind-addr", "nosuch.invalid:0", "--insecure")
 simple("The host to advertise is not known (yet)", "--advertise-addr", "nosuch.invalid")
+
+
+@case("A name to listen at that stands for loopback on this machine alone")
+async def _(path: Path) -> AsyncIterator[Start]:
+    if shutil.which("unshare") is None or os.geteuid() != 0:
+        pytest.skip("/etc/hosts can only be another one for root, with unshare")
+    hosts = path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.1.1 this-machine.example\n")
+    script = f'mount --bind {shlex.quote(str(hosts))} /etc/hosts && exec "$@"'
+    options = ("--bind-addr", "this-machine.example:0", "--insecure")
+    yield Start(options, before=("unshare", "--mount", "sh", "-c", script, "sh"))
 
 
 @case("A port that the node's user may not have")

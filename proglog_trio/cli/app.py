@@ -7,16 +7,28 @@ explain itself when it is run: `consume` does not pay for the server, nor `node`
 import contextlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import App, CoercionError, CycloptsError, UnusedCliTokensError
+import attrs
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+    ValidationError,
+)
+from cyclopts.argument import Argument
 
 from proglog_trio import __version__
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError
-from proglog_trio.config import ConfigError
+from proglog_trio.config import SECRET_OPTIONS, ConfigError
 
 COMMANDS: Mapping[str, str] = {
     "node": "node:app",
@@ -92,13 +104,35 @@ def _version() -> ExitCode:
 
 def _describe(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return f"Unexpected argument: {error.unused_tokens[0]}."
+        return f"Unexpected argument: {_shown(error.unused_tokens[0])}."
+    if isinstance(error, UnknownOptionError) and error.token is not None:
+        # Without its value, which may be a secret whose option was misspelled.
+        option = (error.token.keyword or error.token.value).partition("=")[0]
+        error.token = attrs.evolve(error.token, keyword=_shown(option))
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        error.unused_tokens = [_shown(token) for token in error.unused_tokens]
+    if isinstance(error, ValidationError) and error.argument is not None and error.argument.name in SECRET_OPTIONS:
+        return _describe_secret(error, error.argument)
     message = str(error)
     if isinstance(error, CoercionError) and error.token and error.token.source not in ("", "cli", "env"):
         # cyclopts names the file with every other mistake, but not with one that a converter of ours found
         source = error.token.source
         return message if source in message else f"{message.rstrip('.')} (from {source})."
     return message
+
+
+def _describe_secret(error: ValidationError, argument: Argument) -> str:
+    """Describe what is wrong with a value that is not to be seen."""
+    (token,) = argument.tokens[:1]
+    source = {"cli": "", "env": f" (from {token.keyword})"}.get(token.source, f" (from {token.source})")
+    return f"Invalid value for {argument.name}: {error.exception_message.rstrip('.')}{source}."
+
+
+def _shown(argument: str) -> str:
+    """Return an argument for a message; nothing of one that may be a key, wherever it was given."""
+    if re.fullmatch(r"[A-Za-z0-9+/_-]{16,}={0,2}", argument.strip(" \t\r\n\"'")) and not Path(argument).exists():
+        return "one that may be a key, and is not shown"
+    return argument
 
 
 def _fail(message: str, code: ExitCode) -> int:

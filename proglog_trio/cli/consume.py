@@ -29,10 +29,15 @@ if TYPE_CHECKING:
 
 app = App(name="consume")
 
+POSITION_LABEL = "position:"
+"""What stands before a position that --show-position writes."""
+
 
 def _decode_position(_type: type, tokens: Sequence[Token]) -> bytes:
+    # as it stands in the line that says it, too
+    text = tokens[0].value.strip().removeprefix(POSITION_LABEL).strip()
     try:
-        return base64.b64decode(tokens[0].value, altchars=b"-_", validate=True)
+        return base64.b64decode(text, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"{tokens[0].value!r} is no position that --show-position wrote") from None
 
@@ -189,7 +194,7 @@ async def _consume(options: Options) -> int:
             # Once and not after each batch: of a log with many producers it takes long to encode.
             position = last.position
         if options.show_position and position is not None:
-            all_said = report(f"position: {base64.urlsafe_b64encode(position).decode()}")
+            all_said = report(f"{POSITION_LABEL} {base64.urlsafe_b64encode(position).decode()}")
     return ExitCode.DONE if all_said and not writer.malformed else ExitCode.FAILED
 
 

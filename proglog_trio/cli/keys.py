@@ -38,8 +38,8 @@ Key = Annotated[
 
 
 def _read_key(key: str) -> str:
-    if key != "-":
-        return key
+    if key.strip() != "-":
+        return key.strip()
     try:
         text = sys.stdin.readline(_LONGEST_LINE).strip()
     except (OSError, UnicodeDecodeError) as error:

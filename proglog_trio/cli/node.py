@@ -15,7 +15,14 @@ from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
-from proglog_trio.config import NodeConfig, config_file_source, environment, flag, unknown_variables
+from proglog_trio.config import (
+    NodeConfig,
+    config_file_source,
+    environment,
+    flag,
+    unknown_variables,
+    variables_of_services,
+)
 from proglog_trio.garbage import keep_what_is_there, put_off
 from proglog_trio.open_files import allow_many_open_files
 
@@ -71,6 +78,12 @@ def node(
     also_known = [ADDRESS_VARIABLE, _JSON_VARIABLE, _END_WITH_STDIN_VARIABLE, *TLS_VARIABLES]
     for variable in unknown_variables(os.environ, also_known=also_known):
         logger.warning("a variable of the environment is no option and is ignored", variable=variable)
+    for variable in variables_of_services(os.environ):
+        logger.warning(
+            "a variable of the environment is passed over: it is what Kubernetes says of a service of that name; name "
+            "the service otherwise, or set enableServiceLinks: false",
+            variable=variable,
+        )
     allow_many_open_files()
     try:
         return run_interruptible(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,9 @@ from proglog_trio.log.clock import FURTHEST_AHEAD_MILLISECONDS
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import GetStatusResponse, OriginStatus, PeerClock, PeerStatus, Time
+
+
+MEMBER_STATUSES: Mapping[int, str] = {1: "alive", 2: "leaving", 3: "left", 4: "failed"}
 
 
 def described_status(status: GetStatusResponse) -> dict[str, Any]:
@@ -55,6 +58,7 @@ def described_peer(peer: PeerStatus) -> dict[str, Any]:
     return {
         "directory_id": peer.directory_id.hex() or None,
         "connected": peer.connected,
+        "member_status": MEMBER_STATUSES.get(int(peer.member_status)),
         "problem": peer.problem or None,
         "peer_behind": peer.peer_behind,
         "node_behind": peer.node_behind,
@@ -111,10 +115,17 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
     yield from aligned(
         [
             ("peer", "RPC", "it lacks", "lacked here", "pull stream"),
-            *((p.name, p.rpc_addr, f"{p.peer_behind}", f"{p.node_behind}", stream_state(p)) for p in status.peers),
+            *((peer.name, peer.rpc_addr, *_lag(peer), stream_state(peer)) for peer in status.peers),
         ],
         right=(2, 3),
     )
+
+
+def _lag(peer: PeerStatus) -> tuple[str, str]:
+    """Say how many records a peer lacks and has more; of one that has failed nothing is known now."""
+    if MEMBER_STATUSES.get(int(peer.member_status)) == "failed":
+        return "-", "-"
+    return str(peer.peer_behind), str(peer.node_behind)
 
 
 def missing_lines(status: GetStatusResponse) -> Iterator[str]:

@@ -30,6 +30,7 @@ NOT_FROM_ENVIRONMENT = (
     "acl-policy-file",
     "insecure",
     "advertise-addr",
+    "advertise-rpc-addr",
     "metrics-addr",
 )
 """Options that no node of a local cluster is given, whatever the environment says. They are plain and on loopback: the

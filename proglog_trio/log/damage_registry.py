@@ -58,7 +58,7 @@ class DamageRegistry:
 
     Attributes:
         most_places: how many are kept.
-        found: how many places were reported, each once.
+        found: how many places were reported, each once, and missing index files not at all.
         repaired: how many were repaired.
         not_kept: how many found no room.
     """
@@ -74,6 +74,11 @@ class DamageRegistry:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def left(self) -> int:
+        """How many places are damaged now, without index files that are missing."""
+        return sum(not damage.place.is_missing_index for damage in self.places())
 
     @property
     def unrepairable(self) -> int:
@@ -107,7 +112,7 @@ class DamageRegistry:
         with self._lock:
             if key in self._places:
                 return False
-            self.found += 1
+            self.found += not place.is_missing_index
             if len(self._places) >= self.most_places:
                 self.not_kept += 1
                 return False
@@ -140,8 +145,8 @@ class DamageRegistry:
                     self.not_kept += 1
                     continue
                 self._places[_key(damage)] = evolve(damage, unrepairable=reason)
-                kept += known is not None
-            self.repaired += max(len(before) - kept, 0)
+                kept += known is not None and not known.place.is_missing_index
+            self.repaired += max(sum(not damage.place.is_missing_index for damage in before.values()) - kept, 0)
 
 
 def _key(damage: Damage) -> tuple[int, int, int]:

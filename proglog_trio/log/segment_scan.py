@@ -70,7 +70,11 @@ def file_faults(disk: Disk, files: SegmentFiles, store: File) -> list[DamagedPla
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-        detail = "the index file is missing"
+        # Somebody removed it, and it can be made anew. One that holds something else is the disk's fault, and damage.
+        missing = DamagedPlace(
+            0, 0, None, files.base_offset, files.base_offset, "the index file is missing", is_missing_index=True
+        )
+        return [*faults, missing]
     else:
         try:
             for _ in read_entries(index, header_bytes, header.salt):

@@ -242,7 +242,11 @@ def _name_damage(log: Log) -> Callable[[], None]:
     def name(damage: Damage) -> None:
         nonlocal named
         named += 1
-        if named <= MOST_NAMED_PLACES:
+        if named <= MOST_NAMED_PLACES and damage.place.is_missing_index:
+            _logger.warning(
+                "an index file is missing, and is made anew from its segment", index=str(damage.files.index)
+            )
+        elif named <= MOST_NAMED_PLACES:
             _logger.error(
                 "acknowledged records are damaged",
                 segment=str(damage.files.store),
@@ -346,4 +350,4 @@ async def _scrub_step(log: Log, scrub: Scrub, size: int) -> None:
         return
     log.counters.bytes_scrubbed += scrub.bytes_read - before
     # Each is named by _name_damage, when the registry has not heard of it before.
-    log.counters.damaged_places += len(found)
+    log.counters.damaged_places += sum(not place.is_missing_index for _, place in found)

@@ -279,8 +279,12 @@ class Verifier:
     ) -> Iterator[Finding]:
         try:
             file = self.disk.open(files.index)
+        except FileNotFoundError:
+            detail = "the index is missing; a node makes it anew from the segment"
+            yield Finding(Severity.WARNING, files.index, None, None, detail)
+            return
         except OSError as error:
-            yield Finding(Severity.WARNING, files.index, None, None, f"the index cannot be read: {error}")
+            yield Finding(Severity.WARNING, files.index, None, None, f"the index cannot be read: {error.strerror}")
             return
         try:
             for entry in read_entries(file, header_bytes, header.salt):

@@ -85,6 +85,7 @@ class DamagedPlace:
         expected_offset: the offset at which the damage begins.
         next_offset: the offset at which the next readable frame begins, or None when there is none in this segment.
         detail: what is wrong, in words.
+        is_missing_index: nothing but the index file is missing, which is made anew from the segment's.
     """
 
     position: int
@@ -93,12 +94,15 @@ class DamagedPlace:
     expected_offset: int
     next_offset: int | None
     detail: str
+    is_missing_index: bool = False
 
     def ends_below(self, durable: int) -> bool:
         """Tell whether the damage lies wholly below a place of the file, and what stood there is not cut off."""
         return self.end <= durable and not (self.envelope is not None and self.next_offset is None)
 
     def __str__(self) -> str:
+        if self.is_missing_index:
+            return self.detail
         place = f"bytes {self.position} to {self.end}"
         if self.envelope is not None and self.envelope.count:
             last = self.envelope.base_sequence + self.envelope.count - 1

@@ -27,8 +27,9 @@ from attrs import define, field, frozen
 
 from ..accepting import accept_streams
 from ..address import Address
-from ..errors import AddressUnavailable
+from ..errors import AddressUnsuitable
 from ..internal_errors import InternalErrors, Where
+from ..own_addresses import address_to_advertise, address_to_listen_on
 from ..steps import Result, Steps, Turn
 from ..unavailable import unavailable
 from .key_manager import KeyManager
@@ -39,11 +40,13 @@ from .streams import ExchangeFailed, StreamCodec
 from .swim.effects import Effect, ExchangeState, PingByStream, SendPacket
 from .swim.foreigners import Sender
 from .swim.node import Endpoint
+from .trouble_log import TroubleLog
 from .wire import (
     Ack,
     DecodingError,
     ErrorMessage,
     Keyring,
+    NotDecrypted,
     Ping,
     PushPull,
     UserMessage,
@@ -141,6 +144,7 @@ class Gossip:
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
     _served: dict[trio.CancelScope, None] = field(factory=dict)
     _nursery: trio.Nursery | None = None
+    _troubles: TroubleLog = field(factory=TroubleLog)
     # Each of these is a task's, or what a call from outside may take; see turns.py for what streams share.
     _turn: Turn = field(factory=Turn)
 
@@ -167,8 +171,8 @@ class Gossip:
             errors: see Gossip.
 
         Raises:
-            AddressUnavailable: nobody can listen there, or another process does; nobody could reach the address that
-                would be advertised, or it cannot be looked up.
+            AddressUnavailable: nobody can listen there, another process does, or a name cannot be looked up.
+            AddressUnsuitable: nobody could reach the address that would be advertised.
             ValueError: the tags are too large.
             KeyError: the tag that tells clusters apart is not among the tags.
         """
@@ -214,6 +218,11 @@ class Gossip:
             self._nursery = None
             self.core.querying.close_all()
             await self.close()
+
+    @property
+    def bound_host(self) -> str:
+        """The numeric address that this node listens on; of a name, one of those that it stands for."""
+        return str(self._udp.getsockname()[0])
 
     async def close(self) -> None:
         """Close the sockets; for a Gossip that does not run."""
@@ -365,6 +374,9 @@ class Gossip:
         finally:
             prober = self.core.swim.prober
             self.act(lambda: prober.stream_ping_ended(sequence_number, answered=answered))
+            node = self.core.swim.rules.nodes.get(name)
+            if answered and node is not None:
+                self._troubles.packets_blocked(name, target, node.by_stream_alone)
 
     # -- time and packets ----------------------------------------------------------------------------------------------
 
@@ -444,6 +456,8 @@ class Gossip:
         except DecodingError as error:
             self.counters.packets_refused += 1
             _logger.debug("a packet was refused", source=source[0], reason=str(error))
+            if isinstance(error, NotDecrypted):
+                self._tell_of_another_key(source[0], error)
             return
         if decoded.errors:
             self.counters.packets_refused += 1
@@ -461,6 +475,7 @@ class Gossip:
             oldest = next(iter(self._served))
             del self._served[oldest]
             oldest.cancel()
+        source = _host_of(stream)
         try:
             with trio.move_on_after(self.config.profile.stream_timeout) as scope:
                 self._served[scope] = None
@@ -471,7 +486,9 @@ class Gossip:
                 _logger.debug("a stream was refused", reason="it took too long")
         except (DecodingError, StateRefused, OSError, trio.BrokenResourceError) as error:
             self.counters.streams_refused += 1
-            _logger.debug("a stream was refused", reason=str(error))
+            _logger.debug("a stream was refused", source=source, reason=str(error))
+            if isinstance(error, NotDecrypted) and source is not None:
+                self._tell_of_another_key(source, error)
         finally:
             self._served.pop(scope, None)
 
@@ -494,6 +511,17 @@ class Gossip:
                     await self.codec.send(stream, answer, from_dialler=False)
             case UserMessage(payload):
                 self.act(lambda: self.core.receive(payload))
+
+    def _tell_of_another_key(self, host: str, error: NotDecrypted) -> None:
+        address = host.partition("%")[0]
+        nodes = self.core.swim.rules.nodes
+
+        def members() -> list[str]:
+            return sorted(
+                name for name, node in nodes.items() if node.endpoint.host == address and name != self.config.name
+            )
+
+        self._troubles.another_key(address, members, str(error))
 
     def _is_elsewhere(self, ping: Ping) -> bool:
         return self.core.swim.rules.is_elsewhere(Endpoint(ping.source_addr, ping.source_port))
@@ -527,27 +555,30 @@ def _cluster(config: GossipConfig, tags: Mapping[str, str]) -> ClusterTag | None
     return None if config.cluster_tag is None else ClusterTag(config.cluster_tag, tags[config.cluster_tag])
 
 
+def _host_of(stream: trio.SocketStream) -> str | None:
+    """Return who is at the other end of a stream; None: it has gone already."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return None
+
+
 def _dialler(stream: trio.SocketStream) -> Sender:
     """Return who is at the other end of a stream, as far as it tells."""
-    try:
-        host = str(stream.socket.getpeername()[0])
-    except OSError:  # it has gone already
-        return Sender()
-    return Sender(address=Endpoint.of(host.partition("%")[0], 0).address)
+    host = _host_of(stream)
+    return Sender() if host is None else Sender(address=Endpoint.of(host.partition("%")[0], 0).address)
 
 
 async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketListener, tuple[str, int]]:
     """Listen for streams and packets on one port; return both sockets and the address."""
     problem = OSError()
+    host = await address_to_listen_on(config.bind_host)
     for _ in range(BIND_ATTEMPTS if config.bind_port == 0 else 1):
         try:
-            listeners = await trio.open_tcp_listeners(config.bind_port, host=config.bind_host)
-        except (OSError, UnicodeError) as error:
+            (listener,) = await trio.open_tcp_listeners(config.bind_port, host=host)
+        except OSError as error:
             raise unavailable(f"cannot gossip on {Address(config.bind_host, config.bind_port)}", error) from None
-        for listener in listeners[1:]:
-            # A name may stand for several addresses; the first is what this node is known by.
-            await listener.aclose()
-        tcp = listeners[0].socket
+        tcp = listener.socket
         udp = socket.socket(tcp.family, socket.SOCK_DGRAM)
         try:
             udp.setblocking(False)
@@ -557,11 +588,11 @@ async def _bind_both(config: GossipConfig) -> tuple[socket.socket, trio.SocketLi
         except OSError as error:
             # With any port allowed, the one that is free for streams may be taken for packets.
             udp.close()
-            await listeners[0].aclose()
+            await listener.aclose()
             problem = error
             continue
         bound = tcp.getsockname()
-        return udp, listeners[0], (bound[0], bound[1])
+        return udp, listener, (bound[0], bound[1])
     raise unavailable(f"cannot gossip on {Address(config.bind_host, config.bind_port)} (UDP)", problem)
 
 
@@ -569,12 +600,8 @@ async def _advertised(config: GossipConfig, bound: tuple[str, int], family: int)
     """Return what the others are told: an address of the family that this node listens on."""
     host, port = bound
     if config.advertise_host is not None:
-        try:
-            found = await trio.socket.getaddrinfo(config.advertise_host, None, family=family, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise unavailable(f"cannot advertise {config.advertise_host}", error) from None
-        host = str(found[0][4][0])
+        host = await address_to_advertise(config.advertise_host, family)
     endpoint = Endpoint.of(host.partition("%")[0], config.advertise_port or port)
     if not any(endpoint.address):
-        raise AddressUnavailable(f"others cannot dial {host}: say with --advertise-addr what they can")
+        raise AddressUnsuitable(f"others cannot dial {host}: say with --advertise-addr what they can")
     return endpoint

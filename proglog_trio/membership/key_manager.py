@@ -31,6 +31,7 @@ from .serf.keys import (
     request_payload,
     success,
 )
+from .serf.member import MemberStatus
 from .serf.serf import Serf
 from .wire import DecodingError, KeyResponse, Keyring, decode_key, decode_serf
 
@@ -38,6 +39,9 @@ MOST_WAITING = 32
 """Key queries that wait for one that is being done; further ones are refused."""
 
 _logger = structlog.get_logger(__name__)
+
+
+_FAILED = "it has failed, and cannot be asked: it comes back with the keys that it had"
 
 
 class KeysNotAsked(ProglogError):
@@ -180,7 +184,12 @@ class KeyManager:
         asked: list[str] = []
 
         def ask() -> None:
-            asked.extend(member.name for member in core.snapshot() if member.status.value == "alive")
+            for member in core.snapshot():
+                if member.status is MemberStatus.ALIVE:
+                    asked.append(member.name)
+                elif member.status is MemberStatus.FAILED:
+                    # Not done, and it will be: it is a member still, and comes back with the keys that it has.
+                    answers.problems[member.name] = _FAILED
             core.querying.ask(operation.query_name, payload, answers.take, over.set)
 
         try:
@@ -188,6 +197,8 @@ class KeyManager:
         except TooManyQueries as error:
             raise KeysNotAsked(str(error)) from None
         await over.wait()
+        for name in answers.done:
+            answers.problems.pop(name, None)  # one that had failed and is back
         answered = {*answers.done, *answers.problems}
         answers.silent = sorted(set(asked) - answered)
         answers.done.sort()

@@ -8,6 +8,7 @@ import trio
 from attrs import define, field, frozen
 
 from ..address import Address
+from ..own_addresses import lookup_problem
 from .swim.node import Endpoint
 
 MOST_LOOKUPS = 16
@@ -84,7 +85,7 @@ class Lookups:
                 found = await trio.socket.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             # A name that is none (a label of more than 63 characters, say) is a UnicodeError.
-            return LookedUp(problem=str(getattr(error, "strerror", None) or error))
+            return LookedUp(problem=lookup_problem(error))
         endpoints = (Endpoint.of(str(each[4][0]).partition("%")[0], int(each[4][1])) for each in found)
         return LookedUp(tuple(dict.fromkeys(endpoints)))
 

@@ -7,7 +7,7 @@ from attrs import field, frozen
 
 from .swim.node import Endpoint
 from .turns import Turns
-from .wire import DecodingError, ErrorMessage, Keyring, StreamDecoder
+from .wire import DecodingError, ErrorMessage, Keyring, NotDecrypted, StreamDecoder
 from .wire.stream import StreamMessage, encode_stream_steps
 
 _RECEIVE_BYTES = 64 * 1024
@@ -39,14 +39,27 @@ class StreamCodec:
     async def receive(self, stream: trio.abc.ReceiveStream, *, from_dialler: bool) -> StreamMessage:
         """Receive a message; raises DecodingError if it is malformed or cut off."""
         decoder = StreamDecoder(keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        has_begun = False
         while True:
             data = await stream.receive_some(_RECEIVE_BYTES)
+            if not data and not has_begun and not from_dialler:
+                raise DecodingError(f"ended without an answer{self._guess}", "stream")
+            has_begun = True
             if not data:
                 decoder.end()
                 raise DecodingError("ended", "stream")  # end has raised, unless the message was whole before
             message = await self.turns.run(decoder.feed_steps(bytes(data)))
             if message is not None:
                 return message
+
+    @property
+    def _guess(self) -> str:
+        """What may be the reason, of all that a member says nothing to."""
+        if self.keyring is None and not self.label:
+            return ", as members do whose gossip is encrypted, or has a label"
+        if self.keyring is None:
+            return ", as members do whose gossip is encrypted, or has another label"
+        return f", as members do that have another gossip key{', or another label' if self.label else ', or a label'}"
 
     async def ask(self, target: Endpoint, question: StreamMessage, timeout: float) -> StreamMessage:
         """Open a stream, send a message and return the answer.
@@ -72,6 +85,8 @@ class StreamCodec:
                 raise ExchangeFailed(f"{target} did not answer within {timeout:g} s") from None
         except (OSError, trio.BrokenResourceError) as error:
             raise ExchangeFailed(f"{target}: {_reason(error)}") from None
+        except NotDecrypted as error:
+            raise ExchangeFailed(f"{target} has another gossip key than this node, or none: {error}") from None
         except DecodingError as error:
             raise ExchangeFailed(f"{target}: {error}") from None
         if isinstance(answer, ErrorMessage):

@@ -22,6 +22,7 @@ from ..repetition import Repetitions
 from .bridge import aio_as_trio
 from .denial_log import DenialLog
 from .handlers import ServerCounters
+from .tls_problems import tls_problem, unaccepted
 
 _SHUTDOWN_SECONDS = 2.0
 
@@ -116,7 +117,12 @@ class Acceptor:
                 try:
                     await aio_as_trio(connect)()
                 except ssl.SSLCertVerificationError as error:
-                    self._denials.tell("a certificate was not accepted", peer=peer, reason=error.verify_message)
+                    self._denials.tell("a certificate was not accepted", peer=peer, reason=unaccepted(error))
+                    raise
+                except ssl.SSLError as error:
+                    self._denials.tell(
+                        "a client did not get through the TLS handshake", peer=peer, reason=tls_problem(error)
+                    )
                     raise
                 return
             # The other side is no TLS client, has a certificate that is not accepted, took too long, or made room.

@@ -34,6 +34,9 @@ m = r.act == p.act && r.obj == p.obj && r.sub == p.sub
 """Where no model is given: a subject may do what a rule says word for word."""
 _logger = structlog.get_logger(__name__)
 
+_ACTIONS = frozenset(action.value for action in Action)
+_QUOTES = frozenset("\"'\u201c\u201d\u2018\u2019")
+
 MOST_DECISIONS = 4096
 """Decisions that are remembered. Subjects are as many as the authorities have signed."""
 
@@ -67,6 +70,9 @@ class _PolicyLines(Adapter):  # type: ignore[misc]  # casbin has no types
         definition = model.model.get(kind[:1], {}).get(kind)
         if definition is None:
             raise AccessPolicyError(f"the model has no {kind!r}")
+        quoted = next((field for field in map(str.strip, line.split(",")) if _QUOTES & {*field[:1], *field[-1:]}), None)
+        if quoted is not None:
+            raise AccessPolicyError(f"{quoted} has quotation marks, which would be a part of it: leave them out")
         before = len(definition.policy)
         load_policy_line(line, model)
         (rule,) = definition.policy[before:]
@@ -77,6 +83,8 @@ class _PolicyLines(Adapter):  # type: ignore[misc]  # casbin has no types
             # Not in the first field: a subject may well be called admin.
             place = definition.tokens.index(f"{kind}_act") if f"{kind}_act" in definition.tokens else slice(1, None)
             named = rule[place] if isinstance(place, slice) else [rule[place]]
+            if not isinstance(place, slice) and _compares_actions(model, kind) and rule[place] not in _ACTIONS:
+                raise AccessPolicyError(f"{rule[place]!r} is no action: there are {', '.join(sorted(_ACTIONS))}")
             self.names_our_actions |= not {Action.REPLICATE.value, Action.ADMIN.value}.isdisjoint(named)
 
 
@@ -146,14 +154,29 @@ class AccessPolicy:
             return False
 
 
+def _compares_actions(model: Any, kind: str) -> bool:  # noqa: ANN401 - casbin has no types
+    """Tell whether a rule's action is compared as it stands, so that one that nobody asks for permits nothing."""
+    matchers = [each.value.replace(" ", "") for each in model.model.get("m", {}).values()]
+    plain = (f"r_act=={kind}_act", f"{kind}_act==r_act")
+    return bool(matchers) and all(
+        matcher.count(f"{kind}_act") == 1 and any(each in matcher for each in plain) for matcher in matchers
+    )
+
+
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        text = path.read_text("utf-8")
     except OSError as error:
         raise AccessPolicyError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise AccessPolicyError(f"{path} is not UTF-8 text") from None
+    if text.startswith("\ufeff"):
+        raise AccessPolicyError(
+            f"{path}, line 1: it begins with a byte order mark, which would be a part of the first rule: save the file "
+            "as UTF-8 without one"
+        )
+    return text

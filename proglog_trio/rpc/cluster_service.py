@@ -15,10 +15,11 @@ from .._proto.log import v1 as log_v1
 from ..address import Address
 from ..log.origin import Origin
 from ..membership.membership import JoinFailed, Membership, NotAMember
-from ..membership.serf.member import Member, MemberStatus
+from ..membership.serf.member import Member
 from ..replication.replicator import GivenUp
 from .bridge import trio_as_aio
 from .calls import encode_list, receive_only, send_encoded
+from .cluster_status import STATUS_MESSAGES
 from .key_calls import KeyCalls
 from .text import sendable
 
@@ -27,12 +28,6 @@ MOST_ADDRESSES = 100
 ANSWER_GRACE_SECONDS = 0.2
 _MEMBERS = 1
 """The field of GetMembersResponse."""
-_STATUS = {
-    MemberStatus.ALIVE: log_v1.MemberStatus.ALIVE,
-    MemberStatus.LEAVING: log_v1.MemberStatus.LEAVING,
-    MemberStatus.LEFT: log_v1.MemberStatus.LEFT,
-    MemberStatus.FAILED: log_v1.MemberStatus.FAILED,
-}
 
 
 @frozen(eq=False)
@@ -135,6 +130,6 @@ def _message(member: Member) -> log_v1.Member:
         address=member.address,
         port=member.port,
         tags={sendable(tag): sendable(content) for tag, content in member.tags.items()},
-        status=_STATUS[member.status],
+        status=STATUS_MESSAGES[member.status],
         round_trip_seconds=member.round_trip_seconds or 0.0,
     )

@@ -10,6 +10,7 @@ from .._proto.log import v1 as log_v1
 from ..log.clock import clamped
 from ..log.origin import Origin
 from ..log.segment_header import OriginState
+from ..membership.serf.member import MemberStatus
 from ..replication.lag import lag_of
 from ..replication.peer import Peer
 from ..replication.replica import Replica
@@ -20,6 +21,23 @@ from .text import sendable
 MOST_RANGES = 100
 """Of what is missing in one origin; more are not named."""
 MOST_NAMED = 50
+MOST_FAILED = 100
+"""Failed peers that are told of."""
+STATUS_MESSAGES = {
+    MemberStatus.ALIVE: log_v1.MemberStatus.ALIVE,
+    MemberStatus.LEAVING: log_v1.MemberStatus.LEAVING,
+    MemberStatus.LEFT: log_v1.MemberStatus.LEFT,
+    MemberStatus.FAILED: log_v1.MemberStatus.FAILED,
+}
+
+
+@attrs.frozen
+class FailedPeer:
+    """A peer that is not there, of which this node knows where it was."""
+
+    name: str
+    rpc_addr: str
+    directory_id: bytes | None
 
 
 def status_of(
@@ -27,9 +45,19 @@ def status_of(
     rpc_addr: str,
     cluster_size: int | None,
     service_counters: LogServiceCounters,
+    failed: Sequence[FailedPeer] = (),
     isolation: str | None = None,
 ) -> log_v1.GetStatusResponse:
-    """Return what a node says of itself and its peers."""
+    """Return what a node says of itself and its peers.
+
+    Args:
+        replicator: knows the peers that are there, and the log.
+        rpc_addr: where this node takes RPCs.
+        cluster_size: how many nodes the cluster is meant to have, if that is known.
+        service_counters: are told with the log's.
+        failed: the peers that are not there, and may come back.
+        isolation: that the node is alone, or with few, in words; None: it is not.
+    """
     replica = replicator.replica
     log, hello = replica.log, replica.hello
     return log_v1.GetStatusResponse(
@@ -42,7 +70,7 @@ def status_of(
         next_offset=log.next_offset,
         read_only_reason=log.read_only_reason or "",
         origins=[_origin(replica, origin, state) for origin, state in sorted(log.origins.items())],
-        peers=[_peer(replica, peer) for _, peer in sorted(replicator.peers.items())],
+        peers=_peers(replicator, failed),
         counters=_counters(replica, [log.counters, replica.counters, service_counters]),
         time=log_v1.Time(
             wall_clock=clamped(log.wall_clock()),
@@ -64,7 +92,7 @@ def _counters(replica: Replica, counted: Sequence[attrs.AttrsInstance]) -> dict[
     damage = replica.log.damage
     # Each place once, however often it was met; what is left is what no peer had.
     counters["damage_found"], counters["damage_repaired"] = damage.found, damage.repaired
-    counters["damage_left"] = len(damage)
+    counters["damage_left"] = damage.left
     return counters
 
 
@@ -97,7 +125,24 @@ def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.Orig
     )
 
 
-def _peer(replica: Replica, peer: Peer) -> log_v1.PeerStatus:
+def _peers(replicator: Replicator, failed: Sequence[FailedPeer]) -> list[log_v1.PeerStatus]:
+    statuses = replicator.statuses()
+    told = [_peer(replicator.replica, peer, statuses.get(name)) for name, peer in replicator.peers.items()]
+    told += [
+        log_v1.PeerStatus(
+            name=sendable(peer.name),
+            rpc_addr=sendable(peer.rpc_addr),
+            directory_id=peer.directory_id or b"",
+            problem="the member has failed",
+            member_status=log_v1.MemberStatus.FAILED,
+        )
+        for peer in failed[:MOST_FAILED]
+        if peer.name not in replicator.peers
+    ]
+    return sorted(told, key=lambda peer: peer.name)
+
+
+def _peer(replica: Replica, peer: Peer, status: MemberStatus | None) -> log_v1.PeerStatus:
     view = replica.plan.peers[peer.name]
     lag = lag_of(replica, view)
     return log_v1.PeerStatus(
@@ -106,6 +151,7 @@ def _peer(replica: Replica, peer: Peer) -> log_v1.PeerStatus:
         directory_id=view.directory_id or b"",
         connected=view.connected,
         problem=sendable(peer.problem or ""),
+        member_status=log_v1.MemberStatus.UNSPECIFIED if status is None else STATUS_MESSAGES[status],
         peer_behind=lag.peer_behind,
         node_behind=lag.node_behind,
         places=[

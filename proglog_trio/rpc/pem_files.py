@@ -22,8 +22,8 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM file, at least one. Raises TlsError."""
     try:
         return x509.load_pem_x509_certificates(_read(path))
-    except ValueError as error:
-        raise TlsError(f"{path} holds no certificate in PEM form: {error}") from None
+    except ValueError:
+        raise TlsError(f"{path} holds no certificate in PEM form") from None
 
 
 def earliest_expiry(certificates: Iterable[x509.Certificate]) -> datetime:

@@ -25,6 +25,7 @@ from .asyncio_loop import asyncio_loop
 from .authorization import Gate
 from .bridge import aio_as_trio
 from .codec import MessageCodec
+from .denial_log import DenialLog
 from .descriptors import descriptor_pool
 from .handlers import ServerCounters, ServerHandler, ServerState, Service, guarded
 from .identity import identity_of
@@ -138,6 +139,10 @@ class ServerProtocol(TunedProtocol):
             return
         self.say_goodbye(ErrorCodes.ENHANCE_YOUR_CALM, b"too many connections")
 
+    def tell_of_tls(self) -> None:
+        """Log that a client speaks TLS, which this server does not, within bounds."""
+        self._server.denials.tell("a client speaks TLS at a port that has none", peer=self.handler.peer)
+
     def say_goodbye(self, code: ErrorCodes, reason: bytes) -> None:
         """Send GOAWAY and close."""
         if not self.connection.is_closing():
@@ -168,6 +173,7 @@ class _Server:
         self.config = config
         self.state = ServerState(counters, gate, errors=errors, cluster_name=cluster_name)
         self.services = services
+        self.denials = DenialLog()
         self.grpclib_config: Configuration = grpclib_configuration().__for_server__()
         # Header names and values are checked by h2 on the way in; nobody checks ours on the way out.
         self.h2_config = H2Configuration(

@@ -18,19 +18,10 @@ from attrs import define, field, frozen
 
 from ..errors import SecurityFileError
 from ..reloading import FromFiles
+from .verified_chain import VerifiedChain
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption; all of TLS 1.3's are so."""
-_CERTIFICATE_ALERTS = (
-    "UNKNOWN_CA",
-    "BAD_CERTIFICATE",
-    "CERTIFICATE_EXPIRED",
-    "CERTIFICATE_UNKNOWN",
-    "CERTIFICATE_REVOKED",
-    "CERTIFICATE_REQUIRED",
-    "UNSUPPORTED_CERTIFICATE",
-)
-"""What the other side says of a certificate that it was shown: TLS's alerts (RFC 8446, section 6.2)."""
 
 
 class TlsError(SecurityFileError):
@@ -43,7 +34,7 @@ class LoadedTls:
 
     Attributes:
         context: for new connections.
-        expires: by what it is ("certificate", "ca"), when the first of the certificates expires.
+        expires: by what it is ("certificate", "intermediate", "ca"), when the first of the certificates expires.
     """
 
     context: ssl.SSLContext
@@ -74,7 +65,7 @@ class ServerTls:
         # A resumed session would not have its client's certificate verified anew.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
-        expires = {"certificate": _load_own(context, self.certificate, self.key)}
+        expires = _load_own(context, self.certificate, self.key)
         if self.authorities is not None:
             expires["ca"] = _load_authorities(context, self.authorities)
             context.verify_mode = ssl.CERT_OPTIONAL
@@ -121,18 +112,19 @@ class ClientTls:
     def _load(self) -> LoadedTls:
         context = _context(ssl.PROTOCOL_TLS_CLIENT)
         context.hostname_checks_common_name = False
-        expires = {}
+        expires: dict[str, datetime] = {}
         if self.authorities is None:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         else:
             expires["ca"] = _load_authorities(context, self.authorities)
         if self.certificate is not None and self.key is not None:
-            expires["certificate"] = _load_own(context, self.certificate, self.key)
+            expires |= _load_own(context, self.certificate, self.key)
         return LoadedTls(context, expires)
 
 
 def _context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
+    context.sslobject_class = VerifiedChain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["h2"])
@@ -140,8 +132,8 @@ def _context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
     return context
 
 
-def _load_own(context: ssl.SSLContext, certificate_file: Path, key_file: Path) -> datetime:
-    """Load a certificate and its key; return when the first certificate of the chain expires."""
+def _load_own(context: ssl.SSLContext, certificate_file: Path, key_file: Path) -> dict[str, datetime]:
+    """Load a certificate and its key; return when it expires, and when the first of its intermediate authorities."""
     from .pem_files import check_key, earliest_expiry, read_certificates
 
     chain = read_certificates(certificate_file)
@@ -149,8 +141,18 @@ def _load_own(context: ssl.SSLContext, certificate_file: Path, key_file: Path) -
     try:
         context.load_cert_chain(certificate_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
-        raise TlsError(f"{certificate_file} and {key_file} cannot be used: {error}") from None
-    return earliest_expiry(chain)
+        raise TlsError(f"{certificate_file} and {key_file} cannot be used: {_file_problem(error)}") from None
+    expires = {"certificate": earliest_expiry(chain[:1])}
+    if len(chain) > 1:
+        expires["intermediate"] = earliest_expiry(chain[1:])
+    return expires
+
+
+def _file_problem(error: OSError | ValueError) -> str:
+    """Return what is wrong with files that hold certificates and keys, and that OpenSSL does not take all the same."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
+        return error.strerror
+    return "TLS does not take what is in it; is the key too short, or of a kind that TLS does not use?"
 
 
 def _no_password() -> str:
@@ -164,14 +166,5 @@ def _load_authorities(context: ssl.SSLContext, path: Path) -> datetime:
     try:
         context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
-        raise TlsError(f"{path} cannot be used: {error}") from None
+        raise TlsError(f"{path} cannot be used: {_file_problem(error)}") from None
     return earliest_expiry(authorities)
-
-
-def tls_problem(error: ssl.SSLError) -> str:
-    """Return for people what has gone wrong with TLS."""
-    reason = error.reason or str(error)
-    said = next((alert for alert in _CERTIFICATE_ALERTS if reason.endswith(alert)), None)
-    if said is None:
-        return f"no TLS connection: {reason}"
-    return f"the other side does not accept the certificate that it was shown: {said.lower().replace('_', ' ')}"

@@ -44,7 +44,7 @@ from .frame_repr import use_cheap_frame_repr
 from .message_buffer import MessageBuffer
 from .peer_watch import PeerPatience, PeerWatch
 from .stream_errors import RequestRefused, StreamFailed, TolerantConnection
-from .tls import tls_problem
+from .tls_problems import tls_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,8 @@ _WRITE_AT_ONCE_BYTES = 4 * FRAME_BYTES
 _UNREAD_REPLIES_BYTES = 1024 * 1024
 _LINGER_SECONDS = 2.0
 _LENGTH_BYTES = 3
+_TLS_RECORDS = (b"\x15", b"\x16")
+"""How TLS begins: with an alert, or a handshake. HTTP/2 begins with its preface, or a length below 2^16."""
 _FRAME_HEADER_BYTES = 9
 _TURN_SECONDS = 0.004
 """How long frames of one connection are taken in before others have a turn: pausing and going on has its price."""
@@ -239,6 +241,8 @@ class TunedConnection(Connection):
         self._loop = asyncio.get_running_loop()
         self.watch = PeerWatch(self._loop, transport_config.patience, self._ask_for_life, self.abort)
         self.lost_reason: str | None = None
+        self.is_tls = False
+        self._has_received = False
 
     def message_buffer(self, stream_id: int) -> MessageBuffer:
         """Return a new buffer for one of this connection's streams."""
@@ -258,6 +262,9 @@ class TunedConnection(Connection):
 
     def feed(self, data: bytes) -> list[H2Event]:
         """Parse what the peer sent; raises h2.exceptions.ProtocolError."""
+        if not self._has_received:
+            self._has_received = True
+            self.is_tls = data[:1] in _TLS_RECORDS and data[1:2] in (b"", b"\x03")
         self.watch.received()
         events = super().feed(data)
         # h2 looks at a frame's length only when all of it is here, up to 16 MiB.
@@ -519,6 +526,9 @@ class TunedProtocol(H2Protocol):
         return True
 
     def _end_after_error(self, error: Exception, code: ErrorCodes | int) -> None:
+        if self.connection.is_tls:
+            self._end_tls()
+            return
         h2_connection = self.connection.h2_connection
         if h2_connection.state_machine.state is not ConnectionState.CLOSED:
             h2_connection.say_why_it_ends(error, code)
@@ -527,6 +537,18 @@ class TunedProtocol(H2Protocol):
         self.connection.flush()
         self.connection.lost_reason = reason
         self.processor.close(reason)
+
+    def _end_tls(self) -> None:
+        """End a connection of somebody who speaks TLS where there is none; what HTTP/2 says means nothing to it."""
+        client_side = bool(self.h2_config.client_side)
+        reason = "the node speaks TLS" if client_side else "the client speaks TLS, and this node has none"
+        self.connection.lost_reason = reason
+        if not client_side:
+            self.tell_of_tls()
+        self.processor.close(reason)
+
+    def tell_of_tls(self) -> None:
+        """Take note that somebody speaks TLS where there is none; for those who log it."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End everything that still runs on this connection."""

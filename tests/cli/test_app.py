@@ -71,6 +71,46 @@ def test_bad_size_in_the_file_is_named_with_it(tmp_path: Path, capfd: pytest.Cap
     assert str(file) in errors
 
 
+KEY = "AAECAwQFBgcICQoLDA0ODw=="
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["node", "--encrypt", KEY.rstrip("=")],
+        ["node", "--encrypt", KEY + KEY],
+        ["node", f"--encript={KEY}"],
+        ["node", KEY],
+        ["node", f" {KEY}\n"],
+        ["node", "--encrypt", KEY, KEY],
+        ["node", "--encrypt", KEY, "--encrypt", KEY],
+        ["keys", KEY],
+        ["keys", "install", KEY, KEY],
+        ["keys", "install", KEY, "-" + KEY],
+        [KEY],
+    ],
+)
+def test_keys_are_not_shown(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == ExitCode.USAGE
+    errors = capfd.readouterr().err
+    assert errors.startswith("proglog-trio: ")
+    assert KEY.rstrip("=") not in errors
+
+
+def test_a_key_that_is_none_is_named_by_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(f"encrypt = '{KEY[:-1]}'\n")
+    monkeypatch.setenv("PROGLOG_ENCRYPT", "c2hvcnQ=")
+    what = "proglog-trio: Invalid value for --encrypt: A gossip key is 16, 24 or 32 bytes in base64; this is"
+    assert run("node") == ExitCode.USAGE
+    assert capfd.readouterr().err == f"{what} 5 bytes (from PROGLOG_ENCRYPT).\n"
+    monkeypatch.delenv("PROGLOG_ENCRYPT")
+    assert run("node", "--config-file", str(file)) == ExitCode.USAGE
+    assert capfd.readouterr().err == f"{what} no base64 text (from {file}).\n"
+
+
 @pytest.mark.parametrize(
     "command", [[], ["node"], ["produce"], ["consume"], ["log"], ["log", "verify"], ["log", "dump"]]
 )

@@ -171,7 +171,7 @@ async def test_position_goes_on_where_another_ended(address: str) -> None:
     await store(address, b"a", b"b", b"c")
     code, output, errors = await run_command("consume", "--addr", address, "--count", "2", "--show-position")
     assert (code, output) == (ExitCode.DONE, b"a\nb\n")
-    position = errors.removeprefix("position: ").strip()
+    position = errors  # the whole line, as it was copied
     code, output, errors = await run_command("consume", "--addr", address, "--position", position, "--show-position")
     assert (code, output) == (ExitCode.DONE, b"c\n")
     end = errors.removeprefix("position: ").strip()

@@ -32,6 +32,18 @@ def test_each_place_is_found_once() -> None:
     assert (registry.found, len(registry), registry.unrepairable) == (3, 3, 0)
 
 
+def test_an_index_file_is_no_damage() -> None:
+    registry = DamageRegistry()
+    index = DamagedPlace(0, 0, None, 100, 100, "the index file is missing", is_missing_index=True)
+    assert registry.report(SECOND, index, "scrub")
+    assert registry.report(SECOND, place(110), "scrub")
+    assert (registry.segments(), registry.found, registry.left) == ([SECOND], 1, 1)
+    registry.settle([SECOND], [(SECOND, index, "not now")])
+    assert (registry.repaired, registry.left, len(registry)) == (1, 0, 1)
+    registry.settle([SECOND], [])
+    assert (registry.repaired, registry.left, len(registry)) == (1, 0, 0)
+
+
 def test_sequences_are_told_by_a_readable_envelope() -> None:
     envelope = Envelope(EnvelopeKind.RECORDS, 200, 3, ORIGIN, 40, 2, 0)
     assert Damage(FIRST, place(3, envelope=envelope), "read").sequences == (ORIGIN, 40, 42)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 import trio.testing
 from attrs import evolve
@@ -62,6 +63,29 @@ async def test_append_and_open_again(tmp_path: Path) -> None:
         third = await log.append(batch_of(b"d"))
         assert (third.base_offset, third.base_sequence) == (3, 0)
         assert third.origin != first.origin
+
+
+async def test_an_index_file_that_was_removed_is_told_of_as_that(tmp_path: Path) -> None:
+    config = LogConfig(tmp_path / "data", segment_frames=1, scrub_bytes_per_second=1 << 30)
+    async with open_log(config) as log:
+        for value in (b"a", b"b", b"c"):
+            await log.append(batch_of(value))
+        removed = log.catalog.segments[0].index
+    removed.unlink()
+    with structlog.testing.capture_logs() as logs, trio.fail_after(30):
+        async with open_log(config) as log:
+            found, token = trio.Event(), trio.lowlevel.current_trio_token()
+            log.damage.watch(lambda _damage: token.run_sync_soon(found.set))
+            if not log.damage.places():
+                await found.wait()
+            await trio.testing.wait_all_tasks_blocked()
+    assert (log.damage.found, log.damage.left, log.counters.damaged_places) == (0, 0, 0)
+    (told,) = [each for each in logs if each["log_level"] in ("warning", "error")]
+    assert told == {
+        "event": "an index file is missing, and is made anew from its segment",
+        "index": str(removed),
+        "log_level": "warning",
+    }
 
 
 async def test_appends_share_commits(tmp_path: Path) -> None:

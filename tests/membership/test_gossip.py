@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from attrs import evolve
 
-from proglog_trio.errors import AddressUnavailable
+from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
 from proglog_trio.membership.gossip import MOST_EXCHANGES, MOST_STREAMS, RECEIVE_BUFFER_BYTES, Gossip, GossipConfig
 from proglog_trio.membership.streams import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
-from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.wire import (
     Ack,
@@ -135,9 +136,9 @@ async def test_what_is_advertised() -> None:
     gossip = await bind(advertise_host="localhost")
     assert gossip.endpoint.host == "127.0.0.1"
     await gossip.close()
-    with pytest.raises(AddressUnavailable, match=r"others cannot dial 0\.0\.0\.0"):
+    with pytest.raises(AddressUnsuitable, match=r"others cannot dial 0\.0\.0\.0"):
         await bind(bind_host="0.0.0.0")  # noqa: S104 - it is refused
-    with pytest.raises(AddressUnavailable, match=r"cannot advertise no\.such\.name\.invalid"):
+    with pytest.raises(AddressUnavailable, match=r"the host of --advertise-addr, no\.such\.name\.invalid"):
         await bind(advertise_host="no.such.name.invalid")
     with pytest.raises(ValueError, match="512"):
         await Gossip.bind(GossipConfig(name="me"), {"tag": "x" * 600}, lambda _event: None, random.Random(1))
@@ -336,6 +337,60 @@ async def test_another_label_is_refused() -> None:
         await still_answers(gossip)
         assert gossip.counters.packets_refused == 2
         assert gossip.counters.streams_refused == 2
+
+
+async def test_another_key_is_told_on_both_sides_once_an_hour() -> None:
+    other = Keyring((bytes(range(16)),))
+    with structlog.testing.capture_logs() as logs:
+        async with gossiping(keyring=KEYRING) as gossip, udp_socket() as udp:
+            gossip.core.swim.rules.nodes["who"] = Node(
+                "who", Endpoint.of("127.0.0.1", 1), b"", VERSION, 1, NodeStatus.DEAD, 0
+            )
+            codec = StreamCodec(other)
+            for _ in range(3):
+                with pytest.raises(ExchangeFailed, match="has another gossip key than this node"):
+                    await codec.ask(gossip.endpoint, Ping(seq_no=1, node="me"), 30)
+                await udp.sendto(encode_packets([Ping(seq_no=1, node="me")], keyring=other)[0], at(gossip))
+                await udp.sendto(encode_packets([Ping(seq_no=1, node="me")])[0], at(gossip))
+
+            async def refused() -> int:
+                return gossip.counters.packets_refused
+
+            await eventually(refused, lambda count: count == 6)
+    (told,) = [log for log in logs if log["log_level"] == "warning"]
+    assert told["event"].startswith("gossip that cannot be decrypted: who sends it has another gossip key")
+    assert (told["address"], told["members"]) == ("127.0.0.1", ["who"])
+
+
+async def test_an_answer_with_another_key_is_called_that() -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await StreamCodec(Keyring((bytes(range(16)),))).send(stream, Ack(seq_no=1, payload=b""), from_dialler=False)
+
+    async with trio.open_nursery() as nursery:
+        (listener, *_) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        endpoint = Endpoint.of(*listener.socket.getsockname())
+        with pytest.raises(ExchangeFailed, match="has another gossip key than this node, or none"):
+            await StreamCodec(KEYRING).ask(endpoint, Ping(seq_no=1, node="me"), 30)
+        nursery.cancel_scope.cancel()
+
+
+async def test_packets_that_are_blocked_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gossip, "_send_packet", lambda *_: None)
+    with structlog.testing.capture_logs() as logs:
+        async with start_ours_in() as start:
+            a = await start("a")
+            b = await start("b", join=[a.address])
+            blocked = (
+                "a member answers streams (TCP) and no packets (UDP): is its port blocked for UDP, or not published?"
+            )
+
+            async def told() -> set[str]:
+                return {log["member"] for log in logs if log["event"] == blocked}
+
+            await eventually(told, lambda members: members == {"a", "b"})
+            await b.until_status("alive", "a", "b")
+    assert [log["event"] for log in logs].count(blocked) == 2
 
 
 async def test_keys_and_labels_that_agree() -> None:

@@ -51,6 +51,21 @@ async def test_who_does_not_answer_is_named() -> None:
         assert (answers.done, answers.problems, answers.silent) == (["a"], {}, ["b"])
 
 
+async def test_who_has_failed_is_named() -> None:
+    async with start_ours_in() as start:
+        a = await start("a", key=OLD)
+        b = await start("b", key=OLD, join=[a.address])
+        await a.until_status("alive", "a", "b")
+        await b.crash()
+        await a.until_status("failed", "b")
+        for operation in (KeyOperation.INSTALL, KeyOperation.USE):
+            answers = await ask(a, operation, NEW)
+            assert (answers.done, answers.silent) == (["a"], [])
+            assert answers.problems == {
+                "b": "it has failed, and cannot be asked: it comes back with the keys that it had"
+            }
+
+
 async def test_without_a_keyring_there_is_no_manager() -> None:
     async with start_ours_in() as start:
         assert (await start("a")).membership.gossip.keys is None

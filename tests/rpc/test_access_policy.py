@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,11 +95,35 @@ def test_expressions_as_names(tmp_path: Path) -> None:
         ("p, root, *, produce, allow\n", "line 1: 4 fields follow 'p', the model has 3"),
         ("p, root, *, produce)\n", "line 1: it is no rule"),
         (",\n", "line 1: the model has no ''"),
+        (
+            "p, root, *, produce\np, root, *, produse\n",
+            "line 2: 'produse' is no action: there are admin, consume, prod",
+        ),
+        ("p, root, *, *\n", "line 1: '*' is no action"),
+        ("p, root, *, PRODUCE\n", "line 1: 'PRODUCE' is no action"),
+        ('p, "root", *, produce\n', 'line 1: "root" has quotation marks'),
+        ("p, root, *, 'produce'\n", "line 1: 'produce' has quotation marks"),
+        ("p, \u201croot\u201d, *, produce\n", "line 1: \u201croot\u201d has quotation marks"),
+        ("\ufeffp, root, *, produce\n", "line 1: it begins with a byte order mark"),
     ],
 )
 def test_a_wrong_policy_says_where(tmp_path: Path, policy: str, problem: str) -> None:
-    with pytest.raises(AccessPolicyError, match=r"policy\.csv, " + problem.replace(")", r"\)")):
+    with pytest.raises(AccessPolicyError, match=r"policy\.csv, " + re.escape(problem)):
         load(tmp_path, policy)
+
+
+def test_actions_are_patterns_where_the_model_says_so(tmp_path: Path) -> None:
+    model = MODEL.replace("r.act == p.act", "regexMatch(r.act, p.act)")
+    assert rights(load(tmp_path, "p, O'Brien, *, produce|consume\n", model), "O'Brien") == {
+        "produce",
+        "consume",
+        "replicate",
+    }
+
+
+def test_a_byte_order_mark_before_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AccessPolicyError, match=r"model\.conf, line 1: it begins with a byte order mark"):
+        load(tmp_path, POLICY, "\ufeff" + MODEL)
 
 
 @pytest.mark.parametrize("model", ["", "nonsense", MODEL.replace("r.act == p.act", "r.what == p.act"), MODEL[:200]])

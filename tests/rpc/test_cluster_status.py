@@ -5,10 +5,11 @@ import random
 from proglog_trio._proto.log.v1 import GetStatusResponse, PeerStatus, Time
 from proglog_trio.cli.status_format import described_status, status_lines
 from proglog_trio.log.missing import Missing
+from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.replication.peer import Peer
 from proglog_trio.replication.pull import PullSession
 from proglog_trio.replication.replicator import Replicator
-from proglog_trio.rpc.cluster_status import status_of
+from proglog_trio.rpc.cluster_status import MOST_FAILED, FailedPeer, status_of
 from proglog_trio.rpc.service_state import LogServiceCounters
 from tests.replication.simulation.cluster import Cluster
 
@@ -84,6 +85,25 @@ def test_names_that_are_no_text_do_not_keep_a_node_from_telling_its_status() -> 
     assert (told.node_name, told.cluster_size, told.next_offset) == ("a", 3, 1)
     assert told.counters["records_produced"] == 3
     assert told.counters["acknowledgements_waiting"] == 0
+
+
+def test_failed_peers_are_told_of() -> None:
+    cluster = Cluster(2)
+    node, other = cluster.add("a"), cluster.add("b")
+    cluster.produce(other)
+    cluster.run(5)
+    replica = node.running.replica
+    replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
+    replicator.peers["b"] = Peer("b", "b:1", replica, run_pull, random.Random(1), lambda: None)
+    replicator.statuses = lambda: {"b": MemberStatus.ALIVE, "c": MemberStatus.FAILED}
+    many = [FailedPeer(f"c{number:03}", f"c{number}:1", bytes(16)) for number in range(MOST_FAILED + 5)]
+    failed = [FailedPeer("b", "b:0", None), *many]
+    told = GetStatusResponse.parse(bytes(status_of(replicator, "a:1", 3, LogServiceCounters(), failed)))
+    shown = [(peer["name"], peer["member_status"], peer["problem"]) for peer in described_status(told)["peers"]]
+    assert shown[:2] == [("b", "alive", None), ("c000", "failed", "the member has failed")]
+    assert len(shown) == MOST_FAILED
+    (line,) = [line for line in status_lines(told) if line.startswith("c000")]
+    assert line.split() == ["c000", "c0:1", "-", "-", *["not", "connected:", "the", "member", "has", "failed"]]
 
 
 def test_copies_of_the_data_directory_are_named() -> None:

@@ -49,7 +49,7 @@ def test_out_of_range_comes_with_a_localized_message(error: errors.OutOfRange) -
 def test_no_error_of_the_log_is_forgotten() -> None:
     """Errors that a call can meet are no INTERNAL errors; those that it cannot are named here."""
     elsewhere = {
-        *(errors.ProglogError, errors.CallFailed, errors.NameTaken),
+        *(errors.ProglogError, errors.CallFailed, errors.NameTaken, errors.AddressUnsuitable),
         *(errors.DataDirectoryError, errors.DataDirectoryFull, errors.DataDirectoryLost, errors.DirectoryCopied),
         *(errors.DataDirectoryUnavailable, errors.DataDirectoryHeld, errors.SecurityFileNoRoom),
         *(errors.AddressUnavailable, errors.AddressInUse),

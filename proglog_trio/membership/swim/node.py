@@ -86,6 +86,7 @@ class Node:
         told_address: its address as it was told, byte for byte, and is told to others: agents at their defaults have
             IPv4 in 16 bytes, and take the same address in 4 for another.
         has_answered: a probe of this node's was answered.
+        by_stream_alone: how many of our probes, up to the last, it answered by stream and not by packet.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Node:
     changed: float
     told_address: bytes = Factory(lambda node: node.endpoint.address, takes_self=True)
     has_answered: bool = False
+    by_stream_alone: int = 0
 
     @property
     def is_gone(self) -> bool:

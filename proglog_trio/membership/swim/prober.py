@@ -216,6 +216,7 @@ class Prober:
             took = self.rules.timers.now - probe.began
             # First: that it answers must count even if the rest of its answer cannot be taken.
             self._succeed(probe)
+            probe.node.by_stream_alone = 0
             # How long it took is not known if this node was stopped meanwhile.
             if took < self.rules.profile.probe_timeout and probe.pauses == self.rules.timers.pauses:
                 self.rules.notify(RoundTrip(probe.node.name, took, message.payload))
@@ -236,6 +237,7 @@ class Prober:
         """Take what became of a ping by stream."""
         probe = self._probe
         if answered and probe is not None and sequence_number == probe.sequence_number:
+            probe.node.by_stream_alone += 1
             self._succeed(probe)
 
     def ping(self, message: Ping, source: Endpoint | None) -> Ack | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .addresses import pack_address, unpack_address
 from .coordinates import Coordinate, decode_ack_payload, encode_ack_payload
-from .errors import DecodingError
+from .errors import DecodingError, NotDecrypted
 from .keyring import Keyring, decode_key, encode_key
 from .memberlist import (
     DEFAULT_VSN,
@@ -102,6 +102,7 @@ __all__ = [
     "NodeFilter",
     "NodeState",
     "NodeStateType",
+    "NotDecrypted",
     "Ping",
     "PushPull",
     "Query",

@@ -23,3 +23,7 @@ class DecodingError(ProglogError):
     def within(self, *where: str) -> Self:
         """Return this error as it is seen from further outside."""
         return type(self)(self.what, *where, *self.where)
+
+
+class NotDecrypted(DecodingError):
+    """What arrived is encrypted with another key than any of this node's, or is plain and should not be, or not so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from ...steps import Steps, complete
-from .errors import DecodingError
+from .errors import DecodingError, NotDecrypted
 from .keyring import Keyring
 from .lzw import compress_steps, decompress_steps
 from .memberlist import MessageType
@@ -81,7 +81,7 @@ def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: byte
         raise DecodingError(f"has {len(data)} bytes, fewer than encryption takes", "encrypted part")
     version = data[0]
     if version not in (_PADDED, _UNPADDED):
-        raise DecodingError(f"has encryption version {version}, or is not encrypted", "encrypted part")
+        raise NotDecrypted(f"has encryption version {version}, or is not encrypted", "encrypted part")
     nonce = bytes(data[1 : 1 + NONCE_BYTES])
     with memoryview(data)[1 + NONCE_BYTES :] as sealed:
         for cipher in keyring.ciphers:
@@ -89,7 +89,7 @@ def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: byte
             if plain is not None:
                 return plain if version == _UNPADDED else _without_padding(plain)
             yield
-    raise DecodingError("is not encrypted with any key of the keyring", "encrypted part")
+    raise NotDecrypted("is not encrypted with any key of the keyring", "encrypted part")
 
 
 def _without_padding(padded: bytes | bytearray) -> bytes | bytearray:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from attrs import AttrsInstance, frozen
 
 from ...steps import Steps, complete, joined
-from .errors import DecodingError
+from .errors import DecodingError, NotDecrypted
 from .extent import Extent, unpack
 from .keyring import Keyring
 from .layers import (
@@ -267,7 +267,7 @@ class StreamDecoder:
                 raise wrong_label(None)
         if number == MessageType.ENCRYPT:
             if self._keyring is None:
-                raise DecodingError("is encrypted, and there is no keyring")
+                raise NotDecrypted("is encrypted, and there is no keyring")
             length_bytes = yield from source.take(_ENCRYPTED_HEADER_BYTES - 1)
             length = int.from_bytes(length_bytes, "big")
             if length > self._limits.state_bytes:
@@ -277,7 +277,7 @@ class StreamDecoder:
             plain = yield from _stepping(decrypt_steps(sealed, keyring=self._keyring, associated=associated))
             return (yield from self._whole(plain, "encrypted part"))
         if self._keyring is not None:
-            raise DecodingError(f"is not encrypted: it begins with a {type_name(number)}")
+            raise NotDecrypted(f"is not encrypted: it begins with a {type_name(number)}")
         return (yield from self._after_encryption(source, number))
 
     def _after_encryption(self, source: _Source, number: int) -> _Parser[StreamMessage]:

@@ -25,7 +25,8 @@ from ...internal_errors import InternalErrors
 from ..asyncio_loop import asyncio_loop
 from ..bridge import aio_as_trio
 from ..codec import MessageCodec
-from ..tls import ClientTls, tls_problem
+from ..tls import ClientTls
+from ..tls_problems import NO_TLS, tls_problem, unaccepted
 from ..transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
 from .expected_cluster import ExpectedCluster
 
@@ -97,6 +98,9 @@ class TunedChannel(Channel):
         problems: list[OSError] = []
         # None: no TLS. Otherwise the certificate must be for the name, not for the number that it stands for.
         server_name = None if self._ssl is None else self._config.ssl_target_name_override or self._host
+        if server_name is not None:
+            # The dot of a name that is looked up as it stands (RFC 1034, 3.1) is not in certificates.
+            server_name = server_name.removesuffix(".")
         for host in hosts:
             try:
                 _, self._tuned_protocol = await self._loop.create_connection(
@@ -128,7 +132,13 @@ class TunedChannel(Channel):
         if protocol is None:
             return None
         connection = protocol.connection
-        if connection.lost_reason is None and tls is not None and not connection.watch.has_greeted:
+        if connection.watch.has_greeted:
+            return connection.lost_reason
+        if tls is None and connection.is_tls:
+            return "the node speaks TLS, and this client does not: give it the authority of the node's certificate"
+        if tls is None and connection.lost_reason is None:
+            return "the node ended it before HTTP/2 began, as one that has TLS does when a client has none"
+        if connection.lost_reason is None and tls is not None:
             # In TLS 1.3 a client is done before the server has looked at its certificate, and what the server says of
             # it may be lost with the connection.
             shown = "shows no certificate" if tls.certificate is None else "shows a certificate that it does not accept"
@@ -190,9 +200,10 @@ def call_error(
 
 def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the node's certificate is not accepted: {error.verify_message}"
+        return f"the node's certificate is not accepted: {unaccepted(error)}"
     if isinstance(error, ssl.SSLError):
-        return tls_problem(error)
+        problem = tls_problem(error)
+        return "the node does not speak TLS: leave out certificates and authorities" if problem == NO_TLS else problem
     return error.strerror or str(error)
 
 
@@ -207,7 +218,7 @@ async def _addresses_of(dialled: Address) -> list[str]:
     try:
         found = await trio.socket.getaddrinfo(dialled.host, dialled.port, type=trio.socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise OSError(f"{dialled.host!r} is no host name: {error}") from error
+        raise OSError(f"{dialled.host!r} is no host name") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -238,7 +249,7 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
             except trio.TooSlowError:
                 raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
             except UnicodeError as error:
-                raise ConnectionNotOpened(f"cannot connect to {address}: it is no host name ({error})") from error
+                raise ConnectionNotOpened(f"cannot connect to {address}: it is no host name") from error
             except OSError as error:
                 raise ConnectionNotOpened(f"cannot connect to {address}: {_why(error)}") from error
             yield Connection(address, channel, config.cluster)

@@ -654,7 +654,7 @@ class KeyAnswers(betterproto2.Message):
 
     silent: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
-    The names of those that are alive and did not answer in time.
+    The names of those that are alive and did not answer in time. Those that have failed are among the problems.
     """
 
 
@@ -912,6 +912,14 @@ class PeerStatus(betterproto2.Message):
     places: "list[OriginPlace]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     What it has, per origin.
+    """
+
+    member_status: "MemberStatus" = betterproto2.field(
+        9, betterproto2.TYPE_ENUM, default_factory=lambda: MemberStatus(0)
+    )
+    """
+    What the membership says of it. One that has failed is told of, without places, until it is forgotten; of those
+    at most 100.
     """
 
     clock: "PeerClock | None" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, optional=True)

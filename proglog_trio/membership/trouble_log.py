@@ -1,0 +1,65 @@
+"""The log output about gossip that does not get through: another key, packets that are blocked. Each once an hour."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+from attrs import define, field
+
+from ..repetition import PERIOD_SECONDS, Quota, Repetitions
+from .swim.node import Endpoint
+
+LOGGED_TROUBLES = 50
+"""Of each kind that are logged in an hour; addresses of packets can be made up."""
+MOST_NAMED = 10
+STREAMS_IN_A_ROW = 3
+"""So many probes of a member that are answered by stream alone are no packets that happen to be lost."""
+
+_logger = structlog.get_logger(__name__)
+
+
+@define(eq=False)
+class TroubleLog:
+    """Logs them, within bounds."""
+
+    clock: Callable[[], float] = time.monotonic
+    _repetitions: Repetitions = field(init=False)
+    _keys: Quota = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._repetitions = Repetitions(self.clock)
+        self._keys = Quota(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess, self.clock)
+
+    def another_key(self, address: str, members: Callable[[], Sequence[str]], reason: str) -> None:
+        """Log that gossip cannot be decrypted, unless that was logged of its address within the hour.
+
+        Args:
+            address: where it comes from: a host, since ports of streams are another each time.
+            members: tells who is known to be there; called when it is logged.
+            reason: what is wrong with it.
+        """
+        repeated = self._repetitions.news(("key", address))
+        if repeated is not None and self._keys.admits():
+            _logger.warning(
+                "gossip that cannot be decrypted: who sends it has another gossip key than this node, or none",
+                address=address,
+                members=list(members()[:MOST_NAMED]),
+                reason=reason,
+                repeated=repeated,
+            )
+
+    def packets_blocked(self, name: str, endpoint: Endpoint, in_a_row: int) -> None:
+        """Log that a member answers by stream alone, if it has done so for a while and that was not logged lately."""
+        if in_a_row >= STREAMS_IN_A_ROW and self._repetitions.news(("packets", name)) is not None:
+            _logger.warning(
+                "a member answers streams (TCP) and no packets (UDP): is its port blocked for UDP, or not published?",
+                member=name,
+                address=str(endpoint),
+                probes=in_a_row,
+            )
+
+
+def _tell_excess(unlogged: int) -> None:
+    _logger.warning("more senders of gossip with another key were heard of than are logged", not_logged=unlogged)
