@@ -18,7 +18,7 @@ import math
 import random
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
@@ -63,6 +63,9 @@ PACKETS_PER_WAKEUP = 64
 """After so many packets others have a turn, or when a turn is over: one packet can be as much work as a thousand."""
 LARGEST_DATAGRAM_BYTES = 65_535
 BIND_ATTEMPTS = 16
+MOST_PASSED_OVER_BYTES = 20 * 1024 * 1024
+"""Of a stream that cannot be read, before it is closed: what a state may have."""
+PASSED_OVER_AT_ONCE_BYTES = 64 * 1024
 LONGEST_REASON = 500
 """Characters of what is told to somebody whose stream cannot be read."""
 RECEIVE_BUFFER_BYTES = 2 * 1024 * 1024
@@ -496,8 +499,7 @@ class Gossip:
         try:
             message = await self.codec.receive(stream, from_dialler=True)
         except DecodingError as error:
-            # Who asks is told why, as agents do: otherwise people see that the stream ended, and nothing else.
-            await self.codec.send(stream, ErrorMessage(str(error)[:LONGEST_REASON]), from_dialler=False)
+            await self._say_why(stream, error)
             raise
         self.counters.streams_served += 1
         match message:
@@ -522,6 +524,16 @@ class Gossip:
             )
 
         self._troubles.another_key(address, members, str(error))
+
+    async def _say_why(self, stream: trio.SocketStream, error: DecodingError) -> None:
+        """Answer what cannot be read with the reason, as agents do: otherwise people see that the stream ended."""
+        with suppress(OSError, trio.BrokenResourceError):
+            await self.codec.send(stream, ErrorMessage(str(error)[:LONGEST_REASON]), from_dialler=False)
+            await stream.send_eof()
+            # To close while the rest is on its way would reset the connection, and the answer be lost with it.
+            room = MOST_PASSED_OVER_BYTES
+            while room > 0 and (data := await stream.receive_some(PASSED_OVER_AT_ONCE_BYTES)):
+                room -= len(data)
 
     def _is_elsewhere(self, ping: Ping) -> bool:
         return self.core.swim.rules.is_elsewhere(Endpoint(ping.source_addr, ping.source_port))

@@ -28,6 +28,7 @@ from .foreigner_log import ForeignerLog
 from .gossip import Gossip, GossipConfig
 from .joining import START_SECONDS, Joining, exchange_with
 from .lookup import Lookups, endpoints_of, problems_of
+from .name_contest import NameContest
 from .names import is_later_life
 from .serf.clusters import Foreigner
 from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
@@ -138,6 +139,7 @@ class Membership:
     _has_left: bool = False
     _running: bool = False
     _ended: bool = False
+    _contest: NameContest | None = None
     conflicts: int = 0
     handler_failures: int = 0
 
@@ -248,6 +250,8 @@ class Membership:
                 self._left.set()
             case Conflict(name, endpoint):
                 self.conflicts += 1
+                if name == self.name and self._contest is not None:
+                    self._contest.note()
                 _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
             case Foreigner():
                 self._foreigner_log.tell(event)
@@ -415,17 +419,18 @@ class Membership:
 
         Raises:
             NameTaken: another member, that is alive or has not been forgotten, has this node's name. Nobody has seen
-                this node then.
+                this node then. Or most members know this node's name at another address, see name_contest.py.
             DirectoryCopied: likewise, and it uses a copy of the same data directory.
         """
         joining = Joining(self.gossip, start_addresses, name_patience, self._lookups, self.errors, self._rng)
+        contest = self._contest = NameContest(self.gossip, self.errors)
         self._running = True
         try:
             async with trio.open_nursery() as nursery:
                 self._lookups.nursery = nursery
                 nursery.start_soon(self._tell_all_subscribers)
                 nursery.start_soon(self._tell_of_peers)
-                await self._start(nursery, joining, task_status)
+                await self._start(nursery, joining, contest, task_status)
                 if joining.ending is not None:
                     # Raised below, by itself and not in a group.
                     nursery.cancel_scope.cancel()
@@ -433,12 +438,19 @@ class Membership:
             self._lookups.nursery = None
             self._end()
             await self.gossip.close()
-        if joining.ending is not None:
-            raise joining.ending
+        ending = joining.ending or contest.ending
+        if ending is not None:
+            raise ending
 
-    async def _start(self, nursery: trio.Nursery, joining: Joining, task_status: trio.TaskStatus[None]) -> None:
+    async def _start(
+        self, nursery: trio.Nursery, joining: Joining, contest: NameContest, task_status: trio.TaskStatus[None]
+    ) -> None:
         async def keep_joining() -> None:
             await joining.run()
+            nursery.cancel_scope.cancel()
+
+        async def settle_names() -> None:
+            await contest.run()
             nursery.cancel_scope.cancel()
 
         try:
@@ -447,6 +459,7 @@ class Membership:
             joining.ending = error
             return
         await nursery.start(self.gossip.run)
+        nursery.start_soon(settle_names)
         with trio.move_on_after(START_SECONDS):
             await joining.join_through(joinable)
         task_status.started()

@@ -69,6 +69,7 @@ class Agent:
         rpc: where it takes commands, host:port.
         process: of the agent.
         directory: its log and what its event handler writes are there.
+        within: a command in front of those that speak to it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Agent:
     rpc: str
     process: trio.Process
     directory: Path
+    within: tuple[str, ...] = ()
 
     @property
     def log(self) -> str:
@@ -94,7 +96,7 @@ class Agent:
 
     async def try_command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run a `serf` command against it."""
-        return await run_command("serf", name, f"-rpc-addr={self.rpc}", *arguments)
+        return await run_command(*self.within, "serf", name, f"-rpc-addr={self.rpc}", *arguments)
 
     async def members(self) -> dict[str, SeenMember]:
         """Return all members as it sees them."""
@@ -170,6 +172,7 @@ async def agent(
     profile: ProfileName = ProfileName.LOCAL,
     key: str | None = None,
     within: Sequence[str] = (),
+    at_defaults: bool = False,
 ) -> AsyncIterator[Agent]:
     """Run an agent until the block ends.
 
@@ -182,11 +185,12 @@ async def agent(
         profile: its timing.
         key: encrypts.
         within: a command in front of its own, that enters a network namespace.
+        at_defaults: it is not told where to gossip and to take commands: in a namespace whose address is host.
     """
     joins = [f"-join={address}" for address in join]
     encryption = [f"-encrypt={key}"] if key else []
     options = (*options, f"-profile={profile.value}", *joins, *encryption)
-    started = await _start(directory, name, options, host, port, within)
+    started = await _start(directory, name, options, host, port, tuple(within), at_defaults=at_defaults)
     try:
         yield started
     finally:
@@ -194,20 +198,28 @@ async def agent(
 
 
 async def _start(
-    directory: Path, name: str, options: Sequence[str], host: str, port: int | None, within: Sequence[str]
+    directory: Path,
+    name: str,
+    options: Sequence[str],
+    host: str,
+    port: int | None,
+    within: tuple[str, ...],
+    *,
+    at_defaults: bool,
 ) -> Agent:
     script = _event_handler(directory, name)
     for attempt in range(BIND_ATTEMPTS):
         # In a namespace of its own every port is free; elsewhere somebody may be faster than the agent.
         address = Address(host, port or (7946 if within else free_port(host)))
-        rpc = f"{host}:{7373 if within else free_port(host)}"
+        rpc = "127.0.0.1:7373" if at_defaults else f"{host}:{7373 if within else free_port(host)}"
+        places = [] if at_defaults else [f"-bind={address}", f"-rpc-addr={rpc}"]
         command = [
-            *within, "serf", "agent", f"-node={name}", f"-bind={address}", f"-rpc-addr={rpc}",
+            *within, "serf", "agent", f"-node={name}", *places,
             f"-event-handler=user={script}", f"-event-handler=query={script}", *options,
         ]  # fmt: skip
         with (directory / f"{name}.log").open("wb") as log:
             process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        started = Agent(name, address, rpc, process, directory)
+        started = Agent(name, address, rpc, process, directory, within)
         try:
             with trio.fail_after(READY_SECONDS):
                 await _until_ready(started)

@@ -12,8 +12,9 @@ from attrs import frozen
 
 from proglog_trio.membership.profile import ProfileName
 
-from ..membership.running import LAN, Ours, start_ours
-from .agents import Agent, agent
+from ..membership.running import LAN, Ours
+from .agents import Agent
+from .settings import Setting
 
 ALL = ("a", "b", "x", "y", "z")
 
@@ -50,15 +51,15 @@ async def all_of(*actions: Callable[[], Awaitable[object]]) -> None:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, key: str | None = None) -> AsyncIterator[Cluster]:
+async def cluster(directory: Path, setting: Setting, key: str | None = None) -> AsyncIterator[Cluster]:
     """Run a cluster; everybody sees everybody when the block begins.
 
     It has the lan profile: the local one sends a broadcast in a cluster of five to two others only, so that now and
     then somebody hears of a thing by push/pull alone, 15 s later, and a query does not reach everybody.
     """
-    agent_of = partial(agent, directory, key=key, profile=ProfileName.LAN)
+    agent_of = partial(setting.agent, directory, key=key, profile=ProfileName.LAN)
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-        ours_of = partial(start_ours, nursery, key=key, profile=LAN)
+        ours_of = partial(setting.ours(nursery), key=key, profile=LAN)
         x = await stack.enter_async_context(agent_of("x", "-tag=role=web", "-tag=rpc_addr=x:8400"))
         # ours through an agent, ours through ours, an agent through ours as it starts, an agent told to later
         a = await ours_of("a", join=[x.address])

@@ -11,21 +11,22 @@ from proglog_trio.membership.profile import ProfileName
 from ..membership.running import LAN, start_ours_in
 from .agents import agent
 from .cluster import all_of
-from .namespaces import island, why_none
+from .conftest import NO_NAMESPACES
+from .namespaces import island
+from .settings import Setting
 
 pytestmark = pytest.mark.system
 
 # Only ours can reach all: they repeat what they pass on, so that the luck of a few packets is not what is tested.
 INSISTENT = evolve(LAN, retransmit_multiplier=12, push_pull_interval=3.0)
-NO_ISLANDS = why_none()
 
 
-@pytest.mark.skipif(NO_ISLANDS is not None, reason=str(NO_ISLANDS))
-async def test_events_and_queries_pass_through_us(tmp_path: Path, key: str | None) -> None:
+@pytest.mark.skipif(NO_NAMESPACES is not None, reason=str(NO_NAMESPACES))
+async def test_events_and_queries_pass_through_us(tmp_path: Path, setting: Setting, key: str | None) -> None:
     async with island() as first, island() as second, island() as third:
         ours_at = first.gateway
         # In the lan profile three others are asked to probe for one, so one of ours always is.
-        lan = partial(agent, tmp_path, profile=ProfileName.LAN, key=key)
+        lan = partial(agent, tmp_path, profile=ProfileName.LAN, key=key, at_defaults=setting.at_defaults)
         async with start_ours_in() as start:
             a = await start("a", host=ours_at, profile=INSISTENT, key=key)
             b = await start("b", host=ours_at, profile=INSISTENT, key=key, join=[a.address])

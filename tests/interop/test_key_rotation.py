@@ -15,6 +15,7 @@ from proglog_trio.membership.wire import decode_key
 from ..membership.running import Ours, eventually
 from .agents import Agent
 from .cluster import ALL, Cluster, cluster
+from .settings import Setting
 from .test_keys import generated_key
 
 pytestmark = pytest.mark.system
@@ -63,9 +64,9 @@ async def nobody_was_lost(running: Cluster) -> None:
         assert "EventMemberFailed" not in agent.log
 
 
-async def test_rotation_by_either_side(tmp_path: Path) -> None:
+async def test_rotation_by_either_side(tmp_path: Path, setting: Setting) -> None:
     first, second, third = [await generated_key() for _ in range(3)]
-    async with cluster(tmp_path, key=first) as running:
+    async with cluster(tmp_path, setting, key=first) as running:
         # by ours, each step asked for by another
         for ours, operation, key in (
             (running.a, KeyOperation.INSTALL, second),
@@ -86,9 +87,9 @@ async def test_rotation_by_either_side(tmp_path: Path) -> None:
         await nobody_was_lost(running)
 
 
-async def test_what_agents_refuse_is_told_and_what_we_refuse_is_told_to_them(tmp_path: Path) -> None:
+async def test_what_agents_refuse_is_told_and_what_we_refuse_is_told_to_them(tmp_path: Path, setting: Setting) -> None:
     key, other = await generated_key(), await generated_key()
-    async with cluster(tmp_path, key=key) as running:
+    async with cluster(tmp_path, setting, key=key) as running:
         answers = await ask(running.a, KeyOperation.USE, other)
         assert answers.done == []
         assert set(answers.problems) == set(ALL)
@@ -102,9 +103,9 @@ async def test_what_agents_refuse_is_told_and_what_we_refuse_is_told_to_them(tmp
         await only_key(running, key)
 
 
-async def test_an_agent_with_an_old_key_takes_part_until_it_is_removed(tmp_path: Path) -> None:
+async def test_an_agent_with_an_old_key_takes_part_until_it_is_removed(tmp_path: Path, setting: Setting) -> None:
     old, new = await generated_key(), await generated_key()
-    async with cluster(tmp_path, key=old) as running:
+    async with cluster(tmp_path, setting, key=old) as running:
         assert not (await ask(running.a, KeyOperation.INSTALL, new)).problems
         assert not (await ask(running.a, KeyOperation.USE, new)).problems
         # One that comes with the old key encrypts with it, and is understood; it does not understand the others.
@@ -121,9 +122,9 @@ async def test_an_agent_with_an_old_key_takes_part_until_it_is_removed(tmp_path:
             assert sorted(answers.holders[old]) == sorted(answers.holders[new]) == sorted((*ALL, "both"))
 
 
-async def test_a_key_of_each_length(tmp_path: Path) -> None:
+async def test_a_key_of_each_length(tmp_path: Path, setting: Setting) -> None:
     key = await generated_key()
-    async with cluster(tmp_path, key=key) as running:
+    async with cluster(tmp_path, setting, key=key) as running:
         for length in (16, 24, 32):
             fresh = base64.b64encode(bytes(range(length))).decode()
             answers = await ask(running.a, KeyOperation.INSTALL, fresh)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ..membership.running import Ours, start_ours_in
-from .agents import Agent, agent, run_command
+from ..membership.running import Ours
+from .agents import Agent, run_command
 from .cluster import all_of
+from .settings import Setting
 
 pytestmark = pytest.mark.system
 
@@ -24,18 +25,26 @@ async def sees_only(member: Ours | Agent, *names: str) -> bool:
 
 
 @pytest.mark.parametrize("has_key", [True, False], ids=["wrong key", "no key"])
-async def test_who_has_not_the_key_stays_out(tmp_path: Path, has_key: bool) -> None:
+async def test_who_has_not_the_key_stays_out(tmp_path: Path, setting: Setting, has_key: bool) -> None:
     key, other = await generated_key(), await generated_key() if has_key else None
-    async with agent(tmp_path, "x", key=key) as x, start_ours_in() as start:
+    async with setting.agent(tmp_path, "x", key=key) as x, setting.start_ours_in() as start:
         a = await start("a", join=[x.address], key=key)
         await all_of(partial(a.until_status, "alive", "a", "x"), partial(x.until_status, "alive", "a", "x"))
 
         # one of ours at an agent and at one of ours: not joined, and tried again until it is ended
         b = await start("b", join=[x.address, a.address], key=other)
         # an agent at one of ours
-        async with agent(tmp_path, "y", key=other) as y:
+        async with setting.agent(tmp_path, "y", key=other) as y:
+            said = []
             for address in (a.address, x.address):
-                assert (await y.try_command("join", str(address))).returncode != 0
+                refused = await y.try_command("join", str(address))
+                assert refused.returncode != 0
+                said.append(
+                    (refused.stdout + refused.stderr).decode().replace(str(address), "").replace(address.host, "")
+                )
+            # It is told the same by us as by an agent; without a key, it cannot read why.
+            assert has_key or said[0] == said[1], said
+            assert "EOF" not in said[0]
             assert await sees_only(y, "y")
         assert await sees_only(b, "b")
         assert await sees_only(a, "a", "x")

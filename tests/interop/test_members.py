@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from .cluster import ALL, all_of, cluster
+from .settings import Setting
 
 pytestmark = pytest.mark.system
 
 
-async def test_joins_in_both_directions_and_tags_both_ways(tmp_path: Path, key: str | None) -> None:
-    async with cluster(tmp_path, key) as members:
+async def test_joins_in_both_directions_and_tags_both_ways(tmp_path: Path, setting: Setting, key: str | None) -> None:
+    async with cluster(tmp_path, setting, key) as members:
         a, b, x, y, z = members.a, members.b, members.x, members.y, members.z
         for seen in (await x.members(), await y.members(), await z.members()):
             assert set(seen) == set(ALL)
@@ -43,8 +44,10 @@ async def test_joins_in_both_directions_and_tags_both_ways(tmp_path: Path, key: 
         assert a.peers.of("a") == []
 
 
-async def test_leaving_is_seen_and_a_name_may_return_elsewhere(tmp_path: Path, key: str | None) -> None:
-    async with cluster(tmp_path, key) as members:
+async def test_leaving_is_seen_and_a_name_may_return_elsewhere(
+    tmp_path: Path, setting: Setting, key: str | None
+) -> None:
+    async with cluster(tmp_path, setting, key) as members:
         a, b, x, y, z = members.a, members.b, members.x, members.y, members.z
         await all_of(b.leave, partial(z.command, "leave"))
         await members.all_see("left", "b", "z", by=(a, x, y))
@@ -60,9 +63,9 @@ async def test_leaving_is_seen_and_a_name_may_return_elsewhere(tmp_path: Path, k
 
 
 async def test_death_is_seen_force_leave_makes_it_a_leave_and_a_name_may_return(
-    tmp_path: Path, key: str | None
+    tmp_path: Path, setting: Setting, key: str | None
 ) -> None:
-    async with cluster(tmp_path, key) as members:
+    async with cluster(tmp_path, setting, key) as members:
         a, b, x, y, z = members.a, members.b, members.x, members.y, members.z
         await all_of(b.crash, z.kill)
         await members.all_see("failed", "b", "z", by=(a, x, y))
@@ -74,6 +77,6 @@ async def test_death_is_seen_force_leave_makes_it_a_leave_and_a_name_may_return(
         assert not a.membership.force_leave("nobody")
 
         await members.ours("b", join=[y.address], port=b.address.port)
-        async with members.agent("z", join=[a.address], port=z.address.port) as returned:
+        async with members.agent("z", join=[a.address], at=z.address) as returned:
             await members.all_see("alive", *ALL, by=(a, x, y, returned))
         assert a.peers.of("b") == [("join", "b", "b:8400"), ("leave", "b"), ("join", "b", "b:8400")]

@@ -19,6 +19,7 @@ from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.wire import (
     Ack,
+    ErrorMessage,
     IndirectPing,
     Keyring,
     Nack,
@@ -292,6 +293,13 @@ async def test_who_is_refused_on_a_stream_is_told_why() -> None:
     async with gossiping(keyring=KEYRING) as gossip:
         with pytest.raises(ExchangeFailed, match="is encrypted, and there is no keyring"):
             await StreamCodec().ask(gossip.endpoint, PushPull(), 30)
+        async with await trio.open_tcp_stream(*at(gossip)) as stream:
+            with trio.fail_after(30):
+                # Of a state that is longer than what is read of it first.
+                await stream.send_all(b"\x06" + bytes(3 * 1024 * 1024))
+                answer = await StreamCodec(KEYRING).receive(stream, from_dialler=False)
+        assert isinstance(answer, ErrorMessage)
+        assert "is not encrypted" in answer.error
     async with gossiping() as gossip:
         with pytest.raises(ExchangeFailed, match="is not encrypted"):
             await StreamCodec(KEYRING).ask(gossip.endpoint, PushPull(), 30)

@@ -78,3 +78,41 @@ async def test_an_earlier_life_of_a_plain_agent_is_none() -> None:
         await a.until_status("alive", "b")
         await b.crash()
         assert "NameTaken" in await refused(a, **tags(8))
+
+
+async def test_a_node_whose_name_most_members_know_elsewhere_yields() -> None:
+    """It was started alone, and joined by hand: nobody looked at its name then."""
+    async with start_ours_in() as start:
+        a = await start("a")
+        c = await start("c", join=[a.address])
+        b = await start("b", join=[a.address])
+        for each in (a, b, c):
+            await each.until_status("alive", "a", "b", "c")
+        second = await bind_membership(GossipConfig(name="b", profile=LOCAL), {})
+        ended = trio.Event()
+
+        async def run(*, task_status: trio.TaskStatus[None]) -> None:
+            why = rf"a member named 'b' already, at {b.address}: 2 of 2 members that answered know it elsewhere"
+            with pytest.raises(NameTaken, match=why):
+                await second.run(task_status=task_status)
+            ended.set()
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(run)
+                await second.join([a.address])
+                await ended.wait()
+        for each in (a, b, c):
+            await each.until_status("alive", "a", "b", "c")
+            assert each.members()["b"].port == b.address.port
+
+
+async def test_a_node_stays_where_nobody_knows_its_name_elsewhere() -> None:
+    async with start_ours_in() as start:
+        a = await start("a")
+        contest = a.membership._contest
+        assert contest is not None
+        assert await contest._settled() is None
+        b = await start("b", join=[a.address])
+        await b.until_status("alive", "a")
+        assert await contest._settled() is None

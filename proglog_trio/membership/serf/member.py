@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from ..swim.effects import Cause
 from ..swim.node import Endpoint
@@ -51,6 +51,7 @@ class KnownMember:
         version: protocol and delegate versions, six bytes.
         has_answered: a probe of this node's was answered, in this or an earlier life of it.
         is_pruned: it is forgotten as soon as it has left.
+        told_address: see swim's Node.
     """
 
     name: str
@@ -64,6 +65,7 @@ class KnownMember:
     round_trip_seconds: float | None = None
     has_answered: bool = False
     is_pruned: bool = False
+    told_address: bytes = Factory(lambda member: member.endpoint.address, takes_self=True)
 
     def snapshot(self) -> Member:
         """Return what is told of it."""

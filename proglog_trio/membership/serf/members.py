@@ -67,6 +67,7 @@ class Members:
         member = self.by_name.get(node.name)
         if member is None:
             member = KnownMember(node.name, node.endpoint, tags, MemberStatus.ALIVE, node.version)
+            member.told_address = node.told_address
             self.by_name[node.name] = member
             recent = self._recent.pop(node.name, None)
             if recent is not None:
@@ -76,6 +77,7 @@ class Members:
                 self._is_leaving(member, node.changed)
         else:
             member.endpoint, member.tags, member.version = node.endpoint, tags, node.version
+            member.told_address = node.told_address
             self._set_status(member, MemberStatus.ALIVE, Cause.SWIM)
             member.gone_since, member.is_pruned = None, False
             self._is_not_gone(node.name)

@@ -120,7 +120,7 @@ def _conflict_response(member: KnownMember | None) -> ConflictResponse:
     return ConflictResponse(
         Member(
             name=member.name,
-            addr=member.endpoint.address,
+            addr=member.told_address,
             port=member.endpoint.port,
             tags=member.tags,
             status=_WIRE_STATUS[member.status],

@@ -54,7 +54,7 @@ from ..wire import (
     encode_serf,
     encode_tags,
 )
-from ..wire.state import STATE_PREFIX, decode_state, encode_state
+from ..wire.state import STATE_PREFIX, decode_state, encode_state, is_name
 from .clusters import ClusterTag, Foreigner, StateRefused
 from .lamport import LamportClock
 from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
@@ -515,11 +515,14 @@ class Serf:
         for number, name in enumerate(state.left_members, 1):
             # Agents take a time one higher, which they make up: it can be the time of an intent that somebody really
             # had, and with each exchange between two who say left it grows.
-            self._left_elsewhere(name, state.status_ltimes.get(name, 0))
+            if is_name(name):
+                self._left_elsewhere(name, state.status_ltimes.get(name, 0))
             if number % NAMES_AT_ONCE == 0:
                 yield
         for number, (name, time) in enumerate(state.status_ltimes.items(), 1):
-            if name not in left:
+            if not is_name(name):
+                self.refused.malformed += 1
+            elif name not in left:
                 self._joined_elsewhere(name, time)
             if number % NAMES_AT_ONCE == 0:
                 yield

@@ -51,26 +51,6 @@ class NodeStatus(enum.IntEnum):
     LEFT = 3
 
 
-def speaks_with(version: bytes, mine: bytes) -> bool:
-    """Tell whether a member of one version speaks with one of another, by memberlist's and by Serf's protocol.
-
-    Agents refuse a whole push/pull that has a member which does not: whoever passed one on would be cut off.
-
-    Args:
-        version: six bytes, protocol and delegate: lowest, highest, current.
-        mine: likewise.
-    """
-    if len(version) != len(mine) or not version[0]:
-        return False
-    return all(
-        low <= current <= high and low <= my_current <= high and my_low <= current <= my_high
-        for low, high, current, my_low, my_high, my_current in (
-            (*version[:3], *mine[:3]),
-            (*version[3:], *mine[3:]),
-        )
-    )
-
-
 @define(eq=False)
 class Node:
     """A member as SWIM knows it.

@@ -20,9 +20,10 @@ from .awareness import Awareness
 from .broadcasts import BroadcastQueue
 from .effects import Cause, Changed, Foreign, Gone, NameConflict, Notification, Seen, StatusChange
 from .foreigners import Belonging, Foreigners
-from .node import Endpoint, Node, NodeStatus, speaks_with
+from .node import Endpoint, Node, NodeStatus
 from .suspicion import Suspicion, shortest_suspicion
 from .timers import Timer, Timers
+from .versions import Versions, is_sound
 
 HIGHEST_INCARNATION = 2**32 - 1
 MOST_NODES = 8192
@@ -39,7 +40,7 @@ class Counters:
     """What happened since the core was made.
 
     Attributes:
-        incompatible: news of members whose versions speak with none here; not taken, or agents would refuse this node.
+        incompatible: news of members that are not taken in, since they and others here do not understand each other.
         of_other_clusters: what came from members of other clusters, or was about them, and was not taken: news of a
             member, a message, or a whole state.
     """
@@ -76,6 +77,7 @@ class Rules:
         leaving: this node is leaving: it does not refute its own death.
         notify: called with each piece of news.
         foreigners: the members of other clusters, who are not known.
+        versions: of all members.
         is_later_life: tells by two metas whether a member that claims the name of one that has failed is the same one,
             started again. memberlist has no such rule: there the name is taken until the failed one is forgotten.
     """
@@ -91,6 +93,7 @@ class Rules:
     order: list[str] = field(factory=list)
     foreigners: Foreigners = field(factory=Foreigners)
     is_later_life: Callable[[bytes, bytes], bool] = lambda _before, _now: False
+    versions: Versions = field(factory=Versions)
     leaving: bool = False
     counters: Counters = field(factory=Counters)
     _suspicions: dict[str, _Running] = field(factory=dict)
@@ -168,7 +171,7 @@ class Rules:
         mine = news.node == self.me.name
         if mine and self.leaving:
             return
-        if not mine and not speaks_with(news.vsn, self.me.version):
+        if not is_sound(news.vsn):
             self.counters.incompatible += 1
             return
         node = self.nodes.get(news.node)
@@ -186,6 +189,11 @@ class Rules:
         if mine:
             self._alive_me(news)
             return
+        if node is not None and news.incarnation <= node.incarnation and not moved:
+            return
+        if not self.versions.fit(news.vsn, None if node is None else node.version):
+            self.counters.incompatible += 1
+            return
         if node is None:
             if not self._make_room(news):
                 self.counters.beyond_limit += 1
@@ -193,8 +201,6 @@ class Rules:
             node = Node(news.node, endpoint, b"", news.vsn, 0, NodeStatus.DEAD, self.timers.now)
             self._add(node)
             is_new = True
-        elif news.incarnation <= node.incarnation and not moved:
-            return
         else:
             is_new = False
         self._end_suspicion(news.node)
@@ -204,6 +210,8 @@ class Rules:
         self._leave_endpoint(node)
         self._by_endpoint[endpoint] = node
         self.foreigners.welcome(news.node, endpoint)
+        self.versions.remove(node.version)
+        self.versions.add(news.vsn)
         node.endpoint, node.told_address, node.meta, node.version = endpoint, news.addr, news.meta, news.vsn
         node.has_answered = node.has_answered and not moved
         node.incarnation = news.incarnation
@@ -405,6 +413,7 @@ class Rules:
 
     def _add(self, node: Node) -> None:
         self.nodes[node.name] = node
+        self.versions.add(node.version)
         self._node_bytes += _size(node.name, node.meta)
         # At a random place, so that a new member is probed neither first nor last by everybody.
         self.order.insert(self.rng.randint(0, len(self.order)), node.name)
@@ -457,6 +466,7 @@ class Rules:
         for node in forgotten:
             del self.nodes[node.name]
             self._leave_endpoint(node)
+            self.versions.remove(node.version)
             self._node_bytes -= _size(node.name, node.meta)
         # Once for all of them: many that die together are forgotten together.
         self.order = [name for name in self.order if name in self.nodes]

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from ...steps import Steps, joined
 from .errors import DecodingError
 from .extent import FEW_ITEMS, SOME_ITEMS, Extent, unpack
-from .memberlist import NAME
+from .memberlist import MAX_NAME_BYTES
 from .msgpack_structs import (
     Kind,
     Nested,
@@ -39,6 +39,7 @@ MOST_STATE_TIMES = 4096
 """Lamport times of which a state has events; agents remember 512."""
 MOST_STATE_EVENTS = 32_768
 """Events in a state. Agents remember those of 512 Lamport times, at each of which there may be several."""
+_NAME = Text(MAX_NAME_BYTES)
 _AT_ONCE = 128
 """Entries in one step, about a microsecond each."""
 _EVENTS_AT_ONCE = 32
@@ -63,12 +64,15 @@ class EventsAtTime:
     events: tuple[Event, ...] = wire("Events", Sequence(Nested(Event)))
 
 
-_TIMES, _NAMES = Table(LTIME), Sequence(NAME)
+_TIMES, _NAMES = Table(LTIME), Sequence(Text())
 
 
 @frozen
 class SerfPushPull:
-    """Everything that Serf on one side knows: its clocks, the members' times, recent events (None: a place without)."""
+    """Everything that Serf on one side knows: its clocks, the members' times, recent events (None: a place without).
+
+    Names may be longer than any member's here (see is_name): whoever takes such a state passes those over.
+    """
 
     ltime: int = wire("LTime", LTIME)
     status_ltimes: Mapping[str, int] = wire("StatusLTimes", _TIMES)
@@ -76,6 +80,11 @@ class SerfPushPull:
     event_ltime: int = wire("EventLTime", LTIME)
     events: tuple[EventsAtTime | None, ...] = wire("Events", Sequence(Nested(EventsAtTime), holes=True))
     query_ltime: int = wire("QueryLTime", LTIME)
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a member may have a name."""
+    return len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME_BYTES
 
 
 class _Cursor:
@@ -277,7 +286,7 @@ def encode_state(state: SerfPushPull) -> Steps[bytearray]:
     for start in range(0, len(times), _AT_ONCE):
         parts.append(
             b"".join(
-                encode_object(NAME.encode(name)) + encode_object(LTIME.encode(time))
+                encode_object(_NAME.encode(name)) + encode_object(LTIME.encode(time))
                 for name, time in times[start : start + _AT_ONCE]
             )
         )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proglog_trio.membership.serf.member import KnownMember, MemberStatus
 from proglog_trio.membership.serf.queries import LONGEST_EXPRESSIONS, answers, passes
+from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.wire import (
     QUERY_FLAG_ACK,
@@ -113,6 +114,16 @@ def test_a_conflict_is_answered_with_whom_this_node_knows() -> None:
     assert answer.member.tags == {"a": "b"}
     (nobody,) = answered(query("_serf_conflict", b"nobody"), None)
     assert decode_serf(nobody.payload) == ConflictResponse(None)
+
+
+def test_a_conflict_is_answered_with_the_address_as_it_was_told() -> None:
+    mapped = bytes(10) + b"\xff\xff" + THERE.address
+    told = KnownMember("other", Endpoint(mapped, 1), {}, MemberStatus.ALIVE, VERSION, told_address=mapped)
+    (response,) = answered(query("_serf_conflict", b"other"), told)
+    answer = decode_serf(response.payload)
+    assert isinstance(answer, ConflictResponse)
+    assert answer.member is not None
+    assert answer.member.addr == mapped
 
 
 def test_the_holder_of_a_contested_name_does_not_answer() -> None:

@@ -31,6 +31,8 @@ from proglog_trio.membership.wire import (
     decode_serf,
     encode_serf,
 )
+from proglog_trio.membership.wire.msgpack_structs import encode_object
+from proglog_trio.membership.wire.state import STATE_PREFIX
 
 from .cores import HERE, THERE, TestedCore, alive, dead, endpoint_of
 
@@ -469,3 +471,15 @@ def test_round_trips_are_kept() -> None:
     round_trip = a.core.members.by_name["b"].round_trip_seconds
     assert round_trip is not None
     assert 0 < round_trip < 0.05
+
+
+def test_names_that_no_member_has_cost_only_themselves() -> None:
+    tested = TestedCore.make()
+    long = b"n" * 600
+    state = {b"LTime": 5, b"LeftMembers": [long, b"gone"], b"StatusLTimes": {long: 3, b"gone": 2, b"later": 4}}
+    tested.core.merge(PushPull(user_state=STATE_PREFIX + encode_object(state)))
+    assert tested.core.clock.time == 5
+    assert tested.core.refused.malformed == 1
+    # Of the others it is remembered what they meant to do.
+    tested.receive(alive("gone"), alive("later", endpoint=endpoint_of(3)))
+    assert (tested.status("gone"), tested.status("later")) == (MemberStatus.LEAVING, MemberStatus.ALIVE)

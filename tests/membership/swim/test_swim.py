@@ -18,7 +18,7 @@ from proglog_trio.membership.swim.effects import (
     UserMessageReceived,
 )
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
-from proglog_trio.membership.swim.swim import MOST_ANSWERS, push_pull_scale
+from proglog_trio.membership.swim.swim import MOST_ANSWERS, VERSION, push_pull_scale
 from proglog_trio.membership.wire import (
     Ack,
     Alive,
@@ -317,3 +317,21 @@ def test_a_node_that_leaves_does_not_say_that_it_is_alive() -> None:
     core.broadcasts()
     core.swim.advance(1e6)
     assert core.broadcasts() == []
+
+
+MAPPED = bytes(10) + b"\xff\xff" + bytes((10, 1, 0, 1))
+"""An IPv4 address as agents at their defaults tell it."""
+
+
+def test_an_address_is_passed_on_as_it_was_told() -> None:
+    core = TestedSwim.make()
+    told = Alive(incarnation=1, node="b", addr=MAPPED, port=7946, meta=b"", vsn=VERSION)
+    core.receive(told)
+    assert told in core.broadcasts()
+    assert {state.name: state.addr for state in core.swim.local_state()}["b"] == MAPPED
+    # It is the place that is compared.
+    node = core.swim.rules.nodes["b"]
+    assert (node.endpoint, node.endpoint.host) == (endpoint_of(1), "10.1.0.1")
+    core.receive(alive(incarnation=2))
+    assert core.swim.rules.counters.conflicts == 0
+    assert {state.name: state.addr for state in core.swim.local_state()}["b"] == endpoint_of(1).address
