@@ -213,6 +213,7 @@ class _Parts:
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
         self.replicator.on_copied = self._stop_as_copy
+        self.replicator.is_there = membership.answers
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         status = partial(self.status, service)

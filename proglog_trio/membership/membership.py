@@ -29,12 +29,14 @@ from .gossip import Gossip, GossipConfig
 from .joining import START_SECONDS, Joining, exchange_with
 from .lookup import Lookups, endpoints_of, problems_of
 from .name_contest import NameContest
-from .names import is_later_life
+from .names import PING_SECONDS, is_later_life
 from .serf.clusters import Foreigner
 from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from .serf.members import together
 from .serf.serf import Conflict, CoreEvent, HasLeft
+from .streams import ExchangeFailed
 from .swim.effects import Paused, StatusChange
+from .wire import Ack, Ping
 
 RPC_ADDRESS_TAG = "rpc_addr"
 MOST_WAITING_EVENTS = 1024
@@ -189,6 +191,18 @@ class Membership:
     def count(self, status: MemberStatus) -> int:
         """Return how many members have a status."""
         return sum(member.status is status for member in self.gossip.core.members.by_name.values())
+
+    async def answers(self, name: str) -> bool:
+        """Ping a member directly, by stream; tell whether it answers within a second."""
+        member = self.gossip.core.members.by_name.get(name)
+        if member is None:
+            return False
+        me = self.gossip.endpoint
+        ping = Ping(seq_no=1, node=name, source_addr=me.address, source_port=me.port, source_node=self.name)
+        try:
+            return isinstance(await self.gossip.codec.ask(member.endpoint, ping, PING_SECONDS), Ack)
+        except ExchangeFailed:
+            return False
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tell everybody other tags of this node; raises ValueError if they take more than 512 bytes."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 import trio
@@ -45,6 +45,7 @@ LAG_WATCH_SECONDS = 1.0
 ACCEPT_SECONDS = 5.0
 """How long somebody who gives up what is missing is kept waiting until that is on disk."""
 MOST_COPIES = 64
+LOOK_AT_COPY_SECONDS = 1.0
 RAISE_SECONDS = 10.0
 REWRITE_SECONDS = 60.0
 """After so long what could not be written is tried again."""
@@ -80,6 +81,7 @@ class Replicator:
         directory_of: tells which data directory a member says it has.
         opening_of: tells which opening of its directory a member was started with; opened is this node's own.
         on_copied: called with the member that uses a copy of this node's directory, if it was started before.
+        is_there: tells whether a member answers; one that crashed may count as alive for a while.
         copies: the members that use or used a copy of this node's directory, and whether they are alive.
         statuses: tells of every member that is known whether it is alive, failed or has left.
     """
@@ -92,6 +94,7 @@ class Replicator:
     opening_of: Callable[[str], int | None] = lambda _name: None
     opened: int = 0
     on_copied: Callable[[str], None] = lambda _name: None
+    is_there: Callable[[str], Awaitable[bool]] = lambda _name: _always()
     copies: dict[str, bool] = field(factory=dict)
     statuses: Callable[[], Mapping[str, MemberStatus]] = dict
     peers: dict[str, Peer] = field(factory=dict)
@@ -178,9 +181,20 @@ class Replicator:
         self.copies[name] = True
         opened = self.opening_of(name)
         if opened is None or self.opened > opened:
-            self.on_copied(name)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._end_if_there, name)
         else:
             _logger.error("another node uses a copy of this node's data directory", member=name)
+
+    async def _end_if_there(self, name: str) -> None:
+        """Say that this node is the later of two copies, once the other answers: it may be an earlier life of it."""
+        turns = self.replica.errors.turns(Where.PEER, peer=name)
+        while self.copies.get(name):
+            async with turns:
+                if await self.is_there(name):
+                    self.on_copied(name)
+                    return
+                await trio.sleep(LOOK_AT_COPY_SECONDS)
 
     async def _run_peer(self, peer: Peer) -> None:
         errors = self.replica.errors
@@ -299,6 +313,10 @@ class Replicator:
                 replica.reopened(replica.log.opening)
                 # Two copies that run at once would raise it in turn for ever.
                 await trio.sleep(RAISE_SECONDS)
+
+
+async def _always() -> bool:
+    return True
 
 
 async def _written(what: str, write: Callable[..., object], *arguments: object) -> bool:

@@ -258,3 +258,28 @@ async def test_who_used_a_copy_of_the_directory_stays_named() -> None:
         assert "copy 0" not in replicator.copies
         assert (replicator.copies["copy 1"], replicator.copies["copy 2"]) == (False, True)
         assert not replicator.peers
+
+
+async def test_an_earlier_life_that_is_not_there_any_more_is_no_copy(autojump_clock: trio.testing.MockClock) -> None:
+    """The node was started again under another name, before the others have noticed that the earlier one is gone."""
+    copied: list[str] = []
+    there = False
+
+    async def is_there(_name: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return there
+
+    async with running_replicator(Streams().run) as (replicator, _):
+        directory_id = replicator.replica.log.directory_id
+        replicator.directory_of = lambda _name: directory_id
+        replicator.opened, replicator.opening_of = 2, lambda _name: 1
+        replicator.on_copied, replicator.is_there = copied.append, is_there
+        await replicator.join("before", "10.0.0.1:8400")
+        await trio.sleep(5)
+        await replicator.leave("before")
+        there = True
+        await trio.sleep(60)
+        assert copied == []
+        await replicator.join("copy", "10.0.0.1:8400")
+        await trio.sleep(5)
+        assert copied == ["copy"]
