@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -207,7 +208,8 @@ async def test_a_node_ends_when_its_directory_is_taken_away(replaced: bool, tmp_
         with trio.fail_after(READY_SECONDS):
             assert await node.process.wait() == ExitCode.FAILED
         last = node.logged().splitlines()[-1]
-        assert f"{data}/lock was " in last
+        # Which file it misses first is a matter of the moment: a directory is not removed at once.
+        assert re.search(rf"{re.escape(str(data))}/(lock|log/\d+\.store) was (removed|replaced)", last), last
         assert "Traceback" not in node.logged()
     if not replaced:
         assert not data.exists(), "it makes no directory in the place of one that somebody removed"
