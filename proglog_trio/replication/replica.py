@@ -195,11 +195,13 @@ class Replica:
             and state.emptied is not None
             and state.emptied <= oldest
             and origin not in written
-            and not any(
-                (held := peer.ranges.get(origin)) is not None and held.low < held.next
-                for peer in self.plan.peers.values()
-            )
+            and not self._is_left_at_a_peer(origin)
         }
+
+    def _is_left_at_a_peer(self, origin: Origin) -> bool:
+        return any(
+            (held := peer.ranges.get(origin)) is not None and held.low < held.next for peer in self.plan.peers.values()
+        )
 
     def forget_origins(self, origins: Iterable[Origin]) -> int:
         """Drop old origins, whose ends are kept among the log's retired origins by now; return how many those are."""
@@ -218,9 +220,15 @@ class Replica:
         return list(chain(self.pulls.values(), self.sources))
 
     def take_retired(self) -> dict[Origin, int]:
-        """Return where origins ended that only peers remember, once: they are to be kept among the retired origins."""
-        retired, self._retired = self._retired, {}
-        return retired
+        """Return where origins ended that only peers remember, once: they are to be kept among the retired origins.
+
+        Not before every peer has said what it has: what one has nothing left of is not gone while another has it.
+        """
+        if not all(peer.has_told for peer in self.plan.peers.values()):
+            return {}
+        waiting = {origin: end for origin, end in self._retired.items() if origin not in self.log.origins}
+        self._retired = {origin: end for origin, end in waiting.items() if self._is_left_at_a_peer(origin)}
+        return {origin: end for origin, end in waiting.items() if origin not in self._retired}
 
     # -- members -------------------------------------------------------------------------------------------------------
 

@@ -285,8 +285,9 @@ class Replicator:
             async with turns:
                 await trio.sleep(LAG_WATCH_SECONDS)
                 old = replica.old_origins() if number % FORGET_LOOKS == 0 else {}
+                unwritten |= old
                 if len(unwritten) < MOST_ORIGINS:
-                    unwritten |= replica.take_retired() | old
+                    unwritten |= replica.take_retired()
                 if unwritten and await _written("where old origins ended", replica.log.retired_origins.add, unwritten):
                     unwritten = {}
                     if old and (forgotten := replica.forget_origins(old)):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -283,3 +284,33 @@ async def test_an_earlier_life_that_is_not_there_any_more_is_no_copy(autojump_cl
         await replicator.join("copy", "10.0.0.1:8400")
         await trio.sleep(5)
         assert copied == ["copy"]
+
+
+async def test_no_origin_is_forgotten_whose_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while as many ends wait to be written as there may be."""
+    for name, value in (
+        ("MOST_ORIGINS", 1),
+        ("FORGET_LOOKS", 1),
+        ("LAG_WATCH_SECONDS", 0.01),
+        ("REWRITE_SECONDS", 0.01),
+    ):
+        monkeypatch.setattr(f"proglog_trio.replication.replicator.{name}", value)
+    old, forgotten = Origin(b"an old origin..."), trio.Event()
+    looks = itertools.count()
+    from_peers = iter([{Origin(b"that a peer told"): 3}])
+
+    def forget_origins(replica: Replica, origins: Iterable[Origin]) -> int:
+        assert replica.log.retired_origins.ends_of(origins) == {old: 7}
+        forgotten.set()
+        return 1
+
+    monkeypatch.setattr(Replica, "take_retired", lambda _replica: next(from_peers, {}))
+    monkeypatch.setattr(Replica, "old_origins", lambda _replica: {} if next(looks) < 1 else {old: 7})
+    monkeypatch.setattr(Replica, "forget_origins", forget_origins)
+    async with running_replicator(Streams().run) as (replicator, _):
+        disk = replicator.replica.log.catalog.disk
+        assert isinstance(disk, SimulatedDisk)
+        disk.fail("rename", errno.EIO)
+        with trio.fail_after(10):
+            await forgotten.wait()
+        assert not sum(replicator.replica.errors.counts.values())

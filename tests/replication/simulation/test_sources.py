@@ -416,3 +416,36 @@ def test_a_reader_is_told_of_an_origin_of_which_nothing_is_left_wherever_it_asks
         assert told(node) == [(origin, 4, 10)]
         with pytest.raises(SequenceOutOfRange):
             node.running.opened.log.reader_at_position(at)
+
+
+def test_what_another_peer_may_have_is_not_called_gone() -> None:
+    """One peer has nothing left of an origin; another has, and has not been heard yet."""
+    cluster, (a, c) = cluster_of(17, 2)
+    origin = fill(cluster, a, 10)
+    cluster.run_until_agreed(5.0)
+    cluster.stop(a, Loss.KEEP)
+    a.config = evolve(cluster.log_config, retention_bytes=0)
+    cluster.start(a)
+    fill(cluster, a, 3)
+    a.running.opened.log.roll()
+    cluster.run(5.0)
+    cluster.apply_retention(a)
+    assert a.running.opened.log.origins[origin].low == 10
+    cluster.network.block(["b"], [c.name])
+    cluster.network.block([c.name], ["b"])
+    b = cluster.add("b")
+    at = Position({origin: Range(0, 4)})
+
+    def told() -> list[tuple[Origin, int, int] | None]:
+        log = b.running.opened.log
+        skipped = log.reader_at_position(at, skip_missing=True).read(1 << 20, log.next_offset).skipped
+        return [each.sequences for each in skipped if each.sequences is not None and each.sequences[0] == origin]
+
+    for _ in range(20):
+        cluster.run(0.2)
+        assert told() == []
+    cluster.network.heal()
+    for _ in range(100):
+        cluster.run(0.2)
+        assert told() == []
+    assert b.running.opened.log.origins[origin].next == 10
