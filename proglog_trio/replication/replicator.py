@@ -191,7 +191,8 @@ class Replicator:
         turns = self.replica.errors.turns(Where.PEER, peer=name)
         while self.copies.get(name):
             async with turns:
-                if await self.is_there(name):
+                # It may have left while it was asked.
+                if await self.is_there(name) and self.copies.get(name):
                     self.on_copied(name)
                     return
                 await trio.sleep(LOOK_AT_COPY_SECONDS)
