@@ -131,6 +131,17 @@ def _advertised(_type: type, tokens: Sequence[Token]) -> Address:
     return address
 
 
+def _advertisement(*, default: str, help: str) -> Parameter:  # noqa: A002 - as Parameter has it
+    return Parameter(
+        converter=_advertised,
+        accepts_keys=False,
+        n_tokens=1,
+        metavar="HOST[:PORT]",
+        show_default=lambda _value: default,
+        help=help,
+    )
+
+
 def _addresses(_type: type, tokens: Sequence[Token]) -> tuple[Address, ...]:
     texts = [text.strip() for token in tokens for text in token.value.split(",")]
     return tuple(Address.parse(text, default_port=DEFAULT_GOSSIP_PORT) for text in texts if text)
@@ -213,12 +224,8 @@ class NodeConfig:
     ] = DEFAULT_RPC_PORT
     advertise_addr: Annotated[
         Address | None,
-        Parameter(
-            converter=_advertised,
-            accepts_keys=False,
-            n_tokens=1,
-            metavar="HOST[:PORT]",
-            show_default=lambda _value: "that of --bind-addr",
+        _advertisement(
+            default="that of --bind-addr",
             help="Where others send gossip to reach this node, where it is not --bind-addr (behind address "
             "translation, or when bound to 0.0.0.0): the host, and the port if it is another. The host is that of RPC "
             "too.",
@@ -226,12 +233,8 @@ class NodeConfig:
     ] = None
     advertise_rpc_addr: Annotated[
         Address | None,
-        Parameter(
-            converter=_advertised,
-            accepts_keys=False,
-            n_tokens=1,
-            metavar="HOST[:PORT]",
-            show_default=lambda _value: "the host of --advertise-addr, or else of --bind-addr",
+        _advertisement(
+            default="the host of --advertise-addr, or else of --bind-addr",
             help="Where clients and other nodes dial this node's RPC, if it is not there, or not at --rpc-port.",
         ),
     ] = None

@@ -39,7 +39,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.service import open_log
 from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
+from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
@@ -325,10 +325,7 @@ def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None
 def _opening_of(membership: Membership, name: str) -> int | None:
     """Return which opening of its directory a member says that it was started with."""
     member = membership.member(name)
-    if member is not None:
-        with contextlib.suppress(ValueError):
-            return int(member.tags.get(OPENING_TAG, ""), 16)
-    return None
+    return None if member is None else opening_of(member.tags)
 
 
 def _rpc_address_of(membership: Membership, name: str) -> str | None:

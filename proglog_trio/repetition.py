@@ -79,3 +79,32 @@ class Quota:
             self._began, self._asked = now, 0
         self._asked += 1
         return self._asked <= self.most
+
+
+@define(eq=False)
+class BoundedNews:
+    """News of which strangers decide how much there is: repetitions seldom, and no more than so many in a period.
+
+    Attributes:
+        most, period, tell_excess: see Quota.
+    """
+
+    most: int
+    period: float
+    tell_excess: Callable[[int], None]
+    clock: Callable[[], float] = time.monotonic
+    _repetitions: Repetitions = field(init=False)
+    _quota: Quota = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._repetitions = Repetitions(self.clock)
+        self._quota = Quota(self.most, self.period, self.tell_excess, self.clock)
+
+    def news(self, kind: Hashable) -> int | None:
+        """Take note that something of a kind has happened; as Repetitions.news, and None for one too many as well."""
+        repeated = self._repetitions.news(kind)
+        return repeated if repeated is not None and self._quota.admits() else None
+
+    def clear(self) -> None:
+        """Forget all: whatever happens next is news."""
+        self._repetitions.clear()

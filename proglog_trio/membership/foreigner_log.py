@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from attrs import define, field
 
-from ..repetition import PERIOD_SECONDS, Quota, Repetitions
+from ..repetition import PERIOD_SECONDS, BoundedNews
 from .serf.clusters import MOST_NAMED, Foreigner
 
 LOGGED_FOREIGNERS = 50
@@ -22,16 +22,14 @@ class ForeignerLog:
     """Logs them, within bounds."""
 
     clock: Callable[[], float] = time.monotonic
-    _repetitions: Repetitions = field(init=False)
-    _quota: Quota = field(init=False)
+    _bounded: BoundedNews = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._repetitions = Repetitions(self.clock)
-        self._quota = Quota(LOGGED_FOREIGNERS, PERIOD_SECONDS, _tell_excess, self.clock)
+        self._bounded = BoundedNews(LOGGED_FOREIGNERS, PERIOD_SECONDS, _tell_excess, self.clock)
 
     def tell(self, foreigner: Foreigner) -> None:
         """Log one, unless it was logged within the hour or is one too many."""
-        if self._repetitions.news(foreigner.endpoint) is not None and self._quota.admits():
+        if self._bounded.news(foreigner.endpoint) is not None:
             _logger.warning(
                 "a member of another cluster is heard of; nothing that it says is taken, and it is told nothing",
                 member=foreigner.name[:MOST_NAMED],

@@ -363,23 +363,31 @@ class Gossip:
 
     async def _ping(self, target: Endpoint, name: str, sequence_number: int, timeout: float) -> None:
         answered = False
-        me = self.core.swim.rules.me
-        ping = Ping(
-            seq_no=sequence_number,
-            node=name,
-            source_addr=me.endpoint.address,
-            source_port=me.endpoint.port,
-            source_node=me.name,
-        )
         try:
-            answer = await self.codec.ask(target, ping, timeout)
-            answered = isinstance(answer, Ack) and answer.seq_no == sequence_number
+            answered = await self.answers(target, name, timeout, sequence_number)
         finally:
             prober = self.core.swim.prober
             self.act(lambda: prober.stream_ping_ended(sequence_number, answered=answered))
             node = self.core.swim.rules.nodes.get(name)
             if answered and node is not None:
                 self._troubles.packets_blocked(name, target, node.by_stream_alone)
+
+    async def answers(self, target: Endpoint, name: str, timeout: float, sequence_number: int = 1) -> bool:
+        """Ping a member by stream, directly; tell whether it acknowledges that, in so many seconds.
+
+        Raises:
+            ExchangeFailed: it says nothing.
+        """
+        me = self.endpoint
+        ping = Ping(
+            seq_no=sequence_number,
+            node=name,
+            source_addr=me.address,
+            source_port=me.port,
+            source_node=self.config.name,
+        )
+        answer = await self.codec.ask(target, ping, timeout)
+        return isinstance(answer, Ack) and answer.seq_no == sequence_number
 
     # -- time and packets ----------------------------------------------------------------------------------------------
 
@@ -561,10 +569,6 @@ class Gossip:
             except DecodingError as error:
                 return answer, error
         return answer, None
-
-
-def _cluster(config: GossipConfig, tags: Mapping[str, str]) -> ClusterTag | None:
-    return None if config.cluster_tag is None else ClusterTag(config.cluster_tag, tags[config.cluster_tag])
 
 
 def _host_of(stream: trio.SocketStream) -> str | None:

@@ -28,13 +28,14 @@ def kinship(known: Mapping[str, str], mine: Mapping[str, str]) -> Kinship:
     directory = mine.get(DIRECTORY_TAG)
     if not directory or known.get(DIRECTORY_TAG) != directory:
         return Kinship.STRANGERS
-    before, now = _opening(known), _opening(mine)
+    before, now = opening_of(known), opening_of(mine)
     if before is None or now is None:
         return Kinship.STRANGERS
     return Kinship.EARLIER if before < now else Kinship.LATER
 
 
-def _opening(tags: Mapping[str, str]) -> int | None:
+def opening_of(tags: Mapping[str, str]) -> int | None:
+    """Return how often the directory of a member was opened, by its tags; None: it does not say."""
     text = tags.get(OPENING_TAG, "")
     if not 0 < len(text) <= _LONGEST_NUMBER or not all(character in "0123456789abcdef" for character in text):
         return None

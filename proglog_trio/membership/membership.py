@@ -36,7 +36,6 @@ from .serf.members import together
 from .serf.serf import Conflict, CoreEvent, HasLeft
 from .streams import ExchangeFailed
 from .swim.effects import Paused, StatusChange
-from .wire import Ack, Ping
 
 RPC_ADDRESS_TAG = "rpc_addr"
 MOST_WAITING_EVENTS = 1024
@@ -197,10 +196,8 @@ class Membership:
         member = self.gossip.core.members.by_name.get(name)
         if member is None:
             return False
-        me = self.gossip.endpoint
-        ping = Ping(seq_no=1, node=name, source_addr=me.address, source_port=me.port, source_node=self.name)
         try:
-            return isinstance(await self.gossip.codec.ask(member.endpoint, ping, PING_SECONDS), Ack)
+            return await self.gossip.answers(member.endpoint, name, PING_SECONDS)
         except ExchangeFailed:
             return False
 

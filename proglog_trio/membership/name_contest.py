@@ -17,12 +17,11 @@ from .gossip import Gossip
 from .serf.asking import TooManyQueries
 from .serf.queries import CONFLICT_QUERY
 from .swim.node import Endpoint
-from .wire import ConflictResponse, DecodingError, decode_serf
+from .wire import ConflictResponse, DecodingError, MemberStatus, decode_serf
 
 PAUSE_SECONDS = 30.0
 """After one question the next comes so much later: the claim is heard again and again."""
-_THERE = (1, 2)
-"""Alive and leaving, as Serf numbers the statuses of members."""
+_THERE = (MemberStatus.ALIVE, MemberStatus.LEAVING)
 
 _logger = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ once they have forgotten it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 import trio
@@ -19,9 +19,10 @@ from ..errors import DirectoryCopied
 from ..internal_errors import InternalErrors, Where
 from .gossip import Gossip
 from .lives import Kinship, kinship
+from .serf.serf import tags_of
 from .streams import ExchangeFailed
 from .swim.node import Endpoint
-from .wire import Ack, DecodingError, NodeState, NodeStateType, Ping, PushPull, decode_tags
+from .wire import NodeState, NodeStateType, PushPull
 
 PING_SECONDS = 1.0
 """Whoever does not answer at an address of an earlier life for so long is not there."""
@@ -100,18 +101,13 @@ class Names:
     async def _who_answers(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """Ping each directly, under this node's own name; return those that answer."""
         answered: list[Endpoint] = []
-        me = self.gossip.endpoint
-        name = self.gossip.config.name
-        ping = Ping(seq_no=1, node=name, source_addr=me.address, source_port=me.port, source_node=name)
 
         async def ask(endpoint: Endpoint) -> None:
             try:
-                answer = await self.gossip.codec.ask(endpoint, ping, PING_SECONDS)
+                if await self.gossip.answers(endpoint, self.gossip.config.name, PING_SECONDS):
+                    answered.append(endpoint)
             except ExchangeFailed as error:
                 _logger.debug("an address of an earlier life does not answer", reason=str(error))
-                return
-            if isinstance(answer, Ack):
-                answered.append(endpoint)
 
         async with trio.open_nursery() as nursery:
             for endpoint in endpoints:
@@ -143,14 +139,6 @@ class Names:
             async with trio.open_nursery() as nursery:
                 for member in members:
                     nursery.start_soon(tell, member)
-
-
-def tags_of(meta: bytes) -> Mapping[str, str]:
-    """Return the tags in a meta; none where it is not Serf's."""
-    try:
-        return decode_tags(meta)
-    except DecodingError:
-        return {}
 
 
 def is_later_life(before: bytes, now: bytes) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from attrs import define, field
 
-from ..repetition import PERIOD_SECONDS, Quota, Repetitions
+from ..repetition import PERIOD_SECONDS, BoundedNews, Repetitions
 from .swim.node import Endpoint
 
 LOGGED_TROUBLES = 50
@@ -25,12 +25,12 @@ class TroubleLog:
     """Logs them, within bounds."""
 
     clock: Callable[[], float] = time.monotonic
-    _repetitions: Repetitions = field(init=False)
-    _keys: Quota = field(init=False)
+    _keys: BoundedNews = field(init=False)
+    _packets: Repetitions = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._repetitions = Repetitions(self.clock)
-        self._keys = Quota(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess, self.clock)
+        self._keys = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess, self.clock)
+        self._packets = Repetitions(self.clock)
 
     def another_key(self, address: str, members: Callable[[], Sequence[str]], reason: str) -> None:
         """Log that gossip cannot be decrypted, unless that was logged of its address within the hour.
@@ -40,8 +40,8 @@ class TroubleLog:
             members: tells who is known to be there; called when it is logged.
             reason: what is wrong with it.
         """
-        repeated = self._repetitions.news(("key", address))
-        if repeated is not None and self._keys.admits():
+        repeated = self._keys.news(address)
+        if repeated is not None:
             _logger.warning(
                 "gossip that cannot be decrypted: who sends it has another gossip key than this node, or none",
                 address=address,
@@ -52,7 +52,7 @@ class TroubleLog:
 
     def packets_blocked(self, name: str, endpoint: Endpoint, in_a_row: int) -> None:
         """Log that a member answers by stream alone, if it has done so for a while and that was not logged lately."""
-        if in_a_row >= STREAMS_IN_A_ROW and self._repetitions.news(("packets", name)) is not None:
+        if in_a_row >= STREAMS_IN_A_ROW and self._packets.news(name) is not None:
             _logger.warning(
                 "a member answers streams (TCP) and no packets (UDP): is its port blocked for UDP, or not published?",
                 member=name,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from attrs import define, field
 
-from ..repetition import Quota, Repetitions
+from ..repetition import BoundedNews
 
 LOGGED_DENIALS = 20
 """Denials that are logged in each period, at most. One that only repeats another is logged once an hour."""
@@ -22,22 +22,20 @@ class DenialLog:
     """Logs denials, within bounds."""
 
     clock: Callable[[], float] = time.monotonic
-    _repetitions: Repetitions = field(init=False)
-    _quota: Quota = field(init=False)
+    _bounded: BoundedNews = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._repetitions = Repetitions(self.clock)
-        self._quota = Quota(LOGGED_DENIALS, LOG_PERIOD_SECONDS, _tell_excess, self.clock)
+        self._bounded = BoundedNews(LOGGED_DENIALS, LOG_PERIOD_SECONDS, _tell_excess, self.clock)
 
     def tell(self, event: str, **what: str) -> None:
         """Log a denial, unless it is only a repetition or one too many."""
-        repeated = self._repetitions.news((event, *what.values()))
-        if repeated is not None and self._quota.admits():
+        repeated = self._bounded.news((event, *what.values()))
+        if repeated is not None:
             _logger.warning(event, **what, repeated=repeated)
 
     def begin_anew(self) -> None:
         """Take whatever is denied from now on for news."""
-        self._repetitions.clear()
+        self._bounded.clear()
 
 
 def _tell_excess(unlogged: int) -> None:

@@ -177,9 +177,9 @@ class Serf:
             now=now,
             meta=encode_tags(tags),
             overhead_bytes=overhead_bytes,
-            belonging=unsaid if cluster is None else lambda meta: cluster.belonging(_tags_of(meta)),
+            belonging=unsaid if cluster is None else lambda meta: cluster.belonging(tags_of(meta)),
         )
-        serf = cls(swim, Members(name, profile, emit, _tags_of), emit, cluster=cluster)
+        serf = cls(swim, Members(name, profile, emit, tags_of), emit, cluster=cluster)
         holder.append(serf)
         return serf
 
@@ -311,7 +311,7 @@ class Serf:
             case NameConflict(name, endpoint):
                 self.emit(Conflict(name, endpoint))
             case Foreign(name, endpoint, meta) if self.cluster is not None:
-                self.emit(Foreigner(name, endpoint, self.cluster.refusal(_tags_of(meta))))
+                self.emit(Foreigner(name, endpoint, self.cluster.refusal(tags_of(meta))))
             case Paused() | StatusChange():
                 self.emit(notification)
 
@@ -467,7 +467,7 @@ class Serf:
         try:
             return (yield from self.swim.judge_steps(remote.nodes, sender))
         except OtherCluster as found:
-            raise StateRefused(self.cluster.refusal(_tags_of(found.state.meta))) from None
+            raise StateRefused(self.cluster.refusal(tags_of(found.state.meta))) from None
 
     def merge(self, remote: PushPull, *, ignore_events: bool = False, sender: Sender | None = None) -> None:
         """Take what another member knows; the arguments and errors are those of merge_steps."""
@@ -612,9 +612,9 @@ def _event_bytes(event: tuple[str, bytes]) -> int:
     return len(name) + len(payload) + EVENT_OVERHEAD_BYTES
 
 
-def _tags_of(meta: bytes) -> dict[str, str]:
+def tags_of(meta: bytes) -> dict[str, str]:
+    """Return the tags in a meta; none where it is not Serf's: whatever it is shall still be a member."""
     try:
         return decode_tags(meta)
     except DecodingError:
-        # Whatever is not Serf's shall still be a member, without tags.
         return {}

@@ -264,30 +264,6 @@ def test_a_choice_is_even() -> None:
     assert all(abs(count - mean) < 5 * mean**0.5 for count in counts.values())
 
 
-@pytest.mark.parametrize(
-    "version",
-    [
-        bytes(6),
-        bytes((0, 5, 2, 2, 5, 4)),
-        bytes((1, 0, 2, 2, 5, 4)),
-        bytes((3, 2, 2, 2, 5, 4)),
-        bytes((1, 5, 6, 2, 5, 4)),
-        bytes((3, 5, 3, 2, 5, 4)),
-        bytes((1, 1, 1, 2, 5, 4)),
-        bytes((1, 5, 2, 5, 6, 5)),
-        bytes((1, 5, 2, 2, 5, 6)),
-    ],
-)
-def test_whose_versions_speak_with_none_here_is_not_taken_in(version: bytes) -> None:
-    tested = TestedSwim.make()
-    tested.receive(alive("b", version=version))
-    assert "b" not in tested.swim.rules.nodes
-    assert tested.swim.rules.counters.incompatible == 1
-    # Nor does a member become one by saying so: everybody would be refused a push/pull that has it.
-    tested.receive(alive("c"), alive("c", 2, version=version))
-    assert tested.swim.rules.nodes["c"].version == VERSION
-
-
 def test_an_address_is_told_as_it_was_told() -> None:
     tested = TestedSwim.make()
     endpoint = endpoint_of(1)

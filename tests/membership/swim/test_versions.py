@@ -19,6 +19,10 @@ AGENT = bytes((1, 5, 2, 2, 5, 5))
     [
         bytes(6),
         bytes((0, 5, 2, 2, 5, 4)),
+        bytes((1, 0, 2, 2, 5, 4)),
+        bytes((3, 2, 2, 2, 5, 4)),
+        bytes((1, 5, 6, 2, 5, 4)),
+        bytes((1, 5, 2, 2, 5, 6)),
         bytes((5, 1, 2, 2, 5, 4)),
         bytes((1, 1, 1, 2, 5, 4)),
         bytes((3, 5, 3, 2, 5, 4)),
@@ -38,13 +42,16 @@ def test_who_would_have_agents_refuse_our_state_is_not_taken_in(version: bytes) 
     assert core.broadcasts() == []
     assert [state.name for state in core.swim.local_state()] == ["me"]
     assert core.swim.rules.counters.incompatible == 1
+    # Nor does a member become one by saying so.
+    core.receive(alive("c", at=9), alive("c", 2, at=9, version=version))
+    assert core.swim.rules.nodes["c"].version == VERSION
     # Nor in a state, where the others are taken all the same.
     states = [
         NodeState(name=name, addr=endpoint_of(at).address, port=1, incarnation=1, vsn=vsn)
         for name, at, vsn in (("a", 2, AGENT), ("phantom", 3, version), ("b", 4, VERSION))
     ]
     core.swim.merge(states)
-    assert set(core.swim.rules.nodes) == {"me", "a", "b"}
+    assert set(core.swim.rules.nodes) == {"me", "a", "b", "c"}
 
 
 def test_a_member_that_changes_its_version_to_one_that_does_not_fit_stays_as_it_was() -> None:
