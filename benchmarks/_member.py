@@ -12,10 +12,10 @@ import sys
 import trio
 
 from proglog_trio.address import Address
-from proglog_trio.log_output import configure_log_output
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import Membership, bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
+from proglog_trio.node.log_output import configure_log_output
 
 
 def say(**what: object) -> None:

@@ -9,7 +9,7 @@ from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.rpc.bridge import aio_as_trio, open_loop
+from proglog_trio.rpc.http2.bridge import aio_as_trio, open_loop
 
 
 class Echo:

@@ -24,9 +24,9 @@ from attrs import frozen
 from proglog_trio.client import open_consumer, open_producer
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.record import Record
-from proglog_trio.log.service import open_log
-from proglog_trio.log_output import configure_log_output
+from proglog_trio.log.format.record import Record
+from proglog_trio.log.maintenance import open_log
+from proglog_trio.node.log_output import configure_log_output
 
 MEBIBYTE = 1024 * 1024
 READY_GOAL_SECONDS = 1.2

@@ -20,13 +20,8 @@ from pathlib import Path
 import trio
 from grpclib.client import Channel, UnaryUnaryMethod
 
-from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
-from proglog_trio.log.record import pack_values, payload_crc
-from proglog_trio.rpc.bridge import aio_as_trio, open_loop
-
-from . import peers
-from .common import (
+from benchmarks import peers
+from benchmarks.common import (
     Rate,
     accepts,
     fdatasync_seconds,
@@ -40,6 +35,10 @@ from .common import (
     scratch_directory,
     spread,
 )
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
+from proglog_trio.log.format.record import pack_values, payload_crc
+from proglog_trio.rpc.http2.bridge import aio_as_trio, open_loop
 
 BATCH_BYTES = 1 << 20
 UNARY_CALLS = 1000

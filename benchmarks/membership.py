@@ -33,10 +33,9 @@ import psutil
 import trio
 from attrs import define, field, frozen
 
+from benchmarks.common import goal, print_machine
 from proglog_trio.client import open_producer
-from proglog_trio.log_output import configure_log_output
-
-from .common import goal, print_machine
+from proglog_trio.node.log_output import configure_log_output
 
 PATIENCE_SECONDS = 180.0
 TIME_GOAL = 1.1

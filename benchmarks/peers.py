@@ -16,7 +16,7 @@ import nats
 import nats.js.api
 import redis
 
-from .common import Rate, accepts, free_port, running
+from benchmarks.common import Rate, accepts, free_port, running
 
 PIPELINE_LENGTH = 1000
 READ_COUNT = 5000

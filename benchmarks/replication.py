@@ -17,11 +17,7 @@ from pathlib import Path
 import psutil
 import trio
 
-from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
-from proglog_trio.rpc.client.cluster import get_status
-from proglog_trio.rpc.client.delivery import BatchDelivery
-
-from .common import (
+from benchmarks.common import (
     Rate,
     accepts,
     free_port,
@@ -33,6 +29,9 @@ from .common import (
     scratch_directory,
     spread,
 )
+from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
+from proglog_trio.client.delivery import BatchDelivery
+from proglog_trio.rpc.calls.cluster import get_status
 
 NODES = 3
 BATCH_BYTES = 1 << 18

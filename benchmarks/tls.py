@@ -16,11 +16,7 @@ from pathlib import Path
 
 import trio
 
-from proglog_trio.certificates import development_files, write_files
-from proglog_trio.client import ClientTls, ConnectionConfig, ConsumerConfig, open_consumer, open_producer
-from proglog_trio.rpc.client.cluster import get_members
-
-from .common import (
+from benchmarks.common import (
     Rate,
     accepts,
     free_port,
@@ -32,6 +28,9 @@ from .common import (
     scratch_directory,
     spread,
 )
+from proglog_trio.client import ClientTls, ConnectionConfig, ConsumerConfig, open_consumer, open_producer
+from proglog_trio.rpc.calls.cluster import get_members
+from proglog_trio.security.certificates import development_files, write_files
 
 BATCH_BYTES = 1 << 20
 GOAL = 0.7

@@ -17,7 +17,7 @@ from pathlib import Path
 # shares of the cases; a connection costs as much as several packets
 SHARES = {"packets": 0.3, "streams": 0.2, "frames": 0.22, "messages": 0.16, "pulls": 0.1, "connections": 0.02}
 LONGEST_CASE_SECONDS = 10
-MOST_MEBIBYTES = 1024
+MAX_MEBIBYTES = 1024
 LONGEST_INPUT = {"connections": 2048}
 
 
@@ -28,7 +28,7 @@ def run(target: str, cases: int, seed: int, directory: Path) -> tuple[int, int]:
         f"-seed={seed}",
         f"-max_len={LONGEST_INPUT.get(target, 1400)}",
         f"-timeout={LONGEST_CASE_SECONDS}",
-        f"-rss_limit_mb={MOST_MEBIBYTES}",
+        f"-rss_limit_mb={MAX_MEBIBYTES}",
         f"-artifact_prefix={directory}/{target}-",
         "-print_final_stats=1",
         "-len_control=0",

@@ -23,16 +23,15 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
+from fuzz.hostile import CASES, KEYS, Attack, Case
 from proglog_trio.address import Address
-from proglog_trio.config import NodeConfig
-from proglog_trio.garbage import keep_what_is_there
-from proglog_trio.log_output import configure_log_output
 from proglog_trio.membership.wire import Keyring
-from proglog_trio.node import RunningNode, run_node
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.garbage import keep_what_is_there
+from proglog_trio.node.log_output import configure_log_output
+from proglog_trio.node.run import RunningNode, run_node
 
-from .hostile import CASES, KEYS, Attack, Case
-
-MOST_MILLISECONDS = 10.0
+MAX_MILLISECONDS = 10.0
 TRIES = 3
 BEAT_SECONDS = 0.005
 ANSWER_SECONDS = 30.0
@@ -322,7 +321,7 @@ def main() -> None:
     """Measure the cases whose names contain what is given, or all; exit with 1 if one holds the loop for too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of the names of cases; default: all")
-    parser.add_argument("--most", type=float, default=MOST_MILLISECONDS, help="the bound of a step (default: 10)")
+    parser.add_argument("--most", type=float, default=MAX_MILLISECONDS, help="the bound of a step (default: 10)")
     parser.add_argument("--node", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--many-keys", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -15,9 +15,9 @@ import h2.settings
 from attrs import field, frozen
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.position import Position, Range
-from proglog_trio.log.record import payload_crc
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position, Range
+from proglog_trio.log.format.record import payload_crc
 from proglog_trio.membership.wire import (
     Alive,
     Dead,
@@ -36,7 +36,7 @@ from proglog_trio.membership.wire import (
 from proglog_trio.membership.wire.layers import compressed_layer
 from proglog_trio.membership.wire.memberlist import PushPullHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_object, encode_struct
-from proglog_trio.rpc.message_buffer import prefixed
+from proglog_trio.rpc.http2.message_buffer import prefixed
 
 MIB = 1024 * 1024
 VERSION = bytes((1, 5, 2, 2, 5, 4))

@@ -12,8 +12,8 @@ import structlog
 with atheris.instrument_imports(
     include=["proglog_trio", "grpclib", "h2", "hpack", "hyperframe"], enable_loader_override=False
 ):
-    from . import pulls, seeds
-    from .targets import targets
+    from fuzz import pulls, seeds
+    from fuzz.targets import targets
 
 SEEDS = {
     "packets": seeds.packets,

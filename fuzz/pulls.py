@@ -9,17 +9,18 @@ from typing import TypeVar
 from attrs import define, evolve, field
 from grpclib.exceptions import GRPCError
 
+from fuzz.strict import Strict
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import FrameError, LogBusy
-from proglog_trio.log.frame import Frame, FrameHeader, iterate_frames
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.record import payload_crc
+from proglog_trio.log.format.frame import Frame, FrameHeader, iterate_frames
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.record import payload_crc
 from proglog_trio.replication.events import PeerLied, PullRefused
 from proglog_trio.replication.messages import Hello, OriginRange, Positions, PullResponse
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.source_reader import FrameSource
-from proglog_trio.rpc.codec import MessageCodec
-from proglog_trio.rpc.replication_messages import (
+from proglog_trio.rpc.messages.codec import MessageCodec
+from proglog_trio.rpc.messages.replication import (
     encode_fetched,
     encode_frames,
     encode_response,
@@ -31,13 +32,11 @@ from proglog_trio.rpc.replication_messages import (
 from tests.log.driving import NOON, ForeignLog, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
 
-from .strict import Strict
-
 PEER = "peer"
 KINDS = 5
 CASES_PER_REPLICA = 500
-MOST_READ = 64 * 1024
-MOST_ANSWERS = 10_000
+MAX_READ = 64 * 1024
+MAX_ANSWERS = 10_000
 HOUR = 3600.0
 _HEADER_FIELDS = 26
 
@@ -136,9 +135,9 @@ class Pulls:
                 response = session.next_response()
                 if response is not None:
                     encode_response(response)
-                answer = None if session.has_want_changes else source.read_recent(MOST_READ)
+                answer = None if session.has_want_changes else source.read_recent(MAX_READ)
                 if answer is None:
-                    answer = source.read(session.take_want_changes(), MOST_READ)
+                    answer = source.read(session.take_want_changes(), MAX_READ)
                 session.frames_read(answer.count, sum(map(len, answer.pieces)), answer.ended)
                 encode_frames(answer.pieces)
                 if response is None and answer.is_done and not answer.pieces and not answer.ended:
@@ -193,7 +192,7 @@ class Pulls:
         for _ in _bounded():
             if sequence >= request.to_sequence:
                 break
-            found = world.opened.log.frames(origin, sequence, request.to_sequence, MOST_READ)
+            found = world.opened.log.frames(origin, sequence, request.to_sequence, MAX_READ)
             if found.next_sequence <= sequence:
                 raise PullBroken(f"a fetch does not get on from {sequence}")
             sequence = found.next_sequence
@@ -217,8 +216,8 @@ class Pulls:
 
 
 def _bounded() -> Iterator[int]:
-    yield from range(MOST_ANSWERS)
-    raise PullBroken(f"more than {MOST_ANSWERS} answers to one message")
+    yield from range(MAX_ANSWERS)
+    raise PullBroken(f"more than {MAX_ANSWERS} answers to one message")
 
 
 def seeds() -> Iterator[bytes]:

@@ -8,12 +8,12 @@ import h2.config
 import h2.connection
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.log.envelope import Envelope, EnvelopeKind, Salt
-from proglog_trio.log.frame import Frame, FrameHeader
-from proglog_trio.log.gap import GapMarker
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.position import Position
-from proglog_trio.log.record import Record, pack_records, payload_crc
+from proglog_trio.log.format.envelope import Envelope, EnvelopeKind, Salt
+from proglog_trio.log.format.frame import Frame, FrameHeader
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.record import Record, pack_records, payload_crc
 from proglog_trio.membership.serf.keys import KeyOperation, request_payload
 from proglog_trio.membership.wire import (
     Ack,
@@ -43,7 +43,7 @@ from proglog_trio.membership.wire import (
     encode_serf,
     encode_stream,
 )
-from proglog_trio.rpc.message_buffer import prefixed
+from proglog_trio.rpc.http2.message_buffer import prefixed
 
 ADDRESS = bytes((10, 0, 0, 2))
 VERSION = bytes((1, 5, 2, 2, 5, 4))

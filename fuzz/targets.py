@@ -17,37 +17,36 @@ from attrs import define, field
 from grpclib.const import Cardinality, Handler
 from grpclib.exceptions import GRPCError
 
+from fuzz.pulls import Pulls
+from fuzz.seeds import PREFACE, SALT
+from fuzz.strict import Strict
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import BatchRefused, FormatError, PositionError
 from proglog_trio.log.batch import Batch
-from proglog_trio.log.envelope import Envelope, find_envelope, read_unchecked
-from proglog_trio.log.frame import decode_frame, iterate_frames
-from proglog_trio.log.gap import GapMarker
-from proglog_trio.log.position import Position
-from proglog_trio.log.record import check_payload, payload_crc, unpack_records
-from proglog_trio.log.segment_header import SegmentHeader
+from proglog_trio.log.format.envelope import Envelope, find_envelope, read_unchecked
+from proglog_trio.log.format.frame import decode_frame, iterate_frames
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.record import check_payload, payload_crc, unpack_records
+from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.serf import Serf
-from proglog_trio.membership.swim.broadcasts import MOST_BROADCASTS
+from proglog_trio.membership.swim.broadcasts import MAX_BROADCASTS
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire import DecodingError, Keyring, PushPull, StreamDecoder, UserMessage, decode_packet
 from proglog_trio.membership.wire.layers import compressed_layer, encrypt
 from proglog_trio.membership.wire.stream import StreamLimits
-from proglog_trio.rpc.authorization import Gate
-from proglog_trio.rpc.calls import receive_available
-from proglog_trio.rpc.codec import MessageCodec
-from proglog_trio.rpc.handlers import ServerCounters
-from proglog_trio.rpc.server import ServerConfig, ServerProtocol, _Server
-
-from .pulls import Pulls
-from .seeds import PREFACE, SALT
-from .strict import Strict
+from proglog_trio.rpc.messages.codec import MessageCodec
+from proglog_trio.rpc.server.authorization import Gate
+from proglog_trio.rpc.server.handlers import ServerCounters
+from proglog_trio.rpc.server.server import ServerConfig, ServerProtocol, _Server
+from proglog_trio.rpc.server.stream_io import receive_available
 
 KEYRING = Keyring((b"k" * 16,))
 HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)
 CASES_PER_CORE = 500
-MOST_EFFECTS = 10_000
-MOST_FIELDS = 16_384
+MAX_EFFECTS = 10_000
+MAX_FIELDS = 16_384
 TURNS = 200
 
 Target = Callable[[bytes], None]
@@ -74,10 +73,10 @@ class Gossip:
 
     def _look(self, core: Serf) -> None:
         core.swim.advance(core.now + 0.05)
-        if len(core.swim.effects) > MOST_EFFECTS:
+        if len(core.swim.effects) > MAX_EFFECTS:
             raise Broken(f"{len(core.swim.effects)} effects of one packet")
         core.swim.effects.clear()
-        if any(len(queue) > MOST_BROADCASTS for queue in core.swim.queues):
+        if any(len(queue) > MAX_BROADCASTS for queue in core.swim.queues):
             raise Broken("a queue of broadcasts has no bound")
 
     def packet(self, data: bytes) -> None:
@@ -178,7 +177,7 @@ class Messages:
     """Bytes read as a message of the contract, which the first byte chooses."""
 
     _classes: list[type[betterproto2.Message]] = field(factory=message_classes)
-    _codec: MessageCodec = field(factory=lambda: MessageCodec(MOST_FIELDS))
+    _codec: MessageCodec = field(factory=lambda: MessageCodec(MAX_FIELDS))
 
     def message(self, data: bytes) -> None:
         """Read one."""

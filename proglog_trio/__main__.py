@@ -4,7 +4,7 @@ from typing import NoReturn
 
 from proglog_trio.cli.default_signals import end_as_by_default
 from proglog_trio.cli.standard_streams import prepare_standard_streams
-from proglog_trio.garbage import put_off
+from proglog_trio.node.garbage import put_off
 
 
 def main() -> NoReturn:

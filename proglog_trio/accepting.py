@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from .internal_errors import InternalErrors, Where
-from .repetition import Repetitions
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.repetition import Repetitions
 
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What accept fails with while the system has nothing left; the connection waits in the backlog meanwhile."""

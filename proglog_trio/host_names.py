@@ -3,8 +3,8 @@
 import ipaddress
 import unicodedata
 
-_MOST_NAME_BYTES = 253
-_MOST_LABEL_BYTES = 63
+_MAX_NAME_BYTES = 253
+_MAX_LABEL_BYTES = 63
 
 
 def host_problem(host: str) -> str | None:
@@ -63,8 +63,8 @@ def _label_problem(host: str) -> str | None:
         return f"has {described(culprit)}, which no host name has" if culprit else "cannot be encoded for a lookup"
     if not all(name.split(".")):
         return "has a dot too many"
-    if max(map(len, name.split("."))) > _MOST_LABEL_BYTES or len(name) > _MOST_NAME_BYTES:
-        return f"is too long: a name has {_MOST_NAME_BYTES} bytes at most, and {_MOST_LABEL_BYTES} between two dots"
+    if max(map(len, name.split("."))) > _MAX_LABEL_BYTES or len(name) > _MAX_NAME_BYTES:
+        return f"is too long: a name has {_MAX_NAME_BYTES} bytes at most, and {_MAX_LABEL_BYTES} between two dots"
     return None
 
 

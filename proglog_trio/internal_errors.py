@@ -23,11 +23,11 @@ import trio
 from attrs import Factory, define, field
 
 PERIOD_SECONDS = 3600.0
-MOST_TOLD = 5
+MAX_TOLD = 5
 """So many different errors of one place are logged in a period, each once; all are counted."""
 LONGEST_TRACEBACK = 8192
 """In characters; the middle of a longer one is left out. A message may be as large as what a peer sent."""
-_MOST_FRAMES = 64
+_MAX_FRAMES = 64
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -140,7 +140,7 @@ class InternalErrors:
         if period is None or now - period.since >= PERIOD_SECONDS:
             period = self._periods[where] = _Period(now)
         kind = _kind(error)
-        if kind in period.told or len(period.told) >= MOST_TOLD:
+        if kind in period.told or len(period.told) >= MAX_TOLD:
             return False
         period.told.add(kind)
         return True
@@ -160,7 +160,7 @@ def _kind(error: BaseException) -> tuple[type[BaseException], str, int]:
 def shortened_traceback(error: BaseException) -> str:
     """Return an error's traceback as text, of LONGEST_TRACEBACK characters at the most."""
     # A negative limit keeps the frames that are nearest to the error.
-    text = "".join(traceback.format_exception(error, limit=-_MOST_FRAMES)).rstrip("\n")
+    text = "".join(traceback.format_exception(error, limit=-_MAX_FRAMES)).rstrip("\n")
     if len(text) <= LONGEST_TRACEBACK:
         return text
     left_out = f"\n[… {len(text)} characters in all …]\n"

@@ -14,7 +14,7 @@ import math
 
 from attrs import define
 
-MOST_IN_A_ROW = 3
+MAX_IN_A_ROW = 3
 """Pauses without a moment's life between them that stop the time. A loop that is always late is slow and not paused:
 from then on, each reading runs at least what was due first."""
 
@@ -56,7 +56,7 @@ class LivedTime:
             return 0.0
         lost = lived - self.now
         self.pauses += 1
-        if self._in_a_row < MOST_IN_A_ROW:
+        if self._in_a_row < MAX_IN_A_ROW:
             self._in_a_row += 1
             self.paused = reading + self.grace - self.now
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from attrs import define, field
 
 PERIOD_SECONDS = 3600.0
-MOST_KINDS = 1024
+MAX_KINDS = 1024
 
 
 @define
@@ -23,12 +23,12 @@ class Repetitions:
 
     Attributes:
         period: of what goes on happening, one in so many seconds is news again.
-        most_kinds: how many kinds are remembered; beyond that those that were news longest ago are forgotten.
+        max_kinds: how many kinds are remembered; beyond that those that were news longest ago are forgotten.
     """
 
     clock: Callable[[], float] = time.monotonic
     period: float = PERIOD_SECONDS
-    most_kinds: int = MOST_KINDS
+    max_kinds: int = MAX_KINDS
     _kinds: dict[Hashable, _Kind] = field(factory=dict)
 
     def news(self, kind: Hashable) -> int | None:
@@ -43,7 +43,7 @@ class Repetitions:
             known.repeated += 1
             return None
         self._kinds.pop(kind, None)
-        while len(self._kinds) >= self.most_kinds:
+        while len(self._kinds) >= self.max_kinds:
             del self._kinds[next(iter(self._kinds))]
         self._kinds[kind] = _Kind(now)
         return 0 if known is None else known.repeated

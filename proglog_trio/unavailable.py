@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from .errors import AddressInUse, AddressUnavailable
+from proglog_trio.errors import AddressInUse, AddressUnavailable
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, settings
 from xdist.workermanage import WorkerController
 
 from proglog_trio.internal_errors import InternalErrors, Where
-
-from .rpc.book_stubs import compile_stubs
+from tests.rpc.book_stubs import compile_stubs
 
 # No deadlines: this machine's speed is nothing that a test should fail for.
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)

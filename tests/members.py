@@ -11,9 +11,9 @@ import trio
 from attrs import frozen
 
 from proglog_trio.address import Address
-from proglog_trio.config import NodeConfig
-from proglog_trio.node import RunningNode, run_node
-from proglog_trio.rpc.client.cluster import get_members
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.run import RunningNode, run_node
+from proglog_trio.rpc.calls.cluster import get_members
 
 WAIT_SECONDS = 60
 

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from proglog_trio.certificates import Authority, Signed, write_files
-from proglog_trio.rpc.client.connection import ConnectionConfig
-from proglog_trio.rpc.tls import ClientTls, ServerTls
+from proglog_trio.rpc.calls.connection import ConnectionConfig
+from proglog_trio.security.certificates import Authority, Signed, write_files
+from proglog_trio.security.tls import ClientTls, ServerTls
 
 # the book's files, word for word
 MODEL = """\

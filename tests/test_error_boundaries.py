@@ -23,18 +23,15 @@ import pytest
 import trio
 from attrs import define, field, frozen
 
-from proglog_trio import metrics_endpoint
-from proglog_trio import node as node_module
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
 from proglog_trio.client import ConsumerConfig, open_consumer, open_producer
-from proglog_trio.config import NodeConfig
 from proglog_trio.errors import CallFailed, ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log import retention_service
 from proglog_trio.log.log import Log
-from proglog_trio.log.running_time import RunningTime
 from proglog_trio.log.scrub import Scrub
+from proglog_trio.log.storage.running_time import RunningTime
 from proglog_trio.log.writer import LogWriter
 from proglog_trio.membership import gossip as gossip_module
 from proglog_trio.membership import key_manager
@@ -44,30 +41,33 @@ from proglog_trio.membership.membership import EventsMissed, JoinFailed, Members
 from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.members import Members
-from proglog_trio.membership.streams import StreamCodec
+from proglog_trio.membership.stream_io import StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.swim.rules import Rules
 from proglog_trio.membership.wire import Keyring
-from proglog_trio.metrics import NodeMetrics
-from proglog_trio.node import RunningNode, _Parts, run_node
-from proglog_trio.reloading import FromFiles
+from proglog_trio.node import metrics_endpoint
+from proglog_trio.node import run as node_module
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.metrics import NodeMetrics
+from proglog_trio.node.run import RunningNode, _Parts, run_node
+from proglog_trio.replication.advertiser import Teller
 from proglog_trio.replication.lag import LagWatch
-from proglog_trio.replication.plan import PullPlan
-from proglog_trio.replication.pull import PullSession
+from proglog_trio.replication.pull_plan import PullPlan
+from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.repairer import Repairer
 from proglog_trio.replication.replica import Replica
 from proglog_trio.replication.replicator import Replicator
-from proglog_trio.replication.source import SourceSession
-from proglog_trio.replication.teller import Teller
-from proglog_trio.rpc.accepting import Acceptor
-from proglog_trio.rpc.bridge import current_loop
-from proglog_trio.rpc.client.cluster import get_members
-from proglog_trio.rpc.client.connection import open_connection
-from proglog_trio.rpc.handlers import ServerHandler
-from proglog_trio.rpc.log_service import LogService
-from proglog_trio.rpc.server import ServerProtocol, _Server
-from proglog_trio.rpc.transport import TunedEventsProcessor
+from proglog_trio.replication.source_session import SourceSession
+from proglog_trio.rpc.calls.cluster import get_members
+from proglog_trio.rpc.calls.connection import open_connection
+from proglog_trio.rpc.http2.bridge import current_loop
+from proglog_trio.rpc.http2.transport import TunedEventsProcessor
+from proglog_trio.rpc.server.acceptor import Acceptor
+from proglog_trio.rpc.server.handlers import ServerHandler
+from proglog_trio.rpc.server.log_service import LogService
+from proglog_trio.rpc.server.server import ServerProtocol, _Server
+from proglog_trio.security.reloading import FromFiles
 from tests.rpc.support import exchange as call_exchange
 
 WAIT_SECONDS = 60

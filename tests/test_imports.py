@@ -18,16 +18,16 @@ from tests.pki import Pki
 
 RICH = {"rich", "pygments", "markdown_it"}
 """For help and for people at a terminal."""
-SECURITY = {"casbin", "cryptography", "proglog_trio.rpc.pem_files", "proglog_trio.membership.wire.cipher"}
+SECURITY = {"casbin", "cryptography", "proglog_trio.security.pem_files", "proglog_trio.membership.wire.cipher"}
 """For access policies, certificates and gossip keys."""
-METRICS = {"prometheus_client", "h11", "proglog_trio.metrics", "proglog_trio.metrics_endpoint"}
+METRICS = {"prometheus_client", "h11", "proglog_trio.node.metrics", "proglog_trio.node.metrics_endpoint"}
 THEIRS = {"wcmatch", "bracex", "simpleeval", "http.server"}
 """What those import in turn."""
-OTHER_COMMANDS = {"proglog_trio.certificates", "proglog_trio.log.verify", "proglog_trio.local_cluster"}
+OTHER_COMMANDS = {"proglog_trio.security.certificates", "proglog_trio.log.inspect.verify", "proglog_trio.local_cluster"}
 CONFIGURATION_FILES = {"tomllib"}
 ASIDE = {*RICH, *SECURITY, *METRICS, *THEIRS, *OTHER_COMMANDS, *CONFIGURATION_FILES}
-OF_A_NODE = {"proglog_trio.node", "proglog_trio.log.log", "proglog_trio.membership", "proglog_trio.replication"}
-OF_COMMANDS = {"cyclopts", "proglog_trio.cli", "proglog_trio.config"}
+OF_A_NODE = {"proglog_trio.node.run", "proglog_trio.log.log", "proglog_trio.membership", "proglog_trio.replication"}
+OF_COMMANDS = {"cyclopts", "proglog_trio.cli", "proglog_trio.node.config"}
 OF_ANYTHING = {"trio", "asyncio", "ssl", "structlog", "grpclib", "google.protobuf"}
 
 SAY_WHAT_IS_LOADED = """
@@ -97,8 +97,8 @@ def test_commands(arguments: list[str], code: ExitCode, unwanted: set[str]) -> N
 
 def test_plain_node(tmp_path: Path) -> None:
     loaded = loaded_by_node(tmp_path)
-    assert "proglog_trio.node" in loaded
-    assert not loaded & {*ASIDE, "proglog_trio.client", "proglog_trio.rpc.client.producer"}
+    assert "proglog_trio.node.run" in loaded
+    assert not loaded & {*ASIDE, "proglog_trio.client", "proglog_trio.client.producer"}
 
 
 def test_a_node_has_all_that_it_was_told_to_use_when_it_is_ready(tmp_path: Path) -> None:

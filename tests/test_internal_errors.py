@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from proglog_trio.internal_errors import (
     LONGEST_PAUSE_SECONDS,
     LONGEST_TRACEBACK,
-    MOST_TOLD,
+    MAX_TOLD,
     PERIOD_SECONDS,
     InternalErrors,
     Where,
@@ -106,12 +106,12 @@ def test_each_kind_is_logged_once_a_period_and_few_kinds_at_all(caplog: pytest.L
     assert len(events(caplog)) == 1
     for number in range(100):
         fail(type(f"Error{number}", (Exception,), {}))
-    assert len(events(caplog)) == MOST_TOLD
+    assert len(events(caplog)) == MAX_TOLD
     fail(UnforeseenError, Where.REPAIR)
-    assert len(events(caplog)) == MOST_TOLD + 1
+    assert len(events(caplog)) == MAX_TOLD + 1
     now += PERIOD_SECONDS
     fail(UnforeseenError)
-    assert f"not_logged_before={100 - (MOST_TOLD - 1)}" in events(caplog)[-1]
+    assert f"not_logged_before={100 - (MAX_TOLD - 1)}" in events(caplog)[-1]
     assert (errors.counts[Where.PEER], errors.counts[Where.REPAIR]) == (1101, 1)
 
 

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.lived_time import MOST_IN_A_ROW, LivedTime
+from proglog_trio.lived_time import MAX_IN_A_ROW, LivedTime
 
 READINGS = st.lists(
     st.one_of(st.sampled_from([0.0, 0.001, 0.1, 1.0, 1e6, 1e9, -5.0]), st.floats(-1, 1e10)), max_size=60
@@ -50,7 +50,7 @@ def test_a_loop_that_is_always_late_gets_on() -> None:
         time.advance(10.0 * number + 10.0, due + 0.1)
         if time.now >= due + 0.1:
             due += 0.1
-    assert due >= 0.1 * (100 // (MOST_IN_A_ROW + 1))
+    assert due >= 0.1 * (100 // (MAX_IN_A_ROW + 1))
 
 
 @given(

@@ -19,7 +19,7 @@ def test_the_first_is_news_and_then_one_in_a_period() -> None:
 
 def test_what_was_news_longest_ago_is_forgotten_first() -> None:
     now = 0.0
-    repetitions = Repetitions(lambda: now, period=10.0, most_kinds=2)
+    repetitions = Repetitions(lambda: now, period=10.0, max_kinds=2)
     repetitions.news("a")
     repetitions.news("b")
     now += 10

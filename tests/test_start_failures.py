@@ -251,7 +251,7 @@ async def _(path: Path) -> AsyncIterator[Start]:
 @case("Something that nobody foresaw, with its traceback")
 async def _(_path: Path) -> AsyncIterator[Start]:
     program = (
-        "import sys, proglog_trio.node as node, proglog_trio.cli.app as app\n"
+        "import sys, proglog_trio.node.run as node, proglog_trio.cli.app as app\n"
         "async def fail(*arguments, **options): raise RuntimeError('unforeseen')\n"
         "node.run_node = fail\n"
         "app.main(sys.argv[1:])"

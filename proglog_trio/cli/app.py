@@ -28,19 +28,19 @@ from cyclopts.argument import Argument
 from proglog_trio import __version__
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError
-from proglog_trio.config import SECRET_OPTIONS, ConfigError
+from proglog_trio.node.config import SECRET_OPTIONS, ConfigError
 
 COMMANDS: Mapping[str, str] = {
     "node": "node:app",
     "produce": "produce:app",
     "consume": "consume:app",
-    "cluster": "local_cluster:app",
+    "cluster": "cluster:app",
     "status": "status:app",
     "gaps": "gaps:app",
-    "members": "cluster:members_app",
-    "join": "cluster:join_app",
-    "leave": "cluster:leave_app",
-    "force-leave": "cluster:force_leave_app",
+    "members": "members:members_app",
+    "join": "members:join_app",
+    "leave": "members:leave_app",
+    "force-leave": "members:force_leave_app",
     "certs": "certs:certs_app",
     "keygen": "certs:keygen_app",
     "keys": "keys:app",

@@ -9,14 +9,14 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.running import report
-from proglog_trio.config import check_host
+from proglog_trio.cli.node_commands import report
+from proglog_trio.node.config import check_host
 
 certs_app = App(name="certs")
 keygen_app = App(name="keygen")
 
 _KEY_BYTES = 32
-_MOST_DAYS = 3650
+_MAX_DAYS = 3650
 
 
 def _check_hosts(_type: type, hosts: Sequence[str]) -> None:
@@ -25,8 +25,8 @@ def _check_hosts(_type: type, hosts: Sequence[str]) -> None:
 
 
 def _check_days(_type: type, days: int) -> None:
-    if not 1 <= days <= _MOST_DAYS:
-        raise ValueError(f"Must be from 1 to {_MOST_DAYS}.")
+    if not 1 <= days <= _MAX_DAYS:
+        raise ValueError(f"Must be from 1 to {_MAX_DAYS}.")
 
 
 @certs_app.default
@@ -50,7 +50,7 @@ def certs(
 
     Whoever has ca-key.pem can make more. Keys are readable for their owner alone; nothing is overwritten.
     """
-    from proglog_trio.certificates import CertificatesError, development_files, write_files
+    from proglog_trio.security.certificates import CertificatesError, development_files, write_files
 
     try:
         files = development_files(host, days=days)

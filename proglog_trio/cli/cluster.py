@@ -1,172 +1,134 @@
-"""``proglog-trio members``, ``join``, ``leave`` and ``force-leave``."""
+"""``proglog-trio cluster``."""
 
-import json as json_format
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 
-from proglog_trio.cli.exit_codes import ExitCode
-from proglog_trio.cli.running import (
-    DEFAULT_NODE_ADDRESS,
-    NodeAddress,
-    Timeout,
-    dialled,
-    failed_at,
-    report,
-    run_interruptible,
-)
-from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.config import flag
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.node_commands import run_interruptible
+from proglog_trio.node.config import DEFAULT_RPC_PORT, flag, parse_seconds
 
 if TYPE_CHECKING:
-    from proglog_trio._proto.log.v1 import GetStatusResponse, Member
-    from proglog_trio.rpc.tls import ClientTls
+    from proglog_trio.local_cluster.node_process import NodeNotStarted
+    from proglog_trio.local_cluster.output import Output
+    from proglog_trio.local_cluster.plan import ClusterPlan
 
-Answer = TypeVar("Answer")
+app = App(name="cluster")
 
-members_app = App(name="members")
-join_app = App(name="join")
-leave_app = App(name="leave")
-force_leave_app = App(name="force-leave")
+_SHORTEST_REFRESH, _LONGEST_REFRESH = 0.1, 60.0
 
 
-@members_app.default
-def members(
+def _seconds(_type: type, tokens: Sequence[Token]) -> float:
+    return parse_seconds(tokens[0].value)
+
+
+def _check_refresh(_type: type, value: float) -> None:
+    if not _SHORTEST_REFRESH <= value <= _LONGEST_REFRESH:
+        raise ValueError(f"Must be from {_SHORTEST_REFRESH} to {_LONGEST_REFRESH} seconds.")
+
+
+def _check_port(_type: type, value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ValueError("Must be from 0 to 65535.")
+
+
+@app.default
+def cluster(
     *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    timeout: Timeout = 10.0,
+    nodes: Annotated[int, Parameter(metavar="N", help="How many nodes, 1 to 16.")] = 3,
+    data_dir: Annotated[
+        Path,
+        Parameter(
+            show_default=lambda value: f"./{value}",
+            help="Where everything is kept: each node's data, its log file and its configuration file. What is there "
+            "is gone on with.",
+        ),
+    ] = Path("proglog-cluster"),
+    base_port: Annotated[
+        int,
+        Parameter(
+            validator=_check_port,
+            metavar="PORT",
+            help="The first of two ports for each node, RPC and gossip; 0 takes any free ones.",
+        ),
+    ] = DEFAULT_RPC_PORT,
+    cluster_name: Annotated[str, Parameter(help="The name of the cluster, kept in the data directories.")] = "proglog",
+    refresh: Annotated[
+        float,
+        Parameter(
+            converter=_seconds,
+            validator=_check_refresh,
+            metavar="TIME",
+            help="How often the nodes are asked how they are.",
+        ),
+    ] = 1.0,
     json: Annotated[
         bool,
         flag(
-            "Write a JSON array of objects with name, address, port, status, tags and round_trip_seconds; those from "
-            "which the node pulls have connected, problem, peer_behind, node_behind and places too (see status)."
+            "Write a JSON object a line for everything that happens (its event is ready, status, node_ended, stopping, "
+            "node_killed or stopped), instead of a view."
         ),
     ] = False,
-    tls: Tls = None,
 ) -> int:
-    """Show the members of a node's cluster, as that node sees them."""
-    return run_interruptible(partial(_members, dialled(addr), timeout, client_tls(tls), json=json))
+    """Run a whole cluster on this machine, show how it is, and stop it with Ctrl-C or SIGTERM.
 
+    The nodes are processes of their own, called node-1, node-2 and so on, on loopback. They stop with this command,
+    however it ends. Further options of theirs can be given in the environment (PROGLOG_...), but for those of
+    certificates, policies, keys and other addresses: these nodes are plain, and nobody else can reach them.
+    """
+    from proglog_trio.local_cluster.plan import ClusterPlan
+    from proglog_trio.node.log_output import configure_log_output
 
-async def _members(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
-    from proglog_trio.rpc.client.cluster import get_members, get_status
-
-    found = await asked(address, partial(get_members, address, timeout, tls=tls))
-    described = [_described(member) for member in found]
-    if json:
-        peers = await _described_peers(partial(get_status, address, timeout, tls=tls), address)
-        described = [{**each, **peers.get(each["name"], {})} for each in described]
-        print(json_format.dumps(described, indent=2))
-        return ExitCode.DONE
-    rows = [
-        (
-            str(each["name"]),
-            f"{each['address']}:{each['port']}",
-            str(each["status"]),
-            ",".join(f"{tag}={content}" for tag, content in sorted(each["tags"].items())),
-        )
-        for each in described
-    ]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
-    return ExitCode.DONE
-
-
-def _described(member: "Member") -> dict[str, Any]:
-    return {
-        "name": member.name,
-        "address": member.address,
-        "port": member.port,
-        "status": str(member.status.name).lower(),
-        "tags": dict(member.tags),
-        "round_trip_seconds": member.round_trip_seconds or None,
-    }
-
-
-async def _described_peers(
-    get_status: Callable[[], "Awaitable[GetStatusResponse]"], address: str
-) -> dict[str, dict[str, Any]]:
-    """Return the lag and the position of each peer, by its name; nothing from a node too old to know them."""
-    from proglog_trio.cli.status_format import described_peer
-    from proglog_trio.errors import CallFailed
-
-    async def status_if_known() -> "GetStatusResponse | None":
-        try:
-            return await get_status()
-        except CallFailed as error:
-            if error.status == "UNIMPLEMENTED":
-                return None
-            raise
-
-    status = await asked(address, status_if_known)
-    return {} if status is None else {peer.name: described_peer(peer) for peer in status.peers}
-
-
-@join_app.default
-def join(
-    *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip.")],
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    timeout: Timeout = 30.0,
-    tls: Tls = None,
-) -> int:
-    """Let a node join a cluster. A node that is in one joins both together."""
-    return run_interruptible(partial(_join, dialled(addr), members, timeout, client_tls(tls)))
-
-
-async def _join(address: str, members: tuple[str, ...], timeout: float, tls: "ClientTls | None") -> int:
-    from proglog_trio.rpc.client import cluster
-
-    joined = await asked(address, partial(cluster.join, address, members, timeout, tls=tls))
-    report(f"joined through {joined} of {len(members)}")
-    return ExitCode.DONE
-
-
-@leave_app.default
-def leave(*, addr: NodeAddress = DEFAULT_NODE_ADDRESS, timeout: Timeout = 30.0, tls: Tls = None) -> int:
-    """Let a node leave its cluster and stop."""
-    return run_interruptible(partial(_leave, dialled(addr), timeout, client_tls(tls)))
-
-
-async def _leave(address: str, timeout: float, tls: "ClientTls | None") -> int:
-    from proglog_trio.rpc.client import cluster
-
-    await asked(address, partial(cluster.leave, address, timeout, tls=tls))
-    report("left")
-    return ExitCode.DONE
-
-
-@force_leave_app.default
-def force_leave(
-    name: Annotated[str, Parameter(help="The failed member.")],
-    *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    prune: Annotated[bool, flag("Forget the member at once, instead of showing it as left for a day.")] = False,
-    timeout: Timeout = 10.0,
-    tls: Tls = None,
-) -> int:
-    """Let a failed member count as one that has left, everywhere in the cluster."""
-    return run_interruptible(partial(_force_leave, dialled(addr), name, timeout, client_tls(tls), prune=prune))
-
-
-async def _force_leave(address: str, name: str, timeout: float, tls: "ClientTls | None", *, prune: bool) -> int:
-    from proglog_trio.rpc.client import cluster
-
-    await asked(address, partial(cluster.force_leave, address, name, timeout, prune=prune, tls=tls))
-    return ExitCode.DONE
-
-
-async def asked(address: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return a node's answer; raises CommandError in place of what can go wrong with asking."""
-    from proglog_trio.errors import CallFailed, NodeConnectionError
-    from proglog_trio.log_output import configure_log_output
-
-    configure_log_output("console", "warning")
+    configure_log_output("console", "error")
     try:
-        return await call()
-    except NodeConnectionError as error:
-        raise failed_at(address, error, ExitCode.UNREACHABLE) from error
-    except CallFailed as error:
-        raise failed_at(address, error, ExitCode.FAILED) from error
+        plan = ClusterPlan(directory=data_dir.absolute(), size=nodes, base_port=base_port, cluster_name=cluster_name)
+    except ValueError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
+    return run_interruptible(partial(_cluster, plan, refresh, json=json), after_signal=ExitCode.DONE)
+
+
+async def _cluster(plan: "ClusterPlan", refresh: float, *, json: bool) -> int:
+    from proglog_trio.errors import AddressUnavailable
+    from proglog_trio.local_cluster.node_process import NodeNotStarted
+    from proglog_trio.local_cluster.run import LocalClusterFailed, run_local_cluster
+
+    try:
+        await run_local_cluster(plan, _output(json=json), refresh_seconds=refresh)
+    except BaseExceptionGroup as group:
+        failures = [error for error in _leaves(group) if isinstance(error, (NodeNotStarted, LocalClusterFailed))]
+        if not failures:
+            raise
+        first = min(failures, key=str)
+        code = _code(first) if isinstance(first, NodeNotStarted) else ExitCode.FAILED
+        raise CommandError(str(first), code) from first
+    except AddressUnavailable as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}", ExitCode.USAGE) from error
+    return ExitCode.DONE
+
+
+def _code(error: "NodeNotStarted") -> ExitCode:
+    """A node that was asked for wrongly says so by its exit code, and so does the command that asked."""
+    return ExitCode.USAGE if error.exit_code == ExitCode.USAGE else ExitCode.FAILED
+
+
+def _output(*, json: bool) -> "Output":
+    from proglog_trio.cli.output import StandardOutput
+    from proglog_trio.local_cluster.output import JsonOutput, PlainOutput, TerminalOutput
+
+    if json:
+        return JsonOutput(StandardOutput())
+    return TerminalOutput() if sys.stdout.isatty() else PlainOutput(StandardOutput())
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error

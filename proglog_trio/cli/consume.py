@@ -11,8 +11,7 @@ from attrs import frozen
 from cyclopts import App, Parameter, Token
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.record_format import record_line
-from proglog_trio.cli.running import (
+from proglog_trio.cli.node_commands import (
     DEFAULT_NODE_ADDRESS,
     ClusterName,
     NodeAddresses,
@@ -21,8 +20,9 @@ from proglog_trio.cli.running import (
     report,
     run_interruptible,
 )
+from proglog_trio.cli.record_format import record_line
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
+from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
 
 if TYPE_CHECKING:
     from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
@@ -142,10 +142,10 @@ async def _consume(options: Options) -> int:
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import progress
     from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, open_consumer
+    from proglog_trio.client.delivered_window import DeliveredWindow
     from proglog_trio.errors import PositionError
-    from proglog_trio.log.position import Position
-    from proglog_trio.log_output import configure_log_output
-    from proglog_trio.rpc.client.delivered_window import DeliveredWindow
+    from proglog_trio.log.format.position import Position
+    from proglog_trio.node.log_output import configure_log_output
 
     configure_log_output("console", "warning")
 
@@ -201,7 +201,7 @@ async def _consume(options: Options) -> int:
 def reading_connection(tls: "ClientTls | None") -> "ConnectionConfig":
     """Return a connection that takes whatever a node may be configured to send."""
     from proglog_trio.client import ConnectionConfig
-    from proglog_trio.rpc.transport import TransportConfig
+    from proglog_trio.rpc.http2.transport import TransportConfig
 
     return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE), tls=tls)
 

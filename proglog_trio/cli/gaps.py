@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from proglog_trio.cli.cluster import asked
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.running import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, report, run_interruptible
+from proglog_trio.cli.members import asked
+from proglog_trio.cli.node_commands import (
+    DEFAULT_NODE_ADDRESS,
+    NodeAddress,
+    Timeout,
+    dialled,
+    report,
+    run_interruptible,
+)
 from proglog_trio.cli.tls_options import Tls, client_tls
 
 if TYPE_CHECKING:
-    from proglog_trio.rpc.tls import ClientTls
+    from proglog_trio.security.tls import ClientTls
 
 app = App(name="gaps", help="What a node's log does not have at present: show it, or give it up.")
 
@@ -27,7 +34,7 @@ def list_(*, addr: NodeAddress = DEFAULT_NODE_ADDRESS, timeout: Timeout = 10.0, 
 
 async def _list(address: str, timeout: float, tls: "ClientTls | None") -> int:
     from proglog_trio.cli.status_format import missing_lines
-    from proglog_trio.rpc.client.cluster import get_status
+    from proglog_trio.rpc.calls.cluster import get_status
 
     status = await asked(address, partial(get_status, address, timeout, tls=tls))
     for line in missing_lines(status):
@@ -58,7 +65,7 @@ def accept(
 
 
 async def _accept(address: str, origin: bytes, timeout: float, tls: "ClientTls | None") -> int:
-    from proglog_trio.rpc.client.cluster import accept_gaps
+    from proglog_trio.rpc.calls.cluster import accept_gaps
 
     answer = await asked(address, partial(accept_gaps, address, origin, timeout, tls=tls))
     report(f"{answer.records} records are given up" if answer.records else "nothing is missing")

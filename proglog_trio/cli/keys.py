@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from proglog_trio.cli.cluster import asked
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.running import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, report, run_interruptible
+from proglog_trio.cli.members import asked
+from proglog_trio.cli.node_commands import (
+    DEFAULT_NODE_ADDRESS,
+    NodeAddress,
+    Timeout,
+    dialled,
+    report,
+    run_interruptible,
+)
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.config import flag
+from proglog_trio.node.config import flag
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import KeyAnswers
-    from proglog_trio.rpc.tls import ClientTls
+    from proglog_trio.security.tls import ClientTls
 
 app = App(
     name="keys",
@@ -95,7 +102,7 @@ def _change(method: str, key: str, addr: str, timeout: float, tls: Tls) -> int:
 
 
 async def _changed(method: str, key: str, address: str, timeout: float, tls: "ClientTls | None") -> int:
-    from proglog_trio.rpc.client.keys import change_key
+    from proglog_trio.rpc.calls.keys import change_key
 
     return _reported(await asked(address, partial(change_key, address, method, key, timeout, tls=tls)))
 
@@ -122,7 +129,7 @@ def list_(
 
 
 async def _list(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
-    from proglog_trio.rpc.client.keys import list_keys
+    from proglog_trio.rpc.calls.keys import list_keys
 
     found = await asked(address, partial(list_keys, address, timeout, tls=tls))
     if json:

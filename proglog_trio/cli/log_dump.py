@@ -9,11 +9,11 @@ from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.record_format import json_line, record_line
-from proglog_trio.config import flag
+from proglog_trio.node.config import flag
 
 if TYPE_CHECKING:
-    from proglog_trio.log.dump import DumpedSegment
-    from proglog_trio.log.walk import DamagedPlace, StoredFrame
+    from proglog_trio.log.inspect.dump import DumpedSegment
+    from proglog_trio.log.storage.scanner import DamagedPlace, StoredFrame
 
 app = App(name="dump")
 
@@ -45,8 +45,8 @@ def dump(
     With damage the exit code is 1. A node may be writing to the directory meanwhile.
     """
     from proglog_trio.errors import DataDirectoryError
-    from proglog_trio.log.dump import DumpedSegment, dump_directory
-    from proglog_trio.log.walk import DamagedPlace
+    from proglog_trio.log.inspect.dump import DumpedSegment, dump_directory
+    from proglog_trio.log.storage.scanner import DamagedPlace
 
     write = sys.stdout.buffer.write
     damaged = False
@@ -102,8 +102,8 @@ def _describe_damage(found: "DamagedPlace") -> dict[str, Any]:
 
 
 def _describe_frame(found: "StoredFrame") -> dict[str, Any]:
-    from proglog_trio.log.envelope import MARKERS, EnvelopeKind
-    from proglog_trio.log.gap import GapMarker
+    from proglog_trio.log.format.envelope import MARKERS, EnvelopeKind
+    from proglog_trio.log.format.gap_marker import GapMarker
 
     envelope = found.envelope
     fields: dict[str, Any] = {
@@ -165,7 +165,7 @@ def _readable(fields: Mapping[str, Any]) -> str:
 def _record_lines(found: "StoredFrame", from_offset: int, to_offset: int | None) -> Iterator[bytes]:
     """Yield the records of a frame that lie in the range that was asked for."""
     from proglog_trio.errors import PayloadError
-    from proglog_trio.log.record import unpack_records
+    from proglog_trio.log.format.record import unpack_records
 
     frame = found.frame
     header = frame.header

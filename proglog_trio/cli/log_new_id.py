@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.running import report
+from proglog_trio.cli.node_commands import report
 
 app = App(name="new-id")
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.config import flag
+from proglog_trio.node.config import flag
 
 if TYPE_CHECKING:
     from proglog_trio.cli.progress import Progress
-    from proglog_trio.log.compare import Comparison, Difference, OnlyOne
-    from proglog_trio.log.frame_table import FramePlace
-    from proglog_trio.log.verify import Finding, Summary
+    from proglog_trio.log.inspect.compare import Comparison, Difference, OnlyOne
+    from proglog_trio.log.inspect.frame_table import FramePlace
+    from proglog_trio.log.inspect.verify import Finding, Summary
 
 app = App(name="verify")
 
@@ -48,7 +48,7 @@ def verify(
     from proglog_trio.cli.progress import progress
     from proglog_trio.cli.record_format import json_line
     from proglog_trio.errors import DataDirectoryError
-    from proglog_trio.log.verify import Verifier
+    from proglog_trio.log.inspect.verify import Verifier
 
     verifier = Verifier(directory)
     write = sys.stdout.buffer.write
@@ -77,8 +77,8 @@ def _compare(directories: list[Path], *, json: bool) -> bool:
     from proglog_trio.cli.progress import progress
     from proglog_trio.cli.record_format import json_line
     from proglog_trio.errors import DataDirectoryError
-    from proglog_trio.log.compare import Comparison
-    from proglog_trio.log.frame_table import FrameTable
+    from proglog_trio.log.inspect.compare import Comparison
+    from proglog_trio.log.inspect.frame_table import FrameTable
 
     write = sys.stdout.buffer.write
     are_equal = True
@@ -107,7 +107,7 @@ def _compare(directories: list[Path], *, json: bool) -> bool:
 
 
 def _described_comparison(found: "Difference | OnlyOne") -> dict[str, Any]:
-    from proglog_trio.log.compare import Difference
+    from proglog_trio.log.inspect.compare import Difference
 
     if isinstance(found, Difference):
         return {

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.running import ADDRESS_VARIABLE, run_interruptible
+from proglog_trio.cli.node_commands import ADDRESS_VARIABLE, run_interruptible
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
-from proglog_trio.config import (
+from proglog_trio.node.config import (
     NodeConfig,
     config_file_source,
     environment,
@@ -23,15 +23,15 @@ from proglog_trio.config import (
     unknown_variables,
     variables_of_services,
 )
-from proglog_trio.garbage import keep_what_is_there, put_off
-from proglog_trio.open_files import allow_many_open_files
+from proglog_trio.node.garbage import keep_what_is_there, put_off
+from proglog_trio.node.open_files import allow_many_open_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import trio
 
-    from proglog_trio.node import RunningNode
+    from proglog_trio.node.run import RunningNode
 
 app = App(name="node", config=[environment(), config_file_source])
 
@@ -71,7 +71,7 @@ def node(
         NameTaken,
         SecurityFileError,
     )
-    from proglog_trio.log_output import configure_log_output
+    from proglog_trio.node.log_output import configure_log_output
 
     configure_log_output(config.log_format, config.log_level)
     logger = structlog.get_logger("proglog_trio.cli.node")
@@ -134,7 +134,7 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
     import trio
 
     with put_off():
-        from proglog_trio.node import run_node
+        from proglog_trio.node.run import run_node
 
         keep_what_is_there(with_garbage=True)
     run = partial(run_node, counted={"log_output": dropped_output(sys.stderr)})

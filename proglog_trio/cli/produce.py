@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.running import (
+from proglog_trio.cli.node_commands import (
     DEFAULT_NODE_ADDRESS,
     ClusterName,
     NodeAddresses,
@@ -24,7 +24,7 @@ from proglog_trio.cli.running import (
     run_interruptible,
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.config import flag
+from proglog_trio.node.config import flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -254,7 +254,7 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
         RecordsNotDelivered,
         open_producer,
     )
-    from proglog_trio.log_output import configure_log_output
+    from proglog_trio.node.log_output import configure_log_output
 
     configure_log_output("console", "warning")
 
@@ -307,7 +307,7 @@ async def _send_lines(
     count: "Progress",
 ) -> None:
     from proglog_trio.cli.lines import read_lines
-    from proglog_trio.log.record import Record
+    from proglog_trio.log.format.record import Record
 
     longest = producer.config.max_batch_bytes - _PACKING_BYTES
     try:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
-from proglog_trio.cli.cluster import asked
 from proglog_trio.cli.exit_codes import ExitCode
-from proglog_trio.cli.running import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, run_interruptible
+from proglog_trio.cli.members import asked
+from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, run_interruptible
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.config import flag
+from proglog_trio.node.config import flag
 
 if TYPE_CHECKING:
-    from proglog_trio.rpc.tls import ClientTls
+    from proglog_trio.security.tls import ClientTls
 
 app = App(name="status")
 
@@ -40,7 +40,7 @@ def status(
 
 async def _status(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
     from proglog_trio.cli.status_format import described_status, status_lines
-    from proglog_trio.rpc.client.cluster import get_status
+    from proglog_trio.rpc.calls.cluster import get_status
 
     answer = await asked(address, partial(get_status, address, timeout, tls=tls))
     if json:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from proglog_trio.log.clock import FURTHEST_AHEAD_MILLISECONDS
+from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import GetStatusResponse, OriginStatus, PeerClock, PeerStatus, Time

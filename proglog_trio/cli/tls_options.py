@@ -8,10 +8,10 @@ from cyclopts import Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
-from proglog_trio.config import ENVIRONMENT_PREFIX, check_host
+from proglog_trio.node.config import ENVIRONMENT_PREFIX, check_host
 
 if TYPE_CHECKING:
-    from proglog_trio.rpc.tls import ClientTls
+    from proglog_trio.security.tls import ClientTls
 
 _PREFIX = f"{ENVIRONMENT_PREFIX}TLS_"
 
@@ -55,7 +55,7 @@ class TlsOptions:
         if self == TlsOptions():
             return None
         load_structlog_without_rich()
-        from proglog_trio.rpc.tls import ClientTls, TlsError
+        from proglog_trio.security.tls import ClientTls, TlsError
 
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise CommandError("--tls-cert-file and --tls-key-file go together: give both, or none.", ExitCode.USAGE)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from ..address import Address
-from .plan import NodePlan
+from proglog_trio.address import Address
+from proglog_trio.local_cluster.plan import NodePlan
 
 
 @frozen

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from attrs import define, field
 
-from ..cli.output import StandardOutput
-from .events import Event
-from .snapshot import ClusterSnapshot
-from .view import summary, view
+from proglog_trio.cli.output import StandardOutput
+from proglog_trio.local_cluster.events import Event
+from proglog_trio.local_cluster.snapshot import ClusterSnapshot
+from proglog_trio.local_cluster.view import summary, view
 
 if TYPE_CHECKING:
     from rich.live import Live

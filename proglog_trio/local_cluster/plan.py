@@ -8,11 +8,11 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..address import Address
-from ..config import DEFAULT_RPC_PORT
+from proglog_trio.address import Address
+from proglog_trio.node.config import DEFAULT_RPC_PORT
 
 HOST = "127.0.0.1"
-MOST_NODES = 16
+MAX_NODES = 16
 PORTS_PER_NODE = 2
 HIGHEST_PORT = 65535
 LEAVE_SECONDS = 2
@@ -74,8 +74,8 @@ class ClusterPlan:
     cluster_name: str = "proglog"
 
     def __attrs_post_init__(self) -> None:
-        if not 1 <= self.size <= MOST_NODES:
-            raise ValueError(f"a local cluster has 1 to {MOST_NODES} nodes, not {self.size}")
+        if not 1 <= self.size <= MAX_NODES:
+            raise ValueError(f"a local cluster has 1 to {MAX_NODES} nodes, not {self.size}")
         if self.base_port + PORTS_PER_NODE * self.size - 1 > HIGHEST_PORT:
             raise ValueError(
                 f"{self.size} nodes need {PORTS_PER_NODE * self.size} ports, and {self.base_port} leaves fewer below "

@@ -6,9 +6,9 @@ import contextlib
 import socket
 from collections.abc import Sequence
 
-from ..address import Address
-from ..errors import AddressUnavailable
-from .plan import NodePlan
+from proglog_trio.address import Address
+from proglog_trio.errors import AddressUnavailable
+from proglog_trio.local_cluster.plan import NodePlan
 
 
 def check_ports(nodes: Sequence[NodePlan]) -> None:

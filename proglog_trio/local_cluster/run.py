@@ -17,15 +17,15 @@ from functools import partial
 import trio
 from attrs import evolve
 
-from ..errors import CallFailed, NodeConnectionError, ProglogError
-from ..rpc.client.cluster import join
-from .events import Event, Ready, Stopped, Stopping
-from .node_process import STOP_SECONDS, NodeProcess
-from .output import Output
-from .plan import ClusterPlan, NodePlan
-from .ports import check_ports
-from .snapshot import ClusterSnapshot
-from .watch import take_snapshot
+from proglog_trio.errors import CallFailed, NodeConnectionError, ProglogError
+from proglog_trio.local_cluster.events import Event, Ready, Stopped, Stopping
+from proglog_trio.local_cluster.node_process import STOP_SECONDS, NodeProcess
+from proglog_trio.local_cluster.output import Output
+from proglog_trio.local_cluster.plan import ClusterPlan, NodePlan
+from proglog_trio.local_cluster.ports import check_ports
+from proglog_trio.local_cluster.snapshot import ClusterSnapshot
+from proglog_trio.local_cluster.watch import take_snapshot
+from proglog_trio.rpc.calls.cluster import join
 
 JOIN_SECONDS = 30.0
 _SAYING_SECONDS = 1.0

@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import frozen
 
-from .._proto.log.v1 import GetStatusResponse, Member
-from ..address import Address
-from .events import ending
+from proglog_trio._proto.log.v1 import GetStatusResponse, Member
+from proglog_trio.address import Address
+from proglog_trio.local_cluster.events import ending
 
 _RATES = {
     "produced": "records_produced",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .snapshot import ClusterSnapshot, NodeSnapshot, behind, member_status
+from proglog_trio.local_cluster.snapshot import ClusterSnapshot, NodeSnapshot, behind, member_status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
-    from .._proto.log.v1 import PeerStatus
+    from proglog_trio._proto.log.v1 import PeerStatus
 
 ORIGINS_SHOWN = 8
 _STYLES = {"alive": "green", "failed": "red", "left": "yellow", "leaving": "yellow"}

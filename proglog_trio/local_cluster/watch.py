@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import trio
 from attrs import evolve
 
-from .._proto.log.v1 import GetStatusResponse, Member
-from ..address import Address
-from ..errors import CallFailed, NodeConnectionError
-from ..rpc.asyncio_loop import asyncio_loop
-from ..rpc.client.cluster import get_members, get_status
-from .node_process import NodeProcess
-from .snapshot import ClusterSnapshot, NodeSnapshot
+from proglog_trio._proto.log.v1 import GetStatusResponse, Member
+from proglog_trio.address import Address
+from proglog_trio.errors import CallFailed, NodeConnectionError
+from proglog_trio.local_cluster.node_process import NodeProcess
+from proglog_trio.local_cluster.snapshot import ClusterSnapshot, NodeSnapshot
+from proglog_trio.rpc.calls.cluster import get_members, get_status
+from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 
 ANSWER_SECONDS = 2.0
 

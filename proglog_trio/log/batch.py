@@ -7,11 +7,11 @@ from typing import Self
 
 from attrs import frozen
 
-from ..errors import BatchRefused, FrameError, PayloadError
-from ..steps import Steps, complete
-from .frame import MUST_UNDERSTAND_CONTROL, check_understood
-from .origin import Origin
-from .record import Record, check_payload_steps, pack_records, payload_crc
+from proglog_trio.errors import BatchRefused, FrameError, PayloadError
+from proglog_trio.log.format.frame import MUST_UNDERSTAND_CONTROL, check_understood
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.record import Record, check_payload_steps, pack_records, payload_crc
+from proglog_trio.steps import Steps, complete
 
 
 @frozen

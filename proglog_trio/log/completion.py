@@ -10,13 +10,13 @@ from pathlib import Path
 
 from attrs import Factory, define
 
-from .aside import Aside, MovedAside
-from .disk import Disk, File, sync, sync_directory
-from .envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind, Salt
-from .index import DurableMark, IndexEntry
-from .segment import ActiveSegment, SegmentFiles, write_index
-from .segment_header import SegmentHeader
-from .walk import CHUNK_BYTES
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind, Salt
+from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.storage.damaged_files import Aside, MovedAside
+from proglog_trio.log.storage.disk import Disk, File, sync, sync_directory
+from proglog_trio.log.storage.index import DurableMark, IndexEntry
+from proglog_trio.log.storage.scanner import CHUNK_BYTES
+from proglog_trio.log.storage.segment import ActiveSegment, SegmentFiles, write_index
 
 
 @define

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import trio
 from attrs import Factory, define, evolve, field, frozen
 
-from ..errors import (
+from proglog_trio.errors import (
     BatchRefused,
     LogBusy,
     LogClosed,
@@ -27,38 +27,38 @@ from ..errors import (
     ProducerTableFull,
     ProglogError,
 )
-from ..internal_errors import InternalErrors, Where
-from ..steps import Steps
-from .batch import Appended, Batch
-from .catalog import SegmentCatalog
-from .clock import clamped, is_too_far_ahead
-from .completion import OpeningCompletion
-from .config import LogConfig
-from .damage_registry import DamageRegistry
-from .disk import File, ReserveReached
-from .envelope import SALT_BYTES, EnvelopeKind, Salt
-from .frame import Frame
-from .gap import GapMarker
-from .opening_number import next_opening
-from .origin import DIRECTORY_ID_BYTES, Origin
-from .position import Position
-from .producer_table import Remembered, StoredBatch
-from .reader import Bounds, LogReader
-from .recent import RecentFrames
-from .recovery import RecoveryReport
-from .repair import RepairPlan, plan_repair
-from .retention_state import RetentionState
-from .retired_origins import RetiredOrigins
-from .room import Room, reserve_reached
-from .running_time import RunningTime
-from .segment import SegmentFiles, Unplaced, bare_envelope
-from .segment_header import MissingRange, OriginState, SegmentHeader
-from .serving import FoundFrames, find_frames
-from .start_position import position_of
-from .state import LogState
-from .writer import CommitFailed, Complete, LogWriter, Roll, Work
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.log.batch import Appended, Batch
+from proglog_trio.log.completion import OpeningCompletion
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.clock import clamped, is_too_far_ahead
+from proglog_trio.log.format.envelope import SALT_BYTES, EnvelopeKind, Salt
+from proglog_trio.log.format.frame import Frame
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
+from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
+from proglog_trio.log.frame_lookup import FoundFrames, find_frames
+from proglog_trio.log.producer_table import Remembered, StoredBatch
+from proglog_trio.log.reader import Bounds, LogReader
+from proglog_trio.log.recovery import RecoveryReport
+from proglog_trio.log.repair.plan import RepairPlan, plan_repair
+from proglog_trio.log.retention_state import RetentionState
+from proglog_trio.log.room import Room, reserve_reached
+from proglog_trio.log.start_position import position_of
+from proglog_trio.log.state import LogState
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.damage_registry import DamageRegistry
+from proglog_trio.log.storage.disk import File, ReserveReached
+from proglog_trio.log.storage.opening_number import next_opening
+from proglog_trio.log.storage.retired_origins import RetiredOrigins
+from proglog_trio.log.storage.running_time import RunningTime
+from proglog_trio.log.storage.segment import SegmentFiles, Unplaced, bare_envelope
+from proglog_trio.log.tail_cache import RecentFrames
+from proglog_trio.log.writer import CommitFailed, Complete, LogWriter, Roll, Work
+from proglog_trio.steps import Steps
 
-MOST_WAITING_RETRIES = 4096
+MAX_WAITING_RETRIES = 4096
 """So many retries of what is being committed may wait for that; they use no other bound of the log."""
 
 _NO_GAPS: Mapping[Origin, Sequence[tuple[int, int]]] = MappingProxyType({})
@@ -353,7 +353,7 @@ class Log:
             if self.read_only_reason is not None and not self.room.is_passing:
                 self.counters.refused += 1
                 raise OutcomeUnknown(self.read_only_reason)
-            if len(self._retries) >= MOST_WAITING_RETRIES:
+            if len(self._retries) >= MAX_WAITING_RETRIES:
                 raise LogBusy(f"{len(self._retries)} retries wait for what they repeat to be committed")
         self.counters.duplicates += 1
         appended = Appended(
@@ -560,7 +560,7 @@ class Log:
 
     @property
     def _has_room(self) -> bool:
-        return self.pending_bytes < self.config.pending_bytes_limit and len(self._retries) < MOST_WAITING_RETRIES
+        return self.pending_bytes < self.config.pending_bytes_limit and len(self._retries) < MAX_WAITING_RETRIES
 
     def notify_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after each change of next_offset, lowest_offset or read_only_reason; return what ends it."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..errors import DataDirectoryError, SegmentError
-from .config import LogConfig
-from .disk import Disk, OperatingSystemDisk
-from .opening import open_log_files
-from .recovery import LOG_DIRECTORY
-from .segment import list_segments, read_segment_header
-from .writer import CommitFailed
+from proglog_trio.errors import DataDirectoryError, SegmentError
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.opening import open_log_files
+from proglog_trio.log.recovery import LOG_DIRECTORY
+from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
+from proglog_trio.log.storage.segment import list_segments, read_segment_header
+from proglog_trio.log.writer import CommitFailed
 
 
 @frozen

@@ -7,14 +7,20 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from ..errors import DataDirectoryError, DataDirectoryFull, DataDirectoryHeld, DataDirectoryUnavailable, SegmentError
-from .catalog import SegmentCatalog
-from .config import LogConfig
-from .disk import Disk, File, OperatingSystemDisk, has_no_room
-from .log import Log, wall_clock_milliseconds
-from .opening_number import next_opening
-from .recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
-from .writer import LogWriter, Work
+from proglog_trio.errors import (
+    DataDirectoryError,
+    DataDirectoryFull,
+    DataDirectoryHeld,
+    DataDirectoryUnavailable,
+    SegmentError,
+)
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.log import Log, wall_clock_milliseconds
+from proglog_trio.log.recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.disk import Disk, File, OperatingSystemDisk, has_no_room
+from proglog_trio.log.storage.opening_number import next_opening
+from proglog_trio.log.writer import LogWriter, Work
 
 
 def _no_taker(work: Sequence[Work]) -> None:

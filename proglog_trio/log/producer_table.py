@@ -11,13 +11,13 @@ from typing import Any
 
 from attrs import Factory, define, frozen
 
-from ..errors import BatchRefused, ProducerSequenceTooOld, ProducerTableFull
-from .batch import Appended
-from .origin import Origin
+from proglog_trio.errors import BatchRefused, ProducerSequenceTooOld, ProducerTableFull
+from proglog_trio.log.batch import Appended
+from proglog_trio.log.format.origin import Origin
 
 BATCHES_PER_PRODUCER = 5
 """How many batches a producer may have under way at once and still retry all of them."""
-MOST_PRODUCERS = 16_384
+MAX_PRODUCERS = 16_384
 PROTECTED_MILLISECONDS = 5 * 60_000
 """A producer that was active this recently is never forgotten to make room: its retries may still be on the way."""
 EXPIRY_MILLISECONDS = 24 * 3_600_000
@@ -61,11 +61,11 @@ class ProducerTable:
     whose retry may come yet.
 
     Attributes:
-        most_producers: the table's bound.
+        max_producers: the table's bound.
         not_remembered: how many pulled batches found the table full.
     """
 
-    most_producers: int = MOST_PRODUCERS
+    max_producers: int = MAX_PRODUCERS
     not_remembered: int = 0
     _producers: OrderedDict[int, _Producer] = Factory(OrderedDict)
 
@@ -83,7 +83,7 @@ class ProducerTable:
         producer = self._producers.get(producer_id)
         if producer is None:
             self._make_room(now)
-            if len(self._producers) >= self.most_producers:
+            if len(self._producers) >= self.max_producers:
                 raise ProducerTableFull(
                     f"{len(self._producers)} producers were active within {PROTECTED_MILLISECONDS // 1000} s, "
                     "there is no room to remember the batches of another"
@@ -112,7 +112,7 @@ class ProducerTable:
         producer = self._producers.get(producer_id)
         if producer is None:
             self._make_room(now)
-            if len(self._producers) >= self.most_producers:
+            if len(self._producers) >= self.max_producers:
                 self.not_remembered += 1
                 return None
             producer = self._producers[producer_id] = _Producer(now)
@@ -155,7 +155,7 @@ class ProducerTable:
             oldest.last_used = min(oldest.last_used, now)
             idle = now - oldest.last_used
             if idle < PROTECTED_MILLISECONDS or (
-                idle < EXPIRY_MILLISECONDS and len(self._producers) < self.most_producers
+                idle < EXPIRY_MILLISECONDS and len(self._producers) < self.max_producers
             ):
                 return
             del self._producers[producer_id]

@@ -13,7 +13,7 @@ from typing import Self
 
 from attrs import define, field, frozen
 
-from ..errors import (
+from proglog_trio.errors import (
     DataLoss,
     FrameError,
     OffsetOutOfRange,
@@ -22,19 +22,19 @@ from ..errors import (
     SegmentError,
     SequenceOutOfRange,
 )
-from .catalog import SegmentCatalog
-from .disk import File
-from .envelope import IN_OFFSETS, Envelope, EnvelopeKind
-from .gap import GapMarker
-from .holes import Hole, HoleFinder
-from .index import Place
-from .origin import Origin
-from .position import Position
-from .segment import SegmentFiles
-from .segment_header import OriginState
-from .segment_scan import absent, whole_segment
-from .start_position import Origins, position_before, position_of
-from .walk import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.format.envelope import IN_OFFSETS, Envelope, EnvelopeKind
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.sequence_gaps import Hole, HoleFinder
+from proglog_trio.log.start_position import Origins, position_before, position_of
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.disk import File
+from proglog_trio.log.storage.index import Place
+from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.segment_check import absent, whole_segment
 
 MISSING_AT_PRESENT = "no node that was reachable had them; they are put here when one turns up that has"
 REMOVED = "retention removed them"

@@ -16,11 +16,9 @@ from pathlib import Path
 
 from attrs import define, evolve, field, frozen
 
-from ..errors import DataDirectoryError, DataDirectoryFull, FrameError, SegmentError
-from .aside import DAMAGED_DIRECTORY, Aside, MovedAside
-from .completion import OpeningCompletion
-from .disk import Disk, File, has_no_room, sync
-from .envelope import (
+from proglog_trio.errors import DataDirectoryError, DataDirectoryFull, FrameError, SegmentError
+from proglog_trio.log.completion import OpeningCompletion
+from proglog_trio.log.format.envelope import (
     ENVELOPE_BYTES,
     IN_OFFSETS,
     SALT_BYTES,
@@ -29,11 +27,16 @@ from .envelope import (
     find_envelope,
     read_unchecked,
 )
-from .frame import FRAME_MAGIC, FrameHeader
-from .index import DurableMark, IndexEntry, SparseIndex, read_mark
-from .origin import DIRECTORY_ID_BYTES
-from .running_time import RunningTime
-from .segment import (
+from proglog_trio.log.format.frame import FRAME_MAGIC, FrameHeader
+from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES
+from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.state import LogState
+from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY, Aside, MovedAside
+from proglog_trio.log.storage.disk import Disk, File, has_no_room, sync
+from proglog_trio.log.storage.index import DurableMark, IndexEntry, SparseIndex, read_mark
+from proglog_trio.log.storage.running_time import RunningTime
+from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.storage.segment import (
     INDEX_SUFFIX,
     NEW_SUFFIX,
     STORE_SUFFIX,
@@ -43,9 +46,6 @@ from .segment import (
     list_segments,
     read_segment_header,
 )
-from .segment_header import SegmentHeader
-from .state import LogState
-from .walk import DamagedPlace, SegmentWalk, StoredFrame
 
 LOG_DIRECTORY = "log"
 LOCK_FILE = "lock"
@@ -122,7 +122,7 @@ class Recovery:
         directory: the data directory.
         wall_milliseconds: now.
         clock: seconds, monotonic.
-        most_damaged_bytes, most_damaged_files: how much is kept of what is moved aside.
+        max_damaged_bytes, max_damaged_files: how much is kept of what is moved aside.
         offsets_used: an offset above all that a segment without a readable header may have given out.
     """
 
@@ -133,8 +133,8 @@ class Recovery:
     wall_milliseconds: int
     rng: random.Random
     clock: Callable[[], float]
-    most_damaged_bytes: int
-    most_damaged_files: int
+    max_damaged_bytes: int
+    max_damaged_files: int
     report: RecoveryReport = field(factory=RecoveryReport)
     offsets_used: int = 0
 
@@ -152,7 +152,7 @@ class Recovery:
             OSError: as the disk gives it.
         """
         self.disk.make_directory(self.log_directory)
-        aside = Aside(self.disk, self.directory / DAMAGED_DIRECTORY, self.most_damaged_bytes, self.most_damaged_files)
+        aside = Aside(self.disk, self.directory / DAMAGED_DIRECTORY, self.max_damaged_bytes, self.max_damaged_files)
         self.report.aside = aside
         # Not only when something is added: the bounds may have been lowered.
         aside.trim()

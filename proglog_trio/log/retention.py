@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import DataDirectoryError, SegmentError
-from .catalog import SegmentCatalog
-from .config import LogConfig
-from .running_time import RunningTime
-from .segment import SegmentFiles
-from .segment_header import SegmentHeader
+from proglog_trio.errors import DataDirectoryError, SegmentError
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.running_time import RunningTime
+from proglog_trio.log.storage.segment import SegmentFiles
 
 
 def removable(

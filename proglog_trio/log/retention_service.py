@@ -5,10 +5,10 @@ from __future__ import annotations
 import structlog
 import trio
 
-from ..internal_errors import Where
-from .log import Log
-from .retention import is_due_to_roll, overdue_milliseconds, removable, remove_files
-from .running_time import WallClockWatch
+from proglog_trio.internal_errors import Where
+from proglog_trio.log.log import Log
+from proglog_trio.log.retention import is_due_to_roll, overdue_milliseconds, removable, remove_files
+from proglog_trio.log.storage.running_time import WallClockWatch
 
 RETENTION_INTERVAL_SECONDS = 10.0
 RUNNING_TIME_SECONDS = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import define
 
-MOST_LOOKS_LEFT_OUT = 120
+MAX_LOOKS_LEFT_OUT = 120
 _KIBIBYTE = 1024
 _MARGIN = 16
 
@@ -37,8 +37,8 @@ class Room:
         self.reason, self.is_passing = f"{reason}; it goes on when there is room", True
         self._wanted = wanted
         # The disk may say that there is room and refuse all the same: a quota, no inode, a limit of the file's size.
-        self._left_out = min(2**self._failures - 1, MOST_LOOKS_LEFT_OUT)
-        self._failures = min(self._failures + 1, MOST_LOOKS_LEFT_OUT)
+        self._left_out = min(2**self._failures - 1, MAX_LOOKS_LEFT_OUT)
+        self._failures = min(self._failures + 1, MAX_LOOKS_LEFT_OUT)
 
     def written(self) -> None:
         """Take note that writing works."""

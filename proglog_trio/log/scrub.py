@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from attrs import define
 
-from ..errors import SegmentError
-from .catalog import SegmentCatalog
-from .disk import File
-from .segment import SegmentFiles
-from .segment_scan import file_faults, scan, whole_segment
-from .walk import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.errors import SegmentError
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.disk import File
+from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.segment_check import file_faults, scan, whole_segment
 
 
 @define

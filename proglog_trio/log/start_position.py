@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping
 
 from attrs import define
 
-from ..errors import SegmentError
-from .catalog import SegmentCatalog
-from .disk import File
-from .envelope import ENVELOPE_BYTES, IN_OFFSETS
-from .index import Place
-from .origin import Origin
-from .position import Position, Range
-from .segment import ReadSegment, SegmentFiles
-from .segment_header import OriginState
-from .walk import DamagedPlace, SegmentWalk
+from proglog_trio.errors import SegmentError
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position, Range
+from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.disk import File
+from proglog_trio.log.storage.index import Place
+from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
+from proglog_trio.log.storage.segment import ReadSegment, SegmentFiles
 
 _LEAST_CHUNK_BYTES = 4096
 

@@ -11,16 +11,16 @@ from typing import Self
 
 from attrs import Factory, define, evolve
 
-from ..errors import FrameError
-from .batch import Appended, Batch
-from .clock import HybridClock, clamped, from_milliseconds, to_milliseconds
-from .envelope import EnvelopeKind, Salt
-from .frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
-from .gap import GapMarker
-from .origin import LAST_EPOCH, Origin
-from .producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, Remembered, StoredBatch
-from .segment import Unplaced
-from .segment_header import MissingRange, OriginState, SegmentHeader
+from proglog_trio.errors import FrameError
+from proglog_trio.log.batch import Appended, Batch
+from proglog_trio.log.format.clock import HybridClock, clamped, from_milliseconds, to_milliseconds
+from proglog_trio.log.format.envelope import EnvelopeKind, Salt
+from proglog_trio.log.format.frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
+from proglog_trio.log.producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, Remembered, StoredBatch
+from proglog_trio.log.storage.segment import Unplaced
 
 
 @define

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from ..errors import DataDirectoryLost
-from .catalog import SegmentCatalog
-from .completion import OpeningCompletion
-from .disk import Disk, Identity, NotWritten, ReserveReached, has_no_room
-from .envelope import EnvelopeKind
-from .segment import ActiveSegment, Unplaced, bare_envelope
-from .segment_header import SegmentHeader
+from proglog_trio.errors import DataDirectoryLost
+from proglog_trio.log.completion import OpeningCompletion
+from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.disk import Disk, Identity, NotWritten, ReserveReached, has_no_room
+from proglog_trio.log.storage.segment import ActiveSegment, Unplaced, bare_envelope
 
-MOST_WANTED = 4 << 20
+MAX_WANTED = 4 << 20
 """So many bytes of what did not fit are waited for at most: that is room, also when more waited together."""
 
 
@@ -114,7 +114,7 @@ class LogWriter:
                 self._write(frames[:half])
                 self._write(frames[half:])
                 return
-            raise CommitFailed(error, self._durable, 0, may_go_on=True, wanted=min(wanted, MOST_WANTED)) from error
+            raise CommitFailed(error, self._durable, 0, may_go_on=True, wanted=min(wanted, MAX_WANTED)) from error
         except (OSError, DataDirectoryLost) as error:
             raise CommitFailed(error, self._durable, len(frames), may_go_on=False) from error
         self._durable += len(frames)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import structlog
 from attrs import define, field
 
-from ..repetition import PERIOD_SECONDS, BoundedNews
-from .serf.clusters import MOST_NAMED, Foreigner
+from proglog_trio.membership.serf.clusters import MAX_NAMED, Foreigner
+from proglog_trio.repetition import PERIOD_SECONDS, BoundedNews
 
 LOGGED_FOREIGNERS = 50
 """Members of other clusters that are logged in an hour."""
@@ -32,7 +32,7 @@ class ForeignerLog:
         if self._bounded.news(foreigner.endpoint) is not None:
             _logger.warning(
                 "a member of another cluster is heard of; nothing that it says is taken, and it is told nothing",
-                member=foreigner.name[:MOST_NAMED],
+                member=foreigner.name[:MAX_NAMED],
                 address=str(foreigner.endpoint),
                 reason=foreigner.why,
             )

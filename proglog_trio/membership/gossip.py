@@ -25,23 +25,21 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from ..accepting import accept_streams
-from ..address import Address
-from ..errors import AddressUnsuitable
-from ..internal_errors import InternalErrors, Where
-from ..own_addresses import address_to_advertise, address_to_listen_on
-from ..steps import Result, Steps, Turn
-from ..unavailable import unavailable
-from .key_manager import KeyManager
-from .profile import GossipProfile
-from .serf.clusters import ClusterTag, StateRefused
-from .serf.serf import CoreEvent, Serf
-from .streams import ExchangeFailed, StreamCodec
-from .swim.effects import Effect, ExchangeState, PingByStream, SendPacket
-from .swim.foreigners import Sender
-from .swim.node import Endpoint
-from .trouble_log import TroubleLog
-from .wire import (
+from proglog_trio.accepting import accept_streams
+from proglog_trio.address import Address
+from proglog_trio.errors import AddressUnsuitable
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.key_manager import KeyManager
+from proglog_trio.membership.own_addresses import address_to_advertise, address_to_listen_on
+from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.clusters import ClusterTag, StateRefused
+from proglog_trio.membership.serf.serf import CoreEvent, Serf
+from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
+from proglog_trio.membership.swim.effects import Effect, ExchangeState, PingByStream, SendPacket
+from proglog_trio.membership.swim.foreigners import Sender
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.trouble_log import TroubleLog
+from proglog_trio.membership.wire import (
     Ack,
     DecodingError,
     ErrorMessage,
@@ -53,17 +51,19 @@ from .wire import (
     encode_packets,
     packet_overhead,
 )
-from .wire.packet import decode_packet_steps
+from proglog_trio.membership.wire.packet import decode_packet_steps
+from proglog_trio.steps import Result, Steps, Turn
+from proglog_trio.unavailable import unavailable
 
-MOST_STREAMS = 128
+MAX_STREAMS = 128
 """Streams of others that are served at once; for one more, the oldest is ended."""
-MOST_EXCHANGES = 32
+MAX_EXCHANGES = 32
 """Exchanges of our own that are under way at once; what the core asks for beyond that is not done and counts."""
 PACKETS_PER_WAKEUP = 64
 """After so many packets others have a turn, or when a turn is over: one packet can be as much work as a thousand."""
 LARGEST_DATAGRAM_BYTES = 65_535
 BIND_ATTEMPTS = 16
-MOST_PASSED_OVER_BYTES = 20 * 1024 * 1024
+MAX_PASSED_OVER_BYTES = 20 * 1024 * 1024
 """Of a stream that cannot be read, before it is closed: what a state may have."""
 PASSED_OVER_AT_ONCE_BYTES = 64 * 1024
 LONGEST_REASON = 500
@@ -296,7 +296,7 @@ class Gossip:
 
     def _start_exchange(self, target: Endpoint, kind: str, exchange: Callable[..., object], *arguments: object) -> None:
         key = (target, kind)
-        if self._nursery is None or key in self._exchanges or len(self._exchanges) >= MOST_EXCHANGES:
+        if self._nursery is None or key in self._exchanges or len(self._exchanges) >= MAX_EXCHANGES:
             self.counters.exchanges_failed += 1
             return
         self._exchanges.add(key)
@@ -482,7 +482,7 @@ class Gossip:
 
     async def _serve_stream(self, stream: trio.SocketStream) -> None:
         # For one more than there may be, the oldest goes: an exchange that is meant takes milliseconds.
-        while len(self._served) >= MOST_STREAMS:
+        while len(self._served) >= MAX_STREAMS:
             oldest = next(iter(self._served))
             del self._served[oldest]
             oldest.cancel()
@@ -539,7 +539,7 @@ class Gossip:
             await self.codec.send(stream, ErrorMessage(str(error)[:LONGEST_REASON]), from_dialler=False)
             await stream.send_eof()
             # To close while the rest is on its way would reset the connection, and the answer be lost with it.
-            room = MOST_PASSED_OVER_BYTES
+            room = MAX_PASSED_OVER_BYTES
             while room > 0 and (data := await stream.receive_some(PASSED_OVER_AT_ONCE_BYTES)):
                 room -= len(data)
 

@@ -15,17 +15,17 @@ import structlog
 import trio
 from attrs import define, field
 
-from ..address import Address
-from ..errors import DirectoryCopied, NameTaken
-from ..internal_errors import InternalErrors, Where
-from ..repetition import Repetitions
-from .gossip import Gossip
-from .lookup import Lookups
-from .names import NameHeld, Names
-from .serf.member import MemberStatus
-from .streams import ExchangeFailed
-from .swim.node import Endpoint
-from .wire import NodeStateType, PushPull
+from proglog_trio.address import Address
+from proglog_trio.errors import DirectoryCopied, NameTaken
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.gossip import Gossip
+from proglog_trio.membership.lookup import Lookups
+from proglog_trio.membership.names import NameHeld, Names
+from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership.stream_io import ExchangeFailed
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.wire import NodeStateType, PushPull
+from proglog_trio.repetition import Repetitions
 
 FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 15.0
@@ -33,7 +33,7 @@ START_SECONDS = 2.0
 """A node that starts waits so long for its start addresses, and is ready then: what answers later is joined later."""
 LATECOMER_SECONDS = 0.5
 """Once one has answered, the others get so long to say what they know of this node's name."""
-MOST_LOOKS = 32
+MAX_LOOKS = 32
 """Start addresses that are looked at, at the same time."""
 
 _logger = structlog.get_logger(__name__)
@@ -158,7 +158,7 @@ class Joining:
             latecomers: how long after the first answer.
         """
         found = _Look()
-        limiter = trio.CapacityLimiter(MOST_LOOKS)
+        limiter = trio.CapacityLimiter(MAX_LOOKS)
         live = self._live()
 
         async def look_at(endpoint: Endpoint) -> None:
@@ -243,7 +243,7 @@ async def exchange_with(
     """Exchange states with all of these at once, in order to join; return with how many, and why not with others."""
     joined = 0
     problems: list[str] = []
-    limiter = trio.CapacityLimiter(MOST_LOOKS)
+    limiter = trio.CapacityLimiter(MAX_LOOKS)
 
     async def exchange(endpoint: Endpoint) -> None:
         nonlocal joined

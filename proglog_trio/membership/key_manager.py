@@ -17,11 +17,10 @@ import structlog
 import trio
 from attrs import define, field
 
-from ..errors import ProglogError
-from ..internal_errors import InternalErrors, Where
-from .keyring_file import KeyringFileError, save_keyring_file
-from .serf.asking import TooManyQueries
-from .serf.keys import (
+from proglog_trio.errors import ProglogError
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.keyring_file import KeyringFileError, save_keyring_file
+from proglog_trio.membership.serf.keys import (
     KeyOperation,
     KeyQuestion,
     KeyRefused,
@@ -31,11 +30,12 @@ from .serf.keys import (
     request_payload,
     success,
 )
-from .serf.member import MemberStatus
-from .serf.serf import Serf
-from .wire import DecodingError, KeyResponse, Keyring, decode_key, decode_serf
+from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership.serf.open_queries import TooManyQueries
+from proglog_trio.membership.serf.serf import Serf
+from proglog_trio.membership.wire import DecodingError, KeyResponse, Keyring, decode_key, decode_serf
 
-MOST_WAITING = 32
+MAX_WAITING = 32
 """Key queries that wait for one that is being done; further ones are refused."""
 
 _logger = structlog.get_logger(__name__)
@@ -117,7 +117,7 @@ class KeyManager:
     _receive: trio.MemoryReceiveChannel[KeyQuestion] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[KeyQuestion](MOST_WAITING)
+        self._send, self._receive = trio.open_memory_channel[KeyQuestion](MAX_WAITING)
         self.gossip.core.querying.on_key_query = self._take
 
     def _take(self, question: KeyQuestion) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import structlog
 
-from ..errors import SecurityFileError, SecurityFileNoRoom
-from .wire import Keyring
+from proglog_trio.errors import SecurityFileError, SecurityFileNoRoom
+from proglog_trio.membership.wire import Keyring
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 
 _logger = structlog.get_logger(__name__)
 
@@ -31,11 +31,11 @@ def load_keyring_file(path: Path) -> Keyring:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise KeyringFileError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise KeyringFileError(f"{path} is larger than {MOST_BYTES} bytes: it is no keyring")
+    if len(data) > MAX_BYTES:
+        raise KeyringFileError(f"{path} is larger than {MAX_BYTES} bytes: it is no keyring")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         _logger.warning("others than its owner can read the keyring file: chmod 600", keyring_file=str(path))
     try:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import trio
 from attrs import define, field, frozen
 
-from ..address import Address
-from ..own_addresses import lookup_problem
-from .swim.node import Endpoint
+from proglog_trio.address import Address
+from proglog_trio.membership.own_addresses import lookup_problem
+from proglog_trio.membership.swim.node import Endpoint
 
-MOST_LOOKUPS = 16
+MAX_LOOKUPS = 16
 """Names that are looked up at the same time: each has one of the process's threads until the system answers."""
 LOOKUP_SECONDS = 10.0
 """How long somebody waits for a name, where nothing else says so; the system goes on asking for longer."""
@@ -42,7 +42,7 @@ class Lookups:
     """
 
     nursery: trio.Nursery | None = None
-    _limiter: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(MOST_LOOKUPS))
+    _limiter: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS))
     _pending: dict[Address, trio.Event] = field(factory=dict)
     _found: dict[Address, LookedUp] = field(factory=dict)
 

@@ -21,24 +21,24 @@ import structlog
 import trio
 from attrs import define, field
 
-from ..address import Address
-from ..errors import DirectoryCopied, NameTaken, ProglogError
-from ..internal_errors import InternalErrors, Where
-from .foreigner_log import ForeignerLog
-from .gossip import Gossip, GossipConfig
-from .joining import START_SECONDS, Joining, exchange_with
-from .lookup import Lookups, endpoints_of, problems_of
-from .name_contest import NameContest
-from .names import PING_SECONDS, is_later_life
-from .serf.clusters import Foreigner
-from .serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
-from .serf.members import together
-from .serf.serf import Conflict, CoreEvent, HasLeft
-from .streams import ExchangeFailed
-from .swim.effects import Paused, StatusChange
+from proglog_trio.address import Address
+from proglog_trio.errors import DirectoryCopied, NameTaken, ProglogError
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.foreigner_log import ForeignerLog
+from proglog_trio.membership.gossip import Gossip, GossipConfig
+from proglog_trio.membership.joining import START_SECONDS, Joining, exchange_with
+from proglog_trio.membership.lookup import Lookups, endpoints_of, problems_of
+from proglog_trio.membership.name_contest import NameContest
+from proglog_trio.membership.names import PING_SECONDS, is_later_life
+from proglog_trio.membership.serf.clusters import Foreigner
+from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.members import together
+from proglog_trio.membership.serf.serf import Conflict, CoreEvent, HasLeft
+from proglog_trio.membership.stream_io import ExchangeFailed
+from proglog_trio.membership.swim.effects import Paused, StatusChange
 
 RPC_ADDRESS_TAG = "rpc_addr"
-MOST_WAITING_EVENTS = 1024
+MAX_WAITING_EVENTS = 1024
 HANDLER_CLOSE_SECONDS = 5.0
 FIRST_HANDLER_RETRY_SECONDS = 1.0
 LONGEST_HANDLER_RETRY_SECONDS = 60.0
@@ -108,7 +108,7 @@ class _Events:
             return await self._receive.receive()
         except trio.EndOfChannel:
             if self._subscription.missed:
-                raise EventsMissed(f"more than {MOST_WAITING_EVENTS} events waited") from None
+                raise EventsMissed(f"more than {MAX_WAITING_EVENTS} events waited") from None
             raise StopAsyncIteration from None
 
 
@@ -223,7 +223,7 @@ class Membership:
         The iterator ends when this node is no member any more, and raises EventsMissed if more than 1,024 events wait
         for it.
         """
-        send, receive = trio.open_memory_channel[MemberEvent](MOST_WAITING_EVENTS)
+        send, receive = trio.open_memory_channel[MemberEvent](MAX_WAITING_EVENTS)
         subscription = _Subscription(send)
         self._subscriptions.add(subscription)
         if self._ended:

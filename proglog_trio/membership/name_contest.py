@@ -11,13 +11,13 @@ import structlog
 import trio
 from attrs import Factory, define, field
 
-from ..errors import NameTaken
-from ..internal_errors import InternalErrors, Where
-from .gossip import Gossip
-from .serf.asking import TooManyQueries
-from .serf.queries import CONFLICT_QUERY
-from .swim.node import Endpoint
-from .wire import ConflictResponse, DecodingError, MemberStatus, decode_serf
+from proglog_trio.errors import NameTaken
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.gossip import Gossip
+from proglog_trio.membership.serf.open_queries import TooManyQueries
+from proglog_trio.membership.serf.query_answers import CONFLICT_QUERY
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.wire import ConflictResponse, DecodingError, MemberStatus, decode_serf
 
 PAUSE_SECONDS = 30.0
 """After one question the next comes so much later: the claim is heard again and again."""

@@ -15,24 +15,24 @@ import structlog
 import trio
 from attrs import evolve, frozen
 
-from ..errors import DirectoryCopied
-from ..internal_errors import InternalErrors, Where
-from .gossip import Gossip
-from .lives import Kinship, kinship
-from .serf.serf import tags_of
-from .streams import ExchangeFailed
-from .swim.node import Endpoint
-from .wire import NodeState, NodeStateType, PushPull
+from proglog_trio.errors import DirectoryCopied
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.gossip import Gossip
+from proglog_trio.membership.lives import Kinship, kinship
+from proglog_trio.membership.serf.serf import tags_of
+from proglog_trio.membership.stream_io import ExchangeFailed
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.wire import NodeState, NodeStateType, PushPull
 
 PING_SECONDS = 1.0
 """Whoever does not answer at an address of an earlier life for so long is not there."""
 TELL_SECONDS = 2.0
 """For telling a member that an earlier life has ended."""
-MOST_TOLD = 256
+MAX_TOLD = 256
 """Members that are told that; the others hear it from them."""
-MOST_HOLDERS = 16
+MAX_HOLDERS = 16
 """Members with this node's name that are looked into: more than one or two only somebody hostile makes up."""
-MOST_AT_ONCE = 32
+MAX_AT_ONCE = 32
 
 _logger = structlog.get_logger(__name__)
 
@@ -92,8 +92,8 @@ class Names:
                 if endpoint == self.gossip.endpoint or rules.is_foreign(name, state.meta):
                     continue
                 known = holders.get(endpoint)
-                if known is None and len(holders) >= MOST_HOLDERS:
-                    raise NameHeld(f"the cluster has more than {MOST_HOLDERS} members named {name!r}")
+                if known is None and len(holders) >= MAX_HOLDERS:
+                    raise NameHeld(f"the cluster has more than {MAX_HOLDERS} members named {name!r}")
                 if known is None or (-state.state, state.incarnation) > (-known.state, known.incarnation):
                     holders[endpoint] = state
         return holders
@@ -122,10 +122,10 @@ class Names:
                 is_other = state.addr and state.name != self.gossip.config.name
                 if is_other and state.state is NodeStateType.ALIVE and not rules.is_foreign(state.name, state.meta):
                     living[Endpoint(state.addr, state.port)] = None
-        return list(living)[:MOST_TOLD]
+        return list(living)[:MAX_TOLD]
 
     async def _tell(self, members: Sequence[Endpoint], news: PushPull) -> None:
-        limiter = trio.CapacityLimiter(MOST_AT_ONCE)
+        limiter = trio.CapacityLimiter(MAX_AT_ONCE)
 
         async def tell(member: Endpoint) -> None:
             async with limiter:

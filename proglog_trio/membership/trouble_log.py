@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import structlog
 from attrs import define, field
 
-from ..repetition import PERIOD_SECONDS, BoundedNews, Repetitions
-from .swim.node import Endpoint
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.repetition import PERIOD_SECONDS, BoundedNews, Repetitions
 
 LOGGED_TROUBLES = 50
 """Of each kind that are logged in an hour; addresses of packets can be made up."""
-MOST_NAMED = 10
+MAX_NAMED = 10
 STREAMS_IN_A_ROW = 3
 """So many probes of a member that are answered by stream alone are no packets that happen to be lost."""
 
@@ -45,7 +45,7 @@ class TroubleLog:
             _logger.warning(
                 "gossip that cannot be decrypted: who sends it has another gossip key than this node, or none",
                 address=address,
-                members=list(members()[:MOST_NAMED]),
+                members=list(members()[:MAX_NAMED]),
                 reason=reason,
                 repeated=repeated,
             )

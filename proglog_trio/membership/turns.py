@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from attrs import define, field
 
-from ..steps import Result, Steps, Turn
+from proglog_trio.steps import Result, Steps, Turn
 
 
 @define(eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from attrs import Factory, define, frozen
 
-from ..log.origin import Origin
+from proglog_trio.log.format.origin import Origin
 
 
 @frozen

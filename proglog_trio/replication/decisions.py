@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
-from ..log.origin import Origin
-from .messages import Want
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.replication.messages import Want
 
 
 @frozen(kw_only=True)

@@ -15,11 +15,11 @@ from typing import Self
 import msgpack
 from attrs import Factory, define, evolve, frozen
 
-from ..errors import FormatError
-from ..log.checksum import CHECKSUM_BYTES, crc32c
-from ..log.origin import DIRECTORY_ID_BYTES
+from proglog_trio.errors import FormatError
+from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
+from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES
 
-MOST_DIRECTORIES = 4096
+MAX_DIRECTORIES = 4096
 LONGEST_NAME = 512
 _HIGHEST_CHANGE = 2**63 - 1
 
@@ -105,7 +105,7 @@ class Directories:
         for entry in entries:
             if entry.directory_id == self.own or entry.change > _HIGHEST_CHANGE:
                 continue
-            if entry.directory_id not in self._known and len(self._known) >= MOST_DIRECTORIES:
+            if entry.directory_id not in self._known and len(self._known) >= MAX_DIRECTORIES:
                 # Those for which nobody waits make room; of the others none may be forgotten.
                 gone = next((each for each in self._known.values() if each.is_gone), None)
                 if gone is None:
@@ -132,7 +132,7 @@ class Directories:
             raise FormatError("the list of known directories does not match its CRC")
         try:
             rows = msgpack.unpackb(body, raw=False)["directories"]
-            entries = [directory_of(*row[:4]) for row in rows[:MOST_DIRECTORIES]]
+            entries = [directory_of(*row[:4]) for row in rows[:MAX_DIRECTORIES]]
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             raise FormatError(f"the list of known directories is not what its CRC promises: {error!r}") from None
         found = cls(own)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import structlog
 
-from ..errors import FormatError
-from ..log.disk import write_whole
-from ..log.log import Log
-from .directories import Directories
+from proglog_trio.errors import FormatError
+from proglog_trio.log.log import Log
+from proglog_trio.log.storage.disk import write_whole
+from proglog_trio.replication.directories import Directories
 
 DIRECTORIES_FILE = "directories"
 LONGEST_FILE_BYTES = 8 << 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import define, frozen
 
-from ..errors import ProglogError
-from ..log.origin import Origin
-from .peer_clocks import PeerClockChanged
+from proglog_trio.errors import ProglogError
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.replication.peer_clocks import PeerClockChanged
 
 
 class PullRefused(ProglogError):

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 from attrs import define, field, frozen
 
-from ..internal_errors import Where
-from ..log.origin import Origin
-from ..log.segment_header import OriginState
-from .messages import OriginRange
-from .peers import PeerView
-from .replica import Replica
+from proglog_trio.internal_errors import Where
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.replication.messages import OriginRange
+from proglog_trio.replication.peer_view import PeerView
+from proglog_trio.replication.replica import Replica
 
 BEHIND_LOOKS = 5
 

@@ -1,6 +1,6 @@
 """What puller and source say to each other on a pull stream.
 
-The classes are those of proto/log/v1/replication.proto in a form that the logic works with; rpc/replication_messages.py
+The classes are those of proto/log/v1/replication.proto in a form that the logic works with; rpc/messages/replication.py
 turns one into the other.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from ..log.origin import Origin
-from ..log.segment_header import OriginState
-from .directories import KnownDirectory
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.replication.directories import KnownDirectory
 
 PROTOCOL_VERSION = 1
 ENTRIES_AT_ONCE = 64

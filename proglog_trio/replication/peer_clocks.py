@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from attrs import Factory, define, frozen
 
-from ..log.clock import FURTHEST_AHEAD_MILLISECONDS, clamped
+from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, clamped
 
 QUESTION_SECONDS = 30.0
 """How often each peer is asked."""

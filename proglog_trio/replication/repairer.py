@@ -10,15 +10,15 @@ import structlog
 import trio
 from attrs import define, field
 
-from ..errors import LogClosed, LogReadOnly, ProglogError
-from ..internal_errors import Where
-from ..log.damage_registry import Damage
-from ..log.frame import FrameHeader
-from ..log.log import Log
-from ..log.missing import Missing
-from ..log.repair_service import repair_segment
-from ..log.segment import SegmentFiles
-from .replica import Replica
+from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
+from proglog_trio.internal_errors import Where
+from proglog_trio.log.format.frame import FrameHeader
+from proglog_trio.log.log import Log
+from proglog_trio.log.repair.missing_ranges import Missing
+from proglog_trio.log.repair.run import repair_segment
+from proglog_trio.log.storage.damage_registry import Damage
+from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.replication.replica import Replica
 
 FetchFrames = Callable[[str, Missing], Awaitable[list[bytes]]]
 """Asks the node at an address for frames; raises ProglogError where it cannot be asked."""

@@ -13,18 +13,19 @@ from itertools import chain
 
 from attrs import Factory, define, evolve, field, frozen, validators
 
-from ..errors import LogClosed, LogReadOnly
-from ..internal_errors import InternalErrors, Where
-from ..lived_time import LivedTime
-from ..log.clock import FURTHEST_AHEAD_MILLISECONDS
-from ..log.log import Log
-from ..log.origin import Origin
-from ..log.segment_header import MissingRange, OriginState
-from .acknowledgements import Achieved, Acknowledgements
-from .applying import GIVEN_UP, Applier
-from .decisions import Decision, Pass, PlanConfig, Start
-from .directories import Directories
-from .events import (
+from proglog_trio.errors import LogClosed, LogReadOnly
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.lived_time import LivedTime
+from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_header import MissingRange, OriginState
+from proglog_trio.log.log import Log
+from proglog_trio.replication.acknowledgements import Achieved, Acknowledgements
+from proglog_trio.replication.advertiser import Teller
+from proglog_trio.replication.applier import GIVEN_UP, Applier
+from proglog_trio.replication.decisions import Decision, Pass, PlanConfig, Start
+from proglog_trio.replication.directories import Directories
+from proglog_trio.replication.events import (
     Diverged,
     GapMarked,
     LogTimeReturned,
@@ -33,18 +34,17 @@ from .events import (
     ReplicationCounters,
     ReplicationEvent,
 )
-from .holders import Holders
-from .messages import Hello, HolderNews, OriginRange, Positions, Told
-from .peer_clocks import PeerClocks
-from .plan import PullPlan
-from .pull import PullSession
-from .source import SourceSession
-from .teller import Teller
+from proglog_trio.replication.messages import Hello, HolderNews, OriginRange, Positions, Told
+from proglog_trio.replication.peer_clocks import PeerClocks
+from proglog_trio.replication.progress import Holders
+from proglog_trio.replication.pull_plan import PullPlan
+from proglog_trio.replication.pull_session import PullSession
+from proglog_trio.replication.source_session import SourceSession
 
 SequenceRange = tuple[Origin, int, int]
 """An origin, a sequence, and the one after the last."""
 
-MOST_ORIGINS = 65_536
+MAX_ORIGINS = 65_536
 RETURN_SECONDS = 3600.0
 """Log time returns to the wall clock at most so often: it takes an origin each time, and a clock may jump for ever."""
 LATE_SECONDS = 0.5
@@ -337,15 +337,15 @@ class Replica:
             PeerLied: it says more than any node has.
         """
         peer = self.plan.peers[name]
-        if len(peer.ranges) + sum(origin not in peer.ranges for origin in positions.ranges) > MOST_ORIGINS:
-            raise PeerLied(f"{name} says that it has more than {MOST_ORIGINS} origins")
+        if len(peer.ranges) + sum(origin not in peer.ranges for origin in positions.ranges) > MAX_ORIGINS:
+            raise PeerLied(f"{name} says that it has more than {MAX_ORIGINS} origins")
         session = self.pulls[name]
         if session.hello is not None:
             self.learn(session.hello, positions)
         self._unreviewed.update(positions.ranges)
         for origin, held in positions.ranges.items():
             is_retired = held.low == held.next and origin not in self.log.origins
-            if is_retired and held.next > self._retired.get(origin, 0) and len(self._retired) < MOST_ORIGINS:
+            if is_retired and held.next > self._retired.get(origin, 0) and len(self._retired) < MAX_ORIGINS:
                 self._retired[origin] = held.next
         for origin in self.plan.positions(name, positions):
             mine = self.log.planned_origins[origin]

@@ -21,12 +21,12 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
-from ..internal_errors import Where
-from ..log.missing import Missing
-from ..log.origin import Origin
-from ..membership.serf.member import MemberStatus
-from .directories_file import keep_directories
-from .events import (
+from proglog_trio.internal_errors import Where
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.repair.missing_ranges import Missing
+from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.replication.directories_file import keep_directories
+from proglog_trio.replication.events import (
     Diverged,
     GapMarked,
     LogTimeReturned,
@@ -35,16 +35,16 @@ from .events import (
     ReplicationEvent,
     SourceEnded,
 )
-from .lag import LagWatch
-from .peer import Peer, RunPull
-from .peer_clocks import PeerClockChanged
-from .repairer import FetchFrames, Repairer
-from .replica import MOST_ORIGINS, Replica
+from proglog_trio.replication.lag import LagWatch
+from proglog_trio.replication.peer_clocks import PeerClockChanged
+from proglog_trio.replication.peer_task import Peer, RunPull
+from proglog_trio.replication.repairer import FetchFrames, Repairer
+from proglog_trio.replication.replica import MAX_ORIGINS, Replica
 
 LAG_WATCH_SECONDS = 1.0
 ACCEPT_SECONDS = 5.0
 """How long somebody who gives up what is missing is kept waiting until that is on disk."""
-MOST_COPIES = 64
+MAX_COPIES = 64
 LOOK_AT_COPY_SECONDS = 1.0
 RAISE_SECONDS = 10.0
 REWRITE_SECONDS = 60.0
@@ -176,7 +176,7 @@ class Replicator:
     def _found_copy(self, name: str) -> None:
         """A member uses a copy of this node's directory: each would count for the other, so one of them ends."""
         self.copies.pop(name, None)
-        if len(self.copies) >= MOST_COPIES:
+        if len(self.copies) >= MAX_COPIES:
             del self.copies[next(iter(self.copies))]
         self.copies[name] = True
         opened = self.opening_of(name)
@@ -287,7 +287,7 @@ class Replicator:
                 await trio.sleep(LAG_WATCH_SECONDS)
                 old = replica.old_origins() if number % FORGET_LOOKS == 0 else {}
                 unwritten |= old
-                if len(unwritten) < MOST_ORIGINS:
+                if len(unwritten) < MAX_ORIGINS:
                     unwritten |= replica.take_retired()
                 if unwritten and await _written("where old origins ended", replica.log.retired_origins.add, unwritten):
                     unwritten = {}

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 from attrs import Factory, define, frozen
 
-from ..log.envelope import Envelope, EnvelopeKind
-from ..log.log import Log
-from ..log.origin import Origin
-from ..log.position import Position, Range
-from ..log.reader import Bounds, LogReader
-from ..log.segment import Unplaced
-from ..log.segment_header import OriginState
-from .messages import Ended, EndReason, OriginRange, Want
+from proglog_trio.log.format.envelope import Envelope, EnvelopeKind
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position, Range
+from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.log import Log
+from proglog_trio.log.reader import Bounds, LogReader
+from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Want
 
 _HIGHEST = 2**64 - 1
 _STEPS = 64
@@ -80,12 +80,12 @@ class FrameSource:
     _tail: _Lane = Factory(_Lane)
     _catch_up: _Lane = Factory(_Lane)
 
-    def read(self, changes: WantChanges, most_bytes: int) -> SourceAnswer:
+    def read(self, changes: WantChanges, max_bytes: int) -> SourceAnswer:
         """Return the next frames that are wanted.
 
         Args:
             changes: what is wanted otherwise since the last call.
-            most_bytes: of frames, from each of the two readers; a single frame may be larger.
+            max_bytes: of frames, from each of the two readers; a single frame may be larger.
 
         Raises:
             OSError: as the disk gives it.
@@ -95,15 +95,15 @@ class FrameSource:
         self._place_tail()
         frames: list[bytes] = []
         ended: list[Ended] = []
-        tail_done = self._read_lane(self._tail, most_bytes, bounds, frames, ended)
+        tail_done = self._read_lane(self._tail, max_bytes, bounds, frames, ended)
         if self._tail.reader is not None:
             self._tail_offset = self._tail.reader.next_offset
-        catch_up_done = self._read_lane(self._catch_up, most_bytes, bounds, frames, ended)
+        catch_up_done = self._read_lane(self._catch_up, max_bytes, bounds, frames, ended)
         if catch_up_done and self._catch_up.origins:
             self._join_tail(bounds)
         return SourceAnswer(tuple(frames), len(frames), tuple(ended), bounds.next_offset, tail_done and catch_up_done)
 
-    def read_recent(self, most_bytes: int) -> SourceAnswer | None:
+    def read_recent(self, max_bytes: int) -> SourceAnswer | None:
         """Return what is new from memory, if that is all that is wanted; None: it has to be read.
 
         It does not block, and is called in the log's thread, while no read is under way.
@@ -116,7 +116,7 @@ class FrameSource:
         ended: list[Ended] = []
         count = size = 0
         for frame in log.recent.since(self._tail_offset):
-            if pieces and size + frame.length > most_bytes:
+            if pieces and size + frame.length > max_bytes:
                 return SourceAnswer(tuple(pieces), count, tuple(ended), bounds.next_offset, is_done=False)
             if self._take(lane, frame, bounds, ended):
                 pieces += frame.buffers
@@ -186,7 +186,7 @@ class FrameSource:
         self._catch_up.origins.clear()
         self._catch_up.close()
 
-    def _read_lane(self, lane: _Lane, most_bytes: int, bounds: Bounds, frames: list[bytes], ended: list[Ended]) -> bool:
+    def _read_lane(self, lane: _Lane, max_bytes: int, bounds: Bounds, frames: list[bytes], ended: list[Ended]) -> bool:
         """Read until there is enough, or the end; tell whether it is the end."""
         reader = lane.reader
         if reader is None:
@@ -199,11 +199,11 @@ class FrameSource:
         for _ in range(_STEPS):
             if reader.next_offset >= bounds.next_offset:
                 break
-            for stored in reader.read(most_bytes - size, bounds.next_offset).frames:
+            for stored in reader.read(max_bytes - size, bounds.next_offset).frames:
                 if self._take(lane, stored.envelope, bounds, ended):
                     frames.append(stored.data)
                     size += len(stored.data)
-            if size >= most_bytes * 3 // 4:
+            if size >= max_bytes * 3 // 4:
                 return reader.next_offset >= bounds.next_offset
         if reader.next_offset < bounds.next_offset:
             return False

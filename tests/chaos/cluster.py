@@ -16,11 +16,10 @@ from attrs import Factory, define, field
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.errors import CallFailed, NodeConnectionError
 from proglog_trio.log.reader import LOST_RECORDS
-from proglog_trio.rpc.client.cluster import get_status
-
-from ..interop.agents import end
-from ..node_process import READY_SECONDS, clean_environment, read_line, run_command
-from .switch import Switch, switch
+from proglog_trio.rpc.calls.cluster import get_status
+from tests.chaos.switch import Switch, switch
+from tests.interop.agents import end
+from tests.node_process import READY_SECONDS, clean_environment, read_line, run_command
 
 AGREE_SECONDS = 120.0
 POLL_SECONDS = 0.25
@@ -237,6 +236,6 @@ async def _cluster(
 
 
 def _free_port() -> int:
-    from ..interop.agents import free_port
+    from tests.interop.agents import free_port
 
     return free_port("127.0.0.1")

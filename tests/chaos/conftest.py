@@ -1,6 +1,6 @@
 import pytest
 
-from ..interop.namespaces import why_none
+from tests.interop.namespaces import why_none
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 from attrs import Factory, define
 
-from ..interop.agents import end, run_command
+from tests.interop.agents import end, run_command
 
 _NOBODY = "02:00:00:00:00:01"
 

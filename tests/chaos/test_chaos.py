@@ -8,9 +8,8 @@ import pytest
 import trio
 
 from proglog_trio.client import Acknowledgement
-
-from .cluster import ChaosCluster, chaos_cluster
-from .load import Load, under_load
+from tests.chaos.cluster import ChaosCluster, chaos_cluster
+from tests.chaos.load import Load, under_load
 
 pytestmark = pytest.mark.system
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from .cluster import chaos_cluster
+from tests.chaos.cluster import chaos_cluster
 
 
 async def test_a_node_that_ends_by_itself_is_named_at_once(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from attrs import frozen
 
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.client import Acknowledgement, ConsumerConfig, open_consumer
-from proglog_trio.rpc.client.cluster import get_status
-
-from .cluster import AGREE_SECONDS, POLL_SECONDS, ChaosCluster, ChaosNode, chaos_cluster
-from .load import Load, under_load
+from proglog_trio.rpc.calls.cluster import get_status
+from tests.chaos.cluster import AGREE_SECONDS, POLL_SECONDS, ChaosCluster, ChaosNode, chaos_cluster
+from tests.chaos.load import Load, under_load
 
 pytestmark = pytest.mark.system
 

@@ -7,7 +7,7 @@ import pytest
 from proglog_trio import __version__
 from proglog_trio.cli.app import main
 from proglog_trio.cli.exit_codes import ExitCode
-from proglog_trio.log.verify import Verifier
+from proglog_trio.log.inspect.verify import Verifier
 
 
 def run(*arguments: str) -> int:

@@ -21,15 +21,15 @@ from proglog_trio.cli.consume import JsonWriter, ValueWriter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.produce import Tally
 from proglog_trio.client import ConsumedBatch, DeliveredBatch, open_consumer, open_producer
-from proglog_trio.config import NodeConfig
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.frame import FrameHeader
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.position import Position
-from proglog_trio.log.record import Record, pack_records
-from proglog_trio.log.service import open_log
-from proglog_trio.node import RunningNode, run_node
+from proglog_trio.log.format.frame import FrameHeader
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.record import Record, pack_records
+from proglog_trio.log.maintenance import open_log
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.run import RunningNode, run_node
 from tests.node_process import (
     READY_SECONDS,
     STOP_SECONDS,
@@ -289,7 +289,7 @@ async def test_a_failure_while_a_batch_is_handed_over_is_told_once(
     """With no room for deliveries, a batch is always being handed over when the one before it fails."""
     monkeypatch.setattr(produce, "_DELIVERIES", 0)
     # the tests' own process keeps its log output
-    monkeypatch.setattr("proglog_trio.log_output.configure_log_output", lambda *_: None)
+    monkeypatch.setattr("proglog_trio.node.log_output.configure_log_output", lambda *_: None)
     lines = b"".join(b"%d " % number + b"x" * 1000 + b"\n" for number in range(5000))
     path = tmp_path / "lines"
     path.write_bytes(lines)

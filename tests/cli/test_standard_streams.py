@@ -17,8 +17,8 @@ from proglog_trio.address import Address
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.standard_streams import write_all
 from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
-from proglog_trio.config import NodeConfig
-from proglog_trio.node import RunningNode, run_node
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.run import RunningNode, run_node
 from tests.node_process import READY_SECONDS, STOP_SECONDS, clean_environment, node_command
 
 CLOSED = {0: "<&-", 1: ">&-", 2: "2>&-"}

@@ -25,9 +25,9 @@ from proglog_trio.client import (
     open_consumer,
     open_producer,
 )
-from proglog_trio.log.dump import DumpedEntry, dump_directory
-from proglog_trio.log.envelope import EnvelopeKind
-from proglog_trio.log.walk import StoredFrame
+from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.inspect.dump import DumpedEntry, dump_directory
+from proglog_trio.log.storage.scanner import StoredFrame
 from tests.node_process import NodeProcess, node_process
 
 PRODUCERS = 4

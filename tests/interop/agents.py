@@ -17,8 +17,7 @@ from attrs import define, frozen
 
 from proglog_trio.address import Address
 from proglog_trio.membership.profile import ProfileName
-
-from ..membership.running import EVENTUALLY_SECONDS, POLL_SECONDS, eventually
+from tests.membership.running import EVENTUALLY_SECONDS, POLL_SECONDS, eventually
 
 SERF = shutil.which("serf")
 

@@ -11,10 +11,9 @@ import trio
 from attrs import frozen
 
 from proglog_trio.membership.profile import ProfileName
-
-from ..membership.running import LAN, Ours
-from .agents import Agent
-from .settings import Setting
+from tests.interop.agents import Agent
+from tests.interop.settings import Setting
+from tests.membership.running import LAN, Ours
 
 ALL = ("a", "b", "x", "y", "z")
 

@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proglog_trio.membership.wire.keyring import encode_key
-
-from .agents import SERF
-from .namespaces import network, why_none
-from .settings import Setting
+from tests.interop.agents import SERF
+from tests.interop.namespaces import network, why_none
+from tests.interop.settings import Setting
 
 KEY = encode_key(bytes(range(32)))
 NO_NAMESPACES = why_none() if SERF is not None else "without serf there is no need for them"

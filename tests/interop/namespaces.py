@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 from attrs import define, field, frozen
 
-from .agents import end, run_command
+from tests.interop.agents import end, run_command
 
 PROGRAMS = ("ip", "nsenter", "unshare")
 

@@ -17,10 +17,9 @@ from attrs import frozen
 
 from proglog_trio.address import Address
 from proglog_trio.membership.profile import ProfileName
-
-from ..membership.running import Ours, start_ours
-from .agents import Agent, agent
-from .namespaces import Network
+from tests.interop.agents import Agent, agent
+from tests.interop.namespaces import Network
+from tests.membership.running import Ours, start_ours
 
 
 @frozen

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .cluster import all_of
-from .settings import Setting
+from tests.interop.cluster import all_of
+from tests.interop.settings import Setting
 
 pytestmark = pytest.mark.system
 

@@ -7,13 +7,12 @@ import pytest
 from attrs import evolve
 
 from proglog_trio.membership.profile import ProfileName
-
-from ..membership.running import LAN, start_ours_in
-from .agents import agent
-from .cluster import all_of
-from .conftest import NO_NAMESPACES
-from .namespaces import island
-from .settings import Setting
+from tests.interop.agents import agent
+from tests.interop.cluster import all_of
+from tests.interop.conftest import NO_NAMESPACES
+from tests.interop.namespaces import island
+from tests.interop.settings import Setting
+from tests.membership.running import LAN, start_ours_in
 
 pytestmark = pytest.mark.system
 

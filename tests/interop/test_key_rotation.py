@@ -11,12 +11,11 @@ import trio
 from proglog_trio.membership.key_manager import KeyAnswers
 from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.membership.wire import decode_key
-
-from ..membership.running import Ours, eventually
-from .agents import Agent
-from .cluster import ALL, Cluster, cluster
-from .settings import Setting
-from .test_keys import generated_key
+from tests.interop.agents import Agent
+from tests.interop.cluster import ALL, Cluster, cluster
+from tests.interop.settings import Setting
+from tests.interop.test_keys import generated_key
+from tests.membership.running import Ours, eventually
 
 pytestmark = pytest.mark.system
 

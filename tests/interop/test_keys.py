@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ..membership.running import Ours
-from .agents import Agent, run_command
-from .cluster import all_of
-from .settings import Setting
+from tests.interop.agents import Agent, run_command
+from tests.interop.cluster import all_of
+from tests.interop.settings import Setting
+from tests.membership.running import Ours
 
 pytestmark = pytest.mark.system
 

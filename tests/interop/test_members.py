@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .cluster import ALL, all_of, cluster
-from .settings import Setting
+from tests.interop.cluster import ALL, all_of, cluster
+from tests.interop.settings import Setting
 
 pytestmark = pytest.mark.system
 

@@ -8,11 +8,10 @@ import pytest
 import trio
 
 from proglog_trio.membership.wire.msgpack_structs import encode_object
-
-from ..membership.running import eventually
-from .agents import Agent
-from .cluster import ALL, all_of, cluster
-from .settings import Setting
+from tests.interop.agents import Agent
+from tests.interop.cluster import ALL, all_of, cluster
+from tests.interop.settings import Setting
+from tests.membership.running import eventually
 
 pytestmark = pytest.mark.system
 

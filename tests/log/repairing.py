@@ -8,17 +8,16 @@ from pathlib import Path
 from attrs import Factory, define, frozen
 
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.fetched import FetchedFrames
-from proglog_trio.log.gap import GapMarker
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.repair import RepairOutcome
+from proglog_trio.log.repair.fetched_frames import FetchedFrames
+from proglog_trio.log.repair.plan import RepairOutcome
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.segment import SegmentFiles
-from proglog_trio.log.walk import StoredFrame
-
-from .driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_everything
-from .simulated_disk import SimulatedDisk
+from proglog_trio.log.storage.scanner import StoredFrame
+from proglog_trio.log.storage.segment import SegmentFiles
+from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_everything
+from tests.log.simulated_disk import SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY, segment_frames=5, index_interval_bytes=250)
 

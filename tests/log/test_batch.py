@@ -5,7 +5,7 @@ from attrs import evolve
 
 from proglog_trio.errors import BatchRefused
 from proglog_trio.log.batch import Batch
-from proglog_trio.log.record import Record, payload_crc
+from proglog_trio.log.format.record import Record, payload_crc
 
 BATCH = Batch.of([Record(b"one"), Record(b"two", b"key")])
 

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 
 from proglog_trio.errors import DataLoss
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.gap import GapMarker
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.position import Position
 from proglog_trio.log.log import Log
-from proglog_trio.log.position import Position
 from proglog_trio.log.reader import LogReader
-from proglog_trio.log.walk import StoredFrame
-
-from .driving import (
+from proglog_trio.log.storage.scanner import StoredFrame
+from tests.log.driving import (
     DIRECTORY,
     Everything,
     ForeignLog,
@@ -33,7 +32,7 @@ from .driving import (
     read_all,
     read_everything,
 )
-from .simulated_disk import SimulatedDisk
+from tests.log.simulated_disk import SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY, segment_frames=4, index_interval_bytes=150)
 

@@ -15,9 +15,8 @@ from proglog_trio.errors import DataDirectoryFull, LogReadOnly, OutcomeUnknown, 
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.retention import removable, remove_files
-
-from .driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all, read_everything
-from .simulated_disk import Loss, SimulatedDisk
+from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all, read_everything
+from tests.log.simulated_disk import Loss, SimulatedDisk
 
 EXAMPLES = settings().max_examples
 

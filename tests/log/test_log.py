@@ -20,15 +20,14 @@ from proglog_trio.errors import (
 )
 from proglog_trio.log import log as log_module
 from proglog_trio.log.batch import Appended
-from proglog_trio.log.clock import from_milliseconds
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.gap import GapMarker
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.segment import Unplaced
+from proglog_trio.log.format.clock import from_milliseconds
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.storage.segment import Unplaced
 from proglog_trio.log.writer import Roll
-
-from .driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_all
-from .simulated_disk import SimulatedDisk
+from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_all
+from tests.log.simulated_disk import SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY)
 
@@ -208,7 +207,7 @@ async def test_an_append_that_is_cancelled_while_it_waits_for_room_leaves_nothin
 
 
 def test_retries_of_what_is_being_committed_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "MOST_WAITING_RETRIES", 3)
+    monkeypatch.setattr(log_module, "MAX_WAITING_RETRIES", 3)
     opened = new_log()
     outcomes: Outcomes = []
     batch = batch_of(b"x", producer_id=1, producer_sequence=1)

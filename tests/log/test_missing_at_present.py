@@ -7,17 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proglog_trio.errors import RecordsMissing
-from proglog_trio.log.fetched import FetchedFrames
-from proglog_trio.log.gap import GapMarker
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.segment_header import MissingRange, OriginState
+from proglog_trio.log.inspect.verify import Verifier
 from proglog_trio.log.log import Log
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.position import Position
 from proglog_trio.log.reader import Chunk
-from proglog_trio.log.segment_header import MissingRange, OriginState
-from proglog_trio.log.verify import Verifier
-
-from .driving import DIRECTORY, OpenLog, read_everything
-from .repairing import CONFIG, EVERYTHING, Clock, Peers, Step, Written, repair, repair_all, scrub, write_log
+from proglog_trio.log.repair.fetched_frames import FetchedFrames
+from tests.log.driving import DIRECTORY, OpenLog, read_everything
+from tests.log.repairing import CONFIG, EVERYTHING, Clock, Peers, Step, Written, repair, repair_all, scrub, write_log
 
 EXAMPLES = settings().max_examples
 

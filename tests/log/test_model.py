@@ -23,17 +23,16 @@ from hypothesis.stateful import (
 from proglog_trio.errors import DataDirectoryError, LogReadOnly, OutcomeUnknown, ProglogError, SequenceOutOfRange
 from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.frame import FrameHeader, decode_frame
-from proglog_trio.log.gap import GapMarker
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.position import Position
+from proglog_trio.log.format.frame import FrameHeader, decode_frame
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.segment import Unplaced
-
-from .driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, position_after, read_all
-from .simulated_disk import Loss, PowerCut, SimulatedDisk
+from proglog_trio.log.storage.segment import Unplaced
+from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, position_after, read_all
+from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
 LOSSES = st.sampled_from(Loss)
 SEEDS = st.integers(0, 2**32 - 1)

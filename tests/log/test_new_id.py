@@ -7,11 +7,10 @@ import random
 import pytest
 
 from proglog_trio.errors import DataDirectoryError
+from proglog_trio.log.inspect.verify import Verifier
 from proglog_trio.log.new_id import give_new_id
-from proglog_trio.log.verify import Verifier
-
-from .driving import DIRECTORY, OpenLog, read_all
-from .simulated_disk import SimulatedDisk
+from tests.log.driving import DIRECTORY, OpenLog, read_all
+from tests.log.simulated_disk import SimulatedDisk
 
 
 @pytest.mark.parametrize("records", [0, 1, 30])

@@ -10,9 +10,8 @@ from attrs import evolve
 from proglog_trio.errors import DataDirectoryError, DataDirectoryFull
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.opening import open_log_files
-
-from .driving import DIRECTORY, OpenLog, batch_of, read_all
-from .simulated_disk import SimulatedDisk
+from tests.log.driving import DIRECTORY, OpenLog, batch_of, read_all
+from tests.log.simulated_disk import SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY)
 

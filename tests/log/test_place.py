@@ -11,9 +11,8 @@ import trio
 
 from proglog_trio.errors import DataDirectoryLost, LogClosed, LogReadOnly, OutcomeUnknown
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.service import open_log
-
-from .driving import batch_of
+from proglog_trio.log.maintenance import open_log
+from tests.log.driving import batch_of
 
 
 def remove(directory: Path) -> None:
@@ -87,7 +86,7 @@ async def test_nothing_more_is_acknowledged(
     accident: Callable[[Path], None], reserve: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even before anybody has looked."""
-    monkeypatch.setattr("proglog_trio.log.service.DISK_WATCH_SECONDS", 1000)
+    monkeypatch.setattr("proglog_trio.log.maintenance.DISK_WATCH_SECONDS", 1000)
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it is the block's end that raises
         async with open_log(LogConfig(tmp_path / "data", reserve_bytes=reserve)) as log:
             for _ in range(3):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proglog_trio.errors import BatchRefused, ProducerSequenceTooOld, ProducerTableFull
 from proglog_trio.log.batch import Appended
-from proglog_trio.log.origin import Origin
+from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.producer_table import (
     BATCHES_PER_PRODUCER,
     EXPIRY_MILLISECONDS,
@@ -69,7 +69,7 @@ def test_older_batch_pulled_later_is_put_in_its_place() -> None:
 
 
 def full_table(last_used: int) -> ProducerTable:
-    table = ProducerTable(most_producers=3)
+    table = ProducerTable(max_producers=3)
     for producer in (1, 2, 3):
         table.remember(producer, stored(1), last_used)
     return table
@@ -111,7 +111,7 @@ def test_time_that_was_once_far_ahead_does_not_block_the_table() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 12), st.integers(0, 400_000)), max_size=40))
 def test_round_trip_and_bounds(steps: list[tuple[int, int, int]]) -> None:
-    table = ProducerTable(most_producers=3)
+    table = ProducerTable(max_producers=3)
     now = NOW
     for producer, sequence, later in steps:
         now += later

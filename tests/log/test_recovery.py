@@ -11,15 +11,14 @@ from attrs import evolve
 
 from proglog_trio.errors import DataDirectoryError
 from proglog_trio.log.batch import Appended
-from proglog_trio.log.checksum import crc32c
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.envelope import EnvelopeKind
+from proglog_trio.log.format.checksum import crc32c
+from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.recovery import RecoveryReport
-from proglog_trio.log.segment import SegmentFiles, Unplaced
-from proglog_trio.log.segment_header import SegmentHeader
-
-from .driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
-from .simulated_disk import Loss, PowerCut, SimulatedDisk
+from proglog_trio.log.storage.segment import SegmentFiles, Unplaced
+from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
+from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
 FIRST = SegmentFiles(DIRECTORY / "log", 0)
 CONFIG = LogConfig(DIRECTORY, segment_frames=3, index_interval_bytes=1)

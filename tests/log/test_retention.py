@@ -9,11 +9,10 @@ from attrs import evolve
 
 from proglog_trio.errors import OffsetOutOfRange, SequenceOutOfRange
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.position import Position
+from proglog_trio.log.format.position import Position
 from proglog_trio.log.retention import removable, remove_files
-
-from .driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
-from .simulated_disk import Loss, PowerCut, SimulatedDisk
+from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
+from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY, segment_frames=2)
 

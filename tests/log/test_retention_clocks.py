@@ -19,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.envelope import Salt
+from proglog_trio.log.format.envelope import Salt
+from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.retention import is_due_to_roll, overdue_milliseconds, removable, remove_files
-from proglog_trio.log.running_time import (
+from proglog_trio.log.state import LogState
+from proglog_trio.log.storage.running_time import (
     CLOCK_JUMP_MILLISECONDS,
     RUNNING_TIME_FILE,
     RunningTime,
@@ -30,12 +32,9 @@ from proglog_trio.log.running_time import (
     WallClockWatch,
     read_stamp,
 )
-from proglog_trio.log.segment import SegmentFiles
-from proglog_trio.log.segment_header import SegmentHeader
-from proglog_trio.log.state import LogState
-
-from .driving import DIRECTORY, NOON, OpenLog, batch_of
-from .simulated_disk import Loss, SimulatedDisk
+from proglog_trio.log.storage.segment import SegmentFiles
+from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of
+from tests.log.simulated_disk import Loss, SimulatedDisk
 
 EXAMPLES = settings().max_examples
 

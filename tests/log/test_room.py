@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from proglog_trio.log.room import MOST_LOOKS_LEFT_OUT, Room
+from proglog_trio.log.room import MAX_LOOKS_LEFT_OUT, Room
 
 MEBIBYTE = 1 << 20
 
@@ -43,7 +43,7 @@ def test_a_disk_that_says_it_has_room_and_refuses_is_tried_more_and_more_rarely(
             count += 1
         looks.append(count)
     assert looks[:5] == [1, 2, 4, 8, 16]
-    assert looks[-1] == MOST_LOOKS_LEFT_OUT + 1
+    assert looks[-1] == MAX_LOOKS_LEFT_OUT + 1
     room.written()
     room.failed("a write failed", 10)
     assert room.looked(1 << 40), "it did write meanwhile"

@@ -4,9 +4,8 @@ import pytest
 
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.scrub import Scrub
-
-from .driving import DIRECTORY, OpenLog, batch_of, read_all
-from .simulated_disk import SimulatedDisk
+from tests.log.driving import DIRECTORY, OpenLog, batch_of, read_all
+from tests.log.simulated_disk import SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY, segment_frames=3)
 

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.position import Position
+from proglog_trio.log.format.position import Position
 from proglog_trio.log.start_position import _Search
-from proglog_trio.log.walk import SegmentWalk
-from proglog_trio.rpc.answers import read_record
-
-from .driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all
-from .simulated_disk import SimulatedDisk
+from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.rpc.server.consume_encoding import read_record
+from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all
+from tests.log.simulated_disk import SimulatedDisk
 
 INTERVAL = 4096
 

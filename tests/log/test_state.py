@@ -6,17 +6,16 @@ import pytest
 from attrs import evolve
 
 from proglog_trio.errors import FrameError
-from proglog_trio.log.clock import from_milliseconds
-from proglog_trio.log.envelope import EnvelopeKind, Salt
-from proglog_trio.log.frame import Frame, decode_frame
-from proglog_trio.log.gap import GapMarker
-from proglog_trio.log.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.clock import from_milliseconds
+from proglog_trio.log.format.envelope import EnvelopeKind, Salt
+from proglog_trio.log.format.frame import Frame, decode_frame
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.producer_table import PROTECTED_MILLISECONDS
-from proglog_trio.log.segment import Unplaced
-from proglog_trio.log.segment_header import OriginState
 from proglog_trio.log.state import LogState
-
-from .driving import NOON, ForeignLog, batch_of
+from proglog_trio.log.storage.segment import Unplaced
+from tests.log.driving import NOON, ForeignLog, batch_of
 
 RNG = random.Random(0)
 
@@ -139,5 +138,5 @@ def test_foreign_times_far_ahead_move_neither_clock_nor_table() -> None:
         assert state.clock.too_far_ahead == 1
     state = new_state()
     state.read_back(EnvelopeKind.RECORDS, 0, frame, NOON)
-    state.producers.most_producers = 1
+    state.producers.max_producers = 1
     assert state.producers.find(2, 1, 0, NOON + PROTECTED_MILLISECONDS) is None, "it does not stay for ever"

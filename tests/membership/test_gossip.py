@@ -12,8 +12,8 @@ import trio
 from attrs import evolve
 
 from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
-from proglog_trio.membership.gossip import MOST_EXCHANGES, MOST_STREAMS, RECEIVE_BUFFER_BYTES, Gossip, GossipConfig
-from proglog_trio.membership.streams import ExchangeFailed, StreamCodec
+from proglog_trio.membership.gossip import MAX_EXCHANGES, MAX_STREAMS, RECEIVE_BUFFER_BYTES, Gossip, GossipConfig
+from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
 from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.prober import Prober
@@ -33,8 +33,7 @@ from proglog_trio.membership.wire import (
     encode_packets,
     encode_serf,
 )
-
-from .running import LOCAL, eventually, start_ours_in
+from tests.membership.running import LOCAL, eventually, start_ours_in
 
 VERSION = bytes((1, 5, 2, 2, 5, 4))
 KEYRING = Keyring((bytes(16),))
@@ -253,7 +252,7 @@ async def test_the_oldest_stream_makes_room_for_one_more() -> None:
     patient = evolve(LOCAL, stream_timeout=30)
     async with gossiping(profile=patient) as gossip, AsyncExitStack() as stack:
         streams = []
-        for _ in range(MOST_STREAMS):
+        for _ in range(MAX_STREAMS):
             streams.append(await stack.enter_async_context(await trio.open_tcp_stream(*at(gossip))))
             await streams[-1].send_all(b"\x06")
         await still_answers(gossip)
@@ -265,7 +264,7 @@ async def test_the_oldest_stream_makes_room_for_one_more() -> None:
 async def test_no_more_exchanges_than_allowed_are_under_way() -> None:
     async with gossiping() as gossip:
         # Its own listener is as good as any: nothing was accepted yet when the last is asked for.
-        for number in range(MOST_EXCHANGES + 5):
+        for number in range(MAX_EXCHANGES + 5):
             gossip._do(ExchangeState(Endpoint(bytes((127, 0, 1, number + 1)), 9), "x"))
         gossip._do(ExchangeState(Endpoint(bytes((127, 0, 1, 1)), 9), "x"))
         assert gossip.counters.exchanges_failed == 6
@@ -273,7 +272,7 @@ async def test_no_more_exchanges_than_allowed_are_under_way() -> None:
         async def failed() -> int:
             return gossip.counters.exchanges_failed
 
-        await eventually(failed, lambda count: count == MOST_EXCHANGES + 6)
+        await eventually(failed, lambda count: count == MAX_EXCHANGES + 6)
 
 
 # -- keys and labels ---------------------------------------------------------------------------------------------------

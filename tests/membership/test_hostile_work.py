@@ -18,7 +18,7 @@ from fuzz import hostile
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.serf import Serf
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.swim.rules import MOST_NODE_BYTES
+from proglog_trio.membership.swim.rules import MAX_NODE_BYTES
 from proglog_trio.membership.wire import (
     DecodingError,
     NodeState,
@@ -33,11 +33,11 @@ from proglog_trio.membership.wire.layers import compressed_layer
 from proglog_trio.membership.wire.memberlist import PushPullHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_object, encode_struct
 from proglog_trio.membership.wire.packet import decode_packet_steps
-from proglog_trio.membership.wire.state import MOST_STATE_EVENTS, MOST_STATE_MEMBERS, decode_state
+from proglog_trio.membership.wire.state import MAX_STATE_EVENTS, MAX_STATE_MEMBERS, decode_state
 from proglog_trio.membership.wire.stream import StreamLimits, encode_stream_steps
 from proglog_trio.steps import Steps, complete
 
-MOST_CALLS = 5000
+MAX_CALLS = 5000
 """Of functions, those in C among them, in one step: two milliseconds or so."""
 
 Result = TypeVar("Result")
@@ -120,7 +120,7 @@ def test_a_stream_is_read_merged_and_answered_in_small_steps(case: str) -> None:
                 assert case == "nested"
         state = counted.run(core.local_state_steps(join=False))
         counted.run(encode_stream_steps(state))
-    assert 0 < counted.most <= MOST_CALLS
+    assert 0 < counted.most <= MAX_CALLS
 
 
 def _packets(name: str) -> Iterator[bytes]:
@@ -142,7 +142,7 @@ def test_a_packet_is_taken_in_small_steps(name: str) -> None:
             continue
         for message in decoded.messages:
             counted.do(lambda message=message: core.swim.receive((message,), THERE))  # type: ignore[misc]  # called at once
-    assert 0 < counted.most <= MOST_CALLS
+    assert 0 < counted.most <= MAX_CALLS
 
 
 def test_timers_that_are_due_together_run_until_it_is_enough() -> None:
@@ -160,7 +160,7 @@ def test_timers_that_are_due_together_run_until_it_is_enough() -> None:
         if all(node.is_gone or node is core.swim.rules.me for node in core.swim.rules.nodes.values()):
             break
     assert passes > 100
-    assert counted.most <= MOST_CALLS
+    assert counted.most <= MAX_CALLS
 
 
 def test_members_that_died_together_are_forgotten_without_looking_at_each_for_each() -> None:
@@ -195,14 +195,14 @@ def test_too_many_nodes_are_refused_when_their_number_is_read() -> None:
         (
             b"StatusLTimes",
             b"\xdf\x00\x1e\x84\x80",
-            f"StatusLTimes: has 2000000 members, more than {MOST_STATE_MEMBERS}",
+            f"StatusLTimes: has 2000000 members, more than {MAX_STATE_MEMBERS}",
         ),
-        (b"LeftMembers", b"\xdd\x00\x1e\x84\x80", f"LeftMembers: has 2000000 members, more than {MOST_STATE_MEMBERS}"),
+        (b"LeftMembers", b"\xdd\x00\x1e\x84\x80", f"LeftMembers: has 2000000 members, more than {MAX_STATE_MEMBERS}"),
         (b"Events", b"\xdd\x00\x1e\x84\x80", "Events: has 2000000 times of events, more than 4096"),
         (
             b"Events",
             b"\x91\x81\xa6Events\xdd\x00\x1e\x84\x80",
-            f"Events: element 0: has 2000000 events, more than {MOST_STATE_EVENTS}",
+            f"Events: element 0: has 2000000 events, more than {MAX_STATE_EVENTS}",
         ),
         (b"LTime", b"\xdb\x00\xff\xff\xff" + bytes(100), "LTime: needs at least"),
     ],
@@ -234,7 +234,7 @@ def test_members_with_long_names_leave_a_state_that_can_be_sent() -> None:
         for number in range(5000)
     )  # fmt: skip
     complete(core.swim.merge_steps(states))
-    assert core.swim.rules.counters.beyond_limit == 5000 - MOST_NODE_BYTES // 1000
+    assert core.swim.rules.counters.beyond_limit == 5000 - MAX_NODE_BYTES // 1000
     encode_stream(core.local_state(join=False), compress=False)
     for state in states:
         core.swim.rules.dead(hostile.dead(state.name))

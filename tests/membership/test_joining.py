@@ -15,9 +15,8 @@ from proglog_trio.membership.gossip import Gossip, GossipConfig
 from proglog_trio.membership.lookup import LOOKUP_SECONDS
 from proglog_trio.membership.membership import bind_membership
 from proglog_trio.membership.swim.node import Endpoint
-
-from .running import EVENTUALLY_SECONDS, LAN, LOCAL, start_ours_in
-from .test_membership import QUICK, Names
+from tests.membership.running import EVENTUALLY_SECONDS, LAN, LOCAL, start_ours_in
+from tests.membership.test_membership import QUICK, Names
 
 
 async def test_a_seed_that_left_is_found_again() -> None:

@@ -7,11 +7,10 @@ import trio
 import trio.testing
 
 from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
-from proglog_trio.membership.serf.asking import MOST_QUERIES
 from proglog_trio.membership.serf.keys import KeyOperation, refusal
+from proglog_trio.membership.serf.open_queries import MAX_QUERIES
 from proglog_trio.membership.wire import Join, encode_serf
-
-from .running import Ours, start_ours_in
+from tests.membership.running import Ours, start_ours_in
 
 OLD = "AAECAwQFBgcICQoLDA0ODw=="
 NEW = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
@@ -75,7 +74,7 @@ async def test_no_more_questions_than_allowed() -> None:
     async with start_ours_in() as start:
         a = await start("a", key=OLD)
         core = a.membership.gossip.core
-        for _ in range(MOST_QUERIES):
+        for _ in range(MAX_QUERIES):
             core.querying.ask("name", b"", lambda *_: None, lambda: None)
         with pytest.raises(KeysNotAsked, match="wait for answers already"):
             await ask(a, KeyOperation.LIST)

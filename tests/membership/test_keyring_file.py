@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proglog_trio.membership.keyring_file import MOST_BYTES, KeyringFileError, load_keyring_file, save_keyring_file
+from proglog_trio.membership.keyring_file import MAX_BYTES, KeyringFileError, load_keyring_file, save_keyring_file
 from proglog_trio.membership.wire import Keyring
 
 KEYS = Keyring((bytes(16), b"k" * 32))
@@ -38,7 +38,7 @@ def test_an_agents_file_is_loaded_and_who_can_read_it_is_warned_of(
         ("{}", "no JSON array of texts"),
         ("[]", "a keyring needs a key"),
         ('["AAAAAAAAAAAAAAAAAAAAAA==", "short"]', "key 2 of the keyring"),
-        ("[" + " " * MOST_BYTES + "]", "is larger than"),
+        ("[" + " " * MAX_BYTES + "]", "is larger than"),
     ],
 )
 def test_what_is_no_keyring_is_said_without_its_keys(tmp_path: Path, text: str, problem: str) -> None:

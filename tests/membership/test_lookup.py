@@ -8,10 +8,9 @@ import trio
 from trio.testing import MockClock
 
 from proglog_trio.address import Address
-from proglog_trio.membership.lookup import MOST_LOOKUPS, Lookups, endpoints_of, problems_of
+from proglog_trio.membership.lookup import MAX_LOOKUPS, Lookups, endpoints_of, problems_of
 from proglog_trio.membership.swim.node import Endpoint
-
-from .test_membership import Names
+from tests.membership.test_membership import Names
 
 
 class Slow(Names):
@@ -20,12 +19,12 @@ class Slow(Names):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
-        self.asked = self.at_once = self.most_at_once = 0
+        self.asked = self.at_once = self.max_at_once = 0
 
     async def getaddrinfo(self, host: bytes | None, port: Any, *_arguments: Any, **_more: Any) -> list[Any]:
         self.asked += 1
         self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.max_at_once = max(self.max_at_once, self.at_once)
         await trio.sleep(self.seconds)
         self.at_once -= 1
         return [(trio.socket.AF_INET, trio.socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))] * 2
@@ -60,8 +59,8 @@ async def test_what_is_under_way_is_waited_for_again(autojump_clock: MockClock, 
 async def test_so_many_at_a_time(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     slow = Slow(1)
     trio.socket.set_custom_hostname_resolver(slow)
-    await Lookups(nursery).look_up([Address(f"host-{number}", 1) for number in range(3 * MOST_LOOKUPS)])
-    assert slow.most_at_once == MOST_LOOKUPS
+    await Lookups(nursery).look_up([Address(f"host-{number}", 1) for number in range(3 * MAX_LOOKUPS)])
+    assert slow.max_at_once == MAX_LOOKUPS
 
 
 async def test_problems_are_named() -> None:

@@ -13,7 +13,7 @@ from proglog_trio.errors import NameTaken
 from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import (
-    MOST_WAITING_EVENTS,
+    MAX_WAITING_EVENTS,
     EventsMissed,
     JoinFailed,
     Membership,
@@ -21,8 +21,7 @@ from proglog_trio.membership.membership import (
     bind_membership,
 )
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
-
-from .running import EVENTUALLY_SECONDS, LOCAL, Peers, start_ours_in
+from tests.membership.running import EVENTUALLY_SECONDS, LOCAL, Peers, start_ours_in
 
 # For tests in which somebody fails: as short as a busy machine allows.
 QUICK = evolve(
@@ -301,10 +300,10 @@ async def test_a_subscriber_that_is_too_slow_is_told() -> None:
         a = await start("a")
         async with a.membership.events() as slow, a.membership.events() as quick:
             kinds = [MemberEventKind.JOIN, MemberEventKind.FAILED]
-            for number in range(MOST_WAITING_EVENTS + 10):
+            for number in range(MAX_WAITING_EVENTS + 10):
                 a.membership.emit(event_of(kinds[number % 2], "b", None))
                 await anext(quick)
-            for _ in range(MOST_WAITING_EVENTS):
+            for _ in range(MAX_WAITING_EVENTS):
                 await anext(slow)
             with pytest.raises(EventsMissed, match="1024"):
                 await anext(slow)

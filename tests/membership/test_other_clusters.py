@@ -12,7 +12,7 @@ from proglog_trio.membership.foreigner_log import LOGGED_FOREIGNERS, ForeignerLo
 from proglog_trio.membership.membership import JoinFailed
 from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.membership.swim.foreigners import FOREIGN_SECONDS, MOST_FOREIGNERS
+from proglog_trio.membership.swim.foreigners import FOREIGN_SECONDS, MAX_FOREIGNERS
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire import (
     Dead,
@@ -32,9 +32,8 @@ from proglog_trio.membership.wire import (
     encode_serf,
     encode_tags,
 )
-
-from .running import Ours, start_ours_in
-from .serf.cores import THERE, TestedCore, alive, endpoint_of
+from tests.membership.running import Ours, start_ours_in
+from tests.membership.serf.cores import THERE, TestedCore, alive, endpoint_of
 
 TAG = "cluster_name"
 ORDERS, BILLING = {TAG: "orders"}, {TAG: "billing"}
@@ -184,10 +183,10 @@ def test_a_member_of_another_cluster_in_any_state_changes_nothing_about_one_of_t
 
 def test_what_is_remembered_of_other_clusters_is_bounded() -> None:
     tested = core_of_orders()
-    for number in range(2 * MOST_FOREIGNERS):
+    for number in range(2 * MAX_FOREIGNERS):
         tested.receive(alive(f"b{number}", 1, Endpoint(number.to_bytes(4, "big"), 1), BILLING))
     foreigners = tested.core.swim.rules.foreigners
-    assert len(foreigners) == len(foreigners._names) == MOST_FOREIGNERS
+    assert len(foreigners) == len(foreigners._names) == MAX_FOREIGNERS
 
 
 def test_what_is_logged_of_other_clusters_is_bounded() -> None:

@@ -13,7 +13,7 @@ import trio
 
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedRecord, ConsumerConfig, open_consumer
-from proglog_trio.rpc.client.cluster import get_status
+from proglog_trio.rpc.calls.cluster import get_status
 from tests.members import HasAddress, NodeInside, node_inside
 from tests.node_process import NodeProcess, node_process
 

@@ -4,7 +4,7 @@ from attrs import Factory, define
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.log.origin import Origin
+from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.acknowledgements import LEAST_SETTLED_TO_SWEEP, Achieved, Acknowledgements
 
 X = Origin(bytes(16))

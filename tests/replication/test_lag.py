@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from proglog_trio.log.config import LogConfig
 from proglog_trio.replication.lag import BEHIND_LOOKS, Lag, LagWatch, lag_of
-
-from ..log.driving import DIRECTORY
-from .simulation.cluster import Cluster, Node
+from tests.log.driving import DIRECTORY
+from tests.replication.simulation.cluster import Cluster, Node
 
 
 def lag(node: Node, other: Node) -> Lag:

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.segment_header import OriginState
-from proglog_trio.replication import pull, source, teller
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.replication import advertiser as teller
+from proglog_trio.replication import pull_session as pull
+from proglog_trio.replication import source_session as source
+from proglog_trio.replication.advertiser import Teller
 from proglog_trio.replication.directories import Directories
-from proglog_trio.replication.holders import Holders
 from proglog_trio.replication.messages import (
     ENTRIES_AT_ONCE,
     GAPS_AT_ONCE,
@@ -26,21 +28,20 @@ from proglog_trio.replication.messages import (
     PullResponse,
     Want,
 )
-from proglog_trio.replication.peers import PeerView
-from proglog_trio.replication.replica import MOST_ORIGINS
-from proglog_trio.replication.teller import Teller
-from proglog_trio.rpc.codec import MessageCodec
-from proglog_trio.rpc.message_buffer import PREFIX_BYTES
-from proglog_trio.rpc.replication_messages import (
+from proglog_trio.replication.peer_view import PeerView
+from proglog_trio.replication.progress import Holders
+from proglog_trio.replication.replica import MAX_ORIGINS
+from proglog_trio.rpc.http2.message_buffer import PREFIX_BYTES
+from proglog_trio.rpc.messages.codec import MessageCodec
+from proglog_trio.rpc.messages.replication import (
     encode_response,
     request_of_message,
     request_to_message,
     response_of_message,
 )
-from proglog_trio.rpc.server import MOST_FIELDS
-
-from ..log.simulated_disk import Loss
-from .simulation.cluster import Cluster
+from proglog_trio.rpc.server.server import MAX_FIELDS
+from tests.log.simulated_disk import Loss
+from tests.replication.simulation.cluster import Cluster
 
 SMALLEST_LIMIT_BYTES = 128 * 1024
 """The least that --max-message-bytes may be."""
@@ -56,14 +57,14 @@ def carried(request: PullRequest) -> PullRequest:
     """Return what arrives of a request, through the codec of the server and within the least limit."""
     data = bytes(request_to_message(request))
     assert len(data) + PREFIX_BYTES < SMALLEST_LIMIT_BYTES
-    arrived: log_v1.PullRequest = MessageCodec(MOST_FIELDS).decode(data, log_v1.PullRequest)
+    arrived: log_v1.PullRequest = MessageCodec(MAX_FIELDS).decode(data, log_v1.PullRequest)
     return request_of_message(arrived)
 
 
 def carried_back(response: PullResponse) -> PullResponse:
     data = encode_response(response)
     assert len(data) < SMALLEST_LIMIT_BYTES
-    arrived: log_v1.PullResponse = MessageCodec(MOST_FIELDS).decode(data[PREFIX_BYTES:], log_v1.PullResponse)
+    arrived: log_v1.PullResponse = MessageCodec(MAX_FIELDS).decode(data[PREFIX_BYTES:], log_v1.PullResponse)
     return response_of_message(arrived)
 
 
@@ -133,7 +134,7 @@ def test_everything_is_told_once_in_small_messages(
     }
 
 
-@pytest.mark.parametrize("count", [5_500, 20_000, pytest.param(MOST_ORIGINS, marks=pytest.mark.system)])
+@pytest.mark.parametrize("count", [5_500, 20_000, pytest.param(MAX_ORIGINS, marks=pytest.mark.system)])
 def test_as_many_origins_as_there_may_be_hold_nobody_up(count: int) -> None:
     """Each message is made, read and taken within the time that one may hold the loop."""
     log = {origin_of(number): worst_state(number) for number in range(count)}
@@ -150,7 +151,7 @@ def test_as_many_origins_as_there_may_be_hold_nobody_up(count: int) -> None:
         request = PullRequest(None, positions)
         data = bytes(request_to_message(request))
         made = time.thread_time()
-        arrived = request_of_message(MessageCodec(MOST_FIELDS).decode(data, log_v1.PullRequest)).positions
+        arrived = request_of_message(MessageCodec(MAX_FIELDS).decode(data, log_v1.PullRequest)).positions
         assert arrived is not None
         peer.take(arrived)
         took += [made - began, time.thread_time() - made]

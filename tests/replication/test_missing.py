@@ -17,8 +17,7 @@ from proglog_trio.client import (
     open_producer,
 )
 from tests.node_process import NodeProcess, node_process, run_command
-
-from .real_nodes import LOCAL, joining, records_of, running_nodes, wait_for, wait_for_records
+from tests.replication.real_nodes import LOCAL, joining, records_of, running_nodes, wait_for, wait_for_records
 
 COUNT = 50
 LONG = 180

@@ -11,10 +11,9 @@ import pytest
 import trio
 
 from proglog_trio.client import Delivery, DeliveryError, ProducerConfig, open_producer
-from proglog_trio.rpc.client.cluster import get_members
+from proglog_trio.rpc.calls.cluster import get_members
 from tests.node_process import NodeProcess, node_process
-
-from .real_nodes import WAIT_SECONDS, joining, records_of, running_nodes, wait_for_records
+from tests.replication.real_nodes import WAIT_SECONDS, joining, records_of, running_nodes, wait_for_records
 
 LONGER_THAN_EVERY_TIMEOUT = 12.0
 """In the local profile: a suspicion takes 3 s, a keepalive 5 s and as long again, a source has stalled after 2 s."""

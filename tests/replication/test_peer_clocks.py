@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.log.clock import FURTHEST_AHEAD_MILLISECONDS, LATEST_MILLISECONDS
+from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, LATEST_MILLISECONDS
 from proglog_trio.replication.peer_clocks import (
     FRESH_SECONDS,
     OFF_MILLISECONDS,

@@ -18,8 +18,7 @@ from proglog_trio.client import (
 )
 from tests.members import HasAddress
 from tests.node_process import NodeProcess, node_process
-
-from .real_nodes import (
+from tests.replication.real_nodes import (
     LOCAL,
     connected,
     foreign,

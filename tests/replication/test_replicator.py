@@ -16,19 +16,18 @@ from attrs import Factory, define
 
 from proglog_trio.errors import ConnectionLost
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.gap import GapMarker
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
-from proglog_trio.log.missing import Missing
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.service import open_log
+from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
-from proglog_trio.replication.pull import PullSession
+from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
-from proglog_trio.replication.replicator import MOST_COPIES, GivenUp, Replicator, log_event
-
-from ..log.driving import OpenLog
-from ..log.simulated_disk import SimulatedDisk
+from proglog_trio.replication.replicator import MAX_COPIES, GivenUp, Replicator, log_event
+from tests.log.driving import OpenLog
+from tests.log.simulated_disk import SimulatedDisk
 
 
 @define
@@ -252,9 +251,9 @@ async def test_who_used_a_copy_of_the_directory_stays_named() -> None:
     async with running_replicator(Streams().run) as (replicator, _):
         directory_id = replicator.replica.log.directory_id
         replicator.directory_of = lambda _name: directory_id
-        for number in range(MOST_COPIES + 1):
+        for number in range(MAX_COPIES + 1):
             await replicator.join(f"copy {number}", "10.0.0.1:8400")
-        assert len(replicator.copies) == MOST_COPIES
+        assert len(replicator.copies) == MAX_COPIES
         await replicator.leave("copy 1")
         assert "copy 0" not in replicator.copies
         assert (replicator.copies["copy 1"], replicator.copies["copy 2"]) == (False, True)
@@ -289,7 +288,7 @@ async def test_an_earlier_life_that_is_not_there_any_more_is_no_copy(autojump_cl
 async def test_no_origin_is_forgotten_whose_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while as many ends wait to be written as there may be."""
     for name, value in (
-        ("MOST_ORIGINS", 1),
+        ("MAX_ORIGINS", 1),
         ("FORGET_LOOKS", 1),
         ("LAG_WATCH_SECONDS", 0.01),
         ("REWRITE_SECONDS", 0.01),

@@ -17,15 +17,15 @@ from grpclib.const import Cardinality
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.record import pack_values, payload_crc
 from proglog_trio.log.log import Log
-from proglog_trio.log.record import pack_values, payload_crc
-from proglog_trio.log.service import open_log
-from proglog_trio.rpc.asyncio_loop import asyncio_loop
-from proglog_trio.rpc.client.connection import Connection, TunedChannel, open_connection
-from proglog_trio.rpc.handlers import ServerCounters
-from proglog_trio.rpc.log_service import LogService, open_log_service
-from proglog_trio.rpc.server import ServerConfig, ServerSecurity, serve
-from proglog_trio.rpc.service_state import LogServiceConfig, ServerInfo
+from proglog_trio.log.maintenance import open_log
+from proglog_trio.rpc.calls.connection import Connection, TunedChannel, open_connection
+from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.server.handlers import ServerCounters
+from proglog_trio.rpc.server.log_service import LogService, open_log_service
+from proglog_trio.rpc.server.log_service_state import LogServiceConfig, ServerInfo
+from proglog_trio.rpc.server.server import ServerConfig, ServerSecurity, serve
 
 
 @frozen

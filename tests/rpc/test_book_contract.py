@@ -10,7 +10,7 @@ from typing import Any
 import trio
 from google.rpc import error_details_pb2, status_pb2
 
-from .support import RunningServer, running_server
+from tests.rpc.support import RunningServer, running_server
 
 HERE = Path(__file__).parent
 MANY = 10_000

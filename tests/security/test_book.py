@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from proglog_trio.certificates import development_files, write_files
 from proglog_trio.client import open_consumer
+from proglog_trio.security.certificates import development_files, write_files
 from tests.node_process import NodeProcess, node_process
 from tests.pki import MODEL, POLICY, Pki
 from tests.rpc.book_stubs import HERE

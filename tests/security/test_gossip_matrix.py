@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from proglog_trio.client import open_consumer
-from proglog_trio.membership.streams import ExchangeFailed, StreamCodec
+from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire import (
     Ack,
@@ -27,7 +27,7 @@ from proglog_trio.membership.wire import (
     encode_serf,
 )
 from proglog_trio.replication.directories_file import DIRECTORIES_FILE
-from proglog_trio.rpc.client.keys import change_key
+from proglog_trio.rpc.calls.keys import change_key
 from tests.members import members, node_inside
 from tests.node_process import NodeProcess, node_process
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from proglog_trio.client import open_consumer, open_producer
-from proglog_trio.rpc.client.cluster import get_members
+from proglog_trio.rpc.calls.cluster import get_members
 from tests.node_process import NodeProcess, node_process
 from tests.pki import Pki
 

@@ -1,7 +1,7 @@
 """Certificates, authorities and gossip keys are replaced under load: no call fails, no member or stream is lost.
 
 Among the system's tests for its four processes and a serf agent. The plain ones replace one thing at a time: gossip
-keys in test_keys.py, certificates and policies in tests/test_node_security.py, authorities in tests/rpc/test_tls.py.
+keys in test_keys.py, certificates and policies in tests/node/test_security.py, authorities in test_tls.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from attrs import define, field
 from proglog_trio.address import Address
 from proglog_trio.client import Acknowledgement, ClientTls, ConnectionConfig, open_consumer, open_producer
 from proglog_trio.membership.profile import ProfileName
-from proglog_trio.rpc.client.cluster import get_members, get_status
-from proglog_trio.rpc.client.keys import change_key, list_keys
+from proglog_trio.rpc.calls.cluster import get_members, get_status
+from proglog_trio.rpc.calls.keys import change_key, list_keys
 from tests.interop.agents import SERF, Agent, agent
 from tests.node_process import NodeProcess, node_process
 from tests.pki import POLICY, Pki

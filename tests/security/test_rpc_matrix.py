@@ -19,16 +19,15 @@ from proglog_trio.client import open_producer
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.replication.directories_file import DIRECTORIES_FILE
 from proglog_trio.replication.messages import PROTOCOL_VERSION
-from proglog_trio.rpc.authorization import METHODS, SERVICES, requirement_of
-from proglog_trio.rpc.cluster_service import ClusterService
-from proglog_trio.rpc.handlers import ServerCounters, Service
-from proglog_trio.rpc.log_service import LogService
-from proglog_trio.rpc.replication_service import ReplicationService
-from proglog_trio.rpc.server import ServerConfig, _Server
+from proglog_trio.rpc.server.authorization import METHODS, SERVICES, requirement_of
+from proglog_trio.rpc.server.cluster_service import ClusterService
+from proglog_trio.rpc.server.handlers import ServerCounters, Service
+from proglog_trio.rpc.server.log_service import LogService
+from proglog_trio.rpc.server.replication_service import ReplicationService
+from proglog_trio.rpc.server.server import ServerConfig, _Server
 from tests.node_process import NodeProcess, node_process
 from tests.pki import POLICY, Pki
-
-from .grpcio import channel, outcome
+from tests.security.grpcio import channel, outcome
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
 HEALTH = "grpc.health.v1.Health"
@@ -178,7 +177,7 @@ async def test_a_node_has_no_service_that_is_not_looked_at(tmp_path: Path) -> No
 
 async def members_and_offset(node: NodeProcess, pki: Pki) -> tuple[bytes, int]:
     from proglog_trio.client import open_consumer
-    from proglog_trio.rpc.client.cluster import get_members
+    from proglog_trio.rpc.calls.cluster import get_members
 
     found = await get_members(node.address, 30.0, tls=pki.client_tls("operator"))
     async with open_consumer(node.address, connection=pki.connection(), follow=False) as consumer:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from ..swim.foreigners import Belonging
-from ..swim.node import Endpoint
+from proglog_trio.membership.swim.foreigners import Belonging
+from proglog_trio.membership.swim.node import Endpoint
 
-MOST_NAMED = 128
+MAX_NAMED = 128
 """So much of another cluster's name is repeated."""
 
 
@@ -36,7 +36,7 @@ class ClusterTag:
 
     def refusal(self, tags: Mapping[str, str]) -> str:
         """Return in words why a member with these tags is not merged."""
-        return f"it is of the cluster {tags.get(self.tag, '')[:MOST_NAMED]!r}, not of {self.value!r}"
+        return f"it is of the cluster {tags.get(self.tag, '')[:MAX_NAMED]!r}, not of {self.value!r}"
 
 
 class StateRefused(Exception):

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from ..wire import (
+from proglog_trio.membership.serf.query_answers import INTERNAL_PREFIX
+from proglog_trio.membership.wire import (
     DecodingError,
     KeyRequest,
     KeyResponse,
@@ -22,11 +23,10 @@ from ..wire import (
     encode_key,
     encode_serf,
 )
-from .queries import INTERNAL_PREFIX
 
 LONGEST_ANSWER_BYTES = 1024
 """Of a whole response; longer ones are not sent by agents, and fit into no packet beside others."""
-MOST_KEYS = 32
+MAX_KEYS = 32
 """In a keyring: whatever arrives is tried with each of them."""
 
 
@@ -85,8 +85,8 @@ def changed(keyring: Keyring, operation: KeyOperation, key: bytes) -> Keyring:
     try:
         match operation:
             case KeyOperation.INSTALL:
-                if len(keyring.keys) >= MOST_KEYS and key not in keyring.keys:
-                    raise KeyRefused(f"the keyring has {MOST_KEYS} keys already: remove some first")
+                if len(keyring.keys) >= MAX_KEYS and key not in keyring.keys:
+                    raise KeyRefused(f"the keyring has {MAX_KEYS} keys already: remove some first")
                 return keyring.with_key(key)
             case KeyOperation.USE:
                 return keyring.with_primary(key)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from attrs import Factory, define, frozen
 
-from ..swim.effects import Cause
-from ..swim.node import Endpoint
+from proglog_trio.membership.swim.effects import Cause
+from proglog_trio.membership.swim.node import Endpoint
 
 
 class MemberStatus(enum.Enum):

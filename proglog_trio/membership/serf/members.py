@@ -8,20 +8,26 @@ from itertools import groupby
 
 from attrs import define, field
 
-from ..profile import GossipProfile
-from ..swim.effects import Cause
-from ..swim.node import Node
-from .member import KnownMember, MemberEvent, MemberEventKind, MemberStatus, MemberStatusChange
+from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.member import (
+    KnownMember,
+    MemberEvent,
+    MemberEventKind,
+    MemberStatus,
+    MemberStatusChange,
+)
+from proglog_trio.membership.swim.effects import Cause
+from proglog_trio.membership.swim.node import Node
 
-MOST_GONE = 4096
+MAX_GONE = 4096
 """Members that failed or left; beyond this one is forgotten before its time: the one that has been gone for longest, of
 those that never answered a probe if there are any."""
 
-MOST_GONE_NAME_BYTES = 1024 * 1024
+MAX_GONE_NAME_BYTES = 1024 * 1024
 """Their names together, likewise: a state has to fit into a push/pull, the names of the gone included."""
-MOST_REAPED_AT_ONCE = 256
+MAX_REAPED_AT_ONCE = 256
 """Members that are forgotten in one piece, which is some milliseconds."""
-MOST_RECENT_INTENTS = 8192
+MAX_RECENT_INTENTS = 8192
 """Intents about members that are not known yet; beyond this the oldest is forgotten."""
 
 
@@ -173,7 +179,7 @@ class Members:
         if known is not None and time <= known.time:
             return False
         self._recent.pop(name, None)
-        if len(self._recent) >= MOST_RECENT_INTENTS:
+        if len(self._recent) >= MAX_RECENT_INTENTS:
             del self._recent[next(iter(self._recent))]
         self._recent[name] = _RecentIntent(leaves, time, now)
         return True
@@ -193,12 +199,12 @@ class Members:
         }
         members = [self.by_name[name] for name in self._gone]
         due = [member for member in members if (member.gone_since or 0) < oldest.get(member.status, -math.inf)]
-        for member in due[:MOST_REAPED_AT_ONCE]:
+        for member in due[:MAX_REAPED_AT_ONCE]:
             self._forget(member, Cause.TIMER)
         limit = now - profile.recent_intent_timeout
         for name in [name for name, recent in self._recent.items() if recent.taken < limit]:
             del self._recent[name]
-        return len(due) <= MOST_REAPED_AT_ONCE
+        return len(due) <= MAX_REAPED_AT_ONCE
 
     def _is_leaving(self, member: KnownMember, now: float) -> None:
         self._set_status(member, MemberStatus.LEAVING, Cause.LAMPORT_TIME)
@@ -221,7 +227,7 @@ class Members:
         self._tell(kind, member)
         if member.is_pruned and status is MemberStatus.LEFT:
             self._forget(member, Cause.LAMPORT_TIME)
-        while len(self._gone) > MOST_GONE or self._gone_name_bytes > MOST_GONE_NAME_BYTES:
+        while len(self._gone) > MAX_GONE or self._gone_name_bytes > MAX_GONE_NAME_BYTES:
             # Those that nobody here ever reached first: anybody can invent as many as there is room for.
             oldest = next(iter(self._never_answered), None) or next(iter(self._gone))
             self._forget(self.by_name[oldest], Cause.ROOM)

@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from ..swim.node import Endpoint, NodeStatus
-from ..swim.swim import Swim
-from ..wire import (
+from proglog_trio.membership.serf import query_answers as queries
+from proglog_trio.membership.serf.keys import KeyQuestion, KeyRefused, refusal
+from proglog_trio.membership.serf.lamport import LamportClock
+from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership.serf.members import Members
+from proglog_trio.membership.serf.open_queries import OpenQueries, default_timeout
+from proglog_trio.membership.serf.seen import RecentRing
+from proglog_trio.membership.swim.node import Endpoint, NodeStatus
+from proglog_trio.membership.swim.swim import Swim
+from proglog_trio.membership.wire import (
     QUERY_FLAG_NO_BROADCAST,
     Query,
     QueryResponse,
@@ -19,15 +26,8 @@ from ..wire import (
     encode_message,
     encode_serf,
 )
-from . import queries
-from .asking import OpenQueries, default_timeout
-from .keys import KeyQuestion, KeyRefused, refusal
-from .lamport import LamportClock
-from .member import MemberStatus
-from .members import Members
-from .recent import RecentRing
 
-MOST_RELAYS = 16
+MAX_RELAYS = 16
 """Others that a response goes through, whatever the query wants; each is a packet of this node's."""
 ASKED_AT_ONCE = 32
 """Members that are asked again in one piece."""
@@ -155,7 +155,7 @@ class Querying:
         )
         message = encode_message(UserMessage(encode_serf(Relay(header, response))))
         helpers = rules.choose(
-            min(query.relay_factor, MOST_RELAYS),
+            min(query.relay_factor, MAX_RELAYS),
             lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
         )
         for helper in helpers:

@@ -12,11 +12,17 @@ from collections.abc import Callable, Mapping
 
 from attrs import define, evolve, field, frozen
 
-from ...internal_errors import Boundaries, Where
-from ...steps import Steps, complete
-from ..profile import GossipProfile
-from ..swim.broadcasts import BroadcastQueue
-from ..swim.effects import (
+from proglog_trio.internal_errors import Boundaries, Where
+from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.clusters import ClusterTag, Foreigner, StateRefused
+from proglog_trio.membership.serf.lamport import LamportClock
+from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus, MemberStatusChange
+from proglog_trio.membership.serf.members import Members
+from proglog_trio.membership.serf.querying import Querying
+from proglog_trio.membership.serf.seen import RecentRing
+from proglog_trio.membership.serf.vivaldi import Vivaldi
+from proglog_trio.membership.swim.broadcasts import BroadcastQueue
+from proglog_trio.membership.swim.effects import (
     Changed,
     ExchangeState,
     Foreign,
@@ -29,10 +35,10 @@ from ..swim.effects import (
     StatusChange,
     UserMessageReceived,
 )
-from ..swim.foreigners import Sender, unsaid
-from ..swim.node import Endpoint, NodeStatus
-from ..swim.swim import OtherCluster, Swim
-from ..wire import (
+from proglog_trio.membership.swim.foreigners import Sender, unsaid
+from proglog_trio.membership.swim.node import Endpoint, NodeStatus
+from proglog_trio.membership.swim.swim import OtherCluster, Swim
+from proglog_trio.membership.wire import (
     DecodingError,
     Event,
     EventsAtTime,
@@ -54,16 +60,10 @@ from ..wire import (
     encode_serf,
     encode_tags,
 )
-from ..wire.state import STATE_PREFIX, decode_state, encode_state, is_name
-from .clusters import ClusterTag, Foreigner, StateRefused
-from .lamport import LamportClock
-from .member import Member, MemberEvent, MemberStatus, MemberStatusChange
-from .members import Members
-from .querying import Querying
-from .recent import RecentRing
-from .vivaldi import Vivaldi
+from proglog_trio.membership.wire.state import STATE_PREFIX, decode_state, encode_state, is_name
+from proglog_trio.steps import Steps, complete
 
-MOST_RELAYED_BYTES = 16 * 1024
+MAX_RELAYED_BYTES = 16 * 1024
 """Agents may be configured to send responses of up to 9 KiB."""
 EVENT_OVERHEAD_BYTES = 256
 """What an event that is remembered counts for besides its name and payload: it bounds how many there are."""
@@ -359,7 +359,7 @@ class Serf:
                 self.swim.rules.counters.of_other_clusters += 1
             case Query():
                 self.querying.receive(message, payload)
-            case Relay() if len(message.payload) > MOST_RELAYED_BYTES:
+            case Relay() if len(message.payload) > MAX_RELAYED_BYTES:
                 self.refused.too_large += 1
             case Relay():
                 header = message.header

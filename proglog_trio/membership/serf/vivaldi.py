@@ -18,7 +18,7 @@ from statistics import median_high
 
 from attrs import define, evolve, field
 
-from ..wire import Coordinate
+from proglog_trio.membership.wire import Coordinate
 
 DIMENSIONS = 8
 HIGHEST_ERROR = 1.5

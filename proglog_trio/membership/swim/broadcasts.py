@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-MOST_BROADCASTS = 8192
+MAX_BROADCASTS = 8192
 """Beyond this the broadcasts that were sent most often are dropped; push/pull carries what they said."""
 
 
@@ -86,9 +86,9 @@ class BroadcastQueue:
                 replaced.finish()
             self._subjects[subject] = broadcast
         self._put_in(broadcast)
-        if self._count > MOST_BROADCASTS:
-            most_sent = next(bucket for bucket in reversed(self._by_transmits) if bucket)
-            self._take_out(most_sent[-1][2], forget=True).finish()
+        if self._count > MAX_BROADCASTS:
+            max_sent = next(bucket for bucket in reversed(self._by_transmits) if bucket)
+            self._take_out(max_sent[-1][2], forget=True).finish()
             self.dropped += 1
 
     def take(self, members: int, overhead: int, limit: int) -> list[bytes]:

@@ -6,7 +6,7 @@ import enum
 
 from attrs import frozen
 
-from .node import Endpoint, NodeStatus
+from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 
 
 @frozen

@@ -14,9 +14,9 @@ from typing import Generic, TypeVar
 
 from attrs import define, field, frozen
 
-from .node import Endpoint
+from proglog_trio.membership.swim.node import Endpoint
 
-MOST_FOREIGNERS = 1024
+MAX_FOREIGNERS = 1024
 """Endpoints, and names, of members of other clusters that are remembered; beyond this the oldest is forgotten."""
 FOREIGN_SECONDS = 300.0
 """For how long one is remembered after it was last heard of; a machine may be given back meanwhile."""
@@ -65,7 +65,7 @@ class _Recent(Generic[_Key]):
         """Take note of a key; tell whether it is new."""
         known = self._heard.pop(key, None)
         self._heard[key] = now
-        if len(self._heard) > MOST_FOREIGNERS:
+        if len(self._heard) > MAX_FOREIGNERS:
             del self._heard[next(iter(self._heard))]
         return known is None or now - known >= FOREIGN_SECONDS
 

@@ -12,18 +12,18 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from ...durations import remaining
-from ..wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
-from .effects import Effect, PingByStream, RoundTrip, SendPacket
-from .node import Endpoint, Node, NodeStatus
-from .rules import Rules
-from .timers import Timer
+from proglog_trio.durations import remaining
+from proglog_trio.membership.swim.effects import Effect, PingByStream, RoundTrip, SendPacket
+from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
+from proglog_trio.membership.swim.rules import Rules
+from proglog_trio.membership.swim.timers import Timer
+from proglog_trio.membership.wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
 
 HIGHEST_SEQUENCE_NUMBER = 2**32 - 1
-MOST_RELAYED_PINGS = 4096
+MAX_RELAYED_PINGS = 4096
 """Indirect pings for others that may be under way at once; more are ignored, and those who asked see no nack."""
 NACK_SINCE_PROTOCOL = 4
-MOST_PASSED_OVER = 2048
+MAX_PASSED_OVER = 2048
 """Members that are gone and are passed over for one probe; after that the search goes on with the next interval."""
 
 
@@ -106,7 +106,7 @@ class Prober:
     def _next_node(self) -> Node | None:
         """Return the next member in the round that is to be probed; each round is in an order of its own."""
         rules = self.rules
-        for _ in range(min(len(rules.order) + 1, MOST_PASSED_OVER)):
+        for _ in range(min(len(rules.order) + 1, MAX_PASSED_OVER)):
             if self._next_index >= len(rules.order):
                 rules.forget_dead()
                 self._next_index = 0
@@ -254,7 +254,7 @@ class Prober:
 
     def indirect_ping(self, message: IndirectPing, source: Endpoint) -> None:
         """Ping on behalf of another."""
-        if len(self._relayed) >= MOST_RELAYED_PINGS:
+        if len(self._relayed) >= MAX_RELAYED_PINGS:
             return
         asker = source
         if message.source_addr and message.source_port:

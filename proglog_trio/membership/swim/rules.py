@@ -14,23 +14,32 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from ..profile import GossipProfile
-from ..wire import Alive, Dead, Suspect, encode_message
-from .awareness import Awareness
-from .broadcasts import BroadcastQueue
-from .effects import Cause, Changed, Foreign, Gone, NameConflict, Notification, Seen, StatusChange
-from .foreigners import Belonging, Foreigners
-from .node import Endpoint, Node, NodeStatus
-from .suspicion import Suspicion, shortest_suspicion
-from .timers import Timer, Timers
-from .versions import Versions, is_sound
+from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.swim.awareness import Awareness
+from proglog_trio.membership.swim.broadcasts import BroadcastQueue
+from proglog_trio.membership.swim.effects import (
+    Cause,
+    Changed,
+    Foreign,
+    Gone,
+    NameConflict,
+    Notification,
+    Seen,
+    StatusChange,
+)
+from proglog_trio.membership.swim.foreigners import Belonging, Foreigners
+from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
+from proglog_trio.membership.swim.suspicion import Suspicion, shortest_suspicion
+from proglog_trio.membership.swim.timers import Timer, Timers
+from proglog_trio.membership.swim.versions import Versions, is_sound
+from proglog_trio.membership.wire import Alive, Dead, Suspect, encode_message
 
 HIGHEST_INCARNATION = 2**32 - 1
-MOST_NODES = 8192
+MAX_NODES = 8192
 """Members beyond this are not taken in."""
-MOST_NODE_BYTES = 4 * 1024 * 1024
+MAX_NODE_BYTES = 4 * 1024 * 1024
 """Names and metas of all members together; beyond this none is taken in. A push/pull of so much, and of those who are
-gone, is within the 20 MiB that receivers take; with ordinary names and tags it is enough for MOST_NODES."""
+gone, is within the 20 MiB that receivers take; with ordinary names and tags it is enough for MAX_NODES."""
 
 TRIES_PER_CHOICE = 4
 
@@ -421,7 +430,7 @@ class Rules:
     def _make_room(self, news: Alive) -> bool:
         """Tell whether there is room for a new member; who never answered, and is gone or suspected, makes some."""
         size = _size(news.node, news.meta)
-        while len(self.nodes) >= MOST_NODES or self._node_bytes + size > MOST_NODE_BYTES:
+        while len(self.nodes) >= MAX_NODES or self._node_bytes + size > MAX_NODE_BYTES:
             if self._silent is None:
                 self._silent = deque(
                     node

@@ -15,10 +15,24 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field
 
-from ...internal_errors import Boundaries, Where, no_boundary
-from ...steps import Steps, complete
-from ..profile import GossipProfile
-from ..wire import (
+from proglog_trio.internal_errors import Boundaries, Where, no_boundary
+from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.swim.awareness import Awareness
+from proglog_trio.membership.swim.broadcasts import BroadcastQueue
+from proglog_trio.membership.swim.effects import (
+    Effect,
+    ExchangeState,
+    Notification,
+    Paused,
+    SendPacket,
+    UserMessageReceived,
+)
+from proglog_trio.membership.swim.foreigners import MAX_FOREIGNERS, Belonging, Foreigners, Sender, unsaid
+from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
+from proglog_trio.membership.swim.prober import Prober
+from proglog_trio.membership.swim.rules import Rules
+from proglog_trio.membership.swim.timers import Timer, Timers, never
+from proglog_trio.membership.wire import (
     Ack,
     Alive,
     Dead,
@@ -31,14 +45,7 @@ from ..wire import (
     Suspect,
     UserMessage,
 )
-from .awareness import Awareness
-from .broadcasts import BroadcastQueue
-from .effects import Effect, ExchangeState, Notification, Paused, SendPacket, UserMessageReceived
-from .foreigners import MOST_FOREIGNERS, Belonging, Foreigners, Sender, unsaid
-from .node import Endpoint, Node, NodeStatus
-from .prober import Prober
-from .rules import Rules
-from .timers import Timer, Timers, never
+from proglog_trio.steps import Steps, complete
 
 COMPOUND_OVERHEAD_BYTES = 2
 """What a compound packet takes, and again each message in it."""
@@ -46,7 +53,7 @@ PUSH_PULL_SCALE_THRESHOLD = 32
 STATES_AT_ONCE = 64
 STATES_MERGED_AT_ONCE = 4
 """In one step of making a state, and of merging one; each may bring a member with tags, news to pass on and a timer."""
-MOST_ANSWERS = 32
+MAX_ANSWERS = 32
 """How many members that accuse this one are answered in one gossip interval, each once: an answer is larger."""
 CHECKSUM_SINCE_PROTOCOL = 5
 CHECKSUM_BYTES = 5
@@ -295,7 +302,7 @@ class Swim:
         if now >= self._answers_end:
             self._answered.clear()
             self._answers_end = now + self.rules.profile.gossip_interval
-        if source not in self._answered and len(self._answered) < MOST_ANSWERS:
+        if source not in self._answered and len(self._answered) < MAX_ANSWERS:
             self._answered.add(source)
             self.send(source, answer)
 
@@ -356,7 +363,7 @@ class Swim:
         if refused is None:
             return not has_foreign
         rules.counters.of_other_clusters += 1
-        for number, state in enumerate(there[:MOST_FOREIGNERS], 1):
+        for number, state in enumerate(there[:MAX_FOREIGNERS], 1):
             endpoint = Endpoint(state.addr, state.port)
             if endpoint == sender.endpoint:
                 rules.found_foreigner(state.name, endpoint, state.meta)

@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from attrs import define, field
 
-from ...lived_time import LivedTime
+from proglog_trio.lived_time import LivedTime
 
-MOST_CANCELLED = 64
+MAX_CANCELLED = 64
 """Up to so many cancelled timers wait for their time whatever else there is."""
 
 
@@ -105,7 +105,7 @@ class Timers:
     def cancelled(self) -> None:
         """Take note that one of these timers was cancelled: when most were, their places are given back."""
         self._cancelled += 1
-        if self._cancelled > MOST_CANCELLED and self._cancelled > len(self._heap) // 2:
+        if self._cancelled > MAX_CANCELLED and self._cancelled > len(self._heap) // 2:
             self._heap = [entry for entry in self._heap if entry[2].action is not None]
             heapq.heapify(self._heap)
             self._cancelled = 0

@@ -11,7 +11,7 @@ from collections import Counter
 
 from attrs import define, field
 
-MOST_VERSIONS = 64
+MAX_VERSIONS = 64
 """Different versions that members may have at one time: a rolling update has two."""
 
 
@@ -55,7 +55,7 @@ class Versions:
         if version in others:
             return True
         return (
-            len(others) < MOST_VERSIONS
+            len(others) < MAX_VERSIONS
             and is_sound(version)
             and _understands(version, version)
             and all(_understands(version, other) and _understands(other, version) for other in others)

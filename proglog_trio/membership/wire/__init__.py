@@ -6,11 +6,11 @@ ValueError.
 
 from __future__ import annotations
 
-from .addresses import pack_address, unpack_address
-from .coordinates import Coordinate, decode_ack_payload, encode_ack_payload
-from .errors import DecodingError, NotDecrypted
-from .keyring import Keyring, decode_key, encode_key
-from .memberlist import (
+from proglog_trio.membership.wire.addresses import pack_address, unpack_address
+from proglog_trio.membership.wire.coordinates import Coordinate, decode_ack_payload, encode_ack_payload
+from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
+from proglog_trio.membership.wire.keyring import Keyring, decode_key, encode_key
+from proglog_trio.membership.wire.memberlist import (
     DEFAULT_VSN,
     MAX_META_BYTES,
     MAX_NAME_BYTES,
@@ -30,7 +30,7 @@ from .memberlist import (
     decode_message,
     encode_message,
 )
-from .packet import (
+from proglog_trio.membership.wire.packet import (
     COMPOUND_HEADER_BYTES,
     COMPOUND_MESSAGE_BYTES,
     DEFAULT_PACKET_BYTES,
@@ -39,7 +39,7 @@ from .packet import (
     encode_packets,
     packet_overhead,
 )
-from .serf import (
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
     QUERY_FLAG_NO_BROADCAST,
     RESPONSE_FLAG_ACK,
@@ -64,9 +64,9 @@ from .serf import (
     decode_serf,
     encode_serf,
 )
-from .state import Event, EventsAtTime, SerfPushPull
-from .stream import StreamDecoder, StreamLimits, StreamMessage, encode_stream
-from .tags import decode_tags, encode_tags
+from proglog_trio.membership.wire.state import Event, EventsAtTime, SerfPushPull
+from proglog_trio.membership.wire.stream import StreamDecoder, StreamLimits, StreamMessage, encode_stream
+from proglog_trio.membership.wire.tags import decode_tags, encode_tags
 
 __all__ = [
     "COMPOUND_HEADER_BYTES",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from .errors import DecodingError
-from .msgpack_structs import Raw
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.msgpack_structs import Raw
 
 ADDRESS = Raw(lengths=(4, 16))
 ADDRESS_OR_NONE = Raw(lengths=(0, 4, 16))

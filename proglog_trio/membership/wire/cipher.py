@@ -10,8 +10,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ...steps import Steps
-from .layers import TAG_BYTES
+from proglog_trio.membership.wire.layers import TAG_BYTES
+from proglog_trio.steps import Steps
 
 _AT_ONCE = 1024 * 1024
 """In one step, which is half a millisecond; what is longer is encrypted and decrypted piece by piece."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from .errors import DecodingError
-from .msgpack_structs import Floating, Sequence, decode_struct, encode_struct, wire
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.msgpack_structs import Floating, Sequence, decode_struct, encode_struct, wire
 
 _PING_VERSION = 1
 

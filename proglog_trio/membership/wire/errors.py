@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from ...errors import ProglogError
+from proglog_trio.errors import ProglogError
 
 
 class DecodingError(ProglogError):

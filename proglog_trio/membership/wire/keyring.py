@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import Attribute, field, frozen
 
 if TYPE_CHECKING:
-    from .cipher import KeyCipher
+    from proglog_trio.membership.wire.cipher import KeyCipher
 
 KEY_BYTES = (16, 24, 32)
 """The lengths of AES keys."""
@@ -64,7 +64,7 @@ class Keyring:
 
     def __attrs_post_init__(self) -> None:
         # Late: it takes a while to load, and only a node that has keys needs it. It makes its keyring when it starts.
-        from .cipher import KeyCipher
+        from proglog_trio.membership.wire.cipher import KeyCipher
 
         object.__setattr__(self, "_ciphers", tuple(KeyCipher(key) for key in self.keys))
 

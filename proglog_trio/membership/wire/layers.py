@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ...steps import Steps, complete
-from .errors import DecodingError, NotDecrypted
-from .keyring import Keyring
-from .lzw import compress_steps, decompress_steps
-from .memberlist import MessageType
-from .msgpack_structs import Raw, Unsigned, encode_struct, wire
+from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.lzw import compress_steps, decompress_steps
+from proglog_trio.membership.wire.memberlist import MessageType
+from proglog_trio.membership.wire.msgpack_structs import Raw, Unsigned, encode_struct, wire
+from proglog_trio.steps import Steps, complete
 
 MAX_LABEL_BYTES = 255
 NONCE_BYTES = 12

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...steps import Steps, complete
-from .errors import DecodingError
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.steps import Steps, complete
 
 MAX_DECOMPRESSED_BYTES = 24 * 1024 * 1024
 """What is taken out of one compressed message at the most; no state of ours is larger."""
@@ -30,7 +30,7 @@ _FIRST_TABLE = [*(bytes((literal,)) for literal in range(256)), b"", b""]
 """What the codes stand for in the beginning; clear and end: no bytes."""
 _CODE = -1
 """The key, in a node of the encoder's tree, of the node's own code; all other keys are literals."""
-_MOST_CODES_AT_ONCE = 256
+_MAX_CODES_AT_ONCE = 256
 """In one step of decompressing: a tenth of a millisecond, or more where each stands for kilobytes."""
 _LITERALS_AT_ONCE = 2048
 """In one step of compressing: likewise."""
@@ -125,7 +125,7 @@ def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> St
         full = len(table) == _TABLE_CODES
         # as many codes as surely have this width: each one but the first after a clear adds one to the table
         count = bits if full else (1 << width) - len(table) + (not previous)
-        count = min(count, _MOST_CODES_AT_ONCE, (bits - bit) // width)
+        count = min(count, _MAX_CODES_AT_ONCE, (bits - bit) // width)
         if count <= 0:
             raise DecodingError(f"has no end code in its {len(data)} bytes", "LZW data")
         code = -1

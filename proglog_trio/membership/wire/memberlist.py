@@ -12,9 +12,18 @@ from enum import IntEnum
 
 from attrs import frozen
 
-from .addresses import ADDRESS, ADDRESS_OR_NONE
-from .errors import DecodingError
-from .msgpack_structs import Boolean, Enumeration, Raw, Text, Unsigned, decode_struct, encode_struct, wire
+from proglog_trio.membership.wire.addresses import ADDRESS, ADDRESS_OR_NONE
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.msgpack_structs import (
+    Boolean,
+    Enumeration,
+    Raw,
+    Text,
+    Unsigned,
+    decode_struct,
+    encode_struct,
+    wire,
+)
 
 MAX_META_BYTES = 512
 MAX_NAME_BYTES = 512

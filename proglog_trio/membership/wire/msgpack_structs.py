@@ -25,8 +25,8 @@ import attrs
 import msgpack
 from attrs import AttrsInstance, frozen
 
-from .errors import DecodingError
-from .extent import FEW_ITEMS, Extent, unpack
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.msgpack_extent import FEW_ITEMS, Extent, unpack
 
 _WIRE = "wire"
 Struct = TypeVar("Struct", bound=AttrsInstance)

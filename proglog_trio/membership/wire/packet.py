@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
-from ...steps import Steps, complete
-from .errors import DecodingError
-from .keyring import Keyring
-from .layers import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import (
     ENCRYPTION_OVERHEAD_BYTES,
     NONCE_BYTES,
     Compressed,
@@ -26,8 +25,9 @@ from .layers import (
     label_header,
     wrong_label,
 )
-from .memberlist import Message, MessageType, decode_message, encode_message
-from .msgpack_structs import decode_struct
+from proglog_trio.membership.wire.memberlist import Message, MessageType, decode_message, encode_message
+from proglog_trio.membership.wire.msgpack_structs import decode_struct
+from proglog_trio.steps import Steps, complete
 
 DEFAULT_PACKET_BYTES = 1400
 MAX_DATAGRAM_BYTES = 65_507

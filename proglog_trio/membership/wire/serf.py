@@ -11,12 +11,11 @@ from enum import IntEnum
 
 from attrs import frozen
 
-from ...steps import complete
-from .addresses import ADDRESS, ADDRESS_OR_NONE
-from .errors import DecodingError
-from .extent import SOME_ITEMS
-from .memberlist import NAME, U16, U32
-from .msgpack_structs import (
+from proglog_trio.membership.wire.addresses import ADDRESS, ADDRESS_OR_NONE
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import NAME, U16, U32
+from proglog_trio.membership.wire.msgpack_extent import SOME_ITEMS
+from proglog_trio.membership.wire.msgpack_structs import (
     Boolean,
     Enumeration,
     Kind,
@@ -33,12 +32,13 @@ from .msgpack_structs import (
     from_map,
     wire,
 )
-from .state import LTIME as _LTIME
-from .state import SerfPushPull, decode_state, encode_state
+from proglog_trio.membership.wire.state import LTIME as _LTIME
+from proglog_trio.membership.wire.state import SerfPushPull, decode_state, encode_state
+from proglog_trio.steps import complete
 
-MOST_FILTERS = 16
+MAX_FILTERS = 16
 """Of a query; `serf query` makes one of all its names, and one of each tag."""
-MOST_FILTER_NAMES = 2048
+MAX_FILTER_NAMES = 2048
 """In all filters of a query together: more than fit into any packet that agents send."""
 QUERY_FLAG_ACK = 1
 """Whoever gets the query is to acknowledge it."""
@@ -142,10 +142,10 @@ class _FiltersKind(Kind):
         """Return the filters; how many there are is looked at before any of them is."""
         if type(value) is not list:
             raise DecodingError("is no list")
-        if len(value) > MOST_FILTERS:
-            raise DecodingError(f"has {len(value)} filters, more than {MOST_FILTERS}")
+        if len(value) > MAX_FILTERS:
+            raise DecodingError(f"has {len(value)} filters, more than {MAX_FILTERS}")
         filters = []
-        names_left = MOST_FILTER_NAMES
+        names_left = MAX_FILTER_NAMES
         for index, element in enumerate(value):
             try:
                 found = self._filter(b"" if element is None else _RAW.decode(element), names_left)
@@ -167,8 +167,8 @@ class _FiltersKind(Kind):
 
     def encode(self, value: tuple[Filter, ...]) -> list[bytes] | None:
         """Return a list of each filter's bytes; nil for none, as agents do."""
-        if len(value) > MOST_FILTERS:
-            raise ValueError(f"{len(value)} filters are more than {MOST_FILTERS}")
+        if len(value) > MAX_FILTERS:
+            raise ValueError(f"{len(value)} filters are more than {MAX_FILTERS}")
         return [self._encoded(each) for each in value] or None
 
     def _encoded(self, value: Filter) -> bytes:

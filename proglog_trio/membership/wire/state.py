@@ -11,11 +11,10 @@ from typing import Any
 import msgpack
 from attrs import evolve, frozen
 
-from ...steps import Steps, joined
-from .errors import DecodingError
-from .extent import FEW_ITEMS, SOME_ITEMS, Extent, unpack
-from .memberlist import MAX_NAME_BYTES
-from .msgpack_structs import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import MAX_NAME_BYTES
+from proglog_trio.membership.wire.msgpack_extent import FEW_ITEMS, SOME_ITEMS, Extent, unpack
+from proglog_trio.membership.wire.msgpack_structs import (
     Kind,
     Nested,
     Raw,
@@ -28,16 +27,17 @@ from .msgpack_structs import (
     from_map,
     wire,
 )
+from proglog_trio.steps import Steps, joined
 
 STATE_PREFIX = b"\x02"
 """The type of Serf's message."""
-MOST_STATE_MEMBERS = 16_384
+MAX_STATE_MEMBERS = 16_384
 """Members that a state has times of, or says to have left: more than a node keeps, those who are gone included."""
 LARGEST_STATE_OBJECT_BYTES = 1024 * 1024
 """Of one field, one event, or some names: agents' events have 9 KiB at the most."""
-MOST_STATE_TIMES = 4096
+MAX_STATE_TIMES = 4096
 """Lamport times of which a state has events; agents remember 512."""
-MOST_STATE_EVENTS = 32_768
+MAX_STATE_EVENTS = 32_768
 """Events in a state. Agents remember those of 512 Lamport times, at each of which there may be several."""
 _NAME = Text(MAX_NAME_BYTES)
 _AT_ONCE = 128
@@ -122,9 +122,9 @@ class _Cursor:
         """Return the elements of a list."""
         return self.header(0x90, 0xDC, "list")
 
-    def objects(self, count: int, before: bytes, most_items: int) -> Any:  # noqa: ANN401 - whatever was sent
+    def objects(self, count: int, before: bytes, max_items: int) -> Any:  # noqa: ANN401 - whatever was sent
         """Return several objects, or one, unpacked together behind what makes one of them."""
-        extent = Extent(min(len(self._data) - self._place, LARGEST_STATE_OBJECT_BYTES), most_items, count)
+        extent = Extent(min(len(self._data) - self._place, LARGEST_STATE_OBJECT_BYTES), max_items, count)
         if not extent.advance(self._data, self._place):
             raise DecodingError(f"is cut off after {len(self._data)} bytes")
         begin, self._place = self._place, self._place + extent.length
@@ -191,7 +191,7 @@ def _pieces(count: int | None, most: int, what: str) -> Iterable[int]:
 
 def _times(cursor: _Cursor) -> Steps[dict[str, int]]:
     times: dict[str, int] = {}
-    for count in _pieces(cursor.map_header(), MOST_STATE_MEMBERS, "members"):
+    for count in _pieces(cursor.map_header(), MAX_STATE_MEMBERS, "members"):
         times |= _TIMES.decode(cursor.objects(2 * count, b"\xde" + count.to_bytes(2, "big"), FEW_ITEMS))  # type: ignore[arg-type]  # of text to times
         yield
     return times
@@ -199,7 +199,7 @@ def _times(cursor: _Cursor) -> Steps[dict[str, int]]:
 
 def _names(cursor: _Cursor) -> Steps[list[str]]:
     names: list[str] = []
-    for count in _pieces(cursor.list_header(), MOST_STATE_MEMBERS, "members"):
+    for count in _pieces(cursor.list_header(), MAX_STATE_MEMBERS, "members"):
         names += _NAMES.decode(cursor.objects(count, b"\xdc" + count.to_bytes(2, "big"), FEW_ITEMS))  # type: ignore[arg-type]  # of text
         yield
     return names
@@ -207,8 +207,8 @@ def _names(cursor: _Cursor) -> Steps[list[str]]:
 
 def _events(cursor: _Cursor) -> Steps[list[EventsAtTime | None]]:
     found: list[EventsAtTime | None] = []
-    room = MOST_STATE_EVENTS
-    for count in _pieces(cursor.list_header(), MOST_STATE_TIMES, "times of events"):
+    room = MAX_STATE_EVENTS
+    for count in _pieces(cursor.list_header(), MAX_STATE_TIMES, "times of events"):
         for _ in range(count):
             try:
                 at_time = yield from _events_at_time(cursor, room)

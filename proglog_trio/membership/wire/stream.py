@@ -18,11 +18,9 @@ from typing import TypeVar
 
 from attrs import AttrsInstance, frozen
 
-from ...steps import Steps, complete, joined
-from .errors import DecodingError, NotDecrypted
-from .extent import Extent, unpack
-from .keyring import Keyring
-from .layers import (
+from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import (
     ENCRYPTION_OVERHEAD_BYTES,
     NONCE_BYTES,
     Compressed,
@@ -32,8 +30,8 @@ from .layers import (
     label_header,
     wrong_label,
 )
-from .lzw import MAX_DECOMPRESSED_BYTES
-from .memberlist import (
+from proglog_trio.membership.wire.lzw import MAX_DECOMPRESSED_BYTES
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     ErrorMessage,
     MessageType,
@@ -46,7 +44,9 @@ from .memberlist import (
     encode_message,
     type_name,
 )
-from .msgpack_structs import encode_struct, from_map
+from proglog_trio.membership.wire.msgpack_extent import Extent, unpack
+from proglog_trio.membership.wire.msgpack_structs import encode_struct, from_map
+from proglog_trio.steps import Steps, complete, joined
 
 StreamMessage = PushPull | UserMessage | Ping | Ack | ErrorMessage
 """What a stream carries."""

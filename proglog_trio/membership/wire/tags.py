@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .errors import DecodingError
-from .extent import SOME_ITEMS
-from .memberlist import MAX_META_BYTES
-from .msgpack_structs import Table, Text, decode_object, encode_object
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import MAX_META_BYTES
+from proglog_trio.membership.wire.msgpack_extent import SOME_ITEMS
+from proglog_trio.membership.wire.msgpack_structs import Table, Text, decode_object, encode_object
 
 _MAGIC = b"\xff"
 _TAGS = Table(Text())

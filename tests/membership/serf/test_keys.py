@@ -4,7 +4,7 @@ import pytest
 
 from proglog_trio.membership.serf.keys import (
     LONGEST_ANSWER_BYTES,
-    MOST_KEYS,
+    MAX_KEYS,
     KeyOperation,
     KeyQuestion,
     KeyRefused,
@@ -14,10 +14,9 @@ from proglog_trio.membership.serf.keys import (
     request_payload,
     success,
 )
-from proglog_trio.membership.serf.queries import response_to
+from proglog_trio.membership.serf.query_answers import response_to
 from proglog_trio.membership.wire import KeyResponse, Keyring, Query, decode_serf, encode_key
-
-from .cores import THERE
+from tests.membership.serf.cores import THERE
 
 A, B, C = (bytes([number]) * 32 for number in range(3))
 
@@ -80,21 +79,21 @@ def test_what_is_refused_says_why_and_holds_no_key(operation: KeyOperation, key:
 
 
 def test_a_keyring_does_not_grow_for_ever() -> None:
-    keyring = Keyring(tuple(bytes([number]) * 16 for number in range(MOST_KEYS)))
+    keyring = Keyring(tuple(bytes([number]) * 16 for number in range(MAX_KEYS)))
     with pytest.raises(KeyRefused, match="32 keys already"):
         changed(keyring, KeyOperation.INSTALL, A)
     assert changed(keyring, KeyOperation.INSTALL, bytes(16)) is keyring
 
 
 def test_a_list_that_is_too_long_is_cut_and_says_so() -> None:
-    keyring = Keyring(tuple(bytes([number]) * 32 for number in range(MOST_KEYS)))
+    keyring = Keyring(tuple(bytes([number]) * 32 for number in range(MAX_KEYS)))
     asked = query(KeyOperation.LIST, b"")
     answer = success(KeyOperation.LIST, keyring, fits_into_response(asked, "me"))
     assert len(response_to(asked, "me", answer)) <= LONGEST_ANSWER_BYTES
     response = said(answer)
     shown = len(response.keys)
-    assert 10 < shown < MOST_KEYS
-    assert response.message == f"only the first {shown} of {MOST_KEYS} keys are listed"
+    assert 10 < shown < MAX_KEYS
+    assert response.message == f"only the first {shown} of {MAX_KEYS} keys are listed"
     assert (response.result, response.primary_key) == (True, encode_key(keyring.primary))
     one = success(KeyOperation.LIST, Keyring((A,)), fits_into_response(asked, "me"))
     assert (said(one).keys, said(one).message) == ((encode_key(A),), "")

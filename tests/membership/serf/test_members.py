@@ -10,12 +10,11 @@ from proglog_trio.membership.serf.member import (
     MemberStatus,
     MemberStatusChange,
 )
-from proglog_trio.membership.serf.members import MOST_RECENT_INTENTS, Members, together
+from proglog_trio.membership.serf.members import MAX_RECENT_INTENTS, Members, together
 from proglog_trio.membership.swim.effects import Cause
 from proglog_trio.membership.swim.node import Node, NodeStatus
 from proglog_trio.membership.swim.swim import VERSION
-
-from .cores import THERE, endpoint_of
+from tests.membership.serf.cores import THERE, endpoint_of
 
 ALIVE, LEAVING, LEFT, FAILED = MemberStatus.ALIVE, MemberStatus.LEAVING, MemberStatus.LEFT, MemberStatus.FAILED
 
@@ -168,9 +167,9 @@ def test_intents_about_the_unknown_are_kept_for_a_while_and_in_number() -> None:
     table.members.reap(301.0)
     table.see()
     assert table.status() is ALIVE
-    for number in range(MOST_RECENT_INTENTS + 10):
+    for number in range(MAX_RECENT_INTENTS + 10):
         table.join(1, f"x{number}")
-    assert len(table.members._recent) == MOST_RECENT_INTENTS
+    assert len(table.members._recent) == MAX_RECENT_INTENTS
     assert "x5" not in table.members._recent
 
 
@@ -196,7 +195,7 @@ def test_one_who_comes_back_has_what_it_says_now() -> None:
 
 
 def test_the_gone_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members_module, "MOST_GONE", 3)
+    monkeypatch.setattr(members_module, "MAX_GONE", 3)
     table = Table()
     for number in range(6):
         table.see(f"n{number}")
@@ -255,7 +254,7 @@ def test_a_newer_leave_of_one_who_left_is_passed_on() -> None:
 
 
 def test_those_who_never_answered_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members_module, "MOST_GONE", 3)
+    monkeypatch.setattr(members_module, "MAX_GONE", 3)
     table = Table()
     for name in ("real", "made up 1", "made up 2", "real too", "made up 3", "made up 4"):
         table.see(name)

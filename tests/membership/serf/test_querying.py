@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proglog_trio.membership.serf.asking import MOST_QUERIES, TooManyQueries, default_timeout
 from proglog_trio.membership.serf.keys import KeyOperation, KeyQuestion, refusal, request_payload
+from proglog_trio.membership.serf.open_queries import MAX_QUERIES, TooManyQueries, default_timeout
 from proglog_trio.membership.swim.effects import Effect, SendPacket
 from proglog_trio.membership.wire import (
     RESPONSE_FLAG_ACK,
@@ -15,8 +15,7 @@ from proglog_trio.membership.wire import (
     decode_serf,
     encode_serf,
 )
-
-from .cores import HERE, THERE, TestedCore, alive
+from tests.membership.serf.cores import HERE, THERE, TestedCore, alive
 
 
 class Asked:
@@ -96,7 +95,7 @@ def test_who_is_silent_is_asked_again_and_not_waited_for_for_ever() -> None:
 
 def test_open_queries_are_bounded() -> None:
     tested = TestedCore.make()
-    for _ in range(MOST_QUERIES):
+    for _ in range(MAX_QUERIES):
         Asked(tested)
     with pytest.raises(TooManyQueries):
         Asked(tested)

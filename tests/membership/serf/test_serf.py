@@ -4,7 +4,7 @@ import pytest
 
 from proglog_trio.membership.serf.lamport import HIGHEST_LAMPORT_TIME
 from proglog_trio.membership.serf.member import MemberEventKind, MemberStatus
-from proglog_trio.membership.serf.serf import MOST_RELAYED_BYTES, Conflict, HasLeft, Stage
+from proglog_trio.membership.serf.serf import MAX_RELAYED_BYTES, Conflict, HasLeft, Stage
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
 from proglog_trio.membership.wire import (
     QUERY_FLAG_ACK,
@@ -33,8 +33,7 @@ from proglog_trio.membership.wire import (
 )
 from proglog_trio.membership.wire.msgpack_structs import encode_object
 from proglog_trio.membership.wire.state import STATE_PREFIX
-
-from .cores import HERE, THERE, TestedCore, alive, dead, endpoint_of
+from tests.membership.serf.cores import HERE, THERE, TestedCore, alive, dead, endpoint_of
 
 SUSPICION = Suspect(incarnation=1, node="b", from_node="somebody")
 
@@ -388,7 +387,7 @@ def test_what_is_to_be_relayed_goes_on_unless_it_is_too_large() -> None:
     assert isinstance(packet, SendPacket)
     assert packet.target.port == 1234
     assert decode_message(packet.messages[0]) == UserMessage(b"payload")
-    node.receive(UserMessage(encode_serf(Relay(header, bytes(MOST_RELAYED_BYTES + 1)))))
+    node.receive(UserMessage(encode_serf(Relay(header, bytes(MAX_RELAYED_BYTES + 1)))))
     assert node.take() == []
     assert node.core.refused.too_large == 1
 

@@ -26,8 +26,7 @@ from proglog_trio.membership.wire import (
     encode_packets,
     encode_stream,
 )
-
-from .network import Network
+from tests.membership.simulation.network import Network
 
 PORT = 7946
 SOCKET_PACKETS = 128

@@ -12,7 +12,7 @@ from proglog_trio.membership.swim.node import Endpoint
 
 RETRANSMISSION_SECONDS = 0.2
 """How long a stream waits before it sends a lost segment again; each further wait is twice as long."""
-MOST_RETRANSMISSIONS = 6
+MAX_RETRANSMISSIONS = 6
 
 
 @frozen(kw_only=True)
@@ -130,7 +130,7 @@ class Network:
     def stream(self, source: Endpoint, target: Endpoint, deliver: Callable[..., None], *rest: object) -> None:
         """Send one direction of a stream: what is lost is sent again, until a partition or too much loss ends it."""
         delay = self._delay()
-        for attempt in range(MOST_RETRANSMISSIONS):
+        for attempt in range(MAX_RETRANSMISSIONS):
             if not self.conditions.loss or self.rng.random() >= self.conditions.loss:
                 break
             delay += RETRANSMISSION_SECONDS * 2**attempt

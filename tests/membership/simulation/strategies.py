@@ -7,8 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from proglog_trio.membership.profile import GossipProfile, ProfileName
-
-from .network import Conditions
+from tests.membership.simulation.network import Conditions
 
 EXAMPLES = settings().max_examples
 SEEDS = st.integers(0, 2**32 - 1)

@@ -12,12 +12,11 @@ from proglog_trio.membership.serf.member import MemberStatus, MemberStatusChange
 from proglog_trio.membership.swim.effects import StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.wire import Dead, Leave, Suspect, UserMessage, encode_message, encode_serf
-
-from .bounds import detection_bound
-from .cluster import Cluster, address_of
-from .network import Conditions
-from .strategies import EXAMPLES, PROFILES, QUICK_PROFILES, SEEDS, lossless, sizes
-from .trace import unexplained
+from tests.membership.simulation.bounds import detection_bound
+from tests.membership.simulation.cluster import Cluster, address_of
+from tests.membership.simulation.network import Conditions
+from tests.membership.simulation.strategies import EXAMPLES, PROFILES, QUICK_PROFILES, SEEDS, lossless, sizes
+from tests.membership.simulation.trace import unexplained
 
 few = settings(max_examples=max(EXAMPLES // 3, 5), suppress_health_check=list(HealthCheck))
 

@@ -12,12 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.member import MemberStatus
-
-from .cluster import Cluster, SimulatedNode, address_of
-from .handlers import alternates
-from .network import PERFECT, Conditions
-from .strategies import EXAMPLES, QUICK_PROFILES, SEEDS, faulty, sizes
-from .trace import unexplained
+from tests.membership.simulation.cluster import Cluster, SimulatedNode, address_of
+from tests.membership.simulation.handlers import alternates
+from tests.membership.simulation.network import PERFECT, Conditions
+from tests.membership.simulation.strategies import EXAMPLES, QUICK_PROFILES, SEEDS, faulty, sizes
+from tests.membership.simulation.trace import unexplained
 
 CONVERGENCE_SECONDS = 1800.0
 PLACES = st.integers(0, 2**16)

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
-
-from .cluster import Cluster
-from .handlers import alternates
-from .strategies import EXAMPLES, SEEDS
+from tests.membership.simulation.cluster import Cluster
+from tests.membership.simulation.handlers import alternates
+from tests.membership.simulation.strategies import EXAMPLES, SEEDS
 
 JOIN, UPDATE, LEAVE, FAILED, REAP = MemberEventKind
 _STATUSES = {

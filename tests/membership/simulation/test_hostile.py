@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.membership.profile import GossipProfile
-from proglog_trio.membership.serf.members import MOST_RECENT_INTENTS
-from proglog_trio.membership.serf.recent import MOST_AT_ONE_TIME, MOST_BYTES
+from proglog_trio.membership.serf.members import MAX_RECENT_INTENTS
+from proglog_trio.membership.serf.seen import MAX_AT_ONE_TIME, MAX_BYTES
 from proglog_trio.membership.serf.serf import Serf
 from proglog_trio.membership.swim import rules as rules_module
-from proglog_trio.membership.swim.broadcasts import MOST_BROADCASTS
+from proglog_trio.membership.swim.broadcasts import MAX_BROADCASTS
 from proglog_trio.membership.swim.effects import SendPacket
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.swim.prober import MOST_RELAYED_PINGS
-from proglog_trio.membership.swim.timers import MOST_CANCELLED
+from proglog_trio.membership.swim.prober import MAX_RELAYED_PINGS
+from proglog_trio.membership.swim.timers import MAX_CANCELLED
 from proglog_trio.membership.wire import (
     Ack,
     Alive,
@@ -194,8 +194,8 @@ def batches(count: int, size: int = 100) -> Iterator[range]:
 
 def test_members_that_somebody_makes_up_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also over time: while they are found dead and forgotten, as many again come, and so on."""
-    monkeypatch.setattr(rules_module, "MOST_NODES", 300)
-    monkeypatch.setattr("proglog_trio.membership.serf.members.MOST_GONE", 200)
+    monkeypatch.setattr(rules_module, "MAX_NODES", 300)
+    monkeypatch.setattr("proglog_trio.membership.serf.members.MAX_GONE", 200)
     victim = Victim()
     for numbers in batches(3000, 250):
         for number in numbers:
@@ -226,15 +226,15 @@ def test_timers_of_suspicions_that_come_and_go_are_bounded() -> None:
             Alive(incarnation=incarnation, node="a", addr=SOURCE.address, port=1, meta=b"", vsn=VERSION),
             Suspect(incarnation=incarnation, node="a", from_node="b"),
         )
-    assert len(victim.core.swim.rules.timers._heap) < 4 * MOST_CANCELLED
+    assert len(victim.core.swim.rules.timers._heap) < 4 * MAX_CANCELLED
 
 
 def test_intents_are_bounded() -> None:
     victim = Victim()
-    for numbers in batches(MOST_RECENT_INTENTS + 3000, 1000):
+    for numbers in batches(MAX_RECENT_INTENTS + 3000, 1000):
         victim.receive(*(UserMessage(encode_serf(Leave(ltime=9, node=f"x{number}", prune=True))) for number in numbers))
-    assert len(victim.core.members._recent) == MOST_RECENT_INTENTS
-    assert sum(map(len, victim.core.swim.queues)) <= MOST_BROADCASTS + 1
+    assert len(victim.core.members._recent) == MAX_RECENT_INTENTS
+    assert sum(map(len, victim.core.swim.queues)) <= MAX_BROADCASTS + 1
     assert victim.core.swim.queues[1].dropped
 
 
@@ -246,11 +246,11 @@ def test_events_are_bounded_in_bytes_and_in_number() -> None:
             victim.core.receive(encode_serf(event))
         victim.flush()
     recent = victim.core._recent_events
-    assert recent._bytes <= MOST_BYTES
-    assert sum(len(payload) for _, events in recent.items() for _, payload in events) <= MOST_BYTES
+    assert recent._bytes <= MAX_BYTES
+    assert sum(len(payload) for _, events in recent.items() for _, payload in events) <= MAX_BYTES
     for number in range(2000):
         victim.core.receive(encode_serf(UserEvent(ltime=119, name=str(number), payload=b"", cc=False)))
-    assert max(len(events) for _, events in recent.items()) <= MOST_AT_ONE_TIME
+    assert max(len(events) for _, events in recent.items()) <= MAX_AT_ONE_TIME
     encode_stream(victim.core.local_state(join=False), compress=False)
 
 
@@ -262,11 +262,11 @@ def test_queries_are_bounded() -> None:
             timeout=1, name="q", payload=b"",
         )  # fmt: skip
         victim.receive(UserMessage(encode_serf(query)))
-    assert [len(ids) for _, ids in victim.core.querying.recent.items()] == [MOST_AT_ONE_TIME]
+    assert [len(ids) for _, ids in victim.core.querying.recent.items()] == [MAX_AT_ONE_TIME]
 
 
 def test_pings_for_others_are_bounded() -> None:
     victim = Victim()
-    for number in range(MOST_RELAYED_PINGS + 1000):
+    for number in range(MAX_RELAYED_PINGS + 1000):
         victim.receive(IndirectPing(seq_no=number, target=SOURCE.address, port=1, node="x", nack=True))
-    assert len(victim.core.swim.prober._relayed) == MOST_RELAYED_PINGS
+    assert len(victim.core.swim.prober._relayed) == MAX_RELAYED_PINGS

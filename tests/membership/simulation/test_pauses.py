@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.swim.effects import Cause, Paused, PingByStream, StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
-
-from .bounds import detection_bound, recovery_bound
-from .cluster import Cluster
-from .network import Conditions
-from .strategies import EXAMPLES, PROFILES, SEEDS, lossless, sizes
-from .trace import unexplained
+from tests.membership.simulation.bounds import detection_bound, recovery_bound
+from tests.membership.simulation.cluster import Cluster
+from tests.membership.simulation.network import Conditions
+from tests.membership.simulation.strategies import EXAMPLES, PROFILES, SEEDS, lossless, sizes
+from tests.membership.simulation.trace import unexplained
 
 few = settings(max_examples=max(EXAMPLES // 4, 5), suppress_health_check=list(HealthCheck))
 LONGER = st.sampled_from([0.0, 5.0, 600.0, 1e6, 1e8])
@@ -50,7 +49,7 @@ def test_whoever_was_stopped_is_back_within_the_bound(
     size: int,
     profile: GossipProfile,
     conditions: Conditions,
-    most_stopped: int,
+    max_stopped: int,
     wait: float,
     longer: float,
     lose: bool,
@@ -62,7 +61,7 @@ def test_whoever_was_stopped_is_back_within_the_bound(
     cluster.network.conditions = conditions
     nodes = cluster.form(size)
     cluster.run(wait * profile.probe_interval)
-    stopped = [nodes[(seed + number) % size] for number in range(min(most_stopped, size - 1))]
+    stopped = [nodes[(seed + number) % size] for number in range(min(max_stopped, size - 1))]
     for node in stopped:
         cluster.pause(node)
     cluster.run(detection_bound(profile, size) + (60.0 if forget else 0.0))

@@ -18,12 +18,11 @@ from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, Me
 from proglog_trio.membership.serf.serf import CoreEvent
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.wire import UserEvent, encode_serf
-
-from .cluster import Cluster, SimulatedNode, address_of
-from .handlers import alternates
-from .network import Conditions
-from .strategies import EXAMPLES, SEEDS, faulty
-from .trace import unexplained
+from tests.membership.simulation.cluster import Cluster, SimulatedNode, address_of
+from tests.membership.simulation.handlers import alternates
+from tests.membership.simulation.network import Conditions
+from tests.membership.simulation.strategies import EXAMPLES, SEEDS, faulty
+from tests.membership.simulation.trace import unexplained
 
 ORDERS, BILLING = "orders", "billing"
 OTHER = {ORDERS: BILLING, BILLING: ORDERS}

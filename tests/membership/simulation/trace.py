@@ -10,8 +10,7 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.member import MemberStatus, MemberStatusChange
 from proglog_trio.membership.swim.effects import Cause, StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
-
-from .cluster import TraceEntry
+from tests.membership.simulation.cluster import TraceEntry
 
 _GONE = (NodeStatus.DEAD, NodeStatus.LEFT)
 _ROUNDING = 1e-6

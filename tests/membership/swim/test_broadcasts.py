@@ -59,7 +59,7 @@ def test_what_does_not_fit_waits_and_smaller_ones_go() -> None:
 
 
 def test_a_full_queue_drops_what_was_sent_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcasts_module, "MOST_BROADCASTS", 3)
+    monkeypatch.setattr(broadcasts_module, "MAX_BROADCASTS", 3)
     queue, finished = BroadcastQueue(4), list[str]()
     for name in ("a", "b"):
         queue.add(name.encode(), name, lambda name=name: finished.append(name))  # type: ignore[misc]  # str

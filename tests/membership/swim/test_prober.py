@@ -4,10 +4,9 @@ from typing import Any
 
 from proglog_trio.membership.swim.effects import PingByStream, RoundTrip, SendPacket
 from proglog_trio.membership.swim.node import NodeStatus
-from proglog_trio.membership.swim.prober import MOST_RELAYED_PINGS
+from proglog_trio.membership.swim.prober import MAX_RELAYED_PINGS
 from proglog_trio.membership.wire import Ack, Dead, IndirectPing, Nack, Ping, Suspect
-
-from .cores import HERE, TestedSwim, alive, endpoint_of, messages
+from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of, messages
 
 
 def cluster_of(others: int, **changes: Any) -> TestedSwim:
@@ -241,8 +240,8 @@ def test_without_an_ack_the_asker_gets_a_nack_if_it_wants_one() -> None:
 
 def test_there_is_a_bound_to_what_is_relayed() -> None:
     core = quiet_core()
-    core.receive(*(request(number) for number in range(MOST_RELAYED_PINGS + 100)))
-    assert len(core.swim.prober._relayed) == MOST_RELAYED_PINGS
+    core.receive(*(request(number) for number in range(MAX_RELAYED_PINGS + 100)))
+    assert len(core.swim.prober._relayed) == MAX_RELAYED_PINGS
     core.advance(0.6)
     assert core.swim.prober._relayed == {}
 

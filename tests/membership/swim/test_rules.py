@@ -12,8 +12,7 @@ from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.rules import HIGHEST_INCARNATION
 from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.wire import Alive, Dead, Message, Suspect
-
-from .cores import HERE, TestedSwim, alive, endpoint_of
+from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of
 
 ALIVE, SUSPECT, DEAD, LEFT = NodeStatus
 
@@ -230,7 +229,7 @@ def test_the_dead_are_forgotten_after_a_while_and_their_names_are_free() -> None
 
 
 def test_there_is_a_bound_to_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_module, "MOST_NODES", 4)
+    monkeypatch.setattr(rules_module, "MAX_NODES", 4)
     core = TestedSwim.make()
     for number in range(6):
         core.receive(alive(f"n{number}", at=number))
@@ -281,7 +280,7 @@ def test_an_address_is_told_as_it_was_told() -> None:
 
 
 def test_who_never_answered_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_module, "MOST_NODES", 4)
+    monkeypatch.setattr(rules_module, "MAX_NODES", 4)
     tested = TestedSwim.make()
     rules = tested.swim.rules
     tested.receive(*(alive(name, at=number) for number, name in enumerate("abc")))

@@ -18,7 +18,7 @@ from proglog_trio.membership.swim.effects import (
     UserMessageReceived,
 )
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
-from proglog_trio.membership.swim.swim import MOST_ANSWERS, VERSION, push_pull_scale
+from proglog_trio.membership.swim.swim import MAX_ANSWERS, VERSION, push_pull_scale
 from proglog_trio.membership.wire import (
     Ack,
     Alive,
@@ -33,8 +33,7 @@ from proglog_trio.membership.wire import (
     encode_message,
     encode_packets,
 )
-
-from .cores import TestedSwim, alive, endpoint_of, messages
+from tests.membership.swim.cores import TestedSwim, alive, endpoint_of, messages
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_there_is_a_bound_to_the_answers_to_accusations() -> None:
     core.advance(0.2)
     core.take()
     assert answered(1, 1, 2) == 2
-    assert answered(*range(100)) == MOST_ANSWERS - 2
+    assert answered(*range(100)) == MAX_ANSWERS - 2
     core.advance(0.2)
     core.take()
     assert answered(1) == 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.membership.swim.timers import MOST_CANCELLED, Timer, Timers
+from proglog_trio.membership.swim.timers import MAX_CANCELLED, Timer, Timers
 
 
 def test_timers_run_in_the_order_of_their_deadlines() -> None:
@@ -46,7 +46,7 @@ def test_cancelled_timers_do_not_run_and_give_their_place_back() -> None:
             timer.cancel()
             timer.cancel()
     assert len(timers) == 100
-    assert len(timers._heap) <= 2 * 100 + MOST_CANCELLED + 2
+    assert len(timers._heap) <= 2 * 100 + MAX_CANCELLED + 2
     timers.advance(1e9)
     assert ran == list(range(0, 100_000, 1000))
     assert len(timers) == 0

@@ -6,10 +6,9 @@ from hypothesis import strategies as st
 
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.swim import VERSION
-from proglog_trio.membership.swim.versions import MOST_VERSIONS, Versions
+from proglog_trio.membership.swim.versions import MAX_VERSIONS, Versions
 from proglog_trio.membership.wire import Alive, NodeState
-
-from .cores import HERE, TestedSwim, alive, endpoint_of
+from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of
 
 AGENT = bytes((1, 5, 2, 2, 5, 5))
 
@@ -102,7 +101,7 @@ def test_agents_take_every_state_of_ours(heard: list[bytes]) -> None:
 
 def test_different_versions_are_bounded() -> None:
     known = Versions()
-    for highest in range(5, 5 + MOST_VERSIONS):
+    for highest in range(5, 5 + MAX_VERSIONS):
         version = bytes((1, highest, 2, 2, 5, 4))
         assert known.fit(version)
         known.add(version)

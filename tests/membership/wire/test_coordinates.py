@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 
 from proglog_trio.membership.wire import Coordinate, DecodingError, decode_ack_payload, encode_ack_payload
-
-from .strategies import coordinates
+from tests.membership.wire.strategies import coordinates
 
 
 @given(coordinates)

@@ -30,8 +30,7 @@ from proglog_trio.membership.wire.layers import compressed_layer, encrypt
 from proglog_trio.membership.wire.memberlist import MESSAGE_CLASSES, PushPullHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_struct
 from proglog_trio.membership.wire.serf import _CLASSES, Member
-
-from .strategies import messages, mutations, serf_messages, stream_messages, wrong_maps
+from tests.membership.wire.strategies import messages, mutations, serf_messages, stream_messages, wrong_maps
 
 KEYRING = Keyring((b"k" * 16,))
 MIB = 1024 * 1024

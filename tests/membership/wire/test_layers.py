@@ -6,8 +6,7 @@ from proglog_trio.membership.wire import DecodingError, Keyring
 from proglog_trio.membership.wire.layers import Compressed, compressed_layer, decrypt, encrypt, label_header
 from proglog_trio.membership.wire.lzw import compress
 from proglog_trio.membership.wire.msgpack_structs import decode_struct
-
-from .strategies import keyrings
+from tests.membership.wire.strategies import keyrings
 
 KEYRING = Keyring((b"k" * 16, b"l" * 32))
 NONCE = bytes(range(12))

@@ -14,8 +14,7 @@ from proglog_trio.membership.wire import (
     decode_message,
     encode_message,
 )
-
-from .strategies import messages
+from tests.membership.wire.strategies import messages
 
 ALIVE = {"Incarnation": 1, "Node": "a", "Addr": b"\x7f\0\0\1", "Port": 7946, "Meta": None, "Vsn": DEFAULT_VSN}
 

@@ -21,8 +21,7 @@ from proglog_trio.membership.wire import (
     packet_overhead,
 )
 from proglog_trio.membership.wire.layers import compressed_layer
-
-from .strategies import keyrings, labels, messages
+from tests.membership.wire.strategies import keyrings, labels, messages
 
 KEYRING = Keyring((b"k" * 16,))
 ALIVE = Alive(1, "a", b"\x7f\0\0\1", 7946, b"\xff\x80", DEFAULT_VSN)

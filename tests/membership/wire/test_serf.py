@@ -20,8 +20,7 @@ from proglog_trio.membership.wire import (
     decode_serf,
     encode_serf,
 )
-
-from .strategies import serf_messages
+from tests.membership.wire.strategies import serf_messages
 
 
 def packed(number: int, value: object) -> bytes:

@@ -23,8 +23,7 @@ from proglog_trio.membership.wire import (
 from proglog_trio.membership.wire.layers import compressed_layer, encrypt
 from proglog_trio.membership.wire.memberlist import PushPullHeader, UserMessageHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_struct
-
-from .strategies import keyrings, labels, stream_messages
+from tests.membership.wire.strategies import keyrings, labels, stream_messages
 
 MIB = 1024 * 1024
 KEYRING = Keyring((b"k" * 16,))

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 
 from proglog_trio.membership.wire import DecodingError, decode_tags, encode_tags
-
-from .strategies import tags
+from tests.membership.wire.strategies import tags
 
 
 @given(tags)

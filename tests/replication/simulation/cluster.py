@@ -12,28 +12,27 @@ from attrs import Factory, define, field
 
 from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
 from proglog_trio.log.batch import Appended
-from proglog_trio.log.clock import clamped
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.fetched import FetchedFrames
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.repair import RepairPlan
+from proglog_trio.log.format.clock import clamped
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.repair.fetched_frames import FetchedFrames
+from proglog_trio.log.repair.plan import RepairPlan
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.walk import StoredFrame
+from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.directories_file import keep_directories, read_directories
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
 from proglog_trio.replication.messages import Hello, OriginRange, PullRequest, PullResponse
-from proglog_trio.replication.pull import PullSession
+from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
-from proglog_trio.replication.source import SourceSession
 from proglog_trio.replication.source_reader import FrameSource
+from proglog_trio.replication.source_session import SourceSession
+from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_everything
+from tests.log.simulated_disk import Loss, SimulatedDisk
+from tests.replication.simulation.network import Network, Stream
 
-from ...log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_everything
-from ...log.simulated_disk import Loss, SimulatedDisk
-from .network import Network, Stream
-
-MOST_IN_FLIGHT = 4
+MAX_IN_FLIGHT = 4
 READ_BYTES = 4096
 FAILURE_SECONDS = 5.0
 """So long after the last sign of life the membership calls a node failed."""
@@ -140,7 +139,7 @@ class PullLink:
         while (response := self.served.next_response()) is not None:
             self.stream.send(False, partial(self.at_puller, response))
         log = self.source_life.opened.log
-        while self.stream.in_flight(False) + len(self.arrived) < MOST_IN_FLIGHT and (
+        while self.stream.in_flight(False) + len(self.arrived) < MAX_IN_FLIGHT and (
             self.served.has_want_changes or not self.is_done or self.read_to < log.next_offset
         ):
             answer = None if self.served.has_want_changes else self.reader.read_recent(READ_BYTES)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from .cluster import Cluster
+from tests.replication.simulation.cluster import Cluster
 
 
 def test_two_nodes_hold_what_each_wrote_once() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proglog_trio.log.clock import FURTHEST_AHEAD_MILLISECONDS, from_milliseconds, to_milliseconds
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, from_milliseconds, to_milliseconds
 from proglog_trio.replication.events import LogTimeReturned
 from proglog_trio.replication.peer_clocks import QUESTION_SECONDS, PeerClockChanged
-
-from ...log.driving import DIRECTORY, NOON
-from ...log.simulated_disk import Loss
-from .cluster import Cluster, Node
+from tests.log.driving import DIRECTORY, NOON
+from tests.log.simulated_disk import Loss
+from tests.replication.simulation.cluster import Cluster, Node
 
 HOUR = 3_600_000
 YEAR = 365 * 24 * HOUR

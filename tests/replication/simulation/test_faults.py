@@ -11,26 +11,25 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proglog_trio.log.clock import FURTHEST_AHEAD_MILLISECONDS
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.frame import decode_frame
+from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS
+from proglog_trio.log.format.frame import decode_frame
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.record import unpack_records
 from proglog_trio.log.new_id import give_new_id
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.record import unpack_records
 from proglog_trio.replication.events import Diverged, PeerLied
 from proglog_trio.replication.peer_clocks import QUESTION_SECONDS
 from proglog_trio.replication.replica import RETURN_SECONDS
-
-from ...log.driving import DIRECTORY
-from ...log.simulated_disk import Loss, SimulatedDisk
-from .cluster import Cluster, Node
+from tests.log.driving import DIRECTORY
+from tests.log.simulated_disk import Loss, SimulatedDisk
+from tests.replication.simulation.cluster import Cluster, Node
 
 EXAMPLES = settings().max_examples
 CONVERGENCE_SECONDS = 300.0
 PLACES = st.integers(0, 2**16)
 SECONDS = st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0, 4.0, 15.0])
 LOSSES = st.sampled_from(list(Loss))
-MOST_NODES = 7
+MAX_NODES = 7
 
 
 @define
@@ -214,7 +213,7 @@ class Faults(RuleBasedStateMachine):
         node.disk = disk.copy()
         self.cluster.start(node)
 
-    @precondition(lambda self: self.backups and len(self.cluster.nodes) < MOST_NODES)
+    @precondition(lambda self: self.backups and len(self.cluster.nodes) < MAX_NODES)
     @rule(place=PLACES)
     def start_a_copy(self, place: int) -> None:
         """A new node on a copy of another's data directory, while that may be running."""
@@ -226,7 +225,7 @@ class Faults(RuleBasedStateMachine):
             self.misled.add(name)
         self.cluster.add(name, disk.copy())
 
-    @precondition(lambda self: len(self.cluster.nodes) < MOST_NODES)
+    @precondition(lambda self: len(self.cluster.nodes) < MAX_NODES)
     @rule()
     def add(self) -> None:
         self.cluster.add(f"n{len(self.cluster.nodes)}")

@@ -7,11 +7,10 @@ from attrs import evolve
 
 from proglog_trio.log.config import LogConfig
 from proglog_trio.replication.events import Diverged, GapMarked
-
-from ...log.driving import DIRECTORY
-from ...log.simulated_disk import Loss
-from .cluster import Cluster, Node
-from .test_sources import cluster_of, fill
+from tests.log.driving import DIRECTORY
+from tests.log.simulated_disk import Loss
+from tests.replication.simulation.cluster import Cluster, Node
+from tests.replication.simulation.test_sources import cluster_of, fill
 
 
 def check_all_is_well(cluster: Cluster) -> None:

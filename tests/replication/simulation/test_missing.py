@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.walk import StoredFrame
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import GapMarked, MissingMarked
-
-from ...log.simulated_disk import Loss
-from .cluster import Cluster, Node
-from .test_sources import cluster_of, damage, fill
+from tests.log.simulated_disk import Loss
+from tests.replication.simulation.cluster import Cluster, Node
+from tests.replication.simulation.test_sources import cluster_of, damage, fill
 
 
 def missing_of(node: Node, origin: Origin) -> list[tuple[int, int]]:

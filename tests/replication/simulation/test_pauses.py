@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import Diverged, GapMarked
-
-from ...log.simulated_disk import Loss
-from .cluster import Cluster
-from .test_sources import cluster_of, fill, source_of
+from tests.log.simulated_disk import Loss
+from tests.replication.simulation.cluster import Cluster
+from tests.replication.simulation.test_sources import cluster_of, fill, source_of
 
 LONGER = st.sampled_from([0.0, 60.0, 1e6, 1e8])
 

@@ -11,15 +11,14 @@ from attrs import evolve
 
 from proglog_trio.errors import SequenceOutOfRange
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.new_id import give_new_id
-from proglog_trio.log.origin import Origin
-from proglog_trio.log.position import Position, Range
-from proglog_trio.log.walk import StoredFrame
+from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.replication.events import Diverged, GapMarked, SourceEnded
-
-from ...log.driving import DIRECTORY, read_everything
-from ...log.simulated_disk import Loss
-from .cluster import Cluster, Node
+from tests.log.driving import DIRECTORY, read_everything
+from tests.log.simulated_disk import Loss
+from tests.replication.simulation.cluster import Cluster, Node
 
 
 def cluster_of(

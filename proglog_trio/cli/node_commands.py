@@ -1,0 +1,208 @@
+"""How commands that talk to a node run: under Trio, ended cleanly by Ctrl-C and SIGTERM."""
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+
+from cyclopts import Parameter, Token
+
+from proglog_trio.address import Address
+from proglog_trio.cli.default_signals import end_on
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.standard_streams import OutputError, dropped_output
+from proglog_trio.cli.structlog_loading import load_structlog_without_rich
+from proglog_trio.node.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, check_name, parse_seconds
+from proglog_trio.node.garbage import put_off
+
+ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
+DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
+
+# a producer cannot be sure for longer that a retry is recognised
+_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 0.1, 300.0
+
+
+def _check_address(_type: type, value: str) -> None:
+    if Address.parse(value, default_port=DEFAULT_RPC_PORT).port == 0:
+        raise ValueError("Nothing can be reached at port 0.")
+
+
+NodeAddress = Annotated[
+    str,
+    Parameter(
+        name="--addr",
+        env_var=ADDRESS_VARIABLE,
+        validator=_check_address,
+        metavar="HOST:PORT",
+        help="The node to talk to.",
+    ),
+]
+"""The option of every command that talks to a node."""
+
+
+def _split_addresses(_type: type, tokens: Sequence[Token]) -> tuple[str, ...]:
+    texts = [text.strip() for token in tokens for text in token.value.split(",")]
+    return tuple(dict.fromkeys(dialled(text) for text in texts if text))
+
+
+def _check_addresses(type_: type, value: tuple[str, ...]) -> None:
+    if not value:
+        raise ValueError("There is no address.")
+    for address in value:
+        _check_address(type_, address)
+
+
+NodeAddresses = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--addr",
+        env_var=ADDRESS_VARIABLE,
+        converter=_split_addresses,
+        validator=_check_addresses,
+        accepts_keys=False,
+        n_tokens=1,
+        json_list=False,
+        negative="",
+        metavar="HOST:PORT",
+        help="The nodes to talk to: the first, or another when that one fails. Repeatable, or separated by commas; the "
+        "other nodes of their cluster are found by themselves.",
+    ),
+]
+"""The option of the commands that go on at another node."""
+
+
+ClusterName = Annotated[
+    str | None,
+    Parameter(
+        name="--cluster-name",
+        env_var=f"{ENVIRONMENT_PREFIX}CLUSTER_NAME",
+        validator=check_name,
+        metavar="NAME",
+        show_default=lambda _value: "that of the first node that answers",
+        help="The cluster that the nodes belong to. A node of another cluster (at an address that was given away, say) "
+        "is not used.",
+    ),
+]
+"""The option of the commands that go on at another node, which must be of the same cluster."""
+
+
+def parse_time(_type: type, tokens: Sequence[Token]) -> float:
+    """Read a length of time, for options that are one."""
+    return parse_seconds(tokens[0].value)
+
+
+def _check_timeout(_type: type, value: float) -> None:
+    if not _SHORTEST_TIMEOUT <= value <= _LONGEST_TIMEOUT:
+        raise ValueError(f"Must be from {_SHORTEST_TIMEOUT} to {_LONGEST_TIMEOUT} seconds.")
+
+
+Timeout = Annotated[
+    float,
+    Parameter(
+        name="--timeout",
+        converter=parse_time,
+        validator=_check_timeout,
+        metavar="TIME",
+        help="How long to go on trying when the node cannot be reached or does not answer: seconds, or 1m.",
+    ),
+]
+"""The option that bounds every wait for a node."""
+
+
+def dialled(address: str) -> str:
+    """Return the address with its port, which may be left out when it is the default."""
+    return str(Address.parse(address, default_port=DEFAULT_RPC_PORT))
+
+
+def run_interruptible(
+    main: Callable[[], Awaitable[int]],
+    *,
+    after_signal: ExitCode = ExitCode.INTERRUPTED,
+    on_signal: Callable[[signal.Signals], None] | None = None,
+) -> int:
+    """Run ``main`` under Trio and return its exit code.
+
+    A SIGINT or SIGTERM is handed to ``on_signal`` and cancels ``main``, and ``after_signal`` is returned once that has
+    unwound. A second signal ends the process at once, whatever it hangs on. An exception of ``main`` is raised as it
+    is.
+    """
+    # late: no command needs them to explain itself
+    with put_off():
+        load_structlog_without_rich()
+        import trio
+
+    return trio.run(_run, main, after_signal, on_signal or _say_nothing)
+
+
+async def _run(
+    main: Callable[[], Awaitable[int]], after_signal: ExitCode, on_signal: Callable[[signal.Signals], None]
+) -> int:
+    import trio
+
+    code: int = after_signal
+    failure: BaseException | None = None
+    # around the nursery: until all has unwound, a second signal must meet the kernel's handler and not Python's
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+
+        async def cancel_on_signal() -> None:
+            async for number in signals:
+                # so that another one ends the process even when the loop is stuck
+                end_on(signal.SIGINT, signal.SIGTERM)
+                on_signal(signal.Signals(number))
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_on_signal)
+            try:
+                code = await main()
+            except BaseExceptionGroup as group:
+                failure = group.split(trio.Cancelled)[1]
+            except Exception as error:  # noqa: BLE001 (carried out of the nursery, which would wrap it in a group)
+                failure = error
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise _first_of_all(failure)
+    return code
+
+
+def _say_nothing(_signal: signal.Signals) -> None:
+    """Unwind in silence."""
+
+
+def _first_of_all(error: BaseException) -> BaseException:
+    """Return what a command failed by; what else went wrong when its output could not be written came of that."""
+    found: BaseException | None = error.split(OutputError)[0] if isinstance(error, BaseExceptionGroup) else None
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found or only_leaf(error)
+
+
+def only_leaf(error: BaseException) -> BaseException:
+    """Return the exception inside groups that hold nothing else, or others of its kind; the error itself otherwise.
+
+    Several tasks may meet the same at once: the one that commits and the one that looks at the disk, a lost directory.
+    """
+    leaves = _leaves(error)
+    return leaves[0] if len({type(leaf) for leaf in leaves}) == 1 else error
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def failed_at(address: str | Sequence[str], error: Exception, code: ExitCode) -> CommandError:
+    """Return the error of a command whose node, at ``address`` or one of several, did not do what was asked."""
+    addresses = [address] if isinstance(address, str) else address
+    named = ", ".join(addresses)
+    message = str(error)
+    return CommandError(message if any(each in message for each in addresses) else f"{named}: {message}", code)
+
+
+def report(message: str) -> bool:
+    """Write one line for people to standard error; return whether that could be written."""
+    dropped = dropped_output(sys.stderr)
+    before = dropped.dropped_lines
+    print(message, file=sys.stderr)
+    return dropped.dropped_lines == before

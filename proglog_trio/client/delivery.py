@@ -1,0 +1,251 @@
+"""What became of records that were sent: the handles that a producer gives out, and what settles them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+from attrs import define, frozen
+
+from proglog_trio.client.errors import DeliveryError, RecordsNotDelivered
+from proglog_trio.log.format.origin import Origin
+
+
+@frozen
+class Delivered:
+    """Where one record is stored.
+
+    Attributes:
+        offset: its place in the log of the node that answered, see node.
+        origin, sequence: its name on every node, for ever.
+        log_time: hybrid logical clock: milliseconds since the Unix epoch in the upper 48 bits, a counter below.
+        achieved: how many nodes have it on disk.
+        reached: whether that is what the producer's acknowledgement asked for.
+        node: the address of the node that answered.
+    """
+
+    offset: int
+    origin: Origin
+    sequence: int
+    log_time: int
+    achieved: int
+    reached: bool
+    node: str
+
+
+@frozen
+class DeliveredBatch:
+    """Where records that follow one another are stored: [base_offset, base_offset + count).
+
+    Attributes:
+        base_offset, count, origin, base_sequence, log_time, achieved, reached: see Delivered.
+        duplicate: the node had it from an earlier attempt, whose answer was lost.
+        node: see Delivered.
+    """
+
+    base_offset: int
+    count: int
+    origin: Origin
+    base_sequence: int
+    log_time: int
+    achieved: int
+    reached: bool
+    duplicate: bool = False
+    node: str = ""
+
+    def part(self, first: int, count: int) -> DeliveredBatch:
+        """Return where count of the batch's records are, from its record number first on."""
+        if first == 0 and count == self.count:
+            return self
+        return DeliveredBatch(
+            self.base_offset + first,
+            count,
+            self.origin,
+            self.base_sequence + first,
+            self.log_time,
+            self.achieved,
+            self.reached,
+            self.duplicate,
+            self.node,
+        )
+
+
+@define
+class FailureLedger:
+    """Counts the records that failed without anybody having been told, so that none is lost silently."""
+
+    count: int = 0
+    first: DeliveryError | None = None
+
+    def failed(self, count: int, error: DeliveryError) -> None:
+        """Take note of records that failed."""
+        self.count += count
+        if self.first is None:
+            self.first = error
+
+    def told(self, count: int) -> None:
+        """Take note that somebody was told of so many of them."""
+        self.count -= count
+        if self.count <= 0:
+            self.count, self.first = 0, None
+
+    def report(self) -> None:
+        """Raise RecordsNotDelivered if there is anything that nobody was told, once."""
+        count, first = self.count, self.first
+        if count and first is not None:
+            self.count, self.first = 0, None
+            raise RecordsNotDelivered(count, first) from first
+
+
+class BatchOutcome:
+    """What becomes of one batch; all its records share it. Settled exactly once."""
+
+    __slots__ = ("_event", "_ledger", "_untold", "_watchers", "delivered", "error")
+
+    def __init__(self, ledger: FailureLedger) -> None:
+        self.delivered: DeliveredBatch | None = None
+        self.error: DeliveryError | None = None
+        self._event: trio.Event | None = None
+        self._ledger = ledger
+        self._untold = 0
+        self._watchers = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known."""
+        return self.delivered is not None or self.error is not None
+
+    def _settle_once(self) -> None:
+        if self.settled:
+            raise RuntimeError("a batch is settled once")
+
+    def succeed(self, delivered: DeliveredBatch) -> None:
+        """Settle it: stored."""
+        self._settle_once()
+        self.delivered = delivered
+        if self._event is not None:
+            self._event.set()
+
+    def fail(self, error: DeliveryError, count: int) -> None:
+        """Settle it: not acknowledged, all count records of it."""
+        self._settle_once()
+        self.error = error
+        if not self._watchers:
+            self._untold = count
+            self._ledger.failed(count, error)
+        if self._event is not None:
+            self._event.set()
+
+    async def settle(self) -> None:
+        """Wait until it is known; raises nothing. Returns at once, without a checkpoint, if it is."""
+        if self.delivered is None and self.error is None:
+            if self._event is None:
+                self._event = trio.Event()
+            await self._event.wait()
+
+    async def watch(self) -> None:
+        """Wait until it is known, for somebody who will be told: a failure meanwhile needs no other report."""
+        self._watchers += 1
+        try:
+            await self.settle()
+        finally:
+            self._watchers -= 1
+
+    def result(self) -> DeliveredBatch:
+        """Return where the batch is stored; raises its error. Call it when it is settled."""
+        if self.error is not None:
+            if self._untold:
+                self._ledger.told(self._untold)
+                self._untold = 0
+            raise self.error.again()
+        if self.delivered is None:
+            raise RuntimeError("the batch is not settled yet")
+        return self.delivered
+
+
+class Delivery:
+    """What becomes of one record."""
+
+    __slots__ = ("_index", "_outcome")
+
+    def __init__(self, outcome: BatchOutcome, index: int) -> None:
+        self._outcome = outcome
+        self._index = index
+
+    @property
+    def settled(self) -> bool:
+        """Whether ``wait`` would return or raise at once."""
+        return self._outcome.settled
+
+    async def wait(self) -> Delivered:
+        """Wait for the acknowledgement. May be called any number of times.
+
+        Raises:
+            DeliveryTimeout, DeliveryRefused, DeliveryAbandoned: the record was not acknowledged.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._outcome.watch()
+        batch = self._outcome.result()
+        index = self._index
+        return Delivered(
+            batch.base_offset + index,
+            batch.origin,
+            batch.base_sequence + index,
+            batch.log_time,
+            batch.achieved,
+            batch.reached,
+            batch.node,
+        )
+
+
+@frozen
+class BatchPart:
+    """Records that follow one another in one batch: [first, first + count) of it."""
+
+    outcome: BatchOutcome
+    first: int
+    count: int
+
+
+class BatchDelivery:
+    """What becomes of many records that were sent by one call; one or more batches."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[BatchPart]) -> None:
+        self._parts = tuple(parts)
+
+    @property
+    def count(self) -> int:
+        """How many records it is about."""
+        return sum(part.count for part in self._parts)
+
+    @property
+    def settled(self) -> bool:
+        """Whether ``wait`` would return or raise at once."""
+        return all(part.outcome.settled for part in self._parts)
+
+    async def wait(self) -> tuple[DeliveredBatch, ...]:
+        """Wait until all records are acknowledged and return where they are, in the order in which they were sent.
+
+        Raises:
+            DeliveryTimeout, DeliveryRefused, DeliveryAbandoned: some were not; this is the first one's error. See
+            ``outcomes``.
+        """
+        results = await self.outcomes()
+        for result in results:
+            if isinstance(result, DeliveryError):
+                raise result
+        return tuple(result for result in results if isinstance(result, DeliveredBatch))
+
+    async def outcomes(self) -> tuple[DeliveredBatch | DeliveryError, ...]:
+        """Wait until everything is settled; return, for each batch in order, where it is or its error."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        results: list[DeliveredBatch | DeliveryError] = []
+        for part in self._parts:
+            await part.outcome.watch()
+            try:
+                results.append(part.outcome.result().part(part.first, part.count))
+            except DeliveryError as error:
+                results.append(error)
+        return tuple(results)

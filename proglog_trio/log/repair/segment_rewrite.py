@@ -1,0 +1,342 @@
+"""Writing a segment's files anew, in place of damaged ones.
+
+The new store file is written beside the old one, synced, read back and only then renamed over it: a crash at any
+moment leaves the one or the other. What was sound is copied byte for byte, but that an envelope which moves says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attrs import Factory, define, evolve, frozen
+
+from proglog_trio.errors import FrameError, RepairError
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS, NO_ORIGIN, Envelope, EnvelopeKind, Salt
+from proglog_trio.log.format.frame import Frame
+from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.repair.fetched_frames import Fetched
+from proglog_trio.log.repair.placement import Fit, Placed
+from proglog_trio.log.repair.survey import Absent, Kept, SurveyedSegment
+from proglog_trio.log.state import LogState
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.disk import File
+from proglog_trio.log.storage.index import DurableMark, IndexEntry, SparseIndex, encode_preamble
+from proglog_trio.log.storage.scanner import CHUNK_BYTES, DamagedPlace, SegmentWalk, StoredFrame, check_frame
+from proglog_trio.log.storage.segment import NEW_SUFFIX, SegmentFiles, write_index
+from proglog_trio.log.storage.segment_check import scan
+
+_UNFINISHED_ENTRY = b"\0"
+"""Behind an index's header it makes the index damaged, so that whoever reads the segment makes one of its own."""
+
+
+@frozen
+class Rebuilt:
+    """What stands in a segment after its repair.
+
+    Attributes:
+        remaining: what is still damaged.
+    """
+
+    files: SegmentFiles
+    remaining: tuple[DamagedPlace, ...]
+
+
+@define
+class SegmentRebuild:
+    """Rebuilds one segment of a surveyed run. Blocks."""
+
+    catalog: SegmentCatalog
+    result: Fit
+    number: int
+    header: SegmentHeader
+    header_bytes: bytes
+    _expected: list[Envelope] = Factory(list)
+
+    @property
+    def segment(self) -> SurveyedSegment:
+        """The segment as it was surveyed."""
+        return self.result.survey.segments[self.number]
+
+    def run(self) -> Rebuilt | None:
+        """Write the segment's files anew; None: retention has removed it meanwhile.
+
+        Raises:
+            RepairError: the old file is not what it was when it was surveyed, or the new one not what it should be;
+                the old one stays.
+            OSError: as the disk gives it; the old file stays.
+        """
+        files, disk = self.segment.files, self.catalog.disk
+        temporary = files.store.with_suffix(NEW_SUFFIX)
+        try:
+            new = disk.create(temporary)
+            try:
+                self._write(new)
+                new.sync()
+                entries, remaining = self._read_back(new)
+                size = new.size()
+            finally:
+                new.close()
+            with self.catalog.files_lock:
+                if files not in self.catalog.segments:
+                    disk.remove(temporary)
+                    return None
+                with self.catalog.replacing(files):
+                    self._unsettle_index()
+                    disk.rename(temporary, files.store)
+                    disk.sync_directory(files.directory)
+                write_whole_index(self.catalog, self.segment, self.header, self.header_bytes, size, entries)
+        except (OSError, RepairError) as error:
+            self._discard(temporary, error)
+            raise
+        return Rebuilt(files, tuple(remaining))
+
+    def _discard(self, temporary: Path, error: Exception) -> None:
+        """Remove what was not finished; if that fails as well, the next opening does it."""
+        try:
+            self.catalog.disk.remove(temporary)
+        except FileNotFoundError:
+            return  # It has its name already.
+        except OSError as another:
+            error.add_note(f"the unfinished file could not be removed: {another}")
+
+    def _unsettle_index(self) -> None:
+        """Take the entries out of the index, so that it fits the old store file and the new one.
+
+        Its copy of the header stays: it may be the only one. The index of a segment with a new header fits neither.
+        """
+        if self.segment.header is None:
+            return
+        files, disk = self.segment.files, self.catalog.disk
+        mark = DurableMark(len(self.header_bytes), files.base_offset)
+        temporary = files.index.with_name(files.index.name + NEW_SUFFIX)
+        file = disk.create(temporary)
+        try:
+            file.write_at(0, [encode_preamble(mark, self.header_bytes, self.header.salt), _UNFINISHED_ENTRY])
+            file.sync()
+        finally:
+            file.close()
+        disk.rename(temporary, files.index)
+        disk.sync_directory(files.directory)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def _write(self, new: File) -> None:
+        position = 0
+        buffers: list[bytes] = []
+        held = 0
+        for data in self._contents():
+            buffers.append(data)
+            held += len(data)
+            if held >= CHUNK_BYTES:
+                new.write_at(position, buffers)
+                position += held
+                buffers, held = [], 0
+        new.write_at(position, buffers)
+
+    def _contents(self) -> Iterator[bytes]:
+        """Yield the new file's content, piece by piece."""
+        yield self.header_bytes
+        position = len(self.header_bytes)
+        elements = [
+            (number, element)
+            for number, element in enumerate(self.result.survey.elements)
+            if isinstance(element, (Kept, Absent)) and element.segment == self.number
+        ]
+        old = None
+        if self.segment.size:
+            old = self.catalog.disk.open(self.segment.files.store)
+        try:
+            for place, (number, element) in enumerate(elements):
+                pieces: Sequence[bytes]
+                if self.result.changes(number):
+                    pieces = self._filled(number, element, position)
+                elif isinstance(element, Kept):
+                    pieces = self._copied(old, element, position)
+                else:
+                    pieces = [self._left(old, element, is_last=place == len(elements) - 1)]
+                for piece in pieces:
+                    yield piece
+                    position += len(piece)
+        finally:
+            if old is not None:
+                old.close()
+
+    def _copied(self, old: File | None, element: Kept, position: int) -> Sequence[bytes]:
+        frame = element.frame
+        data = b"" if old is None else old.read_at(frame.position, frame.end - frame.position)
+        envelope = frame.envelope
+        try:
+            if len(data) != frame.end - frame.position or data[:ENVELOPE_BYTES] != envelope.encode(self._old_salt):
+                raise FrameError("its envelope is not what it was")
+            if envelope.length:
+                check_frame(data[ENVELOPE_BYTES:], envelope)
+        except FrameError as error:
+            raise RepairError(
+                f"{self.segment.files.store.name} changed while it was repaired: the frame at byte {frame.position}: "
+                f"{error}"
+            ) from None
+        if position == frame.position:
+            self._expected.append(envelope)
+            return [data]
+        moved = evolve(envelope, durable_before=min(envelope.durable_before, position))
+        self._expected.append(moved)
+        return [moved.encode(self.header.salt), data[ENVELOPE_BYTES:]]
+
+    @property
+    def _old_salt(self) -> Salt:
+        return self.header.salt if self.segment.header is None else self.segment.header.salt
+
+    def _filled(self, number: int, element: Absent | Kept, position: int) -> list[bytes]:
+        if isinstance(element, Absent) and number in self.result.retired:
+            # Offsets go on behind it; nothing is lost, since the records stand elsewhere.
+            envelope = Envelope(EnvelopeKind.REOPENED, 0, element.to_offset, NO_ORIGIN, 0, 0, position)
+            self._expected.append(envelope)
+            return [envelope.encode(self.header.salt)]
+        pieces: list[bytes] = []
+        for placed in self.result.placed.get(number, []):
+            data = _data_of(placed, self.header)
+            old = element.envelope if isinstance(element, Absent) and element.position == position else None
+            if old is not None and old.kind is EnvelopeKind.RECORDS and isinstance(placed.content, Fetched):
+                envelope = old
+            else:
+                envelope = _envelope_of(placed, len(data), position)
+            self._expected.append(envelope)
+            pieces += [envelope.encode(self.header.salt), data]
+            position += ENVELOPE_BYTES + len(data)
+        return pieces
+
+    def _left(self, old: File | None, element: Absent, *, is_last: bool) -> bytes:
+        """Return the bytes of damage that stays: as they were, so that what they still tell is not lost."""
+        envelope = element.envelope
+        size = element.end - element.position
+        cut_off = envelope is not None and size < ENVELOPE_BYTES + envelope.length
+        if old is None or self.segment.header is None or (cut_off and not is_last):
+            # Cut off, it would swallow a part of what follows now; without bytes the offsets are seen to be absent.
+            return b""
+        return old.read_at(element.position, size)
+
+    # -- reading back --------------------------------------------------------------------------------------------------
+
+    def _read_back(self, new: File) -> tuple[list[IndexEntry], list[DamagedPlace]]:
+        """Check that the new file holds what it must; return what goes into the index, and what is still damaged."""
+        walk = SegmentWalk(new, self.header.salt, len(self.header_bytes), self.header.base_offset)
+        index = SparseIndex(self.catalog.index_interval_bytes)
+        entries: list[IndexEntry] = []
+        remaining: list[DamagedPlace] = []
+        found: list[Envelope] = []
+        if new.read_at(0, len(self.header_bytes)) != self.header_bytes:
+            raise RepairError(f"the new file of {self.segment.files.store.name} does not read as it was written")
+        for item in scan(walk, self.segment.following_offset):
+            if isinstance(item, DamagedPlace):
+                remaining.append(item)
+                continue
+            found.append(item.envelope)
+            entry = _entry_of(item)
+            if entry is not None and index.add(entry):
+                entries.append(entry)
+        if found != self._expected:
+            raise RepairError(f"the new file of {self.segment.files.store.name} does not hold what it should")
+        return entries, remaining
+
+
+def write_whole_index(
+    catalog: SegmentCatalog,
+    segment: SurveyedSegment,
+    header: SegmentHeader,
+    header_bytes: bytes,
+    size: int,
+    entries: Sequence[IndexEntry],
+) -> None:
+    """Write a closed segment's index, durable on return; the caller holds the lock on files. Raises OSError."""
+    mark = DurableMark(size, segment.following_offset)
+    index_file, _ = write_index(catalog.disk, segment.files, header_bytes, header, mark, entries)
+    index_file.close()
+    catalog.disk.sync_directory(segment.files.directory)
+
+
+def index_entries(catalog: SegmentCatalog, kept: Sequence[StoredFrame]) -> list[IndexEntry]:
+    """Return what goes into the index of a segment with these frames."""
+    index = SparseIndex(catalog.index_interval_bytes)
+    entries = [entry for item in kept if (entry := _entry_of(item)) is not None]
+    return [entry for entry in entries if index.add(entry)]
+
+
+def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Salt) -> SegmentHeader | None:
+    """Return a header for a segment both copies of whose header are lost, with a salt of its own.
+
+    None where not all that stood in the run before it is there: what the log had would not be known.
+
+    Raises:
+        OSError: as the disk gives it.
+    """
+    survey = fit.survey
+    first = survey.segments[0]
+    following = survey.next_header
+    if first.header is not None:
+        state = LogState.of_header(first.header)
+        state.go_on(first.header, following.running or 0)
+    else:
+        state = LogState(following.directory_id, following.cluster_name, first.files.base_offset)
+        state.origins.update(survey.start)
+        if not survey.start_is_known:
+            return None
+    for place, element in enumerate(survey.elements):
+        if isinstance(element, (Kept, Absent)) and element.segment >= number:
+            break
+        if isinstance(element, Kept) and place not in fit.placed:
+            envelope = element.frame.envelope
+            store = catalog.disk.open(survey.segments[element.segment].files.store)
+            try:
+                data = store.read_at(element.frame.position + ENVELOPE_BYTES, envelope.length)
+            finally:
+                store.close()
+            frame = StoredFrame(element.frame.position, envelope, data).frame_without_payload
+            state.read_back(envelope.kind, envelope.base_offset, frame, following.created)
+        elif isinstance(element, (Absent, Kept)):
+            if isinstance(element, Absent) and not fit.fills(place):
+                if place in fit.gaps.counted:
+                    return None
+                if element.envelope is None and not element.is_nothing:
+                    return None
+            for placed in fit.placed.get(place, []):
+                content = placed.content
+                if isinstance(content, Fetched):
+                    shown = Frame(content.header, b"")
+                    state.read_back(EnvelopeKind.RECORDS, placed.base_offset, shown, following.created)
+                else:
+                    shown = content.to_frame(state.clock.high_mark)
+                    state.read_back(content.kind, placed.base_offset, shown, following.created)
+    state.next_offset = survey.segments[number].files.base_offset
+    # By age it goes with the next one: when it was begun is not known.
+    return evolve(state.to_header(salt, following.created), running=following.running)
+
+
+def _entry_of(item: StoredFrame) -> IndexEntry | None:
+    envelope = item.envelope
+    if envelope.kind not in IN_OFFSETS:
+        return None
+    return IndexEntry(envelope.base_offset, item.position, envelope.origin, envelope.base_sequence)
+
+
+def _data_of(placed: Placed, header: SegmentHeader) -> bytes:
+    content = placed.content
+    return content.data if isinstance(content, Fetched) else content.to_frame(header.high_mark).encode()
+
+
+def _envelope_of(placed: Placed, length: int, position: int) -> Envelope:
+    content = placed.content
+    if isinstance(content, Fetched):
+        header = content.header
+        return Envelope(
+            EnvelopeKind.RECORDS,
+            length,
+            placed.base_offset,
+            header.origin,
+            header.base_sequence,
+            header.count,
+            position,
+        )
+    return Envelope(
+        content.kind, length, placed.base_offset, content.origin, content.from_sequence, content.offsets, position
+    )

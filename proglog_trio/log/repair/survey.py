@@ -1,0 +1,350 @@
+"""What stands in a damaged segment, what does not, and between which states of the log that lies.
+
+A segment's header says what the log had before it, the next one's what it had after. Where headers cannot be read in
+either copy, the segments around them are surveyed together: a *run*, from a known state to a known state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from attrs import Factory, define, field, frozen
+
+from proglog_trio.errors import FrameError, SegmentError
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, MARKERS, Envelope, EnvelopeKind
+from proglog_trio.log.format.frame import LONGEST_FRAME_HEADER_BYTES, FrameHeader
+from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_header import OriginState, SegmentHeader
+from proglog_trio.log.reader import Bounds
+from proglog_trio.log.storage.catalog import SegmentCatalog
+from proglog_trio.log.storage.disk import File
+from proglog_trio.log.storage.index import read_header_copy, read_sound_entries
+from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.storage.segment import SegmentFiles, decode_header, read_segment_header
+from proglog_trio.log.storage.segment_check import file_faults
+
+
+@frozen
+class Kept:
+    """Something sound, which stays.
+
+    Attributes:
+        segment: its number in the run.
+        frame: without its bytes.
+        header_crc, previous_header_crc: of a frame of records.
+        gap: the marker, if it is one of a gap.
+        missing: the marker, if it is one of what is missing at present, which stays until that is put in its place.
+    """
+
+    segment: int
+    frame: StoredFrame
+    header_crc: int = 0
+    previous_header_crc: int = 0
+    gap: GapMarker | None = None
+    missing: GapMarker | None = None
+
+
+@frozen
+class Absent:
+    """Offsets [from_offset, to_offset) that cannot be read; none where something without records is damaged.
+
+    Attributes:
+        segment: its number in the run.
+        position, end: the bytes [position, end) of the old file; none where the file lacks them.
+        envelope: what stood there, if that can still be read; then of a frame of records or a gap.
+        header: the frame's header, if that is sound too: then the payload alone is damaged.
+        detail: what is wrong, in words.
+    """
+
+    segment: int
+    position: int
+    end: int
+    from_offset: int
+    to_offset: int
+    envelope: Envelope | None
+    header: FrameHeader | None
+    detail: str
+
+    @property
+    def size(self) -> int:
+        """How many offsets."""
+        return self.to_offset - self.from_offset
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether neither offsets nor bytes are absent: a gap marker may have stood there, and nothing says so."""
+        return not self.size and self.end == self.position
+
+    def place(self) -> DamagedPlace:
+        """Return this as the registry of damage has it."""
+        return DamagedPlace(self.position, self.end, self.envelope, self.from_offset, self.to_offset, self.detail)
+
+
+@frozen
+class Pin:
+    """The index says that a frame of an origin with this base sequence begins at this offset."""
+
+    origin: Origin
+    base_sequence: int
+
+
+Element = Kept | Absent | Pin
+
+
+@frozen
+class SurveyedSegment:
+    """One segment of a run.
+
+    Attributes:
+        header, header_bytes: None if neither copy can be read.
+        following_offset: where the next segment begins.
+        size: of its store file in bytes; 0 if it is missing.
+        faults: what is wrong with the header or the index, where it costs no records.
+    """
+
+    files: SegmentFiles
+    header: SegmentHeader | None
+    header_bytes: bytes | None
+    following_offset: int
+    size: int
+    faults: tuple[DamagedPlace, ...]
+
+
+@define
+class Survey:
+    """A run of segments.
+
+    Attributes:
+        segments: in the order of the log.
+        elements: all that stands in them, in the order of the log.
+        start: what the log had of each origin before the run.
+        start_is_known: otherwise start tells only which sequences may be there, and no CRC.
+        end: what it had after.
+        next_header: of the segment after the run.
+    """
+
+    segments: list[SurveyedSegment]
+    start: Mapping[Origin, OriginState]
+    start_is_known: bool
+    end: Mapping[Origin, OriginState]
+    next_header: SegmentHeader
+    elements: list[Element] = field(factory=list)
+
+
+def read_header(catalog: SegmentCatalog, files: SegmentFiles) -> tuple[SegmentHeader, bytes] | None:
+    """Return a segment's header from whichever copy can be read, also where the store file is missing; or None."""
+    try:
+        store = catalog.disk.open(files.store)
+    except FileNotFoundError:
+        try:
+            index = catalog.disk.open(files.index)
+        except FileNotFoundError:
+            return None
+        try:
+            data = read_header_copy(index)
+            return decode_header(data, files), data
+        except SegmentError:
+            return None
+        finally:
+            index.close()
+    try:
+        header, data, _ = read_segment_header(catalog.disk, files, store)
+    except SegmentError:
+        return None
+    finally:
+        store.close()
+    return header, data
+
+
+def survey_run(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> Survey | None:
+    """Survey a closed segment, with those around it whose states are needed; None if it is no longer in the log.
+
+    Raises:
+        OSError: as the disk gives it.
+    """
+    # What the log has not taken note of yet would be compared with bounds that do not know of it.
+    segments = catalog.noted_segments
+    if files not in segments[:-1]:
+        return None
+    first = segments.index(files)
+    headers: dict[int, tuple[SegmentHeader, bytes] | None] = {first: read_header(catalog, files)}
+    while headers[first] is None and first > 0:
+        first -= 1
+        headers[first] = read_header(catalog, segments[first])
+    last = segments.index(files)
+    while True:
+        last += 1
+        if last == len(segments):
+            return None
+        active = catalog.active
+        if segments[last] == active.files:
+            # The active segment's header is in memory, whatever became of the file.
+            next_header = active.read.header
+            break
+        headers[last] = read_header(catalog, segments[last])
+        found = headers[last]
+        if found is not None:
+            next_header = found[0]
+            break
+    beginning = headers[first]
+    if beginning is not None:
+        start: Mapping[Origin, OriginState] = beginning[0].origins
+    elif segments[first].base_offset == 0:
+        start = {}
+    else:
+        start = {origin: OriginState(state.low, state.low) for origin, state in bounds.origins.items()}
+    survey = Survey(
+        [], start, beginning is not None or segments[first].base_offset == 0, next_header.origins, next_header
+    )
+    for number in range(first, last):
+        _SegmentSurvey(catalog, survey, segments[number], segments[number + 1].base_offset, headers[number]).run()
+    return survey
+
+
+@define
+class _SegmentSurvey:
+    catalog: SegmentCatalog
+    survey: Survey
+    files: SegmentFiles
+    following_offset: int
+    known: tuple[SegmentHeader, bytes] | None
+    cursor: int = 0
+    elements: list[Element] = Factory(list)
+
+    @property
+    def number(self) -> int:
+        return len(self.survey.segments)
+
+    def run(self) -> None:
+        self.cursor = self.files.base_offset
+        size = 0
+        faults: list[DamagedPlace] = []
+        try:
+            store = self.catalog.disk.open(self.files.store)
+        except FileNotFoundError as error:
+            self._absent(0, 0, self.following_offset, f"the store file is missing: {error}")
+        else:
+            try:
+                size = store.size()
+                if self.known is None:
+                    self._absent(0, size, self.following_offset, "the segment's header cannot be read")
+                else:
+                    faults = file_faults(self.catalog.disk, self.files, store)
+                    self._walk(store, *self.known)
+            finally:
+                store.close()
+        header, header_bytes = self.known if self.known is not None else (None, None)
+        if header is not None and header_bytes is not None:
+            self._pin(header, header_bytes)
+        self.survey.elements += self.elements
+        self.survey.segments.append(
+            SurveyedSegment(self.files, header, header_bytes, self.following_offset, size, tuple(faults))
+        )
+
+    def _walk(self, store: File, header: SegmentHeader, header_bytes: bytes) -> None:
+        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
+        while (item := walk.step()) is not None:
+            if isinstance(item, DamagedPlace):
+                self._take_damage(store, item)
+                continue
+            envelope = item.envelope
+            if envelope.base_offset > self.cursor and envelope.kind is not EnvelopeKind.REOPENED:
+                self._absent(item.position, item.position, envelope.base_offset, "the file lacks them")
+            self.cursor = envelope.next_offset
+            self.elements.append(_kept(self.number, item))
+        if self.cursor < self.following_offset:
+            end = max(walk.position, len(header_bytes))
+            self._absent(end, end, self.following_offset, f"the file ends at byte {end}")
+
+    def _absent(self, position: int, end: int, to_offset: int, detail: str) -> None:
+        absent = Absent(self.number, position, end, self.cursor, to_offset, None, None, detail)
+        self.elements.append(absent)
+        self.cursor = to_offset
+
+    def _take_damage(self, store: File, place: DamagedPlace) -> None:
+        envelope = place.envelope
+        if envelope is None:
+            following = self.following_offset if place.next_offset is None else place.next_offset
+            self._absent(place.position, place.end, following, place.detail)
+            return
+        if envelope.base_offset > self.cursor:
+            self._absent(place.position, place.position, envelope.base_offset, "the file lacks them")
+        header = None
+        if envelope.kind is EnvelopeKind.RECORDS:
+            header = _sound_header(store, place.position + ENVELOPE_BYTES, envelope)
+        following = envelope.next_offset
+        self.elements.append(
+            Absent(self.number, place.position, place.end, self.cursor, following, envelope, header, place.detail)
+        )
+        self.cursor = following
+
+    def _pin(self, header: SegmentHeader, header_bytes: bytes) -> None:
+        """Cut what is absent at the offsets of which the index says what begins there."""
+        if not any(isinstance(each, Absent) and each.envelope is None and each.size for each in self.elements):
+            return
+        try:
+            index = self.catalog.disk.open(self.files.index)
+        except FileNotFoundError:
+            return
+        try:
+            entries = {entry.offset: entry for entry in read_sound_entries(index, header_bytes, header.salt)}
+        finally:
+            index.close()
+        cut: list[Element] = []
+        for element in self.elements:
+            if not isinstance(element, Absent) or element.envelope is not None or not element.size:
+                cut.append(element)
+                continue
+            offsets = sorted(offset for offset in entries if element.from_offset <= offset < element.to_offset)
+            edges = [element.from_offset, *(offset for offset in offsets if offset > element.from_offset)]
+            for edge, following in zip(edges, [*edges[1:], element.to_offset], strict=True):
+                if edge in entries:
+                    if edge == element.from_offset:
+                        # What uses no offset may have stood before the frame that the index names.
+                        begin = element.position
+                        cut.append(Absent(element.segment, begin, begin, edge, edge, None, None, element.detail))
+                    cut.append(Pin(entries[edge].origin, entries[edge].base_sequence))
+                # The bytes are counted once, with the first piece.
+                position = element.position if edge == element.from_offset else element.end
+                cut.append(Absent(element.segment, position, element.end, edge, following, None, None, element.detail))
+        self.elements = cut
+
+
+def _kept(segment: int, item: StoredFrame) -> Kept:
+    envelope = item.envelope
+    if envelope.kind is EnvelopeKind.RECORDS:
+        header = item.header
+        return Kept(segment, item.without_data(), header.header_crc, header.previous_header_crc)
+    marker = None
+    if envelope.kind in MARKERS:
+        with contextlib.suppress(FrameError):  # Its CRCs are right: whoever wrote it is at fault, and it says nothing.
+            marker = GapMarker.of_frame(item.frame)
+    if marker is not None and marker.at_present:
+        return Kept(segment, item.without_data(), missing=marker)
+    return Kept(segment, item.without_data(), gap=marker)
+
+
+def _sound_header(store: File, position: int, envelope: Envelope) -> FrameHeader | None:
+    """Return the header of a damaged frame if it can be read and is what the envelope says."""
+    try:
+        header = FrameHeader.decode(store.read_at(position, min(LONGEST_FRAME_HEADER_BYTES, envelope.length)))
+    except FrameError:
+        return None
+    said = (header.origin, header.base_sequence, header.count, header.frame_length)
+    return header if said == (envelope.origin, envelope.base_sequence, envelope.count, envelope.length) else None
+
+
+def missing_of(elements: list[Element]) -> Iterator[tuple[int, Kept, GapMarker]]:
+    """Yield the markers of what is missing at present, with their numbers among the elements."""
+    for number, element in enumerate(elements):
+        if isinstance(element, Kept) and element.missing is not None:
+            yield number, element, element.missing
+
+
+def absent_of(elements: list[Element]) -> Iterator[tuple[int, Absent]]:
+    """Yield what is absent, with its number among the elements."""
+    for number, element in enumerate(elements):
+        if isinstance(element, Absent):
+            yield number, element

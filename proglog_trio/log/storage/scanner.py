@@ -1,0 +1,241 @@
+"""Walking through a segment's file: frame after frame, damage named and stepped over.
+
+Everything that reads a segment (recovery, readers, the index, verification) reads it through here. Only envelopes are
+trusted to say where a frame ends; where one cannot be read, the walk goes on at the next that can.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from attrs import define, frozen
+
+from proglog_trio.errors import EnvelopeError, FrameError
+from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, MARKERS, Envelope, EnvelopeKind, Salt, find_envelope
+from proglog_trio.log.format.frame import FRAME_MAGIC, Frame, FrameHeader, decode_frame
+from proglog_trio.log.storage.disk import File
+
+CHUNK_BYTES: Final = 1 << 20
+LARGEST_CHUNK_BYTES: Final = 1 << 23
+# The fields of a frame's header that an envelope repeats: magic, header length, origin, base sequence, count, and the
+# payload's length and CRC; see frame.py.
+_REPEATED = struct.Struct(">4s2xH8x16sQI28xII")
+
+
+@frozen
+class StoredFrame:
+    """A portable frame as it stands in a log, checked.
+
+    Attributes:
+        position: where its envelope begins in the segment's file.
+        envelope: what the log says of it.
+        data: the whole portable frame; empty for envelopes that have none behind them.
+    """
+
+    position: int
+    envelope: Envelope
+    data: bytes
+
+    @property
+    def base_offset(self) -> int:
+        """The local offset of its first record."""
+        return self.envelope.base_offset
+
+    @property
+    def next_offset(self) -> int:
+        """The local offset after its last record."""
+        return self.envelope.next_offset
+
+    @property
+    def header(self) -> FrameHeader:
+        """The frame's header, decoded."""
+        return FrameHeader.decode(self.data)
+
+    @property
+    def frame(self) -> Frame:
+        """The whole frame, decoded."""
+        return decode_frame(self.data)
+
+    def without_data(self) -> StoredFrame:
+        """Return this without the frame's bytes, to be kept."""
+        return StoredFrame(self.position, self.envelope, b"")
+
+    @property
+    def frame_without_payload(self) -> Frame | None:
+        """The frame with its header alone (a marker whole), or None if there is none behind the envelope."""
+        if not self.data:
+            return None
+        return self.frame if self.envelope.kind in MARKERS else Frame(self.header, b"")
+
+    @property
+    def end(self) -> int:
+        """Where in the file the next envelope begins."""
+        return self.position + ENVELOPE_BYTES + self.envelope.length
+
+
+@frozen
+class DamagedPlace:
+    """Bytes of a segment that cannot be read.
+
+    Attributes:
+        position, end: the bytes [position, end) of the segment's file.
+        envelope: what stood there, if its envelope can still be read.
+        expected_offset: the offset at which the damage begins.
+        next_offset: the offset at which the next readable frame begins, or None when there is none in this segment.
+        detail: what is wrong, in words.
+        is_missing_index: nothing but the index file is missing, which is made anew from the segment's.
+    """
+
+    position: int
+    end: int
+    envelope: Envelope | None
+    expected_offset: int
+    next_offset: int | None
+    detail: str
+    is_missing_index: bool = False
+
+    def ends_below(self, durable: int) -> bool:
+        """Tell whether the damage lies wholly below a place of the file, and what stood there is not cut off."""
+        return self.end <= durable and not (self.envelope is not None and self.next_offset is None)
+
+    def __str__(self) -> str:
+        if self.is_missing_index:
+            return self.detail
+        place = f"bytes {self.position} to {self.end}"
+        if self.envelope is not None and self.envelope.count:
+            last = self.envelope.base_sequence + self.envelope.count - 1
+            place += f", sequences {self.envelope.base_sequence} to {last} of origin {self.envelope.origin}"
+        return f"{self.detail} ({place})"
+
+
+def check_frame(data: bytes, envelope: Envelope) -> None:
+    """Check a frame against its own CRCs and its envelope, without decoding more than that needs.
+
+    Raises:
+        FrameError: naming what does not match.
+    """
+    if len(data) < _REPEATED.size:
+        raise FrameError(f"a frame of {len(data)} bytes is too short for its header")
+    magic, header_length, origin, base_sequence, count, payload_length, payload_crc = _REPEATED.unpack_from(data)
+    if magic != FRAME_MAGIC:
+        raise FrameError("the frame's magic number is damaged")
+    checked = header_length - CHECKSUM_BYTES
+    if header_length + payload_length != len(data) or checked < _REPEATED.size:
+        raise FrameError("the frame's length does not match its envelope")
+    if crc32c(data[:checked]) != int.from_bytes(data[checked:header_length], "big"):
+        raise FrameError("the frame's header does not match its CRC")
+    if (origin, base_sequence, count) != (envelope.origin.data, envelope.base_sequence, envelope.count):
+        raise FrameError("the frame's header does not match its envelope")
+    if crc32c(data[header_length:]) != payload_crc:
+        raise FrameError("the frame's payload does not match its CRC")
+
+
+@define
+class SegmentWalk:
+    """A walk through one segment's file, from an envelope on.
+
+    Attributes:
+        file: the segment's store file.
+        salt: the segment's.
+        position: where the next envelope is expected.
+        expected_offset: the offset that the next frame should have.
+        end: the walk does not go beyond this place; None: the file's end, as it is when it is reached.
+        chunk_bytes: how much is read at a time.
+        envelopes_only: step from envelope to envelope, neither reading nor checking what stands behind them.
+    """
+
+    file: File
+    salt: Salt
+    position: int
+    expected_offset: int
+    end: int | None = None
+    chunk_bytes: int = CHUNK_BYTES
+    envelopes_only: bool = False
+    _buffer: bytes = b""
+    _buffer_position: int = 0
+
+    def _have(self, position: int, length: int) -> int:
+        """Make the buffer hold [position, position + length) as far as the file does; return how much it holds."""
+        start = position - self._buffer_position
+        held = len(self._buffer) - start
+        if start < 0 or held < length:
+            wanted = max(length, self.chunk_bytes)
+            if self.end is not None:
+                wanted = min(wanted, self.end - position)
+            self._buffer = self.file.read_at(position, wanted) if wanted > 0 else b""
+            self._buffer_position = position
+            held = len(self._buffer)
+        return held
+
+    def step(self) -> StoredFrame | DamagedPlace | None:
+        """Return what stands at the walk's place and go past it; None at the end."""
+        held = self._have(self.position, ENVELOPE_BYTES)
+        if held <= 0:
+            return None
+        try:
+            envelope = Envelope.decode(self._buffer, self.position - self._buffer_position, self.salt)
+        except EnvelopeError as error:
+            return self._damaged(None, self._find_next(self.position + 1), str(error))
+        if envelope.base_offset < self.expected_offset:
+            detail = f"an envelope has offset {envelope.base_offset}, below the {self.expected_offset} expected"
+            return self._damaged(None, self._find_next(self.position + 1), detail)
+        frame_position = self.position + ENVELOPE_BYTES
+        if self.envelopes_only:
+            return self._sound(envelope, b"")
+        if envelope.length > self.chunk_bytes - ENVELOPE_BYTES:
+            # So that the next envelope and its frame, likely as large, come in one read.
+            self.chunk_bytes = min(envelope.length + ENVELOPE_BYTES, LARGEST_CHUNK_BYTES)
+        held = self._have(frame_position, envelope.length) if envelope.length else 0
+        if held < envelope.length:
+            detail = f"the frame is cut off after {max(held, 0)} of {envelope.length} bytes"
+            return self._damaged(envelope, None, detail)
+        start = frame_position - self._buffer_position
+        data = self._buffer[start : start + envelope.length]
+        if envelope.kind is EnvelopeKind.RECORDS or envelope.kind in MARKERS:
+            try:
+                check_frame(data, envelope)
+            except FrameError as error:
+                return self._damaged(envelope, frame_position + envelope.length, str(error))
+        return self._sound(envelope, data)
+
+    def _sound(self, envelope: Envelope, data: bytes) -> StoredFrame:
+        found = StoredFrame(self.position, envelope, data)
+        self.position = found.end
+        self.expected_offset = envelope.next_offset
+        return found
+
+    def _damaged(self, envelope: Envelope | None, end: int | None, detail: str) -> DamagedPlace:
+        """Go past damage that ends at the given place, or with the file."""
+        position, expected = self.position, self.expected_offset
+        next_offset: int | None
+        if end is None:
+            self.position = max(position + 1, self.file.size() if self.end is None else self.end)
+            next_offset = None
+        else:
+            self.position = end
+            next_offset = self.expected_offset = self._offset_at(end, envelope)
+        return DamagedPlace(position, self.position, envelope, expected, next_offset, detail)
+
+    def _offset_at(self, position: int, damaged: Envelope | None) -> int:
+        if damaged is not None:
+            return damaged.next_offset
+        self._have(position, ENVELOPE_BYTES)
+        return Envelope.decode(self._buffer, position - self._buffer_position, self.salt).base_offset
+
+    def _find_next(self, position: int) -> int | None:
+        """Return where the next envelope at position or later begins whose offset can follow what came before."""
+        while self._have(position, max(self.chunk_bytes, ENVELOPE_BYTES)) >= ENVELOPE_BYTES:
+            start = position - self._buffer_position
+            found = find_envelope(self._buffer, start, self.salt)
+            if found is None:
+                # An envelope may begin in what is left of this chunk and end in the next.
+                last = len(self._buffer) - ENVELOPE_BYTES + 1
+                position = self._buffer_position + max(last, start + 1)
+                continue
+            place = self._buffer_position + found
+            if Envelope.decode(self._buffer, found, self.salt).base_offset >= self.expected_offset:
+                return place
+            position = place + 1
+        return None

@@ -1,0 +1,88 @@
+"""Everything that can be wrong with a closed segment, not only what a walk stumbles over.
+
+A walk names bytes that cannot be read. A file that ends between two frames, or lacks the middle, reads well and still
+does not hold the offsets that it must: those are named here, and so is a header or an index that only its copy saves.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from attrs import evolve
+
+from proglog_trio.errors import SegmentError
+from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.storage.disk import Disk, File
+from proglog_trio.log.storage.index import read_entries
+from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.storage.segment import SegmentFiles, read_segment_header
+
+
+def scan(walk: SegmentWalk, following_offset: int | None) -> Iterator[StoredFrame | DamagedPlace]:
+    """Yield what a walk gives, and as damaged places without bytes the offsets that are not in the file.
+
+    Args:
+        walk: at the segment's beginning.
+        following_offset: the offset at which the next segment begins; None: there is none, the end may be anywhere.
+    """
+    expected = walk.expected_offset
+    while (item := walk.step()) is not None:
+        if isinstance(item, DamagedPlace):
+            if item.next_offset is None and following_offset is not None:
+                item = evolve(item, next_offset=following_offset)
+            expected = item.next_offset if item.next_offset is not None else expected
+        else:
+            if item.base_offset > expected and item.envelope.kind is not EnvelopeKind.REOPENED:
+                yield absent(item.position, expected, item.base_offset)
+            expected = item.next_offset
+        yield item
+    if following_offset is not None and expected < following_offset:
+        yield absent(walk.position, expected, following_offset)
+
+
+def absent(position: int, from_offset: int, to_offset: int) -> DamagedPlace:
+    """Return the damaged place of offsets for which a segment's file has no bytes at all."""
+    detail = f"offsets {from_offset} to {to_offset - 1} are not in the file"
+    return DamagedPlace(position, position, None, from_offset, to_offset, detail)
+
+
+def whole_segment(files: SegmentFiles, detail: str, following_offset: int | None) -> DamagedPlace:
+    """Return the damaged place that is a whole segment."""
+    return DamagedPlace(0, 0, None, files.base_offset, following_offset, f"the whole segment: {detail}")
+
+
+def file_faults(disk: Disk, files: SegmentFiles, store: File) -> list[DamagedPlace]:
+    """Return what is wrong with a closed segment's header and index where no record is lost by it.
+
+    Raises:
+        SegmentError: no copy of the header can be read.
+        OSError: as the disk gives it.
+    """
+    header, header_bytes, fault = read_segment_header(disk, files, store)
+    faults = []
+    if fault is not None:
+        said = f"{fault}; the copy in the index file is right"
+        faults.append(DamagedPlace(0, len(header_bytes), None, files.base_offset, files.base_offset, said))
+    detail: str | None = None
+    try:
+        index = disk.open(files.index)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        # Somebody removed it, and it can be made anew. One that holds something else is the disk's fault, and damage.
+        missing = DamagedPlace(
+            0, 0, None, files.base_offset, files.base_offset, "the index file is missing", is_missing_index=True
+        )
+        return [*faults, missing]
+    else:
+        try:
+            for _ in read_entries(index, header_bytes, header.salt):
+                pass
+        except SegmentError as error:
+            detail = f"the index file: {error}"
+        finally:
+            index.close()
+    if detail is not None:
+        faults.append(DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail))
+    return faults

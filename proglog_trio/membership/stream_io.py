@@ -1,0 +1,101 @@
+"""Gossip's streams: one message each way on a TCP connection, under Trio."""
+
+from __future__ import annotations
+
+import trio
+from attrs import field, frozen
+
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.turns import Turns
+from proglog_trio.membership.wire import DecodingError, ErrorMessage, Keyring, NotDecrypted, StreamDecoder
+from proglog_trio.membership.wire.stream import StreamMessage, encode_stream_steps
+
+_RECEIVE_BYTES = 64 * 1024
+
+
+class ExchangeFailed(Exception):
+    """An exchange by stream did not happen: no connection, no answer in time, or one that cannot be read."""
+
+
+@frozen
+class StreamCodec:
+    """How messages stand on streams.
+
+    Attributes:
+        keyring: encrypts, and refuses what is not encrypted; None: everything is plain.
+        label: of the cluster.
+        turns: in which messages are read and written, so that no large one holds the loop.
+    """
+
+    keyring: Keyring | None = None
+    label: bytes = b""
+    turns: Turns = field(factory=Turns)
+
+    async def send(self, stream: trio.abc.SendStream, message: StreamMessage, *, from_dialler: bool) -> None:
+        """Send a message; raises trio's errors of a broken stream."""
+        encoding = encode_stream_steps(message, keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        await stream.send_all(await self.turns.run(encoding))
+
+    async def receive(self, stream: trio.abc.ReceiveStream, *, from_dialler: bool) -> StreamMessage:
+        """Receive a message; raises DecodingError if it is malformed or cut off."""
+        decoder = StreamDecoder(keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        has_begun = False
+        while True:
+            data = await stream.receive_some(_RECEIVE_BYTES)
+            if not data and not has_begun and not from_dialler:
+                raise DecodingError(f"ended without an answer{self._guess}", "stream")
+            has_begun = True
+            if not data:
+                decoder.end()
+                raise DecodingError("ended", "stream")  # end has raised, unless the message was whole before
+            message = await self.turns.run(decoder.feed_steps(bytes(data)))
+            if message is not None:
+                return message
+
+    @property
+    def _guess(self) -> str:
+        """What may be the reason, of all that a member says nothing to."""
+        if self.keyring is None and not self.label:
+            return ", as members do whose gossip is encrypted, or has a label"
+        if self.keyring is None:
+            return ", as members do whose gossip is encrypted, or has another label"
+        return f", as members do that have another gossip key{', or another label' if self.label else ', or a label'}"
+
+    async def ask(self, target: Endpoint, question: StreamMessage, timeout: float) -> StreamMessage:
+        """Open a stream, send a message and return the answer.
+
+        Args:
+            target: whom.
+            question: what to send.
+            timeout: for all of it, in seconds.
+
+        Raises:
+            ExchangeFailed: saying why there is no answer.
+        """
+        answer: StreamMessage | None = None
+        try:
+            with trio.fail_after(timeout):
+                stream = await trio.open_tcp_stream(target.host, target.port)
+                async with stream:
+                    await self.send(stream, question, from_dialler=True)
+                    answer = await self.receive(stream, from_dialler=False)
+        except trio.TooSlowError:
+            # Where it was read in the last moment, or after this process was stopped for longer, only closing failed.
+            if answer is None:
+                raise ExchangeFailed(f"{target} did not answer within {timeout:g} s") from None
+        except (OSError, trio.BrokenResourceError) as error:
+            raise ExchangeFailed(f"{target}: {_reason(error)}") from None
+        except NotDecrypted as error:
+            raise ExchangeFailed(f"{target} has another gossip key than this node, or none: {error}") from None
+        except DecodingError as error:
+            raise ExchangeFailed(f"{target}: {error}") from None
+        if isinstance(answer, ErrorMessage):
+            raise ExchangeFailed(f"{target} answers: {answer.error[:200]}")
+        return answer
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        error = cause
+    return str(error) or type(error).__name__

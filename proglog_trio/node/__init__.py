@@ -1,0 +1,1 @@
+"""A node: its configuration, and the wiring of everything that it runs."""

@@ -1,0 +1,413 @@
+"""A node: its parts, wired together. Nothing else does that.
+
+```
+run_node
+├── log              its committer thread, retention and scrub; outermost, so that it closes last
+└── parts            one nursery, shielded from being cancelled out of order
+    ├── security     reads certificates and policies again, warns of those that expire
+    ├── metrics      if wanted
+    ├── replicator   a nursery of peers, from which this node pulls what they have
+    ├── server       gRPC; given the log, the replicator and the membership
+    └── membership   gossip; tells the others where the server is, and the replicator of them
+```
+
+Cancelling `run_node`, or telling the node to leave over gRPC, stops it in order: it leaves the cluster, the server
+takes nothing more, ends what is under way and closes every connection (each step with its own bound), then the log
+commits what it accepted and closes.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import structlog
+import trio
+from attrs import define, field, frozen
+
+from proglog_trio import __version__
+from proglog_trio._proto.log.v1 import GetStatusResponse
+from proglog_trio.address import Address
+from proglog_trio.errors import DirectoryCopied
+from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.log.config import LogConfig
+from proglog_trio.log.log import Log
+from proglog_trio.log.maintenance import open_log
+from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
+from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
+from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership.wire import Keyring
+from proglog_trio.node.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
+from proglog_trio.node.isolation import Isolation
+from proglog_trio.node.open_files import connections_that_fit
+from proglog_trio.node.security import NodeSecurity, load_security
+from proglog_trio.node.start_retries import StartRetries
+from proglog_trio.replication.directories_file import read_directories
+from proglog_trio.replication.messages import Hello
+from proglog_trio.replication.replica import Replica, ReplicationConfig
+from proglog_trio.replication.replicator import Replicator, log_event
+from proglog_trio.rpc.calls.pull_stream import fetch_frames, pull_from
+from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.server.cluster_service import ClusterService
+from proglog_trio.rpc.server.handlers import ServerCounters
+from proglog_trio.rpc.server.log_service import LogService, open_log_service
+from proglog_trio.rpc.server.log_service_state import LogServiceConfig, ServerInfo
+from proglog_trio.rpc.server.replication_service import ReplicationService
+from proglog_trio.rpc.server.requested_acks import AcknowledgementConfig
+from proglog_trio.rpc.server.server import MAX_FIELDS, ServerConfig, serve
+from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
+
+if TYPE_CHECKING:
+    from proglog_trio.node.metrics import NodeMetrics
+
+# what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
+_MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
+
+CLUSTER_NAME_TAG = "cluster_name"
+"""What tells the members of different clusters apart."""
+PEER_KEEPALIVE_SECONDS = 5.0
+"""A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
+
+_logger = structlog.get_logger(__name__)
+
+
+@frozen
+class RunningNode:
+    """A node that is ready.
+
+    Attributes:
+        name: what it is called.
+        rpc_address: what clients dial.
+        gossip_address: what other members send gossip to.
+        data_dir: where its log is, absolute.
+        lowest_offset, next_offset: what the log held when it was opened: [lowest, next).
+        reload: reads certificates, keys and policies again; returns at once.
+        metrics_address: where its figures are, if they are anywhere.
+    """
+
+    name: str
+    rpc_address: Address
+    gossip_address: Address
+    data_dir: Path
+    lowest_offset: int
+    next_offset: int
+    reload: Callable[[], None]
+    metrics_address: Address | None = None
+
+
+async def run_node(
+    config: NodeConfig,
+    *,
+    counted: Mapping[str, Any] | None = None,
+    task_status: trio.TaskStatus[RunningNode] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a node until it is cancelled or told to leave; see above for how it stops.
+
+    Args:
+        config: what it is told.
+        counted: what the program around it counts (attrs classes), for the metrics, by the name of their part.
+        task_status: is given the node once it takes requests and gossips.
+
+    What may pass is tried again for `start_timeout` before it is raised.
+
+    Raises:
+        DataDirectoryError: the data directory cannot be used.
+        DataDirectoryLost: it was removed or replaced while the node ran.
+        TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
+        AddressUnavailable: nobody can listen at an address, or another process does.
+        NameTaken: another member of the cluster has the node's name.
+        DirectoryCopied: a member of the cluster uses a copy of the data directory, and was started before.
+    """
+    errors = InternalErrors()
+    retries = StartRetries(config.start_timeout)
+    security = await retries.until_it_works(partial(_load_security, config, errors))
+    async with asyncio_loop(errors), contextlib.AsyncExitStack() as stack:
+        log = await retries.until_it_works(lambda: stack.enter_async_context(open_log(log_config(config), errors)))
+        replicator = _replicator(config, security, log, errors)
+        membership = await retries.until_it_works(
+            partial(
+                bind_membership,
+                gossip_config(config, security.keyring),
+                _tags(config, log, log.opening, None),
+                handler=replicator,
+                errors=errors,
+            )
+        )
+        replicator.directory_of = partial(_directory_of, membership)
+        replicator.statuses = membership.statuses
+        replicator.opening_of, replicator.opened = partial(_opening_of, membership), log.opening
+        replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
+        parts = _Parts(config, security, log, membership, replicator, errors, retries, counted or {})
+        try:
+            async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
+                await parts.run(service, task_status)
+        finally:
+            await membership.gossip.close()
+            _logger.info("server stopped; closing the log")
+
+
+async def _load_security(config: NodeConfig, errors: InternalErrors) -> NodeSecurity:
+    return load_security(config, errors)
+
+
+@define(eq=False)
+class _Parts:
+    """The server and the membership, which are started and stopped in order."""
+
+    config: NodeConfig
+    security: NodeSecurity
+    log: Log
+    membership: Membership
+    replicator: Replicator
+    errors: InternalErrors
+    retries: StartRetries
+    counted: Mapping[str, Any]
+    rpc_address: Address | None = None
+    _stop: trio.Event = field(factory=trio.Event)
+    _starting: trio.CancelScope = field(factory=trio.CancelScope)
+    _copy_of: str | None = None
+    isolation: Isolation = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        self.isolation = Isolation(lambda: len(self.servers()), config.cluster_size, bool(config.start_join_addrs))
+
+    async def run(self, service: LogService, task_status: trio.TaskStatus[RunningNode]) -> None:
+        async with trio.open_nursery() as watch:
+            # The shield keeps a cancellation from ending the parts all at once; this task sees it for them.
+            watch.start_soon(self._watch_for_cancellation)
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as parts:
+                    node = None
+                    with self._starting:
+                        node = await self._start(parts, service)
+                    if node is not None:
+                        task_status.started(node)
+                        await self._stop.wait()
+                        await self._leave()
+                    parts.cancel_scope.cancel()
+            watch.cancel_scope.cancel()
+        if self._copy_of is not None:
+            raise DirectoryCopied(self._copy_of)
+
+    async def _watch_for_cancellation(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.stop()
+
+    def _stop_as_copy(self, name: str) -> None:
+        self._copy_of = name
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stop.set()
+        self._starting.cancel()
+
+    async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
+        config, membership = self.config, self.membership
+        self.replicator.on_copied = self._stop_as_copy
+        self.replicator.is_there = membership.answers
+        parts.start_soon(self.security.run)
+        await parts.start(self.replicator.run)
+        status = partial(self.status, service)
+        cluster = ClusterService(membership, config.bind_addr.port, self.stop, status, self.replicator.accept_gaps)
+        replication = ReplicationService(self.replicator.replica, service.state.executor)
+        counters = ServerCounters()
+        metrics_address = None
+        if config.metrics_addr is not None:
+            # late: what serves figures takes a while to load, and is not needed otherwise
+            from proglog_trio.node.metrics_endpoint import serve_metrics
+
+            metrics = self._metrics(service, counters)
+            serving_metrics = partial(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
+            metrics_address = await self.retries.until_it_works(lambda: parts.start(serving_metrics))
+        serving = partial(
+            serve,
+            [service, cluster, replication],
+            config=server_config(config),
+            counters=counters,
+            security=self.security.server,
+            errors=self.errors,
+            cluster_name=config.cluster_name,
+        )
+        _, port = await self.retries.until_it_works(
+            lambda: parts.start(serving, membership.gossip.bound_host, config.rpc_port)
+        )
+        rpc_address = self.rpc_address = config.rpc_address(port)
+        membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
+        await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
+        parts.start_soon(self.isolation.watch, self.errors)
+        endpoint = membership.gossip.endpoint
+        _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
+        return RunningNode(
+            config.node_name,
+            rpc_address,
+            Address(endpoint.host, endpoint.port),
+            config.data_dir.absolute(),
+            self.log.lowest_offset,
+            self.log.next_offset,
+            self.security.reloader.reload,
+            metrics_address,
+        )
+
+    def _metrics(self, service: LogService, counters: ServerCounters) -> "NodeMetrics":
+        from proglog_trio.node.metrics import NodeMetrics
+
+        server = self.security.server
+        return NodeMetrics(
+            log=self.log,
+            membership=self.membership,
+            server=counters,
+            service=service.counters,
+            gate=None if server is None or server.gate is None else server.gate.counters,
+            expiries=self.security.expiries,
+            errors=self.errors,
+            isolation=lambda: self.isolation.problem,
+            peer_clocks=self.replicator.replica.peer_clocks_ahead,
+            others={"replication": self.replicator.replica.counters, **self.counted},
+        )
+
+    async def _leave(self) -> None:
+        if self.config.no_leave_on_terminate:
+            return
+        with trio.move_on_after(self.config.leave_timeout) as scope, self.errors.boundary(Where.STOPPING):
+            try:
+                await self.membership.leave()
+            except NotAMember as error:
+                _logger.warning("nobody could be told that this node leaves", reason=str(error))
+        if scope.cancelled_caught:
+            _logger.warning("not everybody could be told that this node leaves", after=self.config.leave_timeout)
+
+    def status(self, service: LogService) -> GetStatusResponse:
+        """Return what this node has, and what the others are known to have."""
+        config, membership = self.config, self.membership
+        failed = [name for name, each in membership.statuses().items() if each is MemberStatus.FAILED]
+        peers = [
+            FailedPeer(name, address, _directory_of(membership, name))
+            for name in sorted(failed)[:MAX_FAILED]
+            if (address := _rpc_address_of(membership, name)) is not None
+        ]
+        return status_of(
+            self.replicator,
+            str(self.rpc_address),
+            config.cluster_size,
+            service.counters,
+            failed=peers,
+            isolation=self.isolation.problem,
+        )
+
+    def servers(self) -> list[ServerInfo]:
+        """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
+        ours = {CLUSTER_NAME_TAG: self.config.cluster_name}
+        return [
+            ServerInfo(name, address) for name, address in self.membership.alive_with_tag(RPC_ADDRESS_TAG, like=ours)
+        ]
+
+
+def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None) -> dict[str, str]:
+    """Return what a node tells its cluster of itself."""
+    tags = {
+        CLUSTER_NAME_TAG: config.cluster_name,
+        DIRECTORY_TAG: log.directory_id.hex(),
+        OPENING_TAG: f"{opened:x}",
+        "version": __version__,
+    }
+    return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
+
+
+def _opening_of(membership: Membership, name: str) -> int | None:
+    """Return which opening of its directory a member says that it was started with."""
+    member = membership.member(name)
+    return None if member is None else opening_of(member.tags)
+
+
+def _rpc_address_of(membership: Membership, name: str) -> str | None:
+    """Return where a member says that it takes RPCs."""
+    member = membership.member(name)
+    return None if member is None else member.tags.get(RPC_ADDRESS_TAG)
+
+
+def _directory_of(membership: Membership, name: str) -> bytes | None:
+    """Return which data directory a member says it has."""
+    member = membership.member(name)
+    if member is not None:
+        with contextlib.suppress(ValueError):
+            return bytes.fromhex(member.tags.get(DIRECTORY_TAG, "")) or None
+    return None
+
+
+def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: InternalErrors) -> Replicator:
+    hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
+    replica = Replica(
+        log,
+        hello,
+        trio.current_time,
+        log_event,
+        ReplicationConfig(origin_retention_seconds=config.origin_retention),
+        errors=errors,
+    )
+    connection = attrs.evolve(
+        security.peer_connection(),
+        max_fields=MAX_FIELDS,
+        transport=TransportConfig(
+            message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
+            keepalive_seconds=PEER_KEEPALIVE_SECONDS,
+            keepalive_timeout_seconds=PEER_KEEPALIVE_SECONDS,
+        ),
+    )
+    pull = partial(pull_from, connection)
+    fetch = partial(fetch_frames, connection, config.cluster_name)
+    return Replicator(replica, pull, fetch, random.SystemRandom())
+
+
+def log_service_config(config: NodeConfig) -> LogServiceConfig:
+    """Return what a node's configuration says about its Log service."""
+    return LogServiceConfig(
+        acknowledgement=AcknowledgementConfig(cluster_size=config.cluster_size, seconds=config.acknowledgement_timeout)
+    )
+
+
+def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
+    """Return what a node's configuration says about gossip; keyring: what it begins with."""
+    return GossipConfig(
+        name=config.node_name,
+        bind_host=config.bind_addr.host,
+        bind_port=config.bind_addr.port,
+        advertise_host=None if config.advertise_addr is None else config.advertise_addr.host,
+        advertise_port=None if config.advertise_addr is None else config.advertise_addr.port or None,
+        profile=config.profile(),
+        keyring=keyring,
+        keyring_file=config.keyring_file,
+        label=(config.gossip_label or "").encode(),
+        cluster_tag=CLUSTER_NAME_TAG,
+    )
+
+
+def log_config(config: NodeConfig) -> LogConfig:
+    """Return what a node's configuration says about its log."""
+    return LogConfig(
+        directory=config.data_dir,
+        cluster_name=config.cluster_name,
+        segment_bytes=config.segment_bytes,
+        retention_bytes=config.retention_bytes,
+        retention_seconds=config.retention_age,
+        reserve_bytes=config.disk_reserve,
+        max_batch_bytes=config.max_message_bytes - _MESSAGE_OVERHEAD_BYTES,
+    )
+
+
+def server_config(config: NodeConfig) -> ServerConfig:
+    """Return what a node's configuration says about its server."""
+    limits = ServerConfig()
+    return attrs.evolve(
+        limits,
+        max_connections=connections_that_fit(limits.max_connections),
+        transport=attrs.evolve(limits.transport, message_bytes=config.max_message_bytes),
+    )

@@ -1,0 +1,264 @@
+"""The gRPC streams of producers and consumers: one connection and one asyncio coroutine each.
+
+Beside each stream, on its connection, the node is asked now and then which others there are.
+
+Everything asyncio of the client library is here and in connection.py. Sessions are called from the asyncio side; they
+and their Trio tasks are in one thread, so nothing needs a lock, and what crosses over is one wake-up for many records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import trio
+from attrs import frozen
+from grpclib.client import Stream, UnaryUnaryMethod
+from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from h2.exceptions import H2Error
+
+from proglog_trio._proto.log.v1 import (
+    ConsumeBatchesRequest,
+    ConsumeBatchesResponse,
+    GetServersRequest,
+    GetServersResponse,
+    ProduceBatchResponse,
+)
+from proglog_trio.errors import CallFailed, NodeConnectionError
+from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, call_error, open_connection
+from proglog_trio.rpc.calls.expected_cluster import OtherCluster
+from proglog_trio.rpc.calls.sessions import StreamBroken, status_of_code
+from proglog_trio.rpc.calls.task_pair import run_beside
+from proglog_trio.rpc.http2.bridge import current_loop
+
+if TYPE_CHECKING:
+    from proglog_trio.client.sessions import ConsumeLink, ConsumeSession, NodeSession, ProduceLink, ProduceSession
+
+PRODUCE_BATCHES = "/log.v1.Log/ProduceBatches"
+CONSUME_BATCHES = "/log.v1.Log/ConsumeBatches"
+GET_SERVERS = "/log.v1.Log/GetServers"
+Session = TypeVar("Session", bound="NodeSession")
+SEARCH_SECONDS = 30.0
+"""How often a node is asked which others there are; they are forgotten much later, see nodes.py."""
+SEARCH_ANSWER_SECONDS = 5.0
+GREETING_SECONDS = 5.0
+"""How long a node may take to accept a stream and say of which cluster it is, before records are sent on it."""
+CONNECT_SECONDS_AMONG_SEVERAL = 3.0
+"""How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is gone
+does not refuse, and a process that is stopped does not answer."""
+
+
+@frozen
+class EncodedMessage:
+    """A message that is bytes already, as grpclib's codec wants it."""
+
+    data: bytes
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """Return the bytes."""
+        return self.data
+
+
+def produce_link(connection: ConnectionConfig | None = None) -> ProduceLink:
+    """Return what runs one ProduceBatches stream to its session's node.
+
+    Raises:
+        TlsError: the files of the connection's TLS cannot be used.
+    """
+    _check(connection)
+
+    async def link(session: ProduceSession) -> None:
+        await _run(connection, _produce, session)
+
+    return link
+
+
+def consume_link(connection: ConnectionConfig | None = None) -> ConsumeLink:
+    """Return what runs one ConsumeBatches stream from its session's node; raises as produce_link."""
+    _check(connection)
+
+    async def link(session: ConsumeSession) -> None:
+        await _run(connection, _consume, session)
+
+    return link
+
+
+def _check(connection: ConnectionConfig | None) -> None:
+    if connection is not None and connection.tls is not None:
+        connection.tls.files()
+
+
+async def _run(
+    connection: ConnectionConfig | None,
+    function: Callable[[TunedChannel, Session], Awaitable[None]],
+    session: Session,
+) -> None:
+    # A loop of its own: the one that this task inherited may be closed by whoever opened it before this task ends.
+    current_loop.set(None)
+    if session.refusal is not None:
+        raise StreamBroken(session.refusal)
+    config = attrs.evolve(connection or ConnectionConfig(), cluster=session.cluster)
+    try:
+        async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:
+            await opened.run(_beside_search, function, session)
+    except OtherCluster as error:
+        session.is_elsewhere(str(error))
+        raise StreamBroken(str(error)) from error
+    except NodeConnectionError as error:
+        raise StreamBroken(str(error)) from error
+    except CallFailed as error:
+        raise StreamBroken(str(error), status_of_code(error.code)) from error
+
+
+def _less_patient(config: ConnectionConfig) -> ConnectionConfig:
+    """Return how to connect to one node of several: there are others to go to."""
+    seconds = CONNECT_SECONDS_AMONG_SEVERAL
+    transport = attrs.evolve(config.transport, handshake_seconds=min(config.transport.handshake_seconds, seconds))
+    return attrs.evolve(config, connect_timeout=min(config.connect_timeout, seconds), transport=transport)
+
+
+async def _beside_search(
+    channel: TunedChannel, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
+) -> None:
+    if not session.searches:
+        await function(channel, session)
+        return
+    async with run_beside(_search(channel, session)):
+        await function(channel, session)
+
+
+async def _search(channel: TunedChannel, session: NodeSession) -> None:
+    """Ask the node again and again which others there are."""
+    get_servers = UnaryUnaryMethod(channel, GET_SERVERS, GetServersRequest, GetServersResponse)
+    while True:
+        try:
+            # Not grpclib's own timeout, which makes a TimeoutError of a cancellation that comes at the same moment.
+            async with asyncio.timeout(SEARCH_ANSWER_SECONDS):
+                answer = await get_servers(GetServersRequest())
+        except TimeoutError:
+            session.search_failed(f"{session.node} did not tell of other nodes within {SEARCH_ANSWER_SECONDS:g} s")
+        except GRPCError as error:
+            # Who may not ask, or asks a node that cannot tell, has the addresses that were given.
+            session.cluster.check_error(error, session.node)
+            session.search_failed(str(call_error(error, session.node, channel)))
+        except (StreamTerminatedError, H2Error, OSError) as error:
+            # The stream beside this sees the connection's end too. This must not go on: grpclib raises this, too, in
+            # the place of a cancellation that comes at the same moment.
+            session.search_failed(str(call_error(error, session.node, channel)))
+            return
+        except NodeConnectionError as error:
+            session.search_failed(str(error))
+            return
+        else:
+            if answer.cluster_name:
+                session.cluster.check(answer.cluster_name, session.node)
+            session.found([server.rpc_addr for server in answer.servers])
+        await asyncio.sleep(SEARCH_SECONDS)
+
+
+def _waker(event: asyncio.Event) -> Callable[[], None]:
+    """Return what sets an event, called from Trio: a Ctrl-C in the middle would leave its waiter asleep for ever."""
+
+    @trio.lowlevel.enable_ki_protection
+    def wake() -> None:
+        event.set()
+
+    return wake
+
+
+async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
+    ready = asyncio.Event()
+    ended = asyncio.Event()
+    session.on_ready = _waker(ready)
+    async with channel.request(
+        PRODUCE_BATCHES, Cardinality.STREAM_STREAM, EncodedMessage, ProduceBatchResponse
+    ) as stream:
+        await stream.send_request()
+        await _greet(stream, session)
+        session.opened()
+        async with run_beside(_send(stream, session, ready, ended)):
+            while (answer := await stream.recv_message()) is not None:
+                session.answered(answer)
+        if not ended.is_set():
+            # In this form grpclib puts the status that the node gave in its place, if it gave one.
+            raise StreamTerminatedError("the node ended the stream")
+
+
+async def _greet(stream: Stream[EncodedMessage, ProduceBatchResponse], session: ProduceSession) -> None:
+    """Wait until the node has said of which cluster it is: no record is sent to one of another.
+
+    One that says nothing before its first answer is believed to be the right one: it looks itself, if it can.
+    """
+    try:
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                await stream.recv_initial_metadata()
+        except TimeoutError:
+            return
+        except StreamTerminatedError:
+            # In the same moment as the status that the node gave, if it gave one.
+            stream._maybe_raise()  # noqa: SLF001 - as grpclib itself does when a stream is left
+            raise
+    except GRPCError as error:
+        session.cluster.check_error(error, session.node)
+        # It was reached, and refuses: what is to be sent cannot be.
+        session.opened()
+        raise
+
+
+async def _send(
+    stream: Stream[EncodedMessage, ProduceBatchResponse],
+    session: ProduceSession,
+    ready: asyncio.Event,
+    ended: asyncio.Event,
+) -> None:
+    try:
+        while True:
+            ready.clear()
+            while (request := session.next_request()) is not None:
+                await stream.send_message(EncodedMessage(request))
+            if session.finishing:
+                await stream.end()
+                ended.set()
+                return
+            await ready.wait()
+    except (StreamTerminatedError, H2Error):
+        # The receiving side sees the stream's end too, and the status that came with it.
+        return
+
+
+async def _ask_end(channel: TunedChannel, session: ConsumeSession, request: ConsumeBatchesRequest) -> None:
+    async with channel.request(
+        CONSUME_BATCHES, Cardinality.UNARY_STREAM, ConsumeBatchesRequest, ConsumeBatchesResponse
+    ) as stream:
+        await stream.send_message(request, end=True)
+        answer = await stream.recv_message()
+        if answer is None:
+            raise StreamTerminatedError("the node did not say where its log ends")
+        session.received_end(answer)
+
+
+async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
+    end_request = session.end_request()
+    if end_request is not None:
+        await _ask_end(channel, session, end_request)
+    room = asyncio.Event()
+    session.on_room = _waker(room)
+    async with channel.request(
+        CONSUME_BATCHES, Cardinality.UNARY_STREAM, ConsumeBatchesRequest, ConsumeBatchesResponse
+    ) as stream:
+        await stream.send_message(session.request())
+        session.opened()
+        while True:
+            room.clear()
+            while not session.has_room:
+                # Reading stops, and HTTP/2's flow control stops the node.
+                await room.wait()
+                room.clear()
+            response = await stream.recv_message()
+            if response is None:
+                return
+            session.received(response)

@@ -1,0 +1,127 @@
+"""A pull stream to a peer: the puller's side on the wire (asyncio flavour)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import trio
+from grpclib.client import Stream
+from grpclib.const import Cardinality
+from grpclib.exceptions import StreamTerminatedError
+from h2.exceptions import H2Error
+
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.address import Address
+from proglog_trio.errors import ConnectionLost, ConnectionNotOpened
+from proglog_trio.log.format.frame import iterate_frames
+from proglog_trio.log.repair.missing_ranges import Missing
+from proglog_trio.replication.pull_session import PullSession
+from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
+from proglog_trio.rpc.calls.task_pair import run_beside
+from proglog_trio.rpc.http2.wakeups import wait_until
+from proglog_trio.rpc.messages.replication import request_to_message, response_steps
+from proglog_trio.rpc.server.stream_io import Rests, in_turns, receive_next
+
+PULL = "/log.v1.Replication/Pull"
+FETCH_FRAMES = "/log.v1.Replication/FetchFrames"
+MAX_FETCHED_BYTES = 64 << 20
+FETCH_SECONDS = 60.0
+
+_PullStream = Stream[log_v1.PullRequest, log_v1.PullResponse]
+
+
+async def pull_from(connection: ConnectionConfig, address: str, session: PullSession) -> None:
+    """Run one pull stream to the peer at an address, from Trio, until it ends, which raises what ended it.
+
+    Raises:
+        NodeConnectionError, CallFailed: the peer cannot be reached, or ended the stream.
+        PeerLied, PullRefused, LogReadOnly, LogClosed: see run_pull.
+    """
+    _check_address(address)
+    async with open_connection(address, connection) as opened:
+        await opened.run(run_pull, session)
+
+
+def _check_address(address: str) -> None:
+    """Raise ConnectionNotOpened for what a member says to be its address and is none."""
+    try:
+        Address.parse(address)
+    except ValueError as error:
+        raise ConnectionNotOpened(f"what the peer says to be its address is none: {error}") from None
+
+
+async def run_pull(channel: TunedChannel, session: PullSession) -> None:
+    """Pull until the stream ends, which raises what ended it.
+
+    Raises:
+        GRPCError, StreamTerminatedError: the peer ended it, or the connection is gone.
+        PeerLied, PullRefused: the peer is not one to pull from.
+        LogReadOnly, LogClosed: this node's log takes nothing more.
+    """
+    ready, room = asyncio.Event(), asyncio.Event()
+    session.on_ready, session.on_room = ready.set, room.set
+    async with channel.request(PULL, Cardinality.STREAM_STREAM, log_v1.PullRequest, log_v1.PullResponse) as stream:
+        await stream.send_request()
+        rests = Rests()
+        async with run_beside(_send(stream, session, ready)):
+            while (message := await receive_next(stream)) is not None:
+                room.clear()
+                is_done = session.received(await in_turns(response_steps(message)))
+                while not is_done:
+                    # Reading stops, and HTTP/2's flow control stops the peer.
+                    await room.wait()
+                    room.clear()
+                    is_done = session.apply()
+                # Of many messages that are here already, none makes this wait.
+                await rests.rest()
+        # In this form grpclib puts the status that the peer gave in its place, if it gave one.
+        raise StreamTerminatedError("the peer ended the stream")
+
+
+async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address: str, missing: Missing) -> list[bytes]:
+    """Return the frames that the node at an address has of what is missing here, from Trio; at most so many bytes.
+
+    Raises:
+        NodeConnectionError, CallFailed: the node cannot be asked.
+        FrameError: what it sends are no frames.
+    """
+    request = log_v1.FetchFramesRequest(
+        origin=missing.origin.data,
+        from_sequence=missing.from_sequence,
+        to_sequence=missing.to_sequence,
+        cluster_name=cluster_name,
+    )
+
+    async def fetch(channel: TunedChannel) -> list[bytes]:
+        frames: list[bytes] = []
+        size = 0
+        async with channel.request(
+            FETCH_FRAMES, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
+        ) as stream:
+            await stream.send_message(request, end=True)
+            while size < MAX_FETCHED_BYTES and (message := await receive_next(stream)) is not None:
+                frames += [frame.encode() for frame in iterate_frames(message.frames)]
+                size += len(message.frames)
+        return frames
+
+    _check_address(address)
+    try:
+        with trio.fail_after(FETCH_SECONDS):
+            async with open_connection(address, connection) as opened:
+                return await opened.run(fetch)
+    except trio.TooSlowError:
+        raise ConnectionLost(f"{address} did not send within {FETCH_SECONDS:g} s what is missing") from None
+
+
+async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event) -> None:
+    rests = Rests()
+    try:
+        while True:
+            ready.clear()
+            while (request := session.next_request()) is not None:
+                await stream.send_message(request_to_message(request))
+                await rests.rest()
+            await wait_until(ready, session.deadline, session.replica.clock)
+    except (StreamTerminatedError, H2Error):
+        # The receiving side sees the stream's end too, and the status that came with it.
+        return

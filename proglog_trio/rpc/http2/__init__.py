@@ -1,0 +1,1 @@
+"""HTTP/2 on asyncio, under Trio: the transport, its buffers and its keepalive, and what libraries need mended."""

@@ -1,0 +1,278 @@
+"""Messages of pull streams, between the generated classes and those that replication works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
+from proglog_trio.replication.directories import KnownDirectory, directory_of
+from proglog_trio.replication.events import PeerLied
+from proglog_trio.replication.messages import (
+    ClockAnswer,
+    Ended,
+    EndReason,
+    Hello,
+    HolderNews,
+    OriginRange,
+    Positions,
+    PullRequest,
+    PullResponse,
+    Want,
+)
+from proglog_trio.rpc.http2.message_buffer import message_prefix
+from proglog_trio.rpc.messages.protobuf import bytes_field_header
+from proglog_trio.steps import Steps, complete
+
+_FRAMES = 4
+"""The field of PullResponse that is written by itself."""
+_FETCHED = 1
+"""And of FetchFramesResponse."""
+_RANGES_AT_ONCE = 128
+"""In one step of reading positions."""
+_REASONS = {
+    EndReason.MISSING: log_v1.EndedReason.MISSING,
+    EndReason.DAMAGED: log_v1.EndedReason.DAMAGED,
+}
+_REASONS_READ = {reason: ours for ours, reason in _REASONS.items()}
+
+
+def request_to_message(request: PullRequest) -> log_v1.PullRequest:
+    """Return a request as it is sent."""
+    return log_v1.PullRequest(
+        hello=_hello_out(request.hello),
+        positions=_positions_out(request.positions),
+        others=_news_out(request.others),
+        directories=_directories_out(request.directories),
+        wants=[log_v1.Want(origin=want.origin.data, from_sequence=want.from_sequence) for want in request.wants],
+        stops=[origin.data for origin in request.stops],
+        clock_question=request.clock_question,
+    )
+
+
+def request_of_message(message: log_v1.PullRequest) -> PullRequest:
+    """Return the request of a message; raises PeerLied if it is none that a correct node sends."""
+    return complete(request_steps(message))
+
+
+def request_steps(message: log_v1.PullRequest) -> Steps[PullRequest]:
+    """Do as request_of_message, in steps."""
+    positions = yield from _positions_in(message.positions)
+    return PullRequest(
+        _hello_in(message.hello),
+        positions,
+        _news_in(message.others),
+        tuple(Want(origin_of(want.origin), want.from_sequence) for want in message.wants),
+        tuple(origin_of(data) for data in message.stops),
+        _directories_in(message.directories),
+        message.clock_question,
+    )
+
+
+def response_of_message(message: log_v1.PullResponse) -> PullResponse:
+    """Return the response of a message; raises PeerLied if it is none that a correct node sends."""
+    return complete(response_steps(message))
+
+
+def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
+    """Do as response_of_message, in steps."""
+    positions = yield from _positions_in(message.positions)
+    return PullResponse(
+        _hello_in(message.hello),
+        positions,
+        _news_in(message.others),
+        message.frames,
+        tuple(_ended_in(ended) for ended in message.ended),
+        _directories_in(message.directories),
+        None
+        if message.clock_answer is None
+        else ClockAnswer(message.clock_answer.question, message.clock_answer.wall_clock),
+    )
+
+
+def encode_response(response: PullResponse) -> bytes:
+    """Return a response without frames as one length-prefixed message."""
+    encoded = bytes(
+        log_v1.PullResponse(
+            hello=_hello_out(response.hello),
+            positions=_positions_out(response.positions),
+            others=_news_out(response.others),
+            directories=_directories_out(response.directories),
+            ended=[
+                log_v1.Ended(
+                    origin=ended.origin.data,
+                    from_sequence=ended.from_sequence,
+                    resumes_at=ended.resumes_at or 0,
+                    reason=_REASONS[ended.reason],
+                )
+                for ended in response.ended
+            ],
+            clock_answer=None
+            if response.clock_answer is None
+            else log_v1.ClockAnswer(
+                question=response.clock_answer.question, wall_clock=response.clock_answer.wall_clock
+            ),
+        )
+    )
+    return message_prefix(len(encoded)) + encoded
+
+
+def encode_frames(frames: tuple[bytes, ...]) -> bytes:
+    """Return a response of frames as one length-prefixed message; the frames are copied once."""
+    return _encode_bytes(_FRAMES, frames)
+
+
+def encode_fetched(frames: tuple[bytes, ...]) -> bytes:
+    """Return a FetchFramesResponse as one length-prefixed message."""
+    return _encode_bytes(_FETCHED, frames)
+
+
+def _encode_bytes(field: int, parts: tuple[bytes, ...]) -> bytes:
+    size = sum(map(len, parts))
+    header = bytes_field_header(field, size)
+    return b"".join((message_prefix(len(header) + size), header, *parts))
+
+
+def _hello_out(hello: Hello | None) -> log_v1.Hello | None:
+    if hello is None:
+        return None
+    return log_v1.Hello(
+        version=hello.version,
+        cluster_name=hello.cluster_name,
+        node_name=hello.node_name,
+        directory_id=hello.directory_id,
+        opened=hello.opened,
+    )
+
+
+def _hello_in(message: log_v1.Hello | None) -> Hello | None:
+    if message is None:
+        return None
+    return Hello(
+        message.cluster_name, message.node_name, _directory_id(message.directory_id), message.opened, message.version
+    )
+
+
+def _positions_out(positions: Positions | None) -> log_v1.Positions | None:
+    if positions is None:
+        return None
+    return log_v1.Positions(
+        ranges=[
+            log_v1.OriginRange(
+                origin=origin.data,
+                low=held.low,
+                next=held.next,
+                last_header_crc=held.last_header_crc,
+                gaps=[edge for gap in held.gaps for edge in gap],
+                missing=[edge for missing in held.missing for edge in missing],
+            )
+            for origin, held in positions.ranges.items()
+        ],
+        forgotten=[origin.data for origin in positions.forgotten],
+        writing=b"" if positions.writing is None else positions.writing.data,
+        more_follows=positions.more_follows,
+    )
+
+
+def _positions_in(message: log_v1.Positions | None) -> Steps[Positions | None]:
+    if message is None:
+        return None
+    ranges: dict[Origin, OriginRange] = {}
+    for number, each in enumerate(message.ranges, 1):
+        ranges[origin_of(each.origin)] = _range_in(each)
+        if number % _RANGES_AT_ONCE == 0:
+            yield
+    return Positions(
+        ranges,
+        tuple(origin_of(data) for data in message.forgotten),
+        origin_of(message.writing) if message.writing else None,
+        message.more_follows,
+    )
+
+
+def _range_in(message: log_v1.OriginRange) -> OriginRange:
+    if message.low > message.next:
+        raise PeerLied(f"a peer says that it has sequences {message.low} to {message.next}")
+    gaps, missing = (_pairs(edges, message.low, message.next) for edges in (message.gaps, message.missing))
+    return OriginRange(message.low, message.next, message.last_header_crc, gaps, missing)
+
+
+def _pairs(edges: Sequence[int], low: int, following: int) -> tuple[tuple[int, int], ...]:
+    """Return ranges, one after the other in [low, following); raises PeerLied if they are none."""
+    if len(edges) % 2:
+        raise PeerLied(f"a peer names ranges by {len(edges)} edges")
+    pairs = tuple(zip(edges[::2], edges[1::2], strict=True))
+    reached = low
+    for first, end in pairs:
+        if not reached <= first < end <= following:
+            raise PeerLied(f"a peer says that {first} to {end} is absent in {low} to {following}")
+        reached = end
+    return pairs
+
+
+def _news_out(others: Iterable[HolderNews]) -> list[log_v1.HolderNews]:
+    return [
+        log_v1.HolderNews(
+            directory_id=news.directory_id,
+            opened=news.opened,
+            origins=[origin.data for origin in news.nexts],
+            nexts=list(news.nexts.values()),
+            absent=[
+                log_v1.AbsentRanges(place=place, edges=[edge for each in absent for edge in each])
+                for place, origin in enumerate(news.nexts)
+                if (absent := news.absent.get(origin))
+            ],
+        )
+        for news in others
+    ]
+
+
+def _news_in(messages: Iterable[log_v1.HolderNews]) -> tuple[HolderNews, ...]:
+    found = []
+    for message in messages:
+        if len(message.origins) != len(message.nexts):
+            raise PeerLied(f"a peer names {len(message.origins)} origins of a node and {len(message.nexts)} places")
+        origins = [origin_of(data) for data in message.origins]
+        absent = {}
+        for each in message.absent:
+            if each.place >= len(origins):
+                raise PeerLied(f"a peer names what is absent at place {each.place} of {len(origins)}")
+            absent[origins[each.place]] = _pairs(each.edges, 0, message.nexts[each.place])
+        nexts = dict(zip(origins, message.nexts, strict=True))
+        found.append(HolderNews(_directory_id(message.directory_id), message.opened, nexts, absent))
+    return tuple(found)
+
+
+def _directories_out(directories: Iterable[KnownDirectory]) -> list[log_v1.KnownDirectory]:
+    return [
+        log_v1.KnownDirectory(
+            directory_id=each.directory_id, node_name=each.node_name, change=each.change, gone=each.is_gone
+        )
+        for each in directories
+    ]
+
+
+def _directories_in(messages: Iterable[log_v1.KnownDirectory]) -> tuple[KnownDirectory, ...]:
+    try:
+        return tuple(directory_of(each.directory_id, each.node_name, each.change, each.gone) for each in messages)
+    except ValueError as error:
+        raise PeerLied(f"a peer names a directory: {error}") from None
+
+
+def _ended_in(message: log_v1.Ended) -> Ended:
+    reason = _REASONS_READ.get(message.reason, EndReason.MISSING)
+    return Ended(origin_of(message.origin), message.from_sequence, message.resumes_at or None, reason)
+
+
+def origin_of(data: bytes) -> Origin:
+    """Return the origin of a message; raises PeerLied if it is none."""
+    try:
+        return Origin.parse(data)
+    except ValueError as error:
+        raise PeerLied(f"a peer names an origin: {error}") from None
+
+
+def _directory_id(data: bytes) -> bytes:
+    if len(data) != DIRECTORY_ID_BYTES:
+        raise PeerLied(f"a peer names a directory by {len(data)} bytes, not {DIRECTORY_ID_BYTES}")
+    return data

@@ -1,0 +1,1 @@
+"""The gRPC server: accepting connections, who may do what, and the services."""

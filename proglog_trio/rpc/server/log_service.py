@@ -1,0 +1,141 @@
+"""The Log service, log.v1.Log: the methods of proto/log/v1/log.proto over one log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import trio
+from attrs import field, frozen
+from grpclib.const import Cardinality, Handler
+from grpclib.health.check import CheckBase, ServiceStatus
+from grpclib.server import Stream
+
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.log.log import Log
+from proglog_trio.replication.replica import Replica
+from proglog_trio.rpc.messages import records as record_messages
+from proglog_trio.rpc.server.consume import ConsumeCalls
+from proglog_trio.rpc.server.log_service_state import LogServiceConfig, LogServiceCounters, ServerInfo, ServiceState
+from proglog_trio.rpc.server.produce import ProduceCalls
+from proglog_trio.rpc.server.stream_io import encode_list, receive_only, send_encoded
+
+SERVICE_NAME = "log.v1.Log"
+WRITING, READING = f"{SERVICE_NAME}.Produce", f"{SERVICE_NAME}.Consume"
+"""What the health service can be asked for besides the service as a whole, which is well when both are."""
+_SERVERS = 1
+"""The field of GetServersResponse."""
+
+
+@frozen(eq=False)
+class LogService:
+    """The service; see open_log_service.
+
+    Attributes:
+        state: what its calls share.
+        takes_records: what the health service says of writing.
+    """
+
+    state: ServiceState
+    takes_records: ServiceStatus = field(factory=ServiceStatus)
+    _produce: ProduceCalls = field(init=False)
+    _consume: ConsumeCalls = field(init=False)
+
+    @_produce.default
+    def _make_produce(self) -> ProduceCalls:
+        return ProduceCalls(self.state)
+
+    @_consume.default
+    def _make_consume(self) -> ConsumeCalls:
+        return ConsumeCalls(self.state)
+
+    @property
+    def counters(self) -> LogServiceCounters:
+        """What the service has done."""
+        return self.state.counters
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Return the methods by their paths, for grpclib."""
+        produce, consume = self._produce, self._consume
+        unary, answers, both = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM
+        methods = {
+            "Produce": Handler(produce.produce, unary, log_v1.ProduceRequest, log_v1.ProduceResponse),
+            "Consume": Handler(consume.consume, unary, log_v1.ConsumeRequest, log_v1.ConsumeResponse),
+            "ConsumeStream": Handler(
+                consume.consume_stream, answers, log_v1.ConsumeRequest, record_messages.ConsumeResponse
+            ),
+            "ProduceStream": Handler(
+                produce.produce_stream, both, record_messages.ProduceRequest, record_messages.ProduceResponse
+            ),
+            "GetServers": Handler(self._get_servers, unary, log_v1.GetServersRequest, log_v1.GetServersResponse),
+            "ProduceBatches": Handler(
+                produce.produce_batches, both, log_v1.ProduceBatchRequest, log_v1.ProduceBatchResponse
+            ),
+            "ConsumeBatches": Handler(
+                consume.consume_batches, answers, log_v1.ConsumeBatchesRequest, log_v1.ConsumeBatchesResponse
+            ),
+        }
+        return {f"/{SERVICE_NAME}/{name}": handler for name, handler in methods.items()}
+
+    def health_checks(self) -> Mapping[str, Collection[CheckBase]]:
+        """Return what the health service says of reading, of writing, and of all of it."""
+        return {SERVICE_NAME: [self.takes_records], WRITING: [self.takes_records], READING: []}
+
+    async def drain(self) -> None:
+        """Take in nothing more, and return when what has been taken in is stored and answered (asyncio flavour)."""
+        state = self.state
+        state.draining = True
+        state.changed.wake_all()
+        for reading in list(state.reading):
+            reading.cancel()
+        # This node has left: nobody will pull any more.
+        state.end_waits()
+        if state.producing:
+            await asyncio.wait(list(state.producing))
+
+    async def _get_servers(self, stream: Stream[log_v1.GetServersRequest, log_v1.GetServersResponse]) -> None:
+        await receive_only(stream)
+        servers = (
+            log_v1.Server(id=each.id, rpc_addr=each.rpc_addr, is_leader=each.is_leader) for each in self.state.servers()
+        )
+        rest = bytes(log_v1.GetServersResponse(cluster_name=self.state.log.config.cluster_name))
+        await send_encoded(stream, await encode_list(_SERVERS, servers, rest), 1)
+
+
+@contextlib.asynccontextmanager
+async def open_log_service(
+    log: Log,
+    servers: Callable[[], Sequence[ServerInfo]],
+    config: LogServiceConfig | None = None,
+    replica: Replica | None = None,
+) -> AsyncIterator[LogService]:
+    """Make the service of a log, for the length of an ``async with`` block in Trio, in which it may be served.
+
+    Args:
+        log: an open log.
+        servers: gives the nodes that clients can dial, this one included.
+        config: see LogServiceConfig.
+        replica: knows which other nodes have what is appended; None: there are no others.
+    """
+    config = config or LogServiceConfig()
+    executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
+    state = ServiceState(log, config, LogServiceCounters(), executor, servers)
+    if replica is not None:
+        state.wait_acknowledged, state.end_waits = replica.wait_acknowledged, replica.acknowledgements.end_all
+    takes_records = ServiceStatus()
+
+    def changed() -> None:
+        state.changed.wake_all()
+        takes_records.set(log.read_only_reason is None)
+
+    changed()
+    forget = log.notify_durable(changed)
+    try:
+        yield LogService(state, takes_records)
+    finally:
+        forget()
+        with trio.CancelScope(shield=True):
+            # Reads that are under way are short; nothing new begins, since no call is left.
+            await trio.to_thread.run_sync(executor.shutdown)

@@ -1,0 +1,156 @@
+"""The Replication service, log.v1.Replication: serves those who pull from this node (asyncio flavour)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Executor
+
+from attrs import field, frozen, validators
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Stream
+
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.replication.events import PullRefused
+from proglog_trio.replication.replica import Replica
+from proglog_trio.replication.source_reader import FrameSource, SourceAnswer
+from proglog_trio.replication.source_session import SourceSession
+from proglog_trio.rpc.http2.wakeups import wait_until
+from proglog_trio.rpc.messages.replication import (
+    encode_fetched,
+    encode_frames,
+    encode_response,
+    origin_of,
+    request_steps,
+)
+from proglog_trio.rpc.server.disk_calls import DiskCalls
+from proglog_trio.rpc.server.stream_io import (
+    Rests,
+    in_turns,
+    receive_available,
+    receive_only,
+    send_encoded,
+    wait_writable,
+)
+
+SERVICE_NAME = "log.v1.Replication"
+_RECEIVE_BYTES = 64 * 1024
+
+_PullStream = Stream[log_v1.PullRequest, log_v1.PullResponse]
+
+
+@frozen(kw_only=True)
+class ReplicationServiceConfig:
+    """The service's limits.
+
+    Attributes:
+        answer_bytes: how many bytes of frames one message holds, from each of the two places that are read; one frame
+            may be larger.
+    """
+
+    answer_bytes: int = field(default=512 * 1024, validator=validators.ge(1))
+
+
+@frozen(eq=False)
+class ReplicationService:
+    """The service.
+
+    Attributes:
+        replica: this node's part in replication.
+        executor: has the threads that read the log.
+    """
+
+    replica: Replica
+    executor: Executor
+    config: ReplicationServiceConfig = field(factory=ReplicationServiceConfig)
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Return the methods by their paths, for grpclib."""
+        return {
+            f"/{SERVICE_NAME}/Pull": Handler(
+                self._pull, Cardinality.STREAM_STREAM, log_v1.PullRequest, log_v1.PullResponse
+            ),
+            f"/{SERVICE_NAME}/FetchFrames": Handler(
+                self._fetch_frames, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
+            ),
+        }
+
+    async def _pull(self, stream: _PullStream) -> None:
+        await stream.send_initial_metadata()
+        session = self.replica.open_source()
+        try:
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._send(stream, session))
+                await self._receive(stream, session)
+                sending.cancel()
+        finally:
+            self.replica.close_source(session)
+
+    async def _fetch_frames(self, stream: Stream[log_v1.FetchFramesRequest, log_v1.FetchFramesResponse]) -> None:
+        request = await receive_only(stream)
+        cluster_name = self.replica.hello.cluster_name
+        if request.cluster_name != cluster_name:
+            raise PullRefused(f"this node is of the cluster {cluster_name!r}, not of {request.cluster_name!r}")
+        origin = origin_of(request.origin)
+        sequence = request.from_sequence
+        with DiskCalls[FrameSource](self.executor) as disk:
+            while sequence < request.to_sequence:
+                await wait_writable(stream)
+                found = await disk.begin(
+                    self.replica.log.frames, origin, sequence, request.to_sequence, self.config.answer_bytes
+                )
+                sequence = found.next_sequence
+                if found.frames:
+                    await send_encoded(stream, encode_fetched(tuple(found.frames)), 1)
+
+    async def _receive(self, stream: _PullStream, session: SourceSession) -> None:
+        rests = Rests()
+        while messages := await receive_available(stream, _RECEIVE_BYTES):
+            for message in messages:
+                request = await in_turns(request_steps(message))
+                session.received(request)
+                await rests.rest()
+
+    async def _send(self, stream: _PullStream, session: SourceSession) -> None:
+        ready = asyncio.Event()
+        session.on_ready = ready.set
+        log = self.replica.log
+        rests = Rests()
+        with DiskCalls[FrameSource](self.executor) as disk:
+            source = await disk.open(FrameSource, log)
+            read_to, is_done = -1, True
+            ahead: asyncio.Future[SourceAnswer] | None = None
+            while True:
+                ready.clear()
+                while (response := session.next_response()) is not None:
+                    await wait_writable(stream)
+                    await send_encoded(stream, encode_response(response), 1)
+                    await rests.rest()
+                is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
+                if ahead is None and not (session.has_want_changes or is_behind):
+                    await wait_until(ready, session.deadline, self.replica.clock)
+                    continue
+                window = await wait_writable(stream)
+                if ahead is None:
+                    answer = await self._next_answer(disk, source, session)
+                else:
+                    answer, ahead = await ahead, None
+                read_to, is_done = answer.read_to, answer.is_done
+                size = sum(map(len, answer.pieces))
+                session.frames_read(answer.count, size, answer.ended)
+                if answer.pieces:
+                    if not is_done and size <= window and not source.is_at_the_end:
+                        # The puller takes this answer at once, so the next may be read meanwhile.
+                        ahead = self._read(disk, source, session)
+                    await send_encoded(stream, encode_frames(answer.pieces), 1)
+
+    async def _next_answer(
+        self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
+    ) -> SourceAnswer:
+        recent = None if session.has_want_changes else source.read_recent(self.config.answer_bytes)
+        return recent if recent is not None else await self._read(disk, source, session)
+
+    def _read(
+        self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
+    ) -> asyncio.Future[SourceAnswer]:
+        return disk.begin(source.read, session.take_want_changes(), self.config.answer_bytes)

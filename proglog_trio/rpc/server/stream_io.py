@@ -1,0 +1,156 @@
+"""Sending and receiving on a call's stream, where grpclib's own ways are too slow or too trusting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import betterproto2
+from grpclib.client import Stream as ClientStream
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Stream
+
+from proglog_trio.rpc.http2.message_buffer import prefixed
+from proglog_trio.rpc.http2.transport import TunedStream
+from proglog_trio.rpc.messages.codec import MessageCodec
+from proglog_trio.rpc.messages.protobuf import bytes_field_header
+from proglog_trio.steps import COPIED_AT_ONCE_BYTES, Result, Steps, Turn
+
+Received = TypeVar("Received")
+
+
+def _tuned(stream: Stream[Any, Any] | ClientStream[Any, Any]) -> TunedStream:
+    tuned = stream._stream  # noqa: SLF001 - grpclib gives no other way to the HTTP/2 stream
+    if not isinstance(tuned, TunedStream):
+        raise TypeError(f"a stream of type {type(tuned).__name__} came from another transport")
+    return tuned
+
+
+_LOOK_AT_THE_CLOCK_BYTES = 1024
+"""So many bytes have too few fields to be worth a look at the clock among them."""
+
+
+class Rests:
+    """Lets others have a turn in a loop that may never have to wait (asyncio flavour)."""
+
+    def __init__(self) -> None:
+        self._turn = Turn()
+        self._turn.begin()
+
+    async def rest(self) -> None:
+        """Let others have their turn, if this one is over."""
+        if self._turn.is_over:
+            await asyncio.sleep(0)
+            self._turn.begin()
+
+
+class _Decoder(Generic[Received]):
+    """Reads the messages of a call one after the other, and lets others run between them and within them."""
+
+    def __init__(self, stream: Stream[Received, Any] | ClientStream[Any, Received]) -> None:
+        # The codec of the server, and the class that the method is registered with, as grpclib's own recv_message.
+        codec = stream._codec  # noqa: SLF001
+        if not isinstance(codec, MessageCodec):
+            raise TypeError(f"messages are read by a codec of type {type(codec).__name__}")
+        self._codec, self._kind = codec, stream._recv_type  # noqa: SLF001
+        self._bytes = 0
+        self._rests = Rests()
+
+    async def decode(self, data: bytes) -> Received:
+        self._bytes += len(data)
+        if self._bytes < _LOOK_AT_THE_CLOCK_BYTES:
+            small: Received = self._codec.decode(data, self._kind)
+            return small
+        self._bytes = 0
+        steps: Steps[Received] = self._codec.decode_steps(data, self._kind)
+        while True:
+            await self._rests.rest()
+            try:
+                next(steps)
+            except StopIteration as end:
+                message: Received = end.value
+                return message
+
+
+async def receive_only(stream: Stream[Received, Any]) -> Received:
+    """Return the request of a call that has only one."""
+    messages = await _tuned(stream).read_messages(1)
+    if not messages:
+        raise GRPCError(Status.UNIMPLEMENTED, "the call ended without its request message")
+    return await _Decoder(stream).decode(messages[0])
+
+
+async def receive_available(stream: Stream[Received, Any], max_bytes: int) -> list[Received]:
+    """Return the requests that have arrived, at least one; an empty list when the client has ended the stream.
+
+    Lets others run first: a client that sends fast must not keep the event loop to itself.
+    """
+    await asyncio.sleep(0)
+    messages = await _tuned(stream).read_messages(max_bytes)
+    if messages and len(messages[0]) >= COPIED_AT_ONCE_BYTES:
+        # It was put together of what had arrived, and is copied once more when it is read.
+        await asyncio.sleep(0)
+    decoder = _Decoder(stream)
+    return [await decoder.decode(data) for data in messages]
+
+
+async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
+    """Return the next answer of a node that is asked, as grpclib's recv_message, or None at the end."""
+    if not stream._recv_initial_metadata_done:  # noqa: SLF001 - as grpclib's own does
+        await stream.recv_initial_metadata()
+    with stream._wrapper:  # noqa: SLF001 - as grpclib's own does
+        messages = await _tuned(stream).read_messages(1)
+    return await _Decoder[Received](stream).decode(messages[0]) if messages else None
+
+
+async def in_turns(steps: Steps[Result]) -> Result:
+    """Return what work gives, and let others run in between."""
+    rests = Rests()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        await rests.rest()
+
+
+async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest: bytes = b"") -> bytes:
+    """Return a length-prefixed message that has a list.
+
+    Each of the list is made and encoded by itself, and others run in between: a large cluster's takes a while.
+
+    Args:
+        field: the list's number.
+        messages: what is in it.
+        rest: the message's other fields, encoded.
+    """
+
+    def steps() -> Steps[bytes]:
+        parts: list[bytes] = []
+        for message in messages:
+            encoded = bytes(message)
+            parts += (bytes_field_header(field, len(encoded)), encoded)
+            yield
+        return b"".join((*parts, rest))
+
+    return prefixed(await in_turns(steps()))
+
+
+async def wait_writable(stream: Stream[Any, Any]) -> int:
+    """Wait until the client takes data; return how many bytes its flow-control windows allow."""
+    return await _tuned(stream).wait_writable()
+
+
+async def send_encoded(stream: Stream[Any, Any], data: bytes, count: int) -> None:
+    """Send length-prefixed messages that are encoded already, all of them in as few frames as they need."""
+    if not stream._send_initial_metadata_done:  # noqa: SLF001 - as grpclib's own send_message does
+        await stream.send_initial_metadata()
+    tuned = _tuned(stream)
+    await tuned.send_data(data)
+    stream._send_message_done = True  # noqa: SLF001 - as grpclib's own send_message does
+    tuned.connection.messages_sent += count
+    tuned.connection.last_message_sent = time.monotonic()

@@ -1,0 +1,1 @@
+"""TLS, certificates and access policies, and reading them again when they change."""

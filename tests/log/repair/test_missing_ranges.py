@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from proglog_trio.log.repair.missing_ranges import Gaps, find_missing, wanted
+from proglog_trio.log.repair.survey import Kept, Survey
+from proglog_trio.log.storage.segment import SegmentFiles
+from tests.log.repair.test_survey import frames_of, survey
+from tests.log.repairing import Written, write_log
+
+
+def missing(written: Written, files: SegmentFiles) -> tuple[Survey, Gaps]:
+    found = survey(written, files)
+    return found, find_missing(found)
+
+
+def test_nothing_is_missing_from_sound_segments() -> None:
+    written = write_log()
+    for files in written.closed:
+        found, gaps = missing(written, files)
+        assert (gaps.stretches, gaps.lost_gaps, wanted(found, gaps)) == ([], [], [])
+
+
+def test_every_frame_that_is_damaged_is_missing_between_its_neighbours() -> None:
+    written = write_log()
+    for number, files in enumerate(written.closed):
+        for frame in frames_of(written, number):
+            for position in (frame.end - 1, frame.position + 70, frame.position + 3):
+                written.disk.flip(files.store, position, 0x80)
+                found, gaps = missing(written, files)
+                (stretch,) = gaps.stretches
+                header = frame.header
+                assert (stretch.origin, stretch.from_sequence, stretch.to_sequence) == (
+                    header.origin,
+                    header.base_sequence,
+                    header.next_sequence,
+                )
+                assert stretch.left_crc in (header.previous_header_crc, None)
+                assert stretch.right_crc in (header.header_crc, None)
+                assert gaps.lost_gaps == []
+                (each,) = wanted(found, gaps)
+                assert (each.from_offset, each.to_offset) == (frame.base_offset, frame.next_offset)
+                written.disk.put(files.store, written.contents[files.store])
+
+
+def test_a_gap_marker_that_is_damaged_is_told_by_the_next_header() -> None:
+    written = write_log()
+    files = written.closed[0]
+    kept = [element for element in survey(written, files).elements if isinstance(element, Kept)]
+    ((frame, marker),) = [(each.frame, each.gap) for each in kept if each.gap is not None]
+    for position in (frame.end - 1, frame.position + 3):
+        written.disk.flip(files.store, position, 0x80)
+        found, gaps = missing(written, files)
+        (lost,) = gaps.lost_gaps
+        assert (lost.origin, lost.from_sequence, lost.to_sequence, lost.next_crc) == (
+            marker.origin,
+            marker.from_sequence,
+            marker.to_sequence,
+            marker.previous_header_crc,
+        )
+        assert wanted(found, gaps) == []
+        written.disk.put(files.store, written.contents[files.store])
+
+
+def test_a_whole_segment_is_missing_between_its_headers() -> None:
+    written = write_log()
+    files = written.closed[2]
+    written.disk.put(files.store, b"")
+    found, gaps = missing(written, files)
+    told = {
+        (stretch.origin, sequence)
+        for stretch in gaps.stretches
+        for sequence in range(stretch.from_sequence, stretch.to_sequence)
+    }
+    assert told == {
+        (frame.header.origin, sequence)
+        for frame in frames_of(written, 2)
+        for sequence in range(frame.header.base_sequence, frame.header.next_sequence)
+    }
+    assert all(each.from_offset >= files.base_offset for each in wanted(found, gaps))

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from proglog_trio.log.format.envelope import Envelope, EnvelopeKind
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.storage.damage_registry import Damage, DamageRegistry
+from proglog_trio.log.storage.scanner import DamagedPlace
+from proglog_trio.log.storage.segment import SegmentFiles
+
+FIRST, SECOND = (SegmentFiles(Path("/data/log"), base) for base in (0, 100))
+ORIGIN = Origin(bytes(range(16)))
+
+
+def place(offset: int, position: int = 500, envelope: Envelope | None = None) -> DamagedPlace:
+    return DamagedPlace(position, position + 10, envelope, offset, offset + 2, "broken")
+
+
+def test_each_place_is_found_once() -> None:
+    registry = DamageRegistry()
+    seen: list[Damage] = []
+    stop = registry.watch(seen.append)
+    assert registry.report(SECOND, place(110), "scrub")
+    assert not registry.report(SECOND, place(110), "read")
+    assert registry.report(FIRST, place(3), "read")
+    stop()
+    stop()
+    assert registry.report(FIRST, place(7), "opening")
+    assert [(damage.files, damage.found_by) for damage in seen] == [(SECOND, "scrub"), (FIRST, "read")]
+    assert [damage.place.expected_offset for damage in registry.places()] == [3, 7, 110]
+    assert registry.segments() == [FIRST, SECOND]
+    assert (registry.found, len(registry), registry.unrepairable) == (3, 3, 0)
+
+
+def test_an_index_file_is_no_damage() -> None:
+    registry = DamageRegistry()
+    index = DamagedPlace(0, 0, None, 100, 100, "the index file is missing", is_missing_index=True)
+    assert registry.report(SECOND, index, "scrub")
+    assert registry.report(SECOND, place(110), "scrub")
+    assert (registry.segments(), registry.found, registry.left) == ([SECOND], 1, 1)
+    registry.settle([SECOND], [(SECOND, index, "not now")])
+    assert (registry.repaired, registry.left, len(registry)) == (1, 0, 1)
+    registry.settle([SECOND], [])
+    assert (registry.repaired, registry.left, len(registry)) == (1, 0, 0)
+
+
+def test_sequences_are_told_by_a_readable_envelope() -> None:
+    envelope = Envelope(EnvelopeKind.RECORDS, 200, 3, ORIGIN, 40, 2, 0)
+    assert Damage(FIRST, place(3, envelope=envelope), "read").sequences == (ORIGIN, 40, 42)
+    assert Damage(FIRST, place(3), "read").sequences is None
+    gap = Envelope(EnvelopeKind.GAP, 200, 3, ORIGIN, 40, 0, 0)
+    assert Damage(FIRST, place(3, envelope=gap), "read").sequences is None
+    assert str(Damage(FIRST, place(3), "read")) == "00000000000000000000.store: broken (bytes 500 to 510)"
+
+
+def test_number_of_places_is_bounded() -> None:
+    registry = DamageRegistry(max_places=3)
+    assert [registry.report(FIRST, place(offset), "scrub") for offset in range(5)] == [True, True, True, False, False]
+    assert (registry.found, registry.not_kept, len(registry)) == (5, 2, 3)
+    registry.settle([FIRST], [(FIRST, place(offset), "nobody has it") for offset in range(10)])
+    assert len(registry) == 3
+
+
+def test_retention_takes_places_out() -> None:
+    registry = DamageRegistry()
+    registry.report(FIRST, place(3), "scrub")
+    registry.report(SECOND, place(110), "scrub")
+    registry.forget_below(100)
+    assert registry.segments() == [SECOND]
+    assert registry.repaired == 0
+
+
+def test_what_a_repair_leaves_is_marked_and_the_rest_counted() -> None:
+    registry = DamageRegistry()
+    for offset in (3, 7, 9):
+        registry.report(FIRST, place(offset), "scrub")
+    registry.report(SECOND, place(110), "scrub")
+    # The place at 7 stays, and has moved in its file; the one at 12 shows for the first time.
+    registry.settle([FIRST], [(FIRST, place(7, 300), "nobody has it"), (FIRST, place(12), "nobody has it")])
+    assert registry.repaired == 2
+    assert registry.unrepairable == 2
+    found = {damage.place.expected_offset: damage for damage in registry.places()}
+    assert sorted(found) == [7, 12, 110]
+    assert (found[7].place.position, found[7].found_by, found[7].unrepairable) == (300, "scrub", "nobody has it")
+    assert (found[12].found_by, found[110].unrepairable) == ("repair", None)
+    registry.settle([FIRST], [])
+    assert registry.segments() == [SECOND]
+    assert (registry.repaired, registry.unrepairable) == (4, 0)

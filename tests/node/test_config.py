@@ -1,0 +1,385 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from cyclopts import App, CycloptsError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proglog_trio.address import Address
+from proglog_trio.cli.node import app as node_app
+from proglog_trio.node.config import (
+    DEFAULT_RPC_PORT,
+    ENVIRONMENT_PREFIX,
+    GIBIBYTE,
+    KIBIBYTE,
+    MEBIBYTE,
+    ConfigError,
+    NodeConfig,
+    flag_name,
+    parse_bytes,
+    parse_seconds,
+    unknown_variables,
+    variables_of_services,
+)
+
+
+def parse(*arguments: str) -> NodeConfig:
+    """What `node` is given for these arguments, without running it."""
+    _, bound, _ = node_app.parse_args(arguments, exit_on_error=False, print_error=False)
+    config = bound.arguments.get("config") or NodeConfig()
+    assert isinstance(config, NodeConfig)
+    return config
+
+
+def write(path: Path, text: str) -> str:
+    file = path / "node.toml"
+    file.write_text(text, "utf-8")
+    return str(file)
+
+
+# every option, a value for it as text, and what that is in NodeConfig
+SAMPLES: dict[str, tuple[str, Any]] = {
+    "data_dir": ("/var/lib/log", Path("/var/lib/log")),
+    "node_name": ("node-3", "node-3"),
+    "bind_addr": ("[::1]:9000", Address("::1", 9000)),
+    "rpc_port": ("0", 0),
+    "advertise_addr": ("node-3.example", Address("node-3.example", 0)),
+    "advertise_rpc_addr": ("[2001:db8::1]:18400", Address("2001:db8::1", 18400)),
+    "start_join_addrs": ("10.0.0.1, [::1]:9", (Address("10.0.0.1", 8401), Address("::1", 9))),
+    "gossip_profile": ("wan", "wan"),
+    "gossip_settings": ("probe-interval=3s,gossip_nodes=4", (("probe_interval", 3.0), ("gossip_nodes", 4))),
+    "gossip_label": ("orders-eu", "orders-eu"),
+    "encrypt": ("AAECAwQFBgcICQoLDA0ODw==", "AAECAwQFBgcICQoLDA0ODw=="),
+    "keyring_file": ("keys.json", Path("keys.json")),
+    "server_tls_cert_file": ("server.pem", Path("server.pem")),
+    "server_tls_key_file": ("server-key.pem", Path("server-key.pem")),
+    "server_tls_ca_file": ("ca.pem", Path("ca.pem")),
+    "peer_tls_cert_file": ("peer.pem", Path("peer.pem")),
+    "peer_tls_key_file": ("peer-key.pem", Path("peer-key.pem")),
+    "peer_tls_ca_file": ("ca.pem", Path("ca.pem")),
+    "peer_tls_server_name": ("127.0.0.1", "127.0.0.1"),
+    "acl_model_file": ("model.conf", Path("model.conf")),
+    "acl_policy_file": ("policy.csv", Path("policy.csv")),
+    "metrics_addr": ("127.0.0.1:0", Address("127.0.0.1", 0)),
+    "leave_timeout": ("1m", 60.0),
+    "start_timeout": ("2m", 120.0),
+    "no_leave_on_terminate": ("true", True),
+    "insecure": ("true", True),
+    "cluster_name": ("blue", "blue"),
+    "cluster_size": ("5", 5),
+    "acknowledgement_timeout": ("2s", 2.0),
+    "disk_reserve": ("1GiB", GIBIBYTE),
+    "origin_retention": ("30d", 30 * 86400.0),
+    "segment_bytes": ("1MiB", MEBIBYTE),
+    "retention_bytes": ("10GiB", 10 * GIBIBYTE),
+    "retention_age": ("7d", 7 * 86400.0),
+    "max_message_bytes": ("1048576", MEBIBYTE),
+    "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+}
+
+SERVER_TLS = ("--server-tls-cert-file=server.pem", "--server-tls-key-file=server-key.pem")
+ACCESS = ("--server-tls-ca-file=ca.pem", "--acl-model-file=model.conf", "--acl-policy-file=policy.csv")
+# what has to be given with an option for it to be allowed
+COMPANIONS = {
+    "server_tls_cert_file": SERVER_TLS[1:],
+    "server_tls_key_file": SERVER_TLS[:1],
+    "server_tls_ca_file": SERVER_TLS,
+    "peer_tls_cert_file": ("--peer-tls-key-file=peer-key.pem",),
+    "peer_tls_key_file": ("--peer-tls-cert-file=peer.pem",),
+    "acl_model_file": (*SERVER_TLS, ACCESS[0], ACCESS[2]),
+    "acl_policy_file": (*SERVER_TLS, ACCESS[0]),
+}
+
+
+def test_samples_are_complete() -> None:
+    assert {field.name for field in attrs.fields(NodeConfig)} == {*SAMPLES, "config_file"}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_flag_sets_the_option(name: str) -> None:
+    text, value = SAMPLES[name]
+    assert getattr(parse(f"{flag_name(name)}={text}", *COMPANIONS.get(name, ())), name) == value
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_variable_sets_the_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, value = SAMPLES[name]
+    monkeypatch.setenv(ENVIRONMENT_PREFIX + name.upper(), text)
+    assert getattr(parse(*COMPANIONS.get(name, ())), name) == value
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("spelling", ["dashes", "underscores"])
+def test_file_sets_the_option(name: str, spelling: str, tmp_path: Path) -> None:
+    text, value = SAMPLES[name]
+    key = name.replace("_", "-") if spelling == "dashes" else name
+    bare = {"rpc_port", "cluster_size", "insecure", "no_leave_on_terminate", "max_message_bytes"}
+    written = text if name in bare else f'"{text}"'
+    file = write(tmp_path, f"{key} = {written}\n")
+    assert getattr(parse("--config-file", file, *COMPANIONS.get(name, ())), name) == value
+
+
+@pytest.fixture(scope="module")
+def documented() -> str:
+    """What is said about the options, which takes a while to put together."""
+    root = App(name="proglog-trio")
+    root.command(node_app)
+    return root.generate_docs(output_format="markdown")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_help_names_flag_and_variable(name: str, documented: str) -> None:
+    assert flag_name(name) in documented
+    assert ENVIRONMENT_PREFIX + name.upper() in documented
+
+
+def test_start_addresses_are_repeatable_and_an_array_in_the_file(tmp_path: Path) -> None:
+    wanted = (Address("a", 1), Address("b", 8401))
+    assert parse("--start-join-addrs", "a:1", "--start-join-addrs", "b").start_join_addrs == wanted
+    assert parse("--config-file", write(tmp_path, 'start-join-addrs = ["a:1", "b"]\n')).start_join_addrs == wanted
+
+
+def test_gossip_settings_change_the_profile() -> None:
+    profile = parse("--gossip-profile", "local", "--gossip-settings", "probe-interval=2s").profile()
+    assert (profile.probe_interval, profile.probe_timeout) == (2.0, 0.2)
+
+
+def test_gossip_settings_that_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="must be shorter than probe_interval"):
+        parse("--gossip-settings", "probe-timeout=2")
+
+
+def test_the_gossip_key_is_not_shown() -> None:
+    assert "AAECAw" not in repr(parse("--encrypt", "AAECAwQFBgcICQoLDA0ODw=="))
+
+
+def test_flag_wins_over_variable_and_variable_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, 'node-name = "file"\ncluster-name = "file"\nrpc-port = 1\n')
+    monkeypatch.setenv("PROGLOG_CONFIG_FILE", file)
+    monkeypatch.setenv("PROGLOG_NODE_NAME", "variable")
+    monkeypatch.setenv("PROGLOG_CLUSTER_NAME", "variable")
+    config = parse("--node-name", "flag")
+    assert (config.node_name, config.cluster_name, config.rpc_port) == ("flag", "variable", 1)
+
+
+def test_defaults_are_a_single_node_on_loopback() -> None:
+    config = parse()
+    assert config == NodeConfig()
+    assert config.rpc_bind_address == Address("127.0.0.1", 8400)
+    assert config.bind_addr.is_loopback
+    assert config.data_dir == Path("proglog-data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rpc-prot", "1"], "Unknown option: --rpc-prot. Did you mean --rpc-port?"),
+        (["--no-insecure"], "Unknown option: --no-insecure"),
+        (["--start-join-addrs", "a:b"], "has no valid port"),
+        (["--gossip-settings", "prob-interval=1"], "Did you mean 'probe-interval'?"),
+        (["--gossip-settings", "gossip-nodes=1.5"], "whole number"),
+        (["--gossip-profile", "moon"], "--gossip-profile"),
+        (["--gossip-label", "x" * 256], "1 to 255 bytes"),
+        (["--gossip-label", ""], "1 to 255 bytes"),
+        (["--encrypt", "c2hvcnQ="], "16, 24 or 32 bytes in base64"),
+        (["--rpc-port", "http"], "--rpc-port: unable to convert"),
+        (["--rpc-port", "65536"], "--rpc-port. Must be at most 65535"),
+        (["--rpc-port", "-1"], "--rpc-port"),
+        (["--rpc-port"], "--rpc-port requires an argument"),
+        (["--rpc-port", "1", "--rpc-port", "2"], "--rpc-port specified multiple times"),
+        (["--bind-addr", "::1"], "--bind-addr: '::1' has an IPv6 address without brackets"),
+        (["--bind-addr", "localhost:http"], "--bind-addr: 'localhost:http' has no valid port"),
+        (["--advertise-addr", "host/x"], "--advertise-addr: 'host/x' has '/' in it"),
+        (["--advertise-addr", "host:0"], "--advertise-addr: 'host:0' has port 0, which nobody can dial"),
+        (["--advertise-rpc-addr", "0.0.0.0:1"], "--advertise-rpc-addr: '0.0.0.0:1' is no address that others can dial"),
+        (["--start-join-addrs", "a;b"], "--start-join-addrs: 'a;b' has a semicolon in it"),
+        (["--peer-tls-server-name", "a..b"], "without brackets. 'a..b' has a dot too many"),
+        (["--node-name", "\udcff"], "A name is 1 to 128 bytes of printable text"),
+        (["--gossip-label", "\udcff"], "1 to 255 bytes of printable text"),
+        (["--node-name", ""], "--node-name. A name is 1 to 128 bytes"),
+        (["--cluster-name", "x" * 129], "--cluster-name. A name is 1 to 128 bytes"),
+        (["--cluster-size", "0"], "--cluster-size. Must be at least 1"),
+        (["--segment-bytes", "64 MB!"], "--segment-bytes: '64 MB!' is not a number of bytes"),
+        (["--segment-bytes", "1"], "--segment-bytes. Must be at least 65536"),
+        (["--retention-age", "a week"], "--retention-age: 'a week' is not a length of time"),
+        (["--max-message-bytes", "1TB"], "--max-message-bytes. Must be at most"),
+        (["--log-level", "loud"], '--log-level. Choose from: "debug"'),
+    ],
+)
+def test_bad_flag(arguments: list[str], message: str) -> None:
+    with pytest.raises(CycloptsError, match=re.escape(message)):
+        parse(*arguments)
+
+
+def test_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROGLOG_RPC_PORT", "http")
+    with pytest.raises(CycloptsError, match="PROGLOG_RPC_PORT from env: unable to convert"):
+        parse()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rpc-prot = 1", "the key 'rpc-prot' is no option. Did you mean 'rpc-port'?"),
+        ("[node]\nrpc-port = 1", "the key 'node' is no option"),
+        ('config-file = "x"', "the key 'config-file' is no option"),
+        ("rpc-port = 1\nrpc_port = 1", "the key 'rpc_port' is given twice"),
+        ('rpc-port = "1"', "the key 'rpc-port' must be an integer, not a string"),
+        ("rpc-port = 1.5", "the key 'rpc-port' must be an integer, not a float"),
+        ("rpc-port = [1]", "the key 'rpc-port' must be an integer, not an array"),
+        ("insecure = 1", "the key 'insecure' must be a boolean, not an integer"),
+        ("data-dir = true", "the key 'data-dir' must be a string, not a boolean"),
+        ("node-name = 2020-01-01", "the key 'node-name' must be a string, not a date or time"),
+        ("segment-bytes = 1.5", "the key 'segment-bytes' must be an integer or a string, not a float"),
+        ("retention-age = true", "the key 'retention-age' must be an integer or a float or a string, not a boolean"),
+        ("rpc-port = \n", "it is not TOML: Invalid value (at line 1"),
+    ],
+)
+def test_bad_file_is_named_with_its_key(text: str, message: str, tmp_path: Path) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(CycloptsError, match=re.escape(f"Configuration file {file}: {message}")):
+        parse("--config-file", file)
+
+
+@pytest.mark.parametrize("text", ['log-level = "loud"', "segment-bytes = 1", "rpc-port = 65536"])
+def test_bad_value_in_a_file_is_named_with_its_key(text: str, tmp_path: Path) -> None:
+    file = write(tmp_path, text)
+    key = text.partition(" ")[0]
+    with pytest.raises(CycloptsError, match=re.escape(f"[{key}]") + ".*" + re.escape(file)):
+        parse("--config-file", file)
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(CycloptsError, match="No such file"):
+        parse("--config-file", str(tmp_path / "missing"))
+    with pytest.raises(CycloptsError, match="Is a directory"):
+        parse("--config-file", str(tmp_path))
+    file = tmp_path / "latin"
+    file.write_bytes(b'node-name = "\xe9"')
+    with pytest.raises(CycloptsError, match="not UTF-8"):
+        parse("--config-file", str(file))
+
+
+TLS = {"server_tls_cert_file": Path("server.pem"), "server_tls_key_file": Path("server-key.pem")}
+KEY = "AAECAwQFBgcICQoLDA0ODw=="
+
+
+def test_beyond_loopback_needs_tls_and_a_key_or_must_be_said() -> None:
+    beyond = Address("10.0.0.1", 8401)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "give --server-tls-cert-file and --server-tls-key-file, and --encrypt or --keyring-file, or"),
+        ({"encrypt": KEY}, "give --server-tls-cert-file and --server-tls-key-file, or say --insecure"),
+        (TLS, "give --encrypt or --keyring-file, or say --insecure"),
+    ]
+    for options, missing in cases:
+        with pytest.raises(ConfigError, match=missing):
+            NodeConfig(bind_addr=beyond, **options)
+    enough: list[dict[str, Any]] = [{**TLS, "encrypt": KEY}, {**TLS, "keyring_file": Path("k")}, {"insecure": True}]
+    for options in enough:
+        assert NodeConfig(bind_addr=beyond, **options).bind_addr == beyond
+    assert NodeConfig(bind_addr=Address("10.0.0.1", 8401), insecure=True).rpc_address(1) == Address("10.0.0.1", 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"server_tls_cert_file": Path("a")}, "--server-tls-cert-file and --server-tls-key-file go together"),
+        ({"peer_tls_key_file": Path("a")}, "--peer-tls-cert-file and --peer-tls-key-file go together"),
+        ({"server_tls_ca_file": Path("a")}, "give --server-tls-cert-file as well"),
+        ({"acl_model_file": Path("a")}, "--acl-model-file is the model of a policy"),
+        ({"acl_policy_file": Path("b"), **TLS}, "give --server-tls-ca-file as well"),
+    ],
+)
+def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NodeConfig(**given)
+
+
+def test_space_around_a_key_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = "AAECAwQFBgcICQoLDA0ODw=="
+    assert parse("--encrypt", f" {key} ").encrypt == key
+    assert parse("--config-file", write(tmp_path, f'encrypt = """{key}\r\n"""')).encrypt == key
+    monkeypatch.setenv("PROGLOG_ENCRYPT", f"{key}\n")
+    assert parse().encrypt == key
+
+
+def test_wildcard_needs_an_address_to_dial() -> None:
+    wildcard = Address("0.0.0.0", 8401)  # noqa: S104 (never listened on)
+    with pytest.raises(ConfigError, match="--advertise-addr"):
+        NodeConfig(bind_addr=wildcard, insecure=True)
+    config = NodeConfig(bind_addr=wildcard, insecure=True, advertise_addr=Address("node-3.example", 0))
+    assert config.rpc_address(8400) == Address("node-3.example", 8400)
+
+
+def test_what_others_dial() -> None:
+    gossip = parse("--advertise-addr", "proxy.example:18401")
+    assert gossip.rpc_address(8400) == Address("proxy.example", 8400)
+    both = parse("--advertise-addr", "proxy.example:18401", "--advertise-rpc-addr", "other.example:18400")
+    assert both.rpc_address(8400) == Address("other.example", 18400)
+    assert parse("--advertise-rpc-addr", "[2001:db8::1]").rpc_address(8400) == Address("2001:db8::1", 8400)
+
+
+def test_what_kubernetes_says_of_services_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PROGLOG_RPC_PORT", "tcp://10.96.14.3:8400")
+    assert parse().rpc_port == DEFAULT_RPC_PORT
+    assert parse("--rpc-port", "1").rpc_port == 1
+    assert parse("--config-file", write(tmp_path, "rpc-port = 2")).rpc_port == 2
+    assert variables_of_services({"PROGLOG_RPC_PORT": "tcp://10.96.14.3:8400"}) == ["PROGLOG_RPC_PORT"]
+    assert variables_of_services({"PROGLOG_RPC_PORT": "8400", "PROGLOG_PORT": "tcp://10.96.14.3:8400"}) == []
+
+
+def test_values_are_checked_without_a_command_line_too() -> None:
+    with pytest.raises(ValueError, match="--cluster-size: Must be at least 1"):
+        NodeConfig(cluster_size=0)
+
+
+def test_unknown_variables_are_found() -> None:
+    environ = {"PROGLOG_RPC_PROT": "1", "PROGLOG_RPC_PORT": "1", "PROGLOG_ADDR": "x", "PATH": "x"}
+    assert unknown_variables(environ, ["PROGLOG_ADDR"]) == ["PROGLOG_RPC_PROT"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0),
+        ("12", 12),
+        ("12B", 12),
+        ("2k", 2000),
+        ("2KB", 2000),
+        ("2KiB", 2048),
+        ("1.5MiB", 1536 * KIBIBYTE),
+        ("3 GiB", 3 * GIBIBYTE),
+        ("1TB", 10**12),
+    ],
+)
+def test_parse_bytes(text: str, value: int) -> None:
+    assert parse_bytes(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "MiB", "1 2", "1e3", "1XiB", "0.0001KiB", "0x10"])
+def test_parse_bytes_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        parse_bytes(text)
+
+
+@given(st.integers(0, 2**63))
+def test_parse_bytes_is_exact(number: int) -> None:
+    assert parse_bytes(str(number)) == number
+    assert parse_bytes(f"{number}KiB") == number * 1024
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("0.5s", 0.5), ("15m", 900), ("12h", 43200), ("7d", 604800), ("2 w", 1209600)]
+)
+def test_parse_seconds(text: str, value: float) -> None:
+    assert parse_seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "d", "1y", "1h30m", "inf", "nan"])
+def test_parse_seconds_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="length of time"):
+        parse_seconds(text)
