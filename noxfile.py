@@ -74,12 +74,13 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, types, and that what is imported is declared and the other way round."""
+    """Check style, formatting, types, declared dependencies against imported ones, and who may import whom."""
     session.install("-e", ".[lint]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
     session.run("deptry", "proglog_trio")
+    session.run("lint-imports")
 
 
 @nox.session
@@ -117,8 +118,9 @@ def _differences(fresh: Path, committed: Path) -> list[str]:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into docs/_build/html; a warning is an error."""
+    """Check what pages have from the code (`-- --write` writes it), and build them; a warning is an error."""
     session.install("-e", ".[docs]")
+    session.run("python", "docs/generated.py", *session.posargs)
     shutil.rmtree("docs/_build", ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
 
