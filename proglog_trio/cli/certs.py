@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import report
-from proglog_trio.node.config import check_host
+from proglog_trio.node.option_types import check_host
 
 certs_app = App(name="certs")
 keygen_app = App(name="keygen")

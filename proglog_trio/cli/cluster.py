@@ -10,7 +10,7 @@ from cyclopts import App, Parameter, Token
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
-from proglog_trio.node.config import DEFAULT_RPC_PORT, flag, parse_seconds
+from proglog_trio.node.option_types import DEFAULT_RPC_PORT, flag, parse_seconds
 
 if TYPE_CHECKING:
     from proglog_trio.local_cluster.node_process import NodeNotStarted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio.cli.progress import Progress

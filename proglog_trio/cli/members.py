@@ -18,7 +18,7 @@ from proglog_trio.cli.node_commands import (
     run_interruptible,
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import GetStatusResponse, Member

@@ -15,16 +15,11 @@ from proglog_trio.cli.node_commands import ADDRESS_VARIABLE, run_interruptible
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
-from proglog_trio.node.config import (
-    NodeConfig,
-    config_file_source,
-    environment,
-    flag,
-    unknown_variables,
-    variables_of_services,
-)
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.config_sources import config_file_source, environment, unknown_variables, variables_of_services
 from proglog_trio.node.garbage import keep_what_is_there, put_off
 from proglog_trio.node.open_files import allow_many_open_files
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

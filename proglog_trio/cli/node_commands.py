@@ -12,8 +12,8 @@ from proglog_trio.cli.default_signals import end_on
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
-from proglog_trio.node.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, check_name, parse_seconds
 from proglog_trio.node.garbage import put_off
+from proglog_trio.node.option_types import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, check_name, parse_seconds
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
 DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"

@@ -10,7 +10,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.members import asked
 from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, run_interruptible
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio.security.tls import ClientTls

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
-from proglog_trio.node.config import ENVIRONMENT_PREFIX, check_host
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, check_host
 
 if TYPE_CHECKING:
     from proglog_trio.security.tls import ClientTls

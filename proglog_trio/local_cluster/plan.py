@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from proglog_trio.address import Address
-from proglog_trio.node.config import DEFAULT_RPC_PORT
+from proglog_trio.node.option_types import DEFAULT_RPC_PORT
 
 HOST = "127.0.0.1"
 MAX_NODES = 16

@@ -41,7 +41,7 @@ from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
-from proglog_trio.node.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
+from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
 from proglog_trio.node.security import NodeSecurity, load_security
@@ -61,6 +61,7 @@ from proglog_trio.rpc.server.replication_service import ReplicationService
 from proglog_trio.rpc.server.requested_acks import AcknowledgementConfig
 from proglog_trio.rpc.server.server import MAX_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
+from proglog_trio.units import KIBIBYTE
 
 if TYPE_CHECKING:
     from proglog_trio.node.metrics import NodeMetrics
