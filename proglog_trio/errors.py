@@ -194,6 +194,10 @@ class SecurityFileError(ProglogError):
     """A certificate, key, policy or keyring that cannot be used. The message names the file, and holds no key."""
 
 
+class TlsError(SecurityFileError):
+    """A certificate, key or authority that cannot be used. The message names the file."""
+
+
 class SecurityFileNoRoom(SecurityFileError):
     """A file for security cannot be written for want of room on its disk: it may be tried again."""
 

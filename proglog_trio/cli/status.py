@@ -39,7 +39,7 @@ def status(
 
 
 async def _status(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
-    from proglog_trio.cli.status_format import described_status, status_lines
+    from proglog_trio.cli.formats.status import described_status, status_lines
     from proglog_trio.rpc.calls.cluster import get_status
 
     answer = await asked(address, partial(get_status, address, timeout, tls=tls))

@@ -55,7 +55,8 @@ class TlsOptions:
         if self == TlsOptions():
             return None
         load_structlog_without_rich()
-        from proglog_trio.security.tls import ClientTls, TlsError
+        from proglog_trio.errors import TlsError
+        from proglog_trio.security.tls import ClientTls
 
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise CommandError("--tls-cert-file and --tls-key-file go together: give both, or none.", ExitCode.USAGE)
