@@ -1,10 +1,10 @@
-"""Error boundaries: what nobody foresaw ends the one thing that it happened to, and nothing else.
+"""Error boundaries: what was not foreseen ends the one thing that it happened to, and nothing else.
 
 Each connection, peer, packet, stream, request, timer and turn of a loop has a boundary. It catches whatever is an
 Exception, groups of them included, counts it, logs it with its traceback, and the rest goes on. What is no Exception
 (a cancellation, KeyboardInterrupt) passes, also out of a group in which both are.
 
-A boundary is for mistakes in this program. What was foreseen (a peer that is gone, malformed input, a full disk) is
+A boundary is for mistakes in this program. What was foreseen (a peer that has ended, malformed input, a full disk) is
 caught where it is understood, inside the boundary, and never counted here.
 """
 
@@ -86,7 +86,7 @@ class _Period:
 
 @define(eq=False)
 class InternalErrors:
-    """Counts and logs what nobody foresaw; one for a node, given to its parts. To be used in the host thread only.
+    """Counts and logs what was not foreseen; one for a node, given to its parts. To be used in the host thread only.
 
     Attributes:
         counts: how many, by where they were caught.
@@ -188,10 +188,10 @@ class Boundary:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return error is not None and self.takes(error)
+        return error is not None and self.catches(error)
 
-    def takes(self, error: BaseException) -> bool:
-        """Note an error if it is an Exception, and tell whether it is; of a group with others, raise the others."""
+    def catches(self, error: BaseException) -> bool:
+        """Count an error if it is an Exception, and tell whether it is; of a group with others, raise the others."""
         mine: Exception | None = None
         others: BaseException | None = None
         if isinstance(error, Exception):
@@ -227,7 +227,7 @@ class Turns:
         if error is None:
             self._pause = 0.0
             return False
-        if not self._boundary.takes(error):
+        if not self._boundary.catches(error):
             return False
         self._pause = min(max(self._pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         await trio.sleep(self._pause)

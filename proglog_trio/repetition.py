@@ -32,7 +32,7 @@ class Repetitions:
     _kinds: dict[Hashable, _Kind] = field(factory=dict)
 
     def news(self, kind: Hashable) -> int | None:
-        """Take note that something of a kind has happened.
+        """Count that something of a kind has happened, and tell whether it is news.
 
         Returns:
             None: it is a repetition, and not to be told; else how many repetitions there were since it was last told.
@@ -71,7 +71,7 @@ class Quota:
     _asked: int = 0
 
     def admits(self) -> bool:
-        """Take note of one more, and tell whether it is let through."""
+        """Count one more, and tell whether it is let through."""
         now = self.clock()
         if now - self._began >= self.period:
             if self._asked > self.most:
@@ -101,7 +101,7 @@ class BoundedNews:
         self._quota = Quota(self.most, self.period, self.tell_excess, self.clock)
 
     def news(self, kind: Hashable) -> int | None:
-        """Take note that something of a kind has happened; as Repetitions.news, and None for one too many as well."""
+        """Count that something of a kind has happened; as Repetitions.news, and None for one too many as well."""
         repeated = self._repetitions.news(kind)
         return repeated if repeated is not None and self._quota.admits() else None
 

@@ -1,8 +1,8 @@
 """Long work in short steps: how a loop that many share does what comes from outside.
 
-Work whose length is decided by others is a generator that yields between pieces of well below a millisecond. Whoever
-runs it may let others have a turn at each of them; a caller that has all the time there is runs it through at once.
-Threads are no substitute: pure Python in a thread keeps the interpreter's lock for 5 ms at a time.
+Work whose length is decided by others is a generator that yields between pieces of well below a millisecond. The task
+that runs it may let others have a turn at each of them; a caller that has time enough runs it through at once. Threads
+are no substitute: pure Python in a thread keeps the interpreter's lock for 5 ms at a time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def complete(steps: Steps[Result]) -> Result:
 
 @define(eq=False)
 class Turn:
-    """How long somebody has been at it.
+    """How long work has been going on without a pause.
 
     Attributes:
         clock: in seconds; what passes while others hold the processor counts as well, since others wait then too.

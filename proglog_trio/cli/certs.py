@@ -48,7 +48,7 @@ def certs(
 ) -> int:
     """Make an authority and certificates for development: ca, server, root-client and nobody-client (.pem, -key.pem).
 
-    Whoever has ca-key.pem can make more. Keys are readable for their owner alone; nothing is overwritten.
+    With ca-key.pem more can be made. Keys are readable for their owner alone; nothing is overwritten.
     """
     from proglog_trio.security.certificates import CertificatesError, development_files, write_files
 

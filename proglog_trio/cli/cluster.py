@@ -78,7 +78,7 @@ def cluster(
 
     The nodes are processes of their own, called node-1, node-2 and so on, on loopback. They stop with this command,
     however it ends. Further options of theirs can be given in the environment (PROGLOG_...), but for those of
-    certificates, policies, keys and other addresses: these nodes are plain, and nobody else can reach them.
+    certificates, policies, keys and other addresses: these nodes are plain, and no other machine can reach them.
     """
     from proglog_trio.local_cluster.plan import ClusterPlan
     from proglog_trio.node.log_output import configure_log_output

@@ -31,7 +31,7 @@ class LineSplitter:
         self._length = 0
 
     def feed(self, data: bytes) -> list[Line]:
-        """Take what was read next and return the lines that it ends."""
+        """Add what was read next, and return the lines that it ends."""
         *ended, rest = data.split(b"\n")
         lines = [self._end(piece) for piece in ended]
         self._begin(rest)

@@ -149,7 +149,7 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
 
 
 async def _say(line: str) -> None:
-    """Say on standard output that the node is ready, if anybody is there. It is, whether they hear it or not."""
+    """Say on standard output that the node is ready, if it has a reader. The node is ready all the same if not."""
     import structlog
 
     from proglog_trio.cli.output import StandardOutput
@@ -158,7 +158,7 @@ async def _say(line: str) -> None:
         await StandardOutput().write(f"{line}\n".encode())
     except OutputError as error:
         structlog.get_logger("proglog_trio.cli.node").warning(
-            "nobody could be told that the node is ready", error=error
+            "no reader could be told that the node is ready", error=error
         )
 
 
@@ -173,7 +173,7 @@ async def _end_with_stdin(node: "trio.CancelScope") -> None:
 
 
 def _read_to_end(descriptor: int) -> None:
-    # what cannot be read, such as the terminal of another session, has no one at its other end either
+    # what cannot be read, such as the terminal of another session, has no writer at its other end either
     with contextlib.suppress(OSError):
         while os.read(descriptor, 65536):
             continue

@@ -123,8 +123,8 @@ class NodeConfig:
     """The key of that certificate (PEM), not encrypted."""
 
     server_tls_ca_file: Annotated[Path | None, FILE] = None
-    """The authorities (PEM) whose client certificates are accepted, those of other nodes included. With it, whoever has
-    none of them can only ask whether the node is well."""
+    """The authorities (PEM) whose client certificates are accepted, those of other nodes included. With it, a client
+    that has none of them can only ask whether the node is well."""
 
     peer_tls_cert_file: Annotated[Path | None, FILE] = None
     """The certificate (PEM) that this node shows to other nodes."""
@@ -148,11 +148,11 @@ class NodeConfig:
     produce, consume, replicate and admin. Without it, every accepted certificate may do all."""
 
     metrics_addr: Annotated[Address | None, ADDRESS, NO_DEFAULT] = None
-    """Serve figures for Prometheus there, over plain HTTP at /metrics, to whoever asks. Port 0 takes any free one."""
+    """Serve figures for Prometheus there, over plain HTTP at /metrics, to every client. Port 0 takes any free one."""
 
     insecure: Annotated[bool, FLAG] = False
-    """Allow a --bind-addr beyond loopback without TLS or without a gossip key: whoever reaches the ports can then read
-    and write the log, or join the cluster."""
+    """Allow a --bind-addr beyond loopback without TLS or without a gossip key: any program that reaches the ports can
+    then read and write the log, or join the cluster."""
 
     cluster_name: Annotated[str, NAME] = "proglog"
     """The cluster that the node belongs to. Kept in the data directory, which opens under no other name."""

@@ -16,7 +16,7 @@ from proglog_trio.unavailable import unavailable
 
 PATH = b"/metrics"
 MAX_CONNECTIONS = 16
-"""For one more, the oldest is ended: whoever means it needs milliseconds."""
+"""For one more, the oldest is ended: a scrape needs milliseconds."""
 REQUEST_SECONDS = 10.0
 """For a request's head to arrive."""
 ANSWER_SECONDS = 10.0
@@ -60,7 +60,7 @@ async def serve_metrics(
         task_status: is given the bound address once connections are accepted.
 
     Raises:
-        AddressUnavailable: nobody can listen there, or another process does.
+        AddressUnavailable: the address cannot be listened at, or another process does.
     """
     try:
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
@@ -105,7 +105,7 @@ async def _serve(stream: trio.SocketStream, registry: CollectorRegistry, errors:
             if request is None:
                 return
             is_head = request.method == b"HEAD"
-            # What fails unexpectedly fails here, where whoever asks can still be told.
+            # What fails unexpectedly fails here, where the client can still be told.
             with errors.boundary(Where.METRICS_REQUEST):
                 answer = _answer(request, registry)
             answer = answer or _Answer(500, b"internal error\n")

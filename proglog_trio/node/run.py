@@ -125,7 +125,7 @@ async def run_node(
         DataDirectoryError: the data directory cannot be used.
         DataDirectoryLost: it was removed or replaced while the node ran.
         TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
-        AddressUnavailable: an address cannot be listened at, or another process does.
+        AddressUnavailable: the node cannot listen at an address, as when another process does.
         NameTaken: another member of the cluster has the node's name.
         DirectoryCopied: a member of the cluster uses a copy of the data directory, and was started before.
     """

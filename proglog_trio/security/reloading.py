@@ -60,7 +60,7 @@ class FromFiles(Generic[Value]):
         return cls(name, tuple(paths), load(), load, signature)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Have listener called, by whoever refreshes, each time after the value has changed."""
+        """Have listener called, by the task that refreshes, each time after the value has changed."""
         self._listeners.append(listener)
 
     def refresh(self, *, always: bool = False) -> bool:
