@@ -64,7 +64,7 @@ def system(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run all tests, the system's too, and report what they cover, node processes included."""
+    """Run all tests, the system's too, and report what they cover, node processes included; too little is an error."""
     session.install("-e", ".[tests]")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", "-n", "0", "-m", "system or not system", *session.posargs)
@@ -74,12 +74,21 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, types, and that what is imported is declared and the other way round."""
+    """Check style, formatting, types, who imports whom, and that what is imported is declared and conversely."""
     session.install("-e", ".[lint]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
     session.run("deptry", "proglog_trio")
+    session.run("lint-imports")
+
+
+@nox.session(default=False)
+def changelog(session: nox.Session) -> None:
+    """Show the section that newsfragments/ make; with `-- 0.2.0`, write it into CHANGELOG.md and delete them."""
+    session.install("-e", ".[lint]")
+    arguments = ("--yes", "--version", *session.posargs) if session.posargs else ("--draft", "--version", "unreleased")
+    session.run("towncrier", "build", *arguments)
 
 
 @nox.session
