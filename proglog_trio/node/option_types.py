@@ -67,6 +67,16 @@ def between(lowest: float, highest: float | None = None) -> Parameter:
     return Parameter(validator=check)
 
 
+def within(lowest: float, highest: float, unit: str = "") -> Parameter:
+    """Return what refuses a number out of a range, and names the whole range; unit: what stands behind it."""
+
+    def check(_type: type, value: float) -> None:
+        if not lowest <= value <= highest:
+            raise ValueError(f"Must be from {lowest} to {highest}{unit}.")
+
+    return Parameter(validator=check)
+
+
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
