@@ -80,6 +80,8 @@ def no_boundary(_where: Where) -> AbstractContextManager[object]:
 
 @define
 class _Period:
+    """What was logged of one place since a moment: an error is news only if its kind is not among that."""
+
     since: float
     told: set[tuple[type[BaseException], str, int]] = Factory(set)
 
@@ -97,7 +99,9 @@ class InternalErrors:
     counts: dict[Where, int] = Factory(lambda: dict.fromkeys(Where, 0))
     not_logged: int = 0
     clock: Callable[[], float] = time.monotonic
+    # What has been logged of a place in its present period. Of each at most MAX_TOLD kinds, so it stays small.
     _periods: dict[Where, _Period] = Factory(dict)
+    # How many errors of a place were counted and not logged since one of them last was; the next that is says so.
     _untold: dict[Where, int] = Factory(dict)
 
     @property
@@ -131,7 +135,7 @@ class InternalErrors:
         try:
             # Not by exc_info, since that would be as long as its message.
             _logger.error("internal error", where=where.value, exception=shortened_traceback(error), **context)
-        except Exception:  # noqa: BLE001 - standard error may be gone, and that must not end what this boundary is for
+        except Exception:  # noqa: BLE001 - standard error may be closed, and that must not end what this boundary is for
             self.not_logged += 1
 
     def _is_news(self, where: Where, error: Exception) -> bool:
@@ -140,6 +144,7 @@ class InternalErrors:
         if period is None or now - period.since >= PERIOD_SECONDS:
             period = self._periods[where] = _Period(now)
         kind = _kind(error)
+        # Many kinds from one place are one cause in many guises: another line, or another type of error, each time.
         if kind in period.told or len(period.told) >= MAX_TOLD:
             return False
         period.told.add(kind)

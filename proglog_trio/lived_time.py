@@ -36,6 +36,7 @@ class LivedTime:
     grace: float = 0.0
     paused: float = 0.0
     pauses: int = 0
+    # Pauses since time last went on by itself; at MAX_IN_A_ROW the next reading lets it go on all the same.
     _in_a_row: int = 0
 
     def advance(self, reading: float, due: float | None) -> float:

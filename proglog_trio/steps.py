@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from attrs import define
 
+from proglog_trio.units import MEBIBYTE
+
 Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
 """Yields whenever others may have a turn, and returns what it was for."""
@@ -21,7 +23,7 @@ TURN_SECONDS = 0.001
 """How long work goes on before others have a turn, plus one step."""
 
 
-COPIED_AT_ONCE_BYTES = 1024 * 1024
+COPIED_AT_ONCE_BYTES = MEBIBYTE
 """In one step: new memory costs up to a millisecond a MiB."""
 
 

@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator
 import trio
 from attrs import frozen
 
-_READ_BYTES = 1024 * 1024
+from proglog_trio.units import MEBIBYTE
+
+_READ_BYTES = MEBIBYTE
 
 
 @frozen

@@ -13,6 +13,7 @@ from proglog_trio.accepting import accept_streams
 from proglog_trio.address import Address
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.unavailable import unavailable
+from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
 PATH = b"/metrics"
 MAX_CONNECTIONS = 16
@@ -21,9 +22,9 @@ REQUEST_SECONDS = 10.0
 """For a request's head to arrive."""
 ANSWER_SECONDS = 10.0
 LINGER_SECONDS = 1.0
-_LINGER_BYTES = 1024 * 1024
-_RECEIVE_BYTES = 16 * 1024
-_LONGEST_HEAD_BYTES = 16 * 1024
+_LINGER_BYTES = MEBIBYTE
+_RECEIVE_BYTES = 16 * KIBIBYTE
+_LONGEST_HEAD_BYTES = 16 * KIBIBYTE
 _METHODS = b"GET, HEAD"
 _TEXT = b"text/plain; charset=utf-8"
 
@@ -66,11 +67,13 @@ async def serve_metrics(
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
     except (OSError, UnicodeError) as error:
         raise unavailable(f"cannot serve metrics on {address}", error) from None
+    # In the order in which they were accepted.
     served: dict[trio.CancelScope, None] = {}
 
     async def serve(stream: trio.SocketStream) -> None:
         while len(served) >= MAX_CONNECTIONS:
             oldest = next(iter(served))
+            # Here already, so that two streams that are accepted in one turn end two others.
             del served[oldest]
             oldest.cancel()
         try:

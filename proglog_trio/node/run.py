@@ -167,7 +167,15 @@ async def _load_security(config: NodeConfig, errors: InternalErrors) -> NodeSecu
 
 @define(eq=False)
 class _Parts:
-    """The server and the membership, which are started and stopped in order."""
+    """The parts of a node in their nursery, which are started and stopped in order.
+
+    Attributes:
+        log: open for as long as this runs, and longer: it closes last.
+        membership: bound to its sockets; it gossips only once the server listens, whose address its tags say.
+        stopping: what begins the stop; nothing else ends the nursery.
+        counted: what the program around the node counts, by part, for the metrics.
+        rpc_address: what clients dial; None before the server listens.
+    """
 
     config: NodeConfig
     security: NodeSecurity

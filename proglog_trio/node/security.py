@@ -83,6 +83,7 @@ class NodeSecurity:
                     self.warn_of_expiry()
                 with trio.move_on_after(_DAY_SECONDS if self.server or self.peers else math.inf):
                     await changed.wait()
+                # Files that change from here on set the new one; those that did before are looked at next.
                 changed = trio.Event()
 
     def warn_of_expiry(self, now: Callable[[], float] = time.time) -> None:

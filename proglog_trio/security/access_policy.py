@@ -135,6 +135,7 @@ class AccessPolicy:
         asked = (subject, action)
         known = self._decided.get(asked)
         if known is None:
+            # All at once: a policy is asked for the same few subjects again and again, and these are back at once.
             if len(self._decided) >= MAX_DECISIONS:
                 self._decided.clear()
             known = self._decided[asked] = self._decide(subject, action)
