@@ -45,14 +45,7 @@ from proglog_trio.node.open_files import connections_that_fit
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
 from proglog_trio.node.stopping import Stopping
-from proglog_trio.node.tags import (
-    CLUSTER_NAME_TAG,
-    directory_of_member,
-    opening_of_member,
-    own_tags,
-    rpc_address_of_member,
-    servers,
-)
+from proglog_trio.node.tags import CLUSTER_NAME_TAG, Members, own_tags, servers
 from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.replica import Replica, ReplicationConfig
@@ -136,8 +129,9 @@ async def run_node(
         log = await retries.until_it_works(lambda: stack.enter_async_context(open_log(log_config(config), errors)))
         stopping = Stopping()
         membership: Membership
-        # Each needs the other. The replicator asks for the membership only while that, which is made with it, runs.
-        replicator = _replicator(config, security, log, errors, stopping, lambda: membership)
+        # Each needs the other: the membership is made with the replicator, which asks for it only while both run.
+        members = Members(lambda: membership)
+        replicator = _replicator(config, security, log, errors, stopping, members)
         membership = await retries.until_it_works(
             partial(
                 bind_membership,
@@ -151,7 +145,7 @@ async def run_node(
         alive = partial(servers, membership, config.cluster_name)
         isolation = Isolation(lambda: len(alive()), config.cluster_size, bool(config.start_join_addrs))
         parts = _Parts(
-            config, security, log, membership, replicator, isolation, errors, retries, stopping, counted or {}
+            config, security, log, membership, members, replicator, isolation, errors, retries, stopping, counted or {}
         )
         try:
             async with open_log_service(log, alive, log_service_config(config), replicator.replica) as service:
@@ -181,6 +175,7 @@ class _Parts:
     security: NodeSecurity
     log: Log
     membership: Membership
+    members: Members
     replicator: Replicator
     isolation: Isolation
     errors: InternalErrors
@@ -290,17 +285,17 @@ class _Parts:
 
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
-        config, membership = self.config, self.membership
-        failed = [name for name, each in membership.statuses().items() if each is MemberStatus.FAILED]
+        members = self.members
+        failed = [name for name, each in members.statuses().items() if each is MemberStatus.FAILED]
         peers = [
-            FailedPeer(name, address, directory_of_member(membership, name))
+            FailedPeer(name, address, members.directory_of(name))
             for name in sorted(failed)[:MAX_FAILED]
-            if (address := rpc_address_of_member(membership, name)) is not None
+            if (address := members.rpc_address_of(name)) is not None
         ]
         return status_of(
             self.replicator,
             str(self.rpc_address),
-            config.cluster_size,
+            self.config.cluster_size,
             service.counters,
             failed=peers,
             isolation=self.isolation.problem,
@@ -313,7 +308,7 @@ def _replicator(
     log: Log,
     errors: InternalErrors,
     stopping: Stopping,
-    membership: Callable[[], Membership],
+    members: Members,
 ) -> Replicator:
     hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
     replica = Replica(
@@ -340,12 +335,12 @@ def _replicator(
         pull,
         fetch,
         random.SystemRandom(),
-        directory_of=lambda name: directory_of_member(membership(), name),
-        opening_of=lambda name: opening_of_member(membership(), name),
+        directory_of=members.directory_of,
+        opening_of=members.opening_of,
         opened=log.opening,
         on_copied=stopping.begin_as_copy,
-        is_there=lambda name: membership().answers(name),
-        statuses=lambda: membership().statuses(),
+        is_there=members.answers,
+        statuses=members.statuses,
     )
 
 
