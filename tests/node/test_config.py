@@ -110,6 +110,12 @@ def test_help_names_flag_and_variable(name: str, documented: str) -> None:
     assert ENVIRONMENT_PREFIX + name.upper() in documented
 
 
+def test_every_option_has_help() -> None:
+    arguments = node_app.assemble_argument_collection(parse_docstring=True)
+    without = [argument.name for argument in arguments if not argument.parameter.help]
+    assert without == ["*"], "the options as a whole, which stand for themselves"
+
+
 def test_start_addresses_are_repeatable_and_an_array_in_the_file(tmp_path: Path) -> None:
     wanted = (Address("a", 1), Address("b", 8401))
     assert parse("--start-join-addrs", "a:1", "--start-join-addrs", "b").start_join_addrs == wanted

@@ -1,8 +1,12 @@
+import re
+from typing import Any, cast
+
 import pytest
+from cyclopts import Parameter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.node.option_types import parse_bytes, parse_seconds
+from proglog_trio.node.option_types import between, parse_bytes, parse_seconds, within
 from proglog_trio.units import GIBIBYTE, KIBIBYTE
 
 
@@ -47,3 +51,20 @@ def test_parse_seconds(text: str, value: float) -> None:
 def test_parse_seconds_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="length of time"):
         parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        (between(1), 0, "Must be at least 1."),
+        (between(1, 3), 4, "Must be at most 3."),
+        (within(1, 3, " seconds"), 4, "Must be from 1 to 3 seconds."),
+        (within(1, 3), 0, "Must be from 1 to 3."),
+    ],
+)
+def test_bounds(parameter: Parameter, value: int, message: str) -> None:
+    (check,) = cast("tuple[Any]", parameter.validator)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check(int, value)
+    for allowed in (1, 3):
+        check(int, allowed)
