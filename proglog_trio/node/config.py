@@ -55,7 +55,12 @@ class ConfigError(ValueError):
 
 @attrs.frozen(kw_only=True)
 class NodeConfig:
-    """What a node is told. Raises ConfigError for values that do not go together, ValueError for a bad value."""
+    """What a node is told. Times are in seconds and sizes in bytes.
+
+    Raises:
+        ConfigError: values do not go together.
+        ValueError: a value is bad by itself.
+    """
 
     data_dir: Annotated[Path, Parameter(show_default=lambda value: f"./{value}")] = Path("proglog-data")
     """Where the log is kept. Made when it does not exist; one node at a time can have it open."""

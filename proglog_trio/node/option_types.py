@@ -192,6 +192,7 @@ def _gossip_address(text: str) -> Address:
 TIME = Parameter(converter=_converter(parse_seconds), metavar="TIME")
 """A length of time; the value is in seconds."""
 SIZE = Parameter(converter=_converter(parse_bytes), metavar="BYTES")
+"""A size; the value is in bytes."""
 FILE = Parameter(metavar="FILE")
 NAME = Parameter(validator=check_name)
 LABEL = Parameter(validator=check_label, metavar="TEXT", show_default=False)
@@ -200,17 +201,20 @@ ADDRESS = _one(Address.parse, "HOST:PORT")
 GOSSIP_ADDRESS = _one(_gossip_address, "HOST:PORT")
 GOSSIP_ADDRESSES = _several(_gossip_address, "HOST:PORT")
 ADVERTISED_ADDRESS = _one(_advertised, "HOST[:PORT]")
+"""What others dial; port 0 in the value stands for the one that the node listens on."""
 GOSSIP_SETTINGS = _several(_gossip_setting, "NAME=VALUE")
+"""Figures of the gossip profile, by the names of its fields."""
 # what secrets are kept in ends with a newline more often than not
 GOSSIP_KEY = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_gossip_key, show_default=False))
 FLAG = Parameter(negative="", show_default=False)
 """A bool that is given or not: no ``--no-…``, no value, no default to show."""
 NO_DEFAULT = Parameter(show_default=False)
+"""Nothing is shown as the default, where "None" would say nothing."""
 
 
 def flag(meaning: str) -> Parameter:
     """Return FLAG with its help, for an argument: only fields have docstrings, where cyclopts finds theirs."""
-    return Parameter(negative="", show_default=False, help=meaning)
+    return Parameter.combine(FLAG, Parameter(help=meaning))
 
 
 def shown_as(default: str) -> Parameter:
