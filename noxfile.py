@@ -64,7 +64,7 @@ def system(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run all tests, the system's too, and report what they cover, node processes included."""
+    """Run all tests, the system's too, and report what they cover, node processes included; too little is an error."""
     session.install("-e", ".[tests]")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", "-n", "0", "-m", "system or not system", *session.posargs)
@@ -81,6 +81,14 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("deptry", "proglog_trio")
     session.run("lint-imports")
+
+
+@nox.session(default=False)
+def changelog(session: nox.Session) -> None:
+    """Show the section that newsfragments/ make; with `-- 0.2.0`, write it into CHANGELOG.md and delete them."""
+    session.install("-e", ".[lint]")
+    arguments = ("--yes", "--version", *session.posargs) if session.posargs else ("--draft", "--version", "unreleased")
+    session.run("towncrier", "build", *arguments)
 
 
 @nox.session

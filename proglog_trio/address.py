@@ -87,7 +87,7 @@ def _check_form(text: str) -> None:
         named = "a space" if space == " " else described(space)
         raise ValueError(f"{text!r} has {named} in it: it is not one address; several are separated by commas")
     if "@" in text:
-        raise ValueError(f"{text!r} has a user's name before '@', which nobody asks for: write host:port")
+        raise ValueError(f"{text!r} has a user's name before '@', which is not asked for: write host:port")
     if "/" in text:
         raise ValueError(f"{text!r} has '/' in it: it is no URL and no network, write host:port")
 

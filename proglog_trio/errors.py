@@ -1,6 +1,9 @@
-"""Every error of ours that crosses a module border.
+"""The errors that parts of this program share: what one of them raises and another understands.
 
-Each says what is wrong and where, in one line that can be shown to a user as it is.
+Each says what is wrong and where, in one line that can be shown to a user as it is. An error that belongs to the use of
+one part alone stands with that part, and derives from ProglogError as well: those of the client library in
+`client.errors`, those of the membership in its modules, those of a pull stream in `replication.events`, those of files
+for security in the modules that read them, those of a local cluster with what runs it.
 """
 
 from __future__ import annotations
@@ -194,6 +197,10 @@ class SecurityFileError(ProglogError):
     """A certificate, key, policy or keyring that cannot be used. The message names the file, and holds no key."""
 
 
+class TlsError(SecurityFileError):
+    """A certificate, key or authority that cannot be used. The message names the file."""
+
+
 class SecurityFileNoRoom(SecurityFileError):
     """A file for security cannot be written for want of room on its disk: it may be tried again."""
 
@@ -207,7 +214,8 @@ class AddressUnavailable(ProglogError):
     """A server cannot listen on its address: it is in use, not this machine's, or not permitted.
 
     Attributes:
-        may_pass: it may be tried again: somebody else may end, the address may come, a name may be known later.
+        may_pass: it may be tried again: the process that has the address may end, the address may come, a name may be
+            known later.
     """
 
     def __init__(self, message: str, *, may_pass: bool = False) -> None:

@@ -1,10 +1,10 @@
-"""Error boundaries: what nobody foresaw ends the one thing that it happened to, and nothing else.
+"""Error boundaries: what was not foreseen ends the one thing that it happened to, and nothing else.
 
 Each connection, peer, packet, stream, request, timer and turn of a loop has a boundary. It catches whatever is an
 Exception, groups of them included, counts it, logs it with its traceback, and the rest goes on. What is no Exception
 (a cancellation, KeyboardInterrupt) passes, also out of a group in which both are.
 
-A boundary is for mistakes in this program. What was foreseen (a peer that is gone, malformed input, a full disk) is
+A boundary is for mistakes in this program. What was foreseen (a peer that has ended, malformed input, a full disk) is
 caught where it is understood, inside the boundary, and never counted here.
 """
 
@@ -80,13 +80,15 @@ def no_boundary(_where: Where) -> AbstractContextManager[object]:
 
 @define
 class _Period:
+    """What was logged of one place since a moment: an error is news only if its kind is not among that."""
+
     since: float
     told: set[tuple[type[BaseException], str, int]] = Factory(set)
 
 
 @define(eq=False)
 class InternalErrors:
-    """Counts and logs what nobody foresaw; one for a node, given to its parts. To be used in the host thread only.
+    """Counts and logs what was not foreseen; one for a node, given to its parts. To be used in the host thread only.
 
     Attributes:
         counts: how many, by where they were caught.
@@ -97,7 +99,9 @@ class InternalErrors:
     counts: dict[Where, int] = Factory(lambda: dict.fromkeys(Where, 0))
     not_logged: int = 0
     clock: Callable[[], float] = time.monotonic
+    # What has been logged of a place in its present period. Of each at most MAX_TOLD kinds, so it stays small.
     _periods: dict[Where, _Period] = Factory(dict)
+    # How many errors of a place were counted and not logged since one of them last was; the next that is says so.
     _untold: dict[Where, int] = Factory(dict)
 
     @property
@@ -131,7 +135,7 @@ class InternalErrors:
         try:
             # Not by exc_info, since that would be as long as its message.
             _logger.error("internal error", where=where.value, exception=shortened_traceback(error), **context)
-        except Exception:  # noqa: BLE001 - standard error may be gone, and that must not end what this boundary is for
+        except Exception:  # noqa: BLE001 - standard error may be closed, and that must not end what this boundary is for
             self.not_logged += 1
 
     def _is_news(self, where: Where, error: Exception) -> bool:
@@ -140,6 +144,7 @@ class InternalErrors:
         if period is None or now - period.since >= PERIOD_SECONDS:
             period = self._periods[where] = _Period(now)
         kind = _kind(error)
+        # Many kinds from one place are one cause in many guises: another line, or another type of error, each time.
         if kind in period.told or len(period.told) >= MAX_TOLD:
             return False
         period.told.add(kind)
@@ -188,10 +193,10 @@ class Boundary:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return error is not None and self.takes(error)
+        return error is not None and self.catches(error)
 
-    def takes(self, error: BaseException) -> bool:
-        """Note an error if it is an Exception, and tell whether it is; of a group with others, raise the others."""
+    def catches(self, error: BaseException) -> bool:
+        """Count an error if it is an Exception, and tell whether it is; of a group with others, raise the others."""
         mine: Exception | None = None
         others: BaseException | None = None
         if isinstance(error, Exception):
@@ -227,7 +232,7 @@ class Turns:
         if error is None:
             self._pause = 0.0
             return False
-        if not self._boundary.takes(error):
+        if not self._boundary.catches(error):
             return False
         self._pause = min(max(self._pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         await trio.sleep(self._pause)

@@ -1,10 +1,10 @@
 """Time as a process lives through it: while it is stopped, its clock goes on and it does nothing.
 
-Whoever judges others by their silence must not count the time in which it could not listen. Local health in Lifeguard
-starts from the same observation: the fault may be one's own (Dadgar, Phillips, Currey, "Lifeguard: Local Health
-Awareness for More Accurate Failure Detection", 2018). Here it is taken literally: what was due long ago when the clock
-is next read was not looked at by anybody, so the process was stopped, or its loop was held. The time since it last did
-anything does not count, and neither does a moment after that, in which it takes in what has arrived meanwhile. Whatever
+A member that judges others by their silence must not count the time in which it could not listen. Local health in
+Lifeguard starts from the same observation: the fault may be one's own (Dadgar, Phillips, Currey, "Lifeguard: Local
+Health Awareness for More Accurate Failure Detection", 2018). Here it is taken literally: what was due long ago when the
+clock is next read was not looked at, so the process was stopped, or its loop was held. The time since it last did
+anything does not count, and neither does a moment after that, in which it reads what has arrived meanwhile. Whatever
 waits for a time then goes on waiting for the rest of it.
 """
 
@@ -36,10 +36,11 @@ class LivedTime:
     grace: float = 0.0
     paused: float = 0.0
     pauses: int = 0
+    # Pauses since time last went on by itself; at MAX_IN_A_ROW the next reading lets it go on all the same.
     _in_a_row: int = 0
 
     def advance(self, reading: float, due: float | None) -> float:
-        """Take a reading of the clock.
+        """Bring lived time up to a reading of the clock.
 
         Args:
             reading: in seconds; one before the last counts as the last.

@@ -29,10 +29,11 @@ class Repetitions:
     clock: Callable[[], float] = time.monotonic
     period: float = PERIOD_SECONDS
     max_kinds: int = MAX_KINDS
+    # In the order in which they were last news, so that the first is the one to forget.
     _kinds: dict[Hashable, _Kind] = field(factory=dict)
 
     def news(self, kind: Hashable) -> int | None:
-        """Take note that something of a kind has happened.
+        """Count that something of a kind has happened, and tell whether it is news.
 
         Returns:
             None: it is a repetition, and not to be told; else how many repetitions there were since it was last told.
@@ -58,27 +59,28 @@ class Quota:
     """Lets so many through in each period, and then tells how many were not.
 
     Attributes:
-        most: how many are let through in a period.
+        max_admitted: how many are let through in a period.
         period: its length in seconds.
         tell_excess: called with how many were not let through, when the next period begins.
     """
 
-    most: int
+    max_admitted: int
     period: float
     tell_excess: Callable[[int], None]
     clock: Callable[[], float] = time.monotonic
     _began: float = float("-inf")
+    # In the present period, let through or not.
     _asked: int = 0
 
     def admits(self) -> bool:
-        """Take note of one more, and tell whether it is let through."""
+        """Count one more, and tell whether it is let through."""
         now = self.clock()
         if now - self._began >= self.period:
-            if self._asked > self.most:
-                self.tell_excess(self._asked - self.most)
+            if self._asked > self.max_admitted:
+                self.tell_excess(self._asked - self.max_admitted)
             self._began, self._asked = now, 0
         self._asked += 1
-        return self._asked <= self.most
+        return self._asked <= self.max_admitted
 
 
 @define(eq=False)
@@ -86,10 +88,10 @@ class BoundedNews:
     """News of which strangers decide how much there is: repetitions seldom, and no more than so many in a period.
 
     Attributes:
-        most, period, tell_excess: see Quota.
+        max_admitted, period, tell_excess: see Quota.
     """
 
-    most: int
+    max_admitted: int
     period: float
     tell_excess: Callable[[int], None]
     clock: Callable[[], float] = time.monotonic
@@ -98,10 +100,10 @@ class BoundedNews:
 
     def __attrs_post_init__(self) -> None:
         self._repetitions = Repetitions(self.clock)
-        self._quota = Quota(self.most, self.period, self.tell_excess, self.clock)
+        self._quota = Quota(self.max_admitted, self.period, self.tell_excess, self.clock)
 
     def news(self, kind: Hashable) -> int | None:
-        """Take note that something of a kind has happened; as Repetitions.news, and None for one too many as well."""
+        """Count that something of a kind has happened; as Repetitions.news, and None for one too many as well."""
         repeated = self._repetitions.news(kind)
         return repeated if repeated is not None and self._quota.admits() else None
 

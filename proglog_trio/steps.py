@@ -1,8 +1,8 @@
 """Long work in short steps: how a loop that many share does what comes from outside.
 
-Work whose length is decided by others is a generator that yields between pieces of well below a millisecond. Whoever
-runs it may let others have a turn at each of them; a caller that has all the time there is runs it through at once.
-Threads are no substitute: pure Python in a thread keeps the interpreter's lock for 5 ms at a time.
+Work whose length is decided by others is a generator that yields between pieces of well below a millisecond. The task
+that runs it may let others have a turn at each of them; a caller that has time enough runs it through at once. Threads
+are no substitute: pure Python in a thread keeps the interpreter's lock for 5 ms at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from attrs import define
 
+from proglog_trio.units import MEBIBYTE
+
 Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
 """Yields whenever others may have a turn, and returns what it was for."""
@@ -21,7 +23,7 @@ TURN_SECONDS = 0.001
 """How long work goes on before others have a turn, plus one step."""
 
 
-COPIED_AT_ONCE_BYTES = 1024 * 1024
+COPIED_AT_ONCE_BYTES = MEBIBYTE
 """In one step: new memory costs up to a millisecond a MiB."""
 
 
@@ -54,7 +56,7 @@ def complete(steps: Steps[Result]) -> Result:
 
 @define(eq=False)
 class Turn:
-    """How long somebody has been at it.
+    """How long work has been going on without a pause.
 
     Attributes:
         clock: in seconds; what passes while others hold the processor counts as well, since others wait then too.

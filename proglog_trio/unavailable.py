@@ -1,4 +1,4 @@
-"""Why nobody can listen at an address, in words, and whether that may pass."""
+"""Why an address cannot be listened at, in words, and whether that may pass."""
 
 from __future__ import annotations
 

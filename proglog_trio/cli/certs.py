@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import report
-from proglog_trio.node.config import check_host
+from proglog_trio.node.option_types import check_host, within
 
 certs_app = App(name="certs")
 keygen_app = App(name="keygen")
@@ -22,11 +22,6 @@ _MAX_DAYS = 3650
 def _check_hosts(_type: type, hosts: Sequence[str]) -> None:
     for host in hosts:
         check_host(str, host)
-
-
-def _check_days(_type: type, days: int) -> None:
-    if not 1 <= days <= _MAX_DAYS:
-        raise ValueError(f"Must be from 1 to {_MAX_DAYS}.")
 
 
 @certs_app.default
@@ -44,11 +39,11 @@ def certs(
             help="A name or address that the server's certificate is for, besides localhost and 127.0.0.1. Repeatable.",
         ),
     ] = (),
-    days: Annotated[int, Parameter(validator=_check_days, metavar="N", help="For how long they are valid.")] = 365,
+    days: Annotated[int, within(1, _MAX_DAYS), Parameter(metavar="N", help="For how long they are valid.")] = 365,
 ) -> int:
     """Make an authority and certificates for development: ca, server, root-client and nobody-client (.pem, -key.pem).
 
-    Whoever has ca-key.pem can make more. Keys are readable for their owner alone; nothing is overwritten.
+    With ca-key.pem more can be made. Keys are readable for their owner alone; nothing is overwritten.
     """
     from proglog_trio.security.certificates import CertificatesError, development_files, write_files
 

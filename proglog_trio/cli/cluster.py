@@ -1,16 +1,16 @@
 """``proglog-trio cluster``."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter, Token
+from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
-from proglog_trio.node.config import DEFAULT_RPC_PORT, flag, parse_seconds
+from proglog_trio.node.option_types import DEFAULT_RPC_PORT, TIME, flag, within
 
 if TYPE_CHECKING:
     from proglog_trio.local_cluster.node_process import NodeNotStarted
@@ -20,20 +20,6 @@ if TYPE_CHECKING:
 app = App(name="cluster")
 
 _SHORTEST_REFRESH, _LONGEST_REFRESH = 0.1, 60.0
-
-
-def _seconds(_type: type, tokens: Sequence[Token]) -> float:
-    return parse_seconds(tokens[0].value)
-
-
-def _check_refresh(_type: type, value: float) -> None:
-    if not _SHORTEST_REFRESH <= value <= _LONGEST_REFRESH:
-        raise ValueError(f"Must be from {_SHORTEST_REFRESH} to {_LONGEST_REFRESH} seconds.")
-
-
-def _check_port(_type: type, value: int) -> None:
-    if not 0 <= value <= 65535:
-        raise ValueError("Must be from 0 to 65535.")
 
 
 @app.default
@@ -50,8 +36,8 @@ def cluster(
     ] = Path("proglog-cluster"),
     base_port: Annotated[
         int,
+        within(0, 65535),
         Parameter(
-            validator=_check_port,
             metavar="PORT",
             help="The first of two ports for each node, RPC and gossip; 0 takes any free ones.",
         ),
@@ -59,12 +45,9 @@ def cluster(
     cluster_name: Annotated[str, Parameter(help="The name of the cluster, kept in the data directories.")] = "proglog",
     refresh: Annotated[
         float,
-        Parameter(
-            converter=_seconds,
-            validator=_check_refresh,
-            metavar="TIME",
-            help="How often the nodes are asked how they are.",
-        ),
+        TIME,
+        within(_SHORTEST_REFRESH, _LONGEST_REFRESH, " seconds"),
+        Parameter(help="How often the nodes are asked how they are."),
     ] = 1.0,
     json: Annotated[
         bool,
@@ -78,7 +61,7 @@ def cluster(
 
     The nodes are processes of their own, called node-1, node-2 and so on, on loopback. They stop with this command,
     however it ends. Further options of theirs can be given in the environment (PROGLOG_...), but for those of
-    certificates, policies, keys and other addresses: these nodes are plain, and nobody else can reach them.
+    certificates, policies, keys and other addresses: these nodes are plain, and no other machine can reach them.
     """
     from proglog_trio.local_cluster.plan import ClusterPlan
     from proglog_trio.node.log_output import configure_log_output

@@ -11,6 +11,7 @@ from attrs import frozen
 from cyclopts import App, Parameter, Token
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.formats.records import record_line
 from proglog_trio.cli.node_commands import (
     DEFAULT_NODE_ADDRESS,
     ClusterName,
@@ -20,9 +21,10 @@ from proglog_trio.cli.node_commands import (
     report,
     run_interruptible,
 )
-from proglog_trio.cli.record_format import record_line
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, MEBIBYTE, flag
+from proglog_trio.node.config import LARGEST_MESSAGE_BYTES
+from proglog_trio.node.option_types import flag
+from proglog_trio.units import MEBIBYTE
 
 if TYPE_CHECKING:
     from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange

@@ -26,7 +26,7 @@ def end_on(*numbers: signal.Signals) -> None:
 def end_as_by_default() -> None:
     """Give the first process of a PID namespace what all others have by default: signals that end it.
 
-    One that whoever started the process wants ignored stays so. The interpreter itself takes care of SIGINT.
+    One that the parent process wants ignored stays so. The interpreter itself handles SIGINT.
     """
     if os.getpid() == _FIRST_PROCESS:
         ending = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

@@ -33,7 +33,7 @@ def list_(*, addr: NodeAddress = DEFAULT_NODE_ADDRESS, timeout: Timeout = 10.0, 
 
 
 async def _list(address: str, timeout: float, tls: "ClientTls | None") -> int:
-    from proglog_trio.cli.status_format import missing_lines
+    from proglog_trio.cli.formats.status import missing_lines
     from proglog_trio.rpc.calls.cluster import get_status
 
     status = await asked(address, partial(get_status, address, timeout, tls=tls))

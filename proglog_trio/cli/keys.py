@@ -18,7 +18,7 @@ from proglog_trio.cli.node_commands import (
     run_interruptible,
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import KeyAnswers
@@ -29,7 +29,7 @@ app = App(
     help="Rotate the gossip keys of a cluster: install a new key, use it, remove the old one. Serf agents take part.",
 )
 
-# gossip takes some seconds to reach everybody, and silence is noticed only when they are over
+# gossip takes some seconds to reach all members, and silence is noticed only when they are over
 _SECONDS = 60.0
 _LONGEST_LINE = 200
 

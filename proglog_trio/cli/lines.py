@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator
 import trio
 from attrs import frozen
 
-_READ_BYTES = 1024 * 1024
+from proglog_trio.units import MEBIBYTE
+
+_READ_BYTES = MEBIBYTE
 
 
 @frozen
@@ -19,19 +21,20 @@ class Line:
 
 
 class LineSplitter:
-    """Cuts what is read into lines. A line of more than ``longest`` bytes is counted and not kept.
+    """Cuts what is read into lines. A line of more than ``max_line_bytes`` bytes is counted and not kept.
 
     A last line without an end counts as a line.
     """
 
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max_line_bytes = max_line_bytes
         self._number = 0
+        # Of the line that has begun: its bytes, none from where it is too long, and how many there were.
         self._kept = b""
         self._length = 0
 
     def feed(self, data: bytes) -> list[Line]:
-        """Take what was read next and return the lines that it ends."""
+        """Add what was read next, and return the lines that it ends."""
         *ended, rest = data.split(b"\n")
         lines = [self._end(piece) for piece in ended]
         self._begin(rest)
@@ -43,24 +46,24 @@ class LineSplitter:
 
     def _begin(self, piece: bytes) -> None:
         self._length += len(piece)
-        self._kept = b"" if self._length > self._longest else self._kept + piece
+        self._kept = b"" if self._length > self._max_line_bytes else self._kept + piece
 
     def _end(self, piece: bytes) -> Line:
         self._begin(piece)
         self._number += 1
-        too_long = self._length > self._longest
+        too_long = self._length > self._max_line_bytes
         line = Line(self._number, self._kept, self._length if too_long else None)
         self._kept, self._length = b"", 0
         return line
 
 
-async def read_lines(descriptor: int, longest: int) -> AsyncGenerator[tuple[list[Line], int], None]:
+async def read_lines(descriptor: int, max_line_bytes: int) -> AsyncGenerator[tuple[list[Line], int], None]:
     """Yield the lines of each read, with the number of bytes read; a read returns as soon as there is something.
 
     Reads happen in a thread that is abandoned on cancellation: a terminal or a pipe may have nothing for ever. Raises
     OSError.
     """
-    splitter = LineSplitter(longest)
+    splitter = LineSplitter(max_line_bytes)
     while data := await trio.to_thread.run_sync(os.read, descriptor, _READ_BYTES, abandon_on_cancel=True):
         yield splitter.feed(data), len(data)
     yield splitter.finish(), 0

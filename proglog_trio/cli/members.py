@@ -18,7 +18,7 @@ from proglog_trio.cli.node_commands import (
     run_interruptible,
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import GetStatusResponse, Member
@@ -90,7 +90,7 @@ async def _described_peers(
     get_status: Callable[[], "Awaitable[GetStatusResponse]"], address: str
 ) -> dict[str, dict[str, Any]]:
     """Return the lag and the position of each peer, by its name; nothing from a node too old to know them."""
-    from proglog_trio.cli.status_format import described_peer
+    from proglog_trio.cli.formats.status import described_peer
     from proglog_trio.errors import CallFailed
 
     async def status_if_known() -> "GetStatusResponse | None":

@@ -15,16 +15,11 @@ from proglog_trio.cli.node_commands import ADDRESS_VARIABLE, run_interruptible
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
-from proglog_trio.node.config import (
-    NodeConfig,
-    config_file_source,
-    environment,
-    flag,
-    unknown_variables,
-    variables_of_services,
-)
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.config_sources import config_file_source, environment, unknown_variables, variables_of_services
 from proglog_trio.node.garbage import keep_what_is_there, put_off
 from proglog_trio.node.open_files import allow_many_open_files
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,7 +149,7 @@ async def _run(config: NodeConfig, *, json: bool, end_with_stdin: bool) -> int:
 
 
 async def _say(line: str) -> None:
-    """Say on standard output that the node is ready, if anybody is there. It is, whether they hear it or not."""
+    """Say on standard output that the node is ready, if it has a reader. The node is ready all the same if not."""
     import structlog
 
     from proglog_trio.cli.output import StandardOutput
@@ -163,7 +158,7 @@ async def _say(line: str) -> None:
         await StandardOutput().write(f"{line}\n".encode())
     except OutputError as error:
         structlog.get_logger("proglog_trio.cli.node").warning(
-            "nobody could be told that the node is ready", error=error
+            "no reader could be told that the node is ready", error=error
         )
 
 
@@ -178,7 +173,7 @@ async def _end_with_stdin(node: "trio.CancelScope") -> None:
 
 
 def _read_to_end(descriptor: int) -> None:
-    # what cannot be read, such as the terminal of another session, has no one at its other end either
+    # what cannot be read, such as the terminal of another session, has no writer at its other end either
     with contextlib.suppress(OSError):
         while os.read(descriptor, 65536):
             continue

@@ -12,8 +12,8 @@ from proglog_trio.cli.default_signals import end_on
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
-from proglog_trio.node.config import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, check_name, parse_seconds
 from proglog_trio.node.garbage import put_off
+from proglog_trio.node.option_types import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, NAME, TIME, within
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
 DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
@@ -73,10 +73,10 @@ NodeAddresses = Annotated[
 
 ClusterName = Annotated[
     str | None,
+    NAME,
     Parameter(
         name="--cluster-name",
         env_var=f"{ENVIRONMENT_PREFIX}CLUSTER_NAME",
-        validator=check_name,
         metavar="NAME",
         show_default=lambda _value: "that of the first node that answers",
         help="The cluster that the nodes belong to. A node of another cluster (at an address that was given away, say) "
@@ -86,23 +86,12 @@ ClusterName = Annotated[
 """The option of the commands that go on at another node, which must be of the same cluster."""
 
 
-def parse_time(_type: type, tokens: Sequence[Token]) -> float:
-    """Read a length of time, for options that are one."""
-    return parse_seconds(tokens[0].value)
-
-
-def _check_timeout(_type: type, value: float) -> None:
-    if not _SHORTEST_TIMEOUT <= value <= _LONGEST_TIMEOUT:
-        raise ValueError(f"Must be from {_SHORTEST_TIMEOUT} to {_LONGEST_TIMEOUT} seconds.")
-
-
 Timeout = Annotated[
     float,
+    TIME,
+    within(_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT, " seconds"),
     Parameter(
         name="--timeout",
-        converter=parse_time,
-        validator=_check_timeout,
-        metavar="TIME",
         help="How long to go on trying when the node cannot be reached or does not answer: seconds, or 1m.",
     ),
 ]

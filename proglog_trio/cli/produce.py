@@ -19,12 +19,11 @@ from proglog_trio.cli.node_commands import (
     NodeAddresses,
     Timeout,
     failed_at,
-    parse_time,
     report,
     run_interruptible,
 )
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import TIME, flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,9 +71,8 @@ def produce(
     ] = "local",
     acknowledgement_timeout: Annotated[
         float | None,
+        TIME,
         Parameter(
-            converter=parse_time,
-            metavar="TIME",
             help="How long to wait for the other nodes, less than --timeout; without it, as long as the node is "
             "configured to. What they do not have by then is stored all the same, and counted at the end.",
         ),

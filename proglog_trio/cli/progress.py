@@ -13,8 +13,8 @@ class Progress(Protocol):
         """Count so many more records and bytes; ``total`` is how many bytes there are in all, if that changed."""
 
 
-def _say_nothing(*, records: int = 0, size: int = 0, total: int | None = None) -> None:
-    """Count for nobody."""
+def _show_nothing(*, records: int = 0, size: int = 0, total: int | None = None) -> None:
+    """Count for no display."""
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def progress(what: str, *, total_bytes: int | None = None, wanted: bool = True) 
     With ``total_bytes`` (0 if that is told later) there is a bar, which grows with the bytes that are counted.
     """
     if not (wanted and sys.stderr.isatty()):
-        yield _say_nothing
+        yield _show_nothing
         return
     # imported late: rich takes a while, and scripts never see it
     from rich.console import Console

@@ -1,6 +1,6 @@
 """Standard input, output and error as a process of ours has them: always open, and with errors that can be told apart.
 
-A process may be started with any of them closed, full, or with nobody at the other end. What then holds:
+A process may be started with any of them closed, full, or with no process at the other end. What then holds:
 
 - Descriptors 0 to 2 are taken. Otherwise the next file or socket would get one of them, and with it whatever is
   written there. In place of one that is closed there is /dev/null, opened for the other direction: using it fails.
@@ -28,7 +28,7 @@ class OutputError(Exception):
     """Standard output cannot be written. The message is one line.
 
     Attributes:
-        has_no_reader: whoever read it has had enough (`consume | head`), which is no failure of ours.
+        has_no_reader: the process that read it has had enough (`consume | head`), which is no failure of ours.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -48,7 +48,7 @@ class DroppedOutput:
 
 
 def write_all(descriptor: int, data: _Bytes) -> None:
-    """Write all of it, waiting for whoever reads it, also where the descriptor itself does not wait. Raises OSError."""
+    """Write all of it, waiting for its reader, also where the descriptor itself does not wait. Raises OSError."""
     view = memoryview(data)
     while view:
         try:

@@ -10,7 +10,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.members import asked
 from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, run_interruptible
 from proglog_trio.cli.tls_options import Tls, client_tls
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio.security.tls import ClientTls
@@ -39,7 +39,7 @@ def status(
 
 
 async def _status(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
-    from proglog_trio.cli.status_format import described_status, status_lines
+    from proglog_trio.cli.formats.status import described_status, status_lines
     from proglog_trio.rpc.calls.cluster import get_status
 
     answer = await asked(address, partial(get_status, address, timeout, tls=tls))

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
-from proglog_trio.node.config import ENVIRONMENT_PREFIX, check_host
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, FILE, HOST
 
 if TYPE_CHECKING:
     from proglog_trio.security.tls import ClientTls
@@ -20,42 +20,26 @@ _PREFIX = f"{ENVIRONMENT_PREFIX}TLS_"
 class TlsOptions:
     """How to reach a node that has TLS. Given any of these, the connection is encrypted and the node is verified."""
 
-    tls_ca_file: Annotated[
-        Path | None,
-        Parameter(
-            env_var=f"{_PREFIX}CA_FILE",
-            metavar="FILE",
-            help="The authority that signed the node's certificate (PEM). With this or any other --tls option the "
-            "connection is encrypted; without this one, the authorities that the system trusts are asked.",
-        ),
-    ] = None
-    tls_cert_file: Annotated[
-        Path | None,
-        Parameter(
-            env_var=f"{_PREFIX}CERT_FILE",
-            metavar="FILE",
-            help="The certificate that says who asks (PEM); its common name is what the node's policy is about.",
-        ),
-    ] = None
-    tls_key_file: Annotated[
-        Path | None, Parameter(env_var=f"{_PREFIX}KEY_FILE", metavar="FILE", help="The key of that certificate (PEM).")
-    ] = None
-    tls_server_name: Annotated[
-        str | None,
-        Parameter(
-            env_var=f"{_PREFIX}SERVER_NAME",
-            validator=check_host,
-            metavar="HOST",
-            help="What the node's certificate must be for, where that is not the host of --addr.",
-        ),
-    ] = None
+    tls_ca_file: Annotated[Path | None, FILE, Parameter(env_var=f"{_PREFIX}CA_FILE")] = None
+    """The authority that signed the node's certificate (PEM). With this or any other --tls option the connection is
+    encrypted; without this one, the authorities that the system trusts are asked."""
+
+    tls_cert_file: Annotated[Path | None, FILE, Parameter(env_var=f"{_PREFIX}CERT_FILE")] = None
+    """The certificate that says who asks (PEM); its common name is what the node's policy is about."""
+
+    tls_key_file: Annotated[Path | None, FILE, Parameter(env_var=f"{_PREFIX}KEY_FILE")] = None
+    """The key of that certificate (PEM)."""
+
+    tls_server_name: Annotated[str | None, HOST, Parameter(env_var=f"{_PREFIX}SERVER_NAME")] = None
+    """What the node's certificate must be for, where that is not the host of --addr."""
 
     def client_tls(self) -> "ClientTls | None":
         """Return the configuration of a connection; raises CommandError if the files cannot be used."""
         if self == TlsOptions():
             return None
         load_structlog_without_rich()
-        from proglog_trio.security.tls import ClientTls, TlsError
+        from proglog_trio.errors import TlsError
+        from proglog_trio.security.tls import ClientTls
 
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise CommandError("--tls-cert-file and --tls-key-file go together: give both, or none.", ExitCode.USAGE)

@@ -23,10 +23,11 @@ from proglog_trio.client.errors import (
 )
 from proglog_trio.client.pending import ProducerStatistics
 from proglog_trio.client.producer import Producer, open_producer
+from proglog_trio.errors import TlsError
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.connection import ConnectionConfig
-from proglog_trio.security.tls import ClientTls, TlsError
+from proglog_trio.security.tls import ClientTls
 
 __all__ = [
     "Acknowledgement",

@@ -11,9 +11,8 @@ from attrs import Attribute, field, frozen, validators
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.backoff import BackoffConfig
 from proglog_trio.client.delivered_window import MAX_PRODUCERS
+from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
-KIBIBYTE = 1024
-MEBIBYTE = 1024 * KIBIBYTE
 MAX_IN_FLIGHT = 5
 """A node recognises retries of a producer's last 5 batches: with more under way it would refuse some."""
 LONGEST_DELIVERY_TIMEOUT = 300.0

@@ -52,7 +52,7 @@ class Ready:
 
 @frozen
 class NodeEnded:
-    """A node has ended by itself, or somebody ended it.
+    """A node has ended by itself, or was ended from outside.
 
     Attributes:
         node: which.

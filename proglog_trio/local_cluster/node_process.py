@@ -24,7 +24,7 @@ from proglog_trio.address import Address
 from proglog_trio.errors import ProglogError
 from proglog_trio.local_cluster.events import Event, NodeEnded, NodeKilled, ending, shown_path
 from proglog_trio.local_cluster.plan import NOT_FROM_ENVIRONMENT, NodePlan
-from proglog_trio.node.config import ENVIRONMENT_PREFIX
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from attrs import define, field
 
-from proglog_trio.cli.output import StandardOutput
 from proglog_trio.local_cluster.events import Event
 from proglog_trio.local_cluster.snapshot import ClusterSnapshot
 from proglog_trio.local_cluster.view import summary, view
@@ -20,8 +19,15 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 
+class Writer(Protocol):
+    """Where lines go, such as standard output."""
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it."""
+
+
 class Output(Protocol):
-    """Takes the news."""
+    """Is told the news."""
 
     async def tell(self, event: Event) -> None:
         """Say what has happened."""
@@ -37,7 +43,7 @@ class Output(Protocol):
 class JsonOutput:
     """A JSON object a line, for each event and each snapshot; its key ``event`` says which."""
 
-    _output: StandardOutput
+    _output: Writer
 
     async def tell(self, event: Event) -> None:
         """Say what has happened."""
@@ -47,10 +53,9 @@ class JsonOutput:
         """Show how the cluster is now."""
         await self._write({"event": "status", **snapshot.fields()})
 
-    @contextlib.asynccontextmanager
-    async def showing(self) -> AsyncIterator[None]:
+    def showing(self) -> AbstractAsyncContextManager[None]:
         """Return the block in which show is called."""
-        yield
+        return contextlib.nullcontext()
 
     async def _write(self, fields: dict[str, object]) -> None:
         await self._output.write(json.dumps(fields).encode() + b"\n")
@@ -60,7 +65,7 @@ class JsonOutput:
 class PlainOutput:
     """Lines for people: events, and how the nodes are whenever that has changed."""
 
-    _output: StandardOutput
+    _output: Writer
     _shown: str = ""
 
     async def tell(self, event: Event) -> None:
@@ -74,10 +79,9 @@ class PlainOutput:
             self._shown = line
             await self._output.write(line.encode() + b"\n")
 
-    @contextlib.asynccontextmanager
-    async def showing(self) -> AsyncIterator[None]:
+    def showing(self) -> AbstractAsyncContextManager[None]:
         """Return the block in which show is called."""
-        yield
+        return contextlib.nullcontext()
 
 
 @define

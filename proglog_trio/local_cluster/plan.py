@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from proglog_trio.address import Address
-from proglog_trio.node.config import DEFAULT_RPC_PORT
+from proglog_trio.node.option_types import DEFAULT_RPC_PORT
 
 HOST = "127.0.0.1"
 MAX_NODES = 16
@@ -110,10 +110,10 @@ class ClusterPlan:
             "cluster-name": self.cluster_name,
             "cluster-size": self.size,
             "gossip-profile": "local",
-            # Enough for one that leaves the others; when all leave at once, nobody is there to be told.
+            # Enough for one that leaves the others; when all leave at once, no member is there to be told.
             "leave-timeout": LEAVE_SECONDS,
             "log-format": "console",
-            # Its ports were looked at before, and whoever started it wants to know at once.
+            # Its ports were looked at before, and the person who started it wants to know at once.
             "start-timeout": 0,
         }
 

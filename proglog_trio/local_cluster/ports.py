@@ -15,7 +15,7 @@ def check_ports(nodes: Sequence[NodePlan]) -> None:
     """Listen for a moment where the nodes will. What is taken after that, a node finds out itself.
 
     Raises:
-        AddressUnavailable: nobody can listen there now; it says which node would have.
+        AddressUnavailable: a port is taken; the message says by which node it is needed.
     """
     for node in nodes:
         for address, what in ((node.rpc_address, "RPC"), (node.gossip_address, "gossip")):

@@ -29,7 +29,7 @@ from proglog_trio.rpc.calls.cluster import join
 
 JOIN_SECONDS = 30.0
 _SAYING_SECONDS = 1.0
-"""For the last words, when whoever reads them may have stopped reading."""
+"""For the last words, when their reader may have stopped."""
 
 
 class LocalClusterFailed(ProglogError):

@@ -21,7 +21,7 @@ ANSWER_SECONDS = 2.0
 async def take_snapshot(
     cluster_name: str, nodes: Sequence[NodeProcess], before: ClusterSnapshot | None
 ) -> ClusterSnapshot:
-    """Ask all nodes at once, also those that have ended: somebody may have started them again.
+    """Ask all nodes at once, also those that have ended: a person may have started them again.
 
     Args:
         cluster_name: its name.

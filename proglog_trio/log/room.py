@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from attrs import define
 
+from proglog_trio.units import KIBIBYTE
+
 MAX_LOOKS_LEFT_OUT = 120
-_KIBIBYTE = 1024
 _MARGIN = 16
 
 
@@ -74,7 +75,7 @@ def reserve_reached(reserve_bytes: int) -> str:
 
 def _readable(size: int) -> str:
     for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 10 * _KIBIBYTE or unit == "GiB":
+        if size < 10 * KIBIBYTE or unit == "GiB":
             break
-        size //= _KIBIBYTE
+        size //= KIBIBYTE
     return f"{size} {unit}"

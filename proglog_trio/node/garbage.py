@@ -30,7 +30,7 @@ def keep_what_is_there(*, with_garbage: bool = False) -> None:
     each of them once more holds everything up for 40 ms.
 
     Args:
-        with_garbage: keep what nobody can reach as well, instead of looking at everything to find it. After a node's
+        with_garbage: keep unreachable objects as well, instead of looking at everything to find it. After a node's
             imports that is 1 MB: the classes that attrs has made others of.
     """
     if not with_garbage:

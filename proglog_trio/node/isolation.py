@@ -1,4 +1,4 @@
-"""Whether a node is alone, or with too few others: it takes records all the same, and nobody would notice."""
+"""Whether a node is alone, or with too few others: it stores records all the same, and no client would notice."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ class Isolation:
                     if told is None:
                         _logger.info("this node is with enough others again", alive=self.alive())
                     else:
-                        _logger.warning("this node is cut off from others, or they are gone", what=told)
+                        _logger.warning("this node is cut off from others, or they have ended", what=told)
             await trio.sleep(WATCH_SECONDS)

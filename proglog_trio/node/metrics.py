@@ -36,9 +36,9 @@ class NodeMetrics(Collector):
 
     Attributes:
         log, membership, server, service: what is counted; service: the Log service's counters.
-        gate: who was turned away; None: nobody is.
+        gate: counts the clients that were turned away; None: none is.
         expiries: gives when which certificate expires.
-        errors: counts what nobody foresaw.
+        errors: counts what was not foreseen.
         isolation: tells that the node is alone or with too few others, in words; None: it is not.
         peer_clocks: gives by how many seconds which peer's wall clock is ahead of this node's.
         others: further counters (attrs classes), by the name of their part.
@@ -100,7 +100,7 @@ class NodeMetrics(Collector):
 
     def _internal_errors(self) -> Metric:
         family = CounterMetricFamily(
-            "proglog_internal_errors", "Errors that nobody foresaw, by where they were caught.", labels=["where"]
+            "proglog_internal_errors", "Errors that were not foreseen, by where they were caught.", labels=["where"]
         )
         for where, count in self.errors.counts.items():
             family.add_metric([where.value], count)

@@ -13,17 +13,18 @@ from proglog_trio.accepting import accept_streams
 from proglog_trio.address import Address
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.unavailable import unavailable
+from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
 PATH = b"/metrics"
 MAX_CONNECTIONS = 16
-"""For one more, the oldest is ended: whoever means it needs milliseconds."""
+"""For one more, the oldest is ended: a scrape needs milliseconds."""
 REQUEST_SECONDS = 10.0
 """For a request's head to arrive."""
 ANSWER_SECONDS = 10.0
 LINGER_SECONDS = 1.0
-_LINGER_BYTES = 1024 * 1024
-_RECEIVE_BYTES = 16 * 1024
-_LONGEST_HEAD_BYTES = 16 * 1024
+_LINGER_BYTES = MEBIBYTE
+_RECEIVE_BYTES = 16 * KIBIBYTE
+_LONGEST_HEAD_BYTES = 16 * KIBIBYTE
 _METHODS = b"GET, HEAD"
 _TEXT = b"text/plain; charset=utf-8"
 
@@ -60,17 +61,19 @@ async def serve_metrics(
         task_status: is given the bound address once connections are accepted.
 
     Raises:
-        AddressUnavailable: nobody can listen there, or another process does.
+        AddressUnavailable: the address cannot be listened at, or another process does.
     """
     try:
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
     except (OSError, UnicodeError) as error:
         raise unavailable(f"cannot serve metrics on {address}", error) from None
+    # In the order in which they were accepted.
     served: dict[trio.CancelScope, None] = {}
 
     async def serve(stream: trio.SocketStream) -> None:
         while len(served) >= MAX_CONNECTIONS:
             oldest = next(iter(served))
+            # Here already, so that two streams that are accepted in one turn end two others.
             del served[oldest]
             oldest.cancel()
         try:
@@ -105,7 +108,7 @@ async def _serve(stream: trio.SocketStream, registry: CollectorRegistry, errors:
             if request is None:
                 return
             is_head = request.method == b"HEAD"
-            # What fails unexpectedly fails here, where whoever asks can still be told.
+            # What fails unexpectedly fails here, where the client can still be told.
             with errors.boundary(Where.METRICS_REQUEST):
                 answer = _answer(request, registry)
             answer = answer or _Answer(500, b"internal error\n")

@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import define, frozen
 
-from proglog_trio import __version__
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.errors import DirectoryCopied
@@ -37,15 +36,16 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.maintenance import open_log
 from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
-from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
+from proglog_trio.membership.membership import Membership, NotAMember, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.wire import Keyring
-from proglog_trio.node.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
+from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
+from proglog_trio.node.stopping import Stopping
+from proglog_trio.node.tags import CLUSTER_NAME_TAG, Members, own_tags, servers
 from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.replica import Replica, ReplicationConfig
@@ -56,11 +56,12 @@ from proglog_trio.rpc.http2.transport import TransportConfig
 from proglog_trio.rpc.server.cluster_service import ClusterService
 from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.log_service import LogService, open_log_service
-from proglog_trio.rpc.server.log_service_state import LogServiceConfig, ServerInfo
+from proglog_trio.rpc.server.log_service_state import LogServiceConfig
 from proglog_trio.rpc.server.replication_service import ReplicationService
 from proglog_trio.rpc.server.requested_acks import AcknowledgementConfig
 from proglog_trio.rpc.server.server import MAX_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
+from proglog_trio.units import KIBIBYTE
 
 if TYPE_CHECKING:
     from proglog_trio.node.metrics import NodeMetrics
@@ -68,8 +69,6 @@ if TYPE_CHECKING:
 # what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
 _MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
 
-CLUSTER_NAME_TAG = "cluster_name"
-"""What tells the members of different clusters apart."""
 PEER_KEEPALIVE_SECONDS = 5.0
 """A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
 
@@ -119,7 +118,7 @@ async def run_node(
         DataDirectoryError: the data directory cannot be used.
         DataDirectoryLost: it was removed or replaced while the node ran.
         TlsError, AccessPolicyError, KeyringFileError: a file for security cannot be used.
-        AddressUnavailable: nobody can listen at an address, or another process does.
+        AddressUnavailable: the node cannot listen at an address, as when another process does.
         NameTaken: another member of the cluster has the node's name.
         DirectoryCopied: a member of the cluster uses a copy of the data directory, and was started before.
     """
@@ -128,23 +127,28 @@ async def run_node(
     security = await retries.until_it_works(partial(_load_security, config, errors))
     async with asyncio_loop(errors), contextlib.AsyncExitStack() as stack:
         log = await retries.until_it_works(lambda: stack.enter_async_context(open_log(log_config(config), errors)))
-        replicator = _replicator(config, security, log, errors)
+        stopping = Stopping()
+        membership: Membership
+        # Each needs the other: the membership is made with the replicator, which asks for it only while both run.
+        members = Members(lambda: membership)
+        replicator = _replicator(config, security, log, errors, stopping, members)
         membership = await retries.until_it_works(
             partial(
                 bind_membership,
                 gossip_config(config, security.keyring),
-                _tags(config, log, log.opening, None),
+                own_tags(config.cluster_name, log, log.opening, None),
                 handler=replicator,
                 errors=errors,
             )
         )
-        replicator.directory_of = partial(_directory_of, membership)
-        replicator.statuses = membership.statuses
-        replicator.opening_of, replicator.opened = partial(_opening_of, membership), log.opening
         replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
-        parts = _Parts(config, security, log, membership, replicator, errors, retries, counted or {})
+        alive = partial(servers, membership, config.cluster_name)
+        isolation = Isolation(lambda: len(alive()), config.cluster_size, bool(config.start_join_addrs))
+        parts = _Parts(
+            config, security, log, membership, members, replicator, isolation, errors, retries, stopping, counted or {}
+        )
         try:
-            async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
+            async with open_log_service(log, alive, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
         finally:
             await membership.gossip.close()
@@ -157,25 +161,28 @@ async def _load_security(config: NodeConfig, errors: InternalErrors) -> NodeSecu
 
 @define(eq=False)
 class _Parts:
-    """The server and the membership, which are started and stopped in order."""
+    """The parts of a node in their nursery, which are started and stopped in order.
+
+    Attributes:
+        log: open for as long as this runs, and longer: it closes last.
+        membership: bound to its sockets; it gossips only once the server listens, whose address its tags say.
+        stopping: what begins the stop; nothing else ends the nursery.
+        counted: what the program around the node counts, by part, for the metrics.
+        rpc_address: what clients dial; None before the server listens.
+    """
 
     config: NodeConfig
     security: NodeSecurity
     log: Log
     membership: Membership
+    members: Members
     replicator: Replicator
+    isolation: Isolation
     errors: InternalErrors
     retries: StartRetries
+    stopping: Stopping
     counted: Mapping[str, Any]
     rpc_address: Address | None = None
-    _stop: trio.Event = field(factory=trio.Event)
-    _starting: trio.CancelScope = field(factory=trio.CancelScope)
-    _copy_of: str | None = None
-    isolation: Isolation = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        config = self.config
-        self.isolation = Isolation(lambda: len(self.servers()), config.cluster_size, bool(config.start_join_addrs))
 
     async def run(self, service: LogService, task_status: trio.TaskStatus[RunningNode]) -> None:
         async with trio.open_nursery() as watch:
@@ -184,40 +191,31 @@ class _Parts:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as parts:
                     node = None
-                    with self._starting:
+                    with self.stopping.starting:
                         node = await self._start(parts, service)
                     if node is not None:
                         task_status.started(node)
-                        await self._stop.wait()
+                        await self.stopping.begun.wait()
                         await self._leave()
                     parts.cancel_scope.cancel()
             watch.cancel_scope.cancel()
-        if self._copy_of is not None:
-            raise DirectoryCopied(self._copy_of)
+        if self.stopping.copied_by is not None:
+            raise DirectoryCopied(self.stopping.copied_by)
 
     async def _watch_for_cancellation(self) -> None:
         try:
             await trio.sleep_forever()
         finally:
-            self.stop()
-
-    def _stop_as_copy(self, name: str) -> None:
-        self._copy_of = name
-        self.stop()
-
-    def stop(self) -> None:
-        """Begin to stop."""
-        self._stop.set()
-        self._starting.cancel()
+            self.stopping.begin()
 
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
-        self.replicator.on_copied = self._stop_as_copy
-        self.replicator.is_there = membership.answers
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         status = partial(self.status, service)
-        cluster = ClusterService(membership, config.bind_addr.port, self.stop, status, self.replicator.accept_gaps)
+        cluster = ClusterService(
+            membership, config.bind_addr.port, self.stopping.begin, status, self.replicator.accept_gaps
+        )
         replication = ReplicationService(self.replicator.replica, service.state.executor)
         counters = ServerCounters()
         metrics_address = None
@@ -241,7 +239,7 @@ class _Parts:
             lambda: parts.start(serving, membership.gossip.bound_host, config.rpc_port)
         )
         rpc_address = self.rpc_address = config.rpc_address(port)
-        membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
+        membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         parts.start_soon(self.isolation.watch, self.errors)
         endpoint = membership.gossip.endpoint
@@ -281,69 +279,37 @@ class _Parts:
             try:
                 await self.membership.leave()
             except NotAMember as error:
-                _logger.warning("nobody could be told that this node leaves", reason=str(error))
+                _logger.warning("no member could be told that this node leaves", reason=str(error))
         if scope.cancelled_caught:
-            _logger.warning("not everybody could be told that this node leaves", after=self.config.leave_timeout)
+            _logger.warning("not all members could be told that this node leaves", after=self.config.leave_timeout)
 
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
-        config, membership = self.config, self.membership
-        failed = [name for name, each in membership.statuses().items() if each is MemberStatus.FAILED]
+        members = self.members
+        failed = [name for name, each in members.statuses().items() if each is MemberStatus.FAILED]
         peers = [
-            FailedPeer(name, address, _directory_of(membership, name))
+            FailedPeer(name, address, members.directory_of(name))
             for name in sorted(failed)[:MAX_FAILED]
-            if (address := _rpc_address_of(membership, name)) is not None
+            if (address := members.rpc_address_of(name)) is not None
         ]
         return status_of(
             self.replicator,
             str(self.rpc_address),
-            config.cluster_size,
+            self.config.cluster_size,
             service.counters,
             failed=peers,
             isolation=self.isolation.problem,
         )
 
-    def servers(self) -> list[ServerInfo]:
-        """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
-        ours = {CLUSTER_NAME_TAG: self.config.cluster_name}
-        return [
-            ServerInfo(name, address) for name, address in self.membership.alive_with_tag(RPC_ADDRESS_TAG, like=ours)
-        ]
 
-
-def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None) -> dict[str, str]:
-    """Return what a node tells its cluster of itself."""
-    tags = {
-        CLUSTER_NAME_TAG: config.cluster_name,
-        DIRECTORY_TAG: log.directory_id.hex(),
-        OPENING_TAG: f"{opened:x}",
-        "version": __version__,
-    }
-    return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
-
-
-def _opening_of(membership: Membership, name: str) -> int | None:
-    """Return which opening of its directory a member says that it was started with."""
-    member = membership.member(name)
-    return None if member is None else opening_of(member.tags)
-
-
-def _rpc_address_of(membership: Membership, name: str) -> str | None:
-    """Return where a member says that it takes RPCs."""
-    member = membership.member(name)
-    return None if member is None else member.tags.get(RPC_ADDRESS_TAG)
-
-
-def _directory_of(membership: Membership, name: str) -> bytes | None:
-    """Return which data directory a member says it has."""
-    member = membership.member(name)
-    if member is not None:
-        with contextlib.suppress(ValueError):
-            return bytes.fromhex(member.tags.get(DIRECTORY_TAG, "")) or None
-    return None
-
-
-def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: InternalErrors) -> Replicator:
+def _replicator(
+    config: NodeConfig,
+    security: NodeSecurity,
+    log: Log,
+    errors: InternalErrors,
+    stopping: Stopping,
+    members: Members,
+) -> Replicator:
     hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
     replica = Replica(
         log,
@@ -364,7 +330,18 @@ def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: In
     )
     pull = partial(pull_from, connection)
     fetch = partial(fetch_frames, connection, config.cluster_name)
-    return Replicator(replica, pull, fetch, random.SystemRandom())
+    return Replicator(
+        replica,
+        pull,
+        fetch,
+        random.SystemRandom(),
+        directory_of=members.directory_of,
+        opening_of=members.opening_of,
+        opened=log.opening,
+        on_copied=stopping.begin_as_copy,
+        is_there=members.answers,
+        statuses=members.statuses,
+    )
 
 
 def log_service_config(config: NodeConfig) -> LogServiceConfig:

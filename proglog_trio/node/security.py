@@ -19,7 +19,7 @@ from proglog_trio.node.config import NodeConfig
 from proglog_trio.rpc.calls.connection import ConnectionConfig
 from proglog_trio.rpc.server.authorization import Gate
 from proglog_trio.rpc.server.server import ServerSecurity
-from proglog_trio.security.permissions import EverybodyMay
+from proglog_trio.security.permissions import PermitAll
 from proglog_trio.security.reloading import FromFiles, Reloader
 from proglog_trio.security.tls import ClientTls, LoadedTls, ServerTls
 
@@ -83,6 +83,7 @@ class NodeSecurity:
                     self.warn_of_expiry()
                 with trio.move_on_after(_DAY_SECONDS if self.server or self.peers else math.inf):
                     await changed.wait()
+                # Files that change from here on set the new one; those that did before are looked at next.
                 changed = trio.Event()
 
     def warn_of_expiry(self, now: Callable[[], float] = time.time) -> None:
@@ -136,7 +137,7 @@ def _server(config: NodeConfig) -> ServerSecurity | None:
 
         gate = Gate(AccessPolicy.read(config.acl_model_file, config.acl_policy_file))
     elif config.server_tls_ca_file is not None:
-        gate = Gate(EverybodyMay())
+        gate = Gate(PermitAll())
     return ServerSecurity(files.read(), gate)
 
 

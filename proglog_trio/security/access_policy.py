@@ -1,8 +1,8 @@
 """Who may do what: a casbin model and policy, as those of the book *Distributed Services with Go*.
 
 The subject is a certificate's common name, the object always `*`, the action one of ours. Policies written for the book
-name only produce and consume. Those give `replicate` to whoever may do both, which is what a node of the book needs to
-copy another's records, and `admin` to nobody.
+name only produce and consume. Those give `replicate` to a subject that may do both, which is what a node of the book
+needs to copy another's records, and `admin` to none.
 
 A node that is given a policy imports this when it starts: casbin is as much to load as a tenth of a node.
 """
@@ -135,6 +135,7 @@ class AccessPolicy:
         asked = (subject, action)
         known = self._decided.get(asked)
         if known is None:
+            # All at once: a policy is asked for the same few subjects again and again, and these are back at once.
             if len(self._decided) >= MAX_DECISIONS:
                 self._decided.clear()
             known = self._decided[asked] = self._decide(subject, action)
@@ -149,13 +150,13 @@ class AccessPolicy:
         try:
             return bool(self._enforcer.enforce(subject, OBJECT, action.value))
         except Exception:
-            # A matcher that fails for some subjects alone; whoever it cannot judge is denied.
+            # A matcher that fails for some subjects alone; a subject that it cannot judge is denied.
             _logger.exception("the access policy cannot be asked", subject=subject, action=action.value)
             return False
 
 
 def _compares_actions(model: Any, kind: str) -> bool:  # noqa: ANN401 - casbin has no types
-    """Tell whether a rule's action is compared as it stands, so that one that nobody asks for permits nothing."""
+    """Tell whether a rule's action is compared as it stands, so that one that is never asked for permits nothing."""
     matchers = [each.value.replace(" ", "") for each in model.model.get("m", {}).values()]
     plain = (f"r_act=={kind}_act", f"{kind}_act==r_act")
     return bool(matchers) and all(

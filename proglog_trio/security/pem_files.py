@@ -13,9 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from proglog_trio.security.tls import TlsError
+from proglog_trio.errors import TlsError
+from proglog_trio.units import MEBIBYTE
 
-MAX_PEM_BYTES = 4 * 1024 * 1024
+MAX_PEM_BYTES = 4 * MEBIBYTE
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:

@@ -25,8 +25,8 @@ class Policy(Protocol):
         """Tell whether a subject may do this."""
 
 
-class EverybodyMay:
-    """The policy where none is given: whoever has a certificate may do everything."""
+class PermitAll:
+    """The policy where none is given: every client with a certificate may do everything."""
 
     def allows(self, subject: str, action: Action) -> bool:
         """Tell whether a subject may do this."""

@@ -56,11 +56,12 @@ class FromFiles(Generic[Value]):
             paths: the files that load reads.
             load: reads them; raises ProglogError, which is raised here as well.
         """
+        # Before the files are read: what is written meanwhile shows as a change at the next look.
         signature = _signature(paths)
         return cls(name, tuple(paths), load(), load, signature)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Have listener called, by whoever refreshes, each time after the value has changed."""
+        """Have listener called, by the task that refreshes, each time after the value has changed."""
         self._listeners.append(listener)
 
     def refresh(self, *, always: bool = False) -> bool:
@@ -71,6 +72,7 @@ class FromFiles(Generic[Value]):
         signature = _signature(self.paths)
         if signature == self._signature and not always:
             return False
+        # Also if reading fails: the reason is logged once for each state of the files.
         self._signature = signature
         try:
             self.value = self._load()

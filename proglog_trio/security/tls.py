@@ -16,16 +16,12 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from proglog_trio.errors import SecurityFileError
+from proglog_trio.errors import TlsError
 from proglog_trio.security.reloading import FromFiles
 from proglog_trio.security.verified_chain import VerifiedChain
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption; all of TLS 1.3's are so."""
-
-
-class TlsError(SecurityFileError):
-    """A certificate, key or authority that cannot be used. The message names the file."""
 
 
 @frozen

@@ -17,7 +17,10 @@ class IntermediateExpired(ssl.SSLCertVerificationError):
         authority: the name of that authority.
     """
 
-    authority: str
+    def __init__(self, error: ssl.SSLCertVerificationError, authority: str) -> None:
+        super().__init__(*error.args)
+        self.reason, self.verify_code, self.verify_message = error.reason, error.verify_code, error.verify_message
+        self.authority = authority
 
 
 class VerifiedChain(ssl.SSLObject):
@@ -31,10 +34,7 @@ class VerifiedChain(ssl.SSLObject):
             authority = self._expired_authority() if error.verify_code == _EXPIRED else None
             if authority is None:
                 raise
-            told = IntermediateExpired(*error.args)
-            told.reason, told.verify_code, told.verify_message = error.reason, error.verify_code, error.verify_message
-            told.authority = authority
-            raise told from None
+            raise IntermediateExpired(error, authority) from None
 
     def _expired_authority(self) -> str | None:
         connection: Any = self._sslobj  # type: ignore[attr-defined]  # public from Python 3.13 on

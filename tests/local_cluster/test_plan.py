@@ -6,7 +6,8 @@ import pytest
 
 from proglog_trio.local_cluster.node_process import node_environment
 from proglog_trio.local_cluster.plan import NOT_FROM_ENVIRONMENT, ClusterPlan
-from proglog_trio.node.config import ENVIRONMENT_PREFIX, NodeConfig
+from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
 
 
 def test_ports_begin_with_the_defaults_of_a_node(tmp_path: Path) -> None:

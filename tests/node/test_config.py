@@ -5,40 +5,13 @@ from typing import Any
 import attrs
 import pytest
 from cyclopts import App, CycloptsError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proglog_trio.address import Address
 from proglog_trio.cli.node import app as node_app
-from proglog_trio.node.config import (
-    DEFAULT_RPC_PORT,
-    ENVIRONMENT_PREFIX,
-    GIBIBYTE,
-    KIBIBYTE,
-    MEBIBYTE,
-    ConfigError,
-    NodeConfig,
-    flag_name,
-    parse_bytes,
-    parse_seconds,
-    unknown_variables,
-    variables_of_services,
-)
-
-
-def parse(*arguments: str) -> NodeConfig:
-    """What `node` is given for these arguments, without running it."""
-    _, bound, _ = node_app.parse_args(arguments, exit_on_error=False, print_error=False)
-    config = bound.arguments.get("config") or NodeConfig()
-    assert isinstance(config, NodeConfig)
-    return config
-
-
-def write(path: Path, text: str) -> str:
-    file = path / "node.toml"
-    file.write_text(text, "utf-8")
-    return str(file)
-
+from proglog_trio.node.config import ConfigError, NodeConfig, flag_name
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
+from proglog_trio.units import GIBIBYTE, MEBIBYTE
+from tests.node.parsing import parse, write
 
 # every option, a value for it as text, and what that is in NodeConfig
 SAMPLES: dict[str, tuple[str, Any]] = {
@@ -137,6 +110,12 @@ def test_help_names_flag_and_variable(name: str, documented: str) -> None:
     assert ENVIRONMENT_PREFIX + name.upper() in documented
 
 
+def test_every_option_has_help() -> None:
+    arguments = node_app.assemble_argument_collection(parse_docstring=True)
+    without = [argument.name for argument in arguments if not argument.parameter.help]
+    assert without == ["*"], "the options as a whole, which stand for themselves"
+
+
 def test_start_addresses_are_repeatable_and_an_array_in_the_file(tmp_path: Path) -> None:
     wanted = (Address("a", 1), Address("b", 8401))
     assert parse("--start-join-addrs", "a:1", "--start-join-addrs", "b").start_join_addrs == wanted
@@ -155,15 +134,6 @@ def test_gossip_settings_that_do_not_go_together() -> None:
 
 def test_the_gossip_key_is_not_shown() -> None:
     assert "AAECAw" not in repr(parse("--encrypt", "AAECAwQFBgcICQoLDA0ODw=="))
-
-
-def test_flag_wins_over_variable_and_variable_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write(tmp_path, 'node-name = "file"\ncluster-name = "file"\nrpc-port = 1\n')
-    monkeypatch.setenv("PROGLOG_CONFIG_FILE", file)
-    monkeypatch.setenv("PROGLOG_NODE_NAME", "variable")
-    monkeypatch.setenv("PROGLOG_CLUSTER_NAME", "variable")
-    config = parse("--node-name", "flag")
-    assert (config.node_name, config.cluster_name, config.rpc_port) == ("flag", "variable", 1)
 
 
 def test_defaults_are_a_single_node_on_loopback() -> None:
@@ -213,55 +183,6 @@ def test_defaults_are_a_single_node_on_loopback() -> None:
 def test_bad_flag(arguments: list[str], message: str) -> None:
     with pytest.raises(CycloptsError, match=re.escape(message)):
         parse(*arguments)
-
-
-def test_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROGLOG_RPC_PORT", "http")
-    with pytest.raises(CycloptsError, match="PROGLOG_RPC_PORT from env: unable to convert"):
-        parse()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("rpc-prot = 1", "the key 'rpc-prot' is no option. Did you mean 'rpc-port'?"),
-        ("[node]\nrpc-port = 1", "the key 'node' is no option"),
-        ('config-file = "x"', "the key 'config-file' is no option"),
-        ("rpc-port = 1\nrpc_port = 1", "the key 'rpc_port' is given twice"),
-        ('rpc-port = "1"', "the key 'rpc-port' must be an integer, not a string"),
-        ("rpc-port = 1.5", "the key 'rpc-port' must be an integer, not a float"),
-        ("rpc-port = [1]", "the key 'rpc-port' must be an integer, not an array"),
-        ("insecure = 1", "the key 'insecure' must be a boolean, not an integer"),
-        ("data-dir = true", "the key 'data-dir' must be a string, not a boolean"),
-        ("node-name = 2020-01-01", "the key 'node-name' must be a string, not a date or time"),
-        ("segment-bytes = 1.5", "the key 'segment-bytes' must be an integer or a string, not a float"),
-        ("retention-age = true", "the key 'retention-age' must be an integer or a float or a string, not a boolean"),
-        ("rpc-port = \n", "it is not TOML: Invalid value (at line 1"),
-    ],
-)
-def test_bad_file_is_named_with_its_key(text: str, message: str, tmp_path: Path) -> None:
-    file = write(tmp_path, text)
-    with pytest.raises(CycloptsError, match=re.escape(f"Configuration file {file}: {message}")):
-        parse("--config-file", file)
-
-
-@pytest.mark.parametrize("text", ['log-level = "loud"', "segment-bytes = 1", "rpc-port = 65536"])
-def test_bad_value_in_a_file_is_named_with_its_key(text: str, tmp_path: Path) -> None:
-    file = write(tmp_path, text)
-    key = text.partition(" ")[0]
-    with pytest.raises(CycloptsError, match=re.escape(f"[{key}]") + ".*" + re.escape(file)):
-        parse("--config-file", file)
-
-
-def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(CycloptsError, match="No such file"):
-        parse("--config-file", str(tmp_path / "missing"))
-    with pytest.raises(CycloptsError, match="Is a directory"):
-        parse("--config-file", str(tmp_path))
-    file = tmp_path / "latin"
-    file.write_bytes(b'node-name = "\xe9"')
-    with pytest.raises(CycloptsError, match="not UTF-8"):
-        parse("--config-file", str(file))
 
 
 TLS = {"server_tls_cert_file": Path("server.pem"), "server_tls_key_file": Path("server-key.pem")}
@@ -323,63 +244,6 @@ def test_what_others_dial() -> None:
     assert parse("--advertise-rpc-addr", "[2001:db8::1]").rpc_address(8400) == Address("2001:db8::1", 8400)
 
 
-def test_what_kubernetes_says_of_services_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PROGLOG_RPC_PORT", "tcp://10.96.14.3:8400")
-    assert parse().rpc_port == DEFAULT_RPC_PORT
-    assert parse("--rpc-port", "1").rpc_port == 1
-    assert parse("--config-file", write(tmp_path, "rpc-port = 2")).rpc_port == 2
-    assert variables_of_services({"PROGLOG_RPC_PORT": "tcp://10.96.14.3:8400"}) == ["PROGLOG_RPC_PORT"]
-    assert variables_of_services({"PROGLOG_RPC_PORT": "8400", "PROGLOG_PORT": "tcp://10.96.14.3:8400"}) == []
-
-
 def test_values_are_checked_without_a_command_line_too() -> None:
     with pytest.raises(ValueError, match="--cluster-size: Must be at least 1"):
         NodeConfig(cluster_size=0)
-
-
-def test_unknown_variables_are_found() -> None:
-    environ = {"PROGLOG_RPC_PROT": "1", "PROGLOG_RPC_PORT": "1", "PROGLOG_ADDR": "x", "PATH": "x"}
-    assert unknown_variables(environ, ["PROGLOG_ADDR"]) == ["PROGLOG_RPC_PROT"]
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("0", 0),
-        ("12", 12),
-        ("12B", 12),
-        ("2k", 2000),
-        ("2KB", 2000),
-        ("2KiB", 2048),
-        ("1.5MiB", 1536 * KIBIBYTE),
-        ("3 GiB", 3 * GIBIBYTE),
-        ("1TB", 10**12),
-    ],
-)
-def test_parse_bytes(text: str, value: int) -> None:
-    assert parse_bytes(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "MiB", "1 2", "1e3", "1XiB", "0.0001KiB", "0x10"])
-def test_parse_bytes_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="bytes"):
-        parse_bytes(text)
-
-
-@given(st.integers(0, 2**63))
-def test_parse_bytes_is_exact(number: int) -> None:
-    assert parse_bytes(str(number)) == number
-    assert parse_bytes(f"{number}KiB") == number * 1024
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("90", 90), ("0.5s", 0.5), ("15m", 900), ("12h", 43200), ("7d", 604800), ("2 w", 1209600)]
-)
-def test_parse_seconds(text: str, value: float) -> None:
-    assert parse_seconds(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "-1", "d", "1y", "1h30m", "inf", "nan"])
-def test_parse_seconds_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="length of time"):
-        parse_seconds(text)

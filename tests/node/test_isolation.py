@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proglog_trio.cli.status_format import described_status, status_lines
+from proglog_trio.cli.formats.status import described_status, status_lines
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.node.isolation import GRACE_SECONDS, Isolation
 from proglog_trio.rpc.calls.cluster import get_status

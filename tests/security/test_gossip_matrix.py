@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from proglog_trio.client import open_consumer
+from proglog_trio.log.storage.running_time import RUNNING_TIME_FILE
 from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire import (
@@ -133,8 +134,12 @@ PHASES: dict[str, Sequence[tuple[str, str]]] = {
 
 
 def files_of(directory: Path) -> list[str]:
-    """Every path below a directory; but for the list of nodes, in which those that got in are noted."""
-    return sorted(str(path) for path in directory.rglob("*") if path.name != DIRECTORIES_FILE)
+    """Every path below a directory, but for the list of nodes, which names those that got in, and the running time.
+
+    That is kept from a node's tenth second on.
+    """
+    passed_over = {DIRECTORIES_FILE, RUNNING_TIME_FILE}
+    return sorted(str(path) for path in directory.rglob("*") if path.name not in passed_over)
 
 
 async def test_only_the_right_cells_pass(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-from proglog_trio.security.permissions import Action, EverybodyMay
+from proglog_trio.security.permissions import Action, PermitAll
 
 
 def test_without_a_policy_everybody_may() -> None:
-    assert all(EverybodyMay().allows("nobody", action) for action in Action)
+    assert all(PermitAll().allows("nobody", action) for action in Action)

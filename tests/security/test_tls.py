@@ -38,7 +38,7 @@ from proglog_trio.rpc.http2.transport import TransportConfig
 from proglog_trio.rpc.server.authorization import Gate
 from proglog_trio.rpc.server.server import ServerConfig, ServerSecurity
 from proglog_trio.security.access_policy import AccessPolicy
-from proglog_trio.security.permissions import EverybodyMay, Policy
+from proglog_trio.security.permissions import PermitAll, Policy
 from proglog_trio.security.reloading import FromFiles
 from proglog_trio.security.tls import ClientTls, ServerTls
 from proglog_trio.security.tls_problems import tls_problem
@@ -55,7 +55,7 @@ def pki(tmp_path: Path) -> Pki:
 async def secured_server(
     pki: Pki, directory: Path, policy: FromFiles[Policy] | Policy | None = None, config: ServerConfig | None = None
 ) -> AsyncIterator[tuple[RunningServer, ServerSecurity]]:
-    security = ServerSecurity(pki.server_tls.read(), Gate(policy or EverybodyMay()))
+    security = ServerSecurity(pki.server_tls.read(), Gate(policy or PermitAll()))
     async with running_server(directory / "data", security=security, config=config) as server:
         yield server, security
 

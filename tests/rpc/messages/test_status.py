@@ -53,7 +53,7 @@ def test_no_error_of_the_log_is_forgotten() -> None:
         *(errors.DataDirectoryError, errors.DataDirectoryFull, errors.DataDirectoryLost, errors.DirectoryCopied),
         *(errors.DataDirectoryUnavailable, errors.DataDirectoryHeld, errors.SecurityFileNoRoom),
         *(errors.AddressUnavailable, errors.AddressInUse),
-        *(errors.RepairError, errors.SecurityFileError),
+        *(errors.RepairError, errors.SecurityFileError, errors.TlsError),
         *(errors.NodeConnectionError, errors.ConnectionNotOpened, errors.ConnectionLost),
     }
     for _, kind in inspect.getmembers(errors, inspect.isclass):

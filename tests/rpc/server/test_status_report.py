@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 from proglog_trio._proto.log.v1 import GetStatusResponse, PeerStatus, Time
-from proglog_trio.cli.status_format import described_status, status_lines
+from proglog_trio.cli.formats.status import described_status, status_lines
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.replication.peer_task import Peer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.node.config import flag
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio.cli.progress import Progress
@@ -45,8 +45,8 @@ def verify(
     code 1, and so does what a log lacks in the midst of what it has without a gap marker; what retention removed, or
     what has not arrived yet, does not. It takes 20 bytes of memory a frame.
     """
+    from proglog_trio.cli.formats.records import json_line
     from proglog_trio.cli.progress import progress
-    from proglog_trio.cli.record_format import json_line
     from proglog_trio.errors import DataDirectoryError
     from proglog_trio.log.inspect.verify import Verifier
 
@@ -74,8 +74,8 @@ def verify(
 
 def _compare(directories: list[Path], *, json: bool) -> bool:
     """Compare each log with each other, write what is found, and tell whether there is no contradiction."""
+    from proglog_trio.cli.formats.records import json_line
     from proglog_trio.cli.progress import progress
-    from proglog_trio.cli.record_format import json_line
     from proglog_trio.errors import DataDirectoryError
     from proglog_trio.log.inspect.compare import Comparison
     from proglog_trio.log.inspect.frame_table import FrameTable

@@ -2,9 +2,9 @@
 
 from cyclopts import App
 
-from proglog_trio.cli import log_dump, log_new_id, log_verify
+from proglog_trio.cli.log import dump, new_id, verify
 
 app = App(name="log", help="Look into a data directory without a node.")
-app.command(log_verify.app)
-app.command(log_dump.app)
-app.command(log_new_id.app)
+app.command(verify.app)
+app.command(dump.app)
+app.command(new_id.app)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.record_format import json_line, record_line
-from proglog_trio.node.config import flag
+from proglog_trio.cli.formats.records import json_line, record_line
+from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio.log.inspect.dump import DumpedSegment

@@ -1,0 +1,1 @@
+"""How what is found is written: as JSON, and as lines for people."""

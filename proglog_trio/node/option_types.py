@@ -1,0 +1,222 @@
+"""What the options of commands have in common: how a size, a time, an address or a name is read, and what is refused.
+
+A field or an argument puts them together: `Annotated[float, TIME, between(0, 300)]`.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from cyclopts import Parameter, Token
+
+from proglog_trio.address import Address
+from proglog_trio.host_names import host_problem
+
+ENVIRONMENT_PREFIX = "PROGLOG_"
+DEFAULT_RPC_PORT = 8400
+DEFAULT_GOSSIP_PORT = 8401
+
+# gossip carries names in length-prefixed msgpack tags within one datagram; a name has to leave room for the rest
+_MAX_NAME_BYTES = 128
+# its length is one byte before every packet
+_MAX_LABEL_BYTES = 255
+_GOSSIP_KEY_BYTES = (16, 24, 32)
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes: ``1048576``, ``64MiB``, ``1.5GiB``, ``10GB``. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kKMGT])(i?)B?|B)?", text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is not a number of bytes, such as 1048576, 64MiB or 10GB")
+    from fractions import Fraction  # late: a node is seldom told a number of bytes
+
+    number, unit, binary = match.groups()
+    exponent = "kmgt".index(unit.lower()) + 1 if unit else 0
+    scaled = Fraction(number) * (1024 if binary else 1000) ** exponent
+    if scaled.denominator != 1:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return int(scaled)
+
+
+def parse_seconds(text: str) -> float:
+    """Read a length of time: ``90`` (seconds), ``90s``, ``15m``, ``12h``, ``7d``, ``2w``. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is not a length of time, such as 90 (seconds), 15m, 12h or 7d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def between(lowest: float, highest: float | None = None) -> Parameter:
+    """Return what refuses a number that is lower or higher; both are allowed themselves."""
+
+    def check(_type: type, value: float | None) -> None:
+        if value is None:
+            return
+        if value < lowest:
+            raise ValueError(f"Must be at least {lowest}.")
+        if highest is not None and value > highest:
+            raise ValueError(f"Must be at most {highest}.")
+
+    return Parameter(validator=check)
+
+
+def within(lowest: float, highest: float, unit: str = "") -> Parameter:
+    """Return what refuses a number out of a range, and names the whole range; unit: what stands behind it."""
+
+    def check(_type: type, value: float) -> None:
+        if not lowest <= value <= highest:
+            raise ValueError(f"Must be from {lowest} to {highest}{unit}.")
+
+    return Parameter(validator=check)
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+def check_name(_type: type, value: str | None) -> None:
+    """Refuse what is no name of a node or of a cluster (a validator of cyclopts)."""
+    if value is None:
+        return
+    if not value or not value.isprintable() or len(value.encode()) > _MAX_NAME_BYTES or value != value.strip():
+        raise ValueError(f"A name is 1 to {_MAX_NAME_BYTES} bytes of printable text without spaces at its ends.")
+
+
+def check_label(_type: type, value: str | None) -> None:
+    """Refuse what is no label of gossip (a validator of cyclopts)."""
+    if value is not None and not (value.isprintable() and 0 < len(value.encode()) <= _MAX_LABEL_BYTES):
+        raise ValueError(f"A label is 1 to {_MAX_LABEL_BYTES} bytes of printable text.")
+
+
+def check_host(_type: type, value: str | None) -> None:
+    """Refuse what is no host (a validator of cyclopts)."""
+    if value is None:
+        return
+    problem = host_problem(value.removeprefix("*."))
+    if not value or problem is not None:
+        why = f" {value!r} {problem}." if problem else ""
+        raise ValueError(f"A host is a name or an IP address, without a port and without brackets.{why}")
+
+
+def check_gossip_key(_type: type, value: str | None) -> None:
+    """Refuse what is no gossip key, without a word of what it is (a validator of cyclopts)."""
+    if value is None:
+        return
+    try:
+        length = len(base64.b64decode(value.strip(), validate=True))
+    except (binascii.Error, ValueError):
+        raise ValueError("A gossip key is 16, 24 or 32 bytes in base64; this is no base64 text.") from None
+    if length not in _GOSSIP_KEY_BYTES:
+        raise ValueError(f"A gossip key is 16, 24 or 32 bytes in base64; this is {length} bytes.")
+
+
+def nearest(key: str, names: Sequence[str]) -> str:
+    """Return a question that offers the name that is most like a key, to stand behind an error; else nothing."""
+    import difflib
+
+    found = difflib.get_close_matches(key.replace("-", "_"), names, n=1)
+    return f" Did you mean {found[0].replace('_', '-')!r}?" if found else ""
+
+
+# -- addresses and lists -----------------------------------------------------------------------------------------------
+
+
+def _advertised(text: str) -> Address:
+    """Read ``HOST[:PORT]``; without a port it has port 0, which stands for the one that the node listens on."""
+    address = Address.parse(text, default_port=0)
+    if address.port == 0 and text.strip() not in (address.host, f"[{address.host}]"):
+        raise ValueError(
+            f"{text!r} has port 0, which nobody can dial: leave it out for the one that the node listens on"
+        )
+    if address.is_wildcard:
+        raise ValueError(f"{text!r} is no address that others can dial: it stands for all of a machine's")
+    return address
+
+
+def _gossip_setting(text: str) -> tuple[str, float]:
+    from proglog_trio.membership.profile import GossipProfile
+
+    figures = attrs.fields_dict(GossipProfile)
+    name, separator, value = text.partition("=")
+    known = figures.get(name.strip().replace("-", "_"))
+    if not separator or known is None:
+        raise ValueError(f"{text!r} is no figure of the gossip profile.{nearest(name, [*figures])}")
+    number = parse_seconds(value)
+    if known.type in (int, "int"):
+        if number != int(number):
+            raise ValueError(f"{text!r}: {name} is a whole number.")
+        number = int(number)
+    return known.name, number
+
+
+def _converter(parse: Callable[[str], Any]) -> Callable[[type, Sequence[Token]], Any]:
+    def convert(_type: type, tokens: Sequence[Token]) -> Any:  # noqa: ANN401 (cyclopts hands on whatever it is)
+        return parse(tokens[0].value)
+
+    return convert
+
+
+def _one(parse: Callable[[str], Any], metavar: str) -> Parameter:
+    """Return what reads a value from one text, where cyclopts would take the parts of an attrs class for options."""
+    return Parameter(converter=_converter(parse), accepts_keys=False, n_tokens=1, metavar=metavar)
+
+
+def _several(parse: Callable[[str], Any], metavar: str) -> Parameter:
+    """Return what reads a tuple: from an option that is repeatable, or texts separated by commas."""
+
+    def convert(_type: type, tokens: Sequence[Token]) -> tuple[Any, ...]:
+        texts = [text.strip() for token in tokens for text in token.value.split(",")]
+        return tuple(parse(text) for text in texts if text)
+
+    return Parameter(
+        converter=convert,
+        accepts_keys=False,
+        n_tokens=1,
+        json_list=False,
+        negative="",
+        metavar=metavar,
+        show_default=False,
+    )
+
+
+def _gossip_address(text: str) -> Address:
+    return Address.parse(text, default_port=DEFAULT_GOSSIP_PORT)
+
+
+TIME = Parameter(converter=_converter(parse_seconds), metavar="TIME")
+"""A length of time; the value is in seconds."""
+SIZE = Parameter(converter=_converter(parse_bytes), metavar="BYTES")
+"""A size; the value is in bytes."""
+FILE = Parameter(metavar="FILE")
+NAME = Parameter(validator=check_name)
+LABEL = Parameter(validator=check_label, metavar="TEXT", show_default=False)
+HOST = Parameter(validator=check_host, metavar="HOST")
+ADDRESS = _one(Address.parse, "HOST:PORT")
+GOSSIP_ADDRESS = _one(_gossip_address, "HOST:PORT")
+GOSSIP_ADDRESSES = _several(_gossip_address, "HOST:PORT")
+ADVERTISED_ADDRESS = _one(_advertised, "HOST[:PORT]")
+"""What others dial; port 0 in the value stands for the one that the node listens on."""
+GOSSIP_SETTINGS = _several(_gossip_setting, "NAME=VALUE")
+"""Figures of the gossip profile, by the names of its fields."""
+# what secrets are kept in ends with a newline more often than not
+GOSSIP_KEY = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_gossip_key, show_default=False))
+FLAG = Parameter(negative="", show_default=False)
+"""A bool that is given or not: no ``--no-…``, no value, no default to show."""
+NO_DEFAULT = Parameter(show_default=False)
+"""Nothing is shown as the default, where "None" would say nothing."""
+
+
+def flag(meaning: str) -> Parameter:
+    """Return FLAG with its help, for an argument: only fields have docstrings, where cyclopts finds theirs."""
+    return Parameter.combine(FLAG, Parameter(help=meaning))
+
+
+def shown_as(default: str) -> Parameter:
+    """Return what shows a default in other words than its value's."""
+    return Parameter(show_default=lambda _value: default)

@@ -1,0 +1,79 @@
+"""What a node tells its cluster of itself, and what it reads of the others: the tags of members."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+from attrs import frozen
+
+from proglog_trio import __version__
+from proglog_trio.address import Address
+from proglog_trio.log.log import Log
+from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
+from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership
+from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.rpc.server.log_service_state import ServerInfo
+
+CLUSTER_NAME_TAG = "cluster_name"
+"""What tells the members of different clusters apart."""
+
+
+def own_tags(cluster_name: str, log: Log, opening: int, rpc_address: Address | None) -> dict[str, str]:
+    """Return the tags of this node.
+
+    Args:
+        cluster_name: the cluster that it belongs to.
+        log: its log, for the directory that it is in.
+        opening: the number of that directory's opening.
+        rpc_address: what the others dial; None: not known yet, so that it is no peer to them.
+    """
+    tags = {
+        CLUSTER_NAME_TAG: cluster_name,
+        DIRECTORY_TAG: log.directory_id.hex(),
+        OPENING_TAG: f"{opening:x}",
+        "version": __version__,
+    }
+    return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
+
+
+def servers(membership: Membership, cluster_name: str) -> list[ServerInfo]:
+    """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
+    ours = {CLUSTER_NAME_TAG: cluster_name}
+    return [ServerInfo(name, address) for name, address in membership.alive_with_tag(RPC_ADDRESS_TAG, like=ours)]
+
+
+@frozen
+class Members:
+    """The members of the cluster, as the replicator asks for them.
+
+    Attributes:
+        membership: gives the membership, which is made after the replicator and tells it of peers; called only while
+            both run.
+    """
+
+    membership: Callable[[], Membership]
+
+    def directory_of(self, name: str) -> bytes | None:
+        """Return which data directory a member says that it has."""
+        member = self.membership().member(name)
+        if member is not None:
+            with contextlib.suppress(ValueError):
+                return bytes.fromhex(member.tags.get(DIRECTORY_TAG, "")) or None
+        return None
+
+    def opening_of(self, name: str) -> int | None:
+        """Return which opening of its directory a member says that it was started with."""
+        member = self.membership().member(name)
+        return None if member is None else opening_of(member.tags)
+
+    def rpc_address_of(self, name: str) -> str | None:
+        """Return where a member says that it takes RPCs."""
+        member = self.membership().member(name)
+        return None if member is None else member.tags.get(RPC_ADDRESS_TAG)
+
+    def statuses(self) -> Mapping[str, MemberStatus]:
+        """Return the status of each member that is or was there, by name."""
+        return self.membership().statuses()
+
+    async def answers(self, name: str) -> bool:
+        """Ping a member directly; tell whether it answers."""
+        return await self.membership().answers(name)

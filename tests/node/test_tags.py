@@ -1,0 +1,43 @@
+from typing import cast
+
+import pytest
+from attrs import frozen
+
+from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
+from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership
+from proglog_trio.node.tags import Members
+
+
+@frozen
+class Tagged:
+    tags: dict[str, str]
+
+
+@frozen
+class OneMember:
+    """A membership with a member "b"."""
+
+    tags: dict[str, str]
+
+    def member(self, name: str) -> Tagged | None:
+        return Tagged(self.tags) if name == "b" else None
+
+
+def members(**tags: str) -> Members:
+    return Members(lambda: cast("Membership", OneMember(tags)))
+
+
+def test_what_a_member_says() -> None:
+    found = members(**{DIRECTORY_TAG: "0001", OPENING_TAG: "1f", RPC_ADDRESS_TAG: "b:8400"})
+    assert (found.directory_of("b"), found.opening_of("b"), found.rpc_address_of("b")) == (b"\x00\x01", 31, "b:8400")
+
+
+@pytest.mark.parametrize("name", ["b", "not there"])
+def test_a_member_that_says_nothing(name: str) -> None:
+    found = members()
+    assert (found.directory_of(name), found.opening_of(name), found.rpc_address_of(name)) == (None, None, None)
+
+
+@pytest.mark.parametrize("directory", ["", "xyz", "0"])
+def test_a_directory_that_is_none(directory: str) -> None:
+    assert members(**{DIRECTORY_TAG: directory}).directory_of("b") is None
