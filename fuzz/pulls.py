@@ -137,7 +137,7 @@ class Pulls:
                     encode_response(response)
                 answer = None if session.has_want_changes else source.read_recent(MAX_READ)
                 if answer is None:
-                    answer = source.read(session.take_want_changes(), MAX_READ)
+                    answer = source.read(session.pop_want_changes(), MAX_READ)
                 session.frames_read(answer.count, sum(map(len, answer.pieces)), answer.ended)
                 encode_frames(answer.pieces)
                 if response is None and answer.is_done and not answer.pieces and not answer.ended:

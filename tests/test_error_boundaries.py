@@ -51,8 +51,8 @@ from proglog_trio.node import run as node_module
 from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.metrics import NodeMetrics
 from proglog_trio.node.run import RunningNode, _Parts, run_node
-from proglog_trio.replication.advertiser import Teller
-from proglog_trio.replication.lag import LagWatch
+from proglog_trio.replication.advertiser import Advertiser
+from proglog_trio.replication.peers.lag import LagWatch
 from proglog_trio.replication.pull_plan import PullPlan
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.repairer import Repairer
@@ -420,7 +420,7 @@ PLACES = {
     "opening a pull": Place(Where.PEER, ((PullSession, "received"), (Replica, "open_pull")), pull_again),
     "replicator's tick": Place(Where.REPLICATION, ((Replica, "advance"),), tick),
     "decision about one origin": Place(Where.REPLICATION, ((PullPlan, "_decide"),), decide),
-    "telling one session": Place(Where.REPLICATION, ((Teller, "note"),), produce),
+    "telling one session": Place(Where.REPLICATION, ((Advertiser, "note"),), produce),
     "watcher of the log": Place(Where.LOG_CALLBACK, (), watcher),
     "lag watch": Place(Where.LAG_WATCH, ((LagWatch, "look"),)),
     "lag of one peer": Place(Where.LAG_WATCH, ((LagWatch, "_change"),)),

@@ -46,8 +46,8 @@ from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
-from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello
+from proglog_trio.replication.peers.directories_file import read_directories
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.calls.pull_stream import fetch_frames, pull_from

@@ -14,15 +14,15 @@ from attrs import Factory, define
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.directories import Directories
 from proglog_trio.replication.messages import ENTRIES_AT_ONCE, GAPS_AT_ONCE, HolderNews, OriginRange, Positions, Told
-from proglog_trio.replication.progress import Holders
+from proglog_trio.replication.peers.directories import Directories
+from proglog_trio.replication.peers.progress import ProgressTracker
 
 Key = TypeVar("Key")
 
 
 @define
-class Teller:
+class Advertiser:
     """Collects what is to be told.
 
     Attributes:
@@ -88,7 +88,7 @@ class Teller:
         now: float,
         states: Mapping[Origin, OriginState],
         writing: Origin | None,
-        holders: Holders,
+        holders: ProgressTracker,
         directories: Directories,
     ) -> Told:
         """Return what is to be told in one message, if its time has come; of more, the rest is due at once."""
@@ -131,7 +131,7 @@ class Teller:
             taken += 1
         return ranges, taken
 
-    def _take_others(self, holders: Holders) -> tuple[HolderNews, ...]:
+    def _take_others(self, holders: ProgressTracker) -> tuple[HolderNews, ...]:
         found: list[HolderNews] = []
         room = ENTRIES_AT_ONCE
         for directory_id in list(self._others):

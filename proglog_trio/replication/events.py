@@ -6,7 +6,7 @@ from attrs import define, frozen
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.replication.peer_clocks import PeerClockChanged
+from proglog_trio.replication.peers.peer_clocks import PeerClockChanged
 
 
 class PullRefused(ProglogError):

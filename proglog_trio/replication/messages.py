@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.directories import KnownDirectory
+from proglog_trio.replication.peers.directories import KnownDirectory
 
 PROTOCOL_VERSION = 1
 ENTRIES_AT_ONCE = 64

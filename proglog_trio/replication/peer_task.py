@@ -24,7 +24,7 @@ _logger = structlog.get_logger(__name__)
 
 
 @define(eq=False, repr=False)
-class Peer:
+class PeerTask:
     """A peer while it is one.
 
     Attributes:

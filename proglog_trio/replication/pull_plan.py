@@ -26,9 +26,9 @@ from proglog_trio.log.format.gap_marker import HIGHEST_SEQUENCE, MAX_MISSING
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.replication.decisions import Assignment, Decision, Pass, PlanConfig, Start, Stop
-from proglog_trio.replication.directories import Directories, KnownDirectory
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Positions, Want
-from proglog_trio.replication.peer_view import PeerView
+from proglog_trio.replication.peers.directories import Directories, KnownDirectory
+from proglog_trio.replication.peers.peer_view import PeerView
 
 
 @define

@@ -11,7 +11,7 @@ from attrs import Factory, define
 
 from proglog_trio.errors import LogBusy, LogClosed, LogReadOnly
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.replication.advertiser import Teller
+from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.applier import Allowed, Applier, Outcome
 from proglog_trio.replication.events import PeerLied, PullRefused, SourceEnded
 from proglog_trio.replication.messages import (
@@ -24,7 +24,7 @@ from proglog_trio.replication.messages import (
     PullResponse,
     Want,
 )
-from proglog_trio.replication.peer_clocks import QUESTION_SECONDS
+from proglog_trio.replication.peers.peer_clocks import QUESTION_SECONDS
 
 if TYPE_CHECKING:
     from proglog_trio.replication.replica import Replica
@@ -43,7 +43,7 @@ class PullSession:
 
     replica: Replica
     peer: str
-    teller: Teller
+    advertiser: Advertiser
     applier: Applier
     on_ready: Callable[[], None] = lambda: None
     on_room: Callable[[], None] = lambda: None
@@ -79,13 +79,13 @@ class PullSession:
         if not self._said_hello or self._wants or self._stops:
             return float("-inf")
         ask_clock_at = self._clock_asked_at + QUESTION_SECONDS
-        told_at = self.teller.deadline(self.replica.writing)
+        told_at = self.advertiser.deadline(self.replica.writing)
         return ask_clock_at if told_at is None else min(told_at, ask_clock_at)
 
     def next_request(self) -> PullRequest | None:
         """Return what is to be sent now, or None."""
         hello = None if self._said_hello else self.replica.hello
-        told = self.replica.tell(self.teller)
+        told = self.replica.tell(self.advertiser)
         # A stop of what is wanted anew comes before the want: the source heeds stops first.
         stops = tuple(islice(self._stops, ENTRIES_AT_ONCE))
         for origin in stops:
@@ -105,7 +105,7 @@ class PullSession:
     def say_hello_again(self) -> None:
         """Say, with the next request, that this node's directory counts as opened again, and what it has."""
         self._said_hello = False
-        self.teller.say_all_again()
+        self.advertiser.say_all_again()
         self.on_ready()
 
     # -- in ------------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class PullSession:
         if hello.node_name != self.peer:
             raise PullRefused(f"the node at the address of {self.peer} calls itself {hello.node_name!r}")
         self.hello = hello
-        self.teller.listener = hello.directory_id
+        self.advertiser.listener = hello.directory_id
         self.replica.greeted(self, hello)
         self.on_greeted()
 

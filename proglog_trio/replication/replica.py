@@ -20,11 +20,9 @@ from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import MissingRange, OriginState
 from proglog_trio.log.log import Log
-from proglog_trio.replication.acknowledgements import Achieved, Acknowledgements
-from proglog_trio.replication.advertiser import Teller
+from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.applier import GIVEN_UP, Applier
 from proglog_trio.replication.decisions import Decision, Pass, PlanConfig, Start
-from proglog_trio.replication.directories import Directories
 from proglog_trio.replication.events import (
     Diverged,
     GapMarked,
@@ -35,8 +33,10 @@ from proglog_trio.replication.events import (
     ReplicationEvent,
 )
 from proglog_trio.replication.messages import Hello, HolderNews, OriginRange, Positions, Told
-from proglog_trio.replication.peer_clocks import PeerClocks
-from proglog_trio.replication.progress import Holders
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult, Acknowledgements
+from proglog_trio.replication.peers.directories import Directories
+from proglog_trio.replication.peers.peer_clocks import PeerClocks
+from proglog_trio.replication.peers.progress import ProgressTracker
 from proglog_trio.replication.pull_plan import PullPlan
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.source_session import SourceSession
@@ -104,7 +104,7 @@ class Replica:
     on_directories: Callable[[], None] = lambda: None
     on_superseded: Callable[[int], None] = lambda _opened: None
     plan: PullPlan = field(init=False)
-    holders: Holders = field(init=False)
+    holders: ProgressTracker = field(init=False)
     acknowledgements: Acknowledgements = field(init=False)
     pulls: dict[str, PullSession] = Factory(dict)
     sources: set[SourceSession] = Factory(set)
@@ -131,7 +131,7 @@ class Replica:
         self.plan.paused = self.log.read_only_reason is not None
         self.plan.boundary = partial(self.errors.boundary, Where.REPLICATION)
         self.know(Directories(self.hello.directory_id))
-        self.holders = Holders(self.hello.directory_id, self._held_more, self.living.values)
+        self.holders = ProgressTracker(self.hello.directory_id, self._held_more, self.living.values)
         self.acknowledgements = Acknowledgements(self._holders_of)
         self._seen = dict(self.log.origins)
         self._forget_watch = self.log.notify_durable(self._log_changed)
@@ -146,7 +146,7 @@ class Replica:
         self._unreviewed.update(self.log.origins)
         for session in self._sessions():
             with self.errors.boundary(Where.REPLICATION):
-                session.teller.note_directories(ids)
+                session.advertiser.note_directories(ids)
                 session.on_ready()
         self.on_directories()
 
@@ -177,11 +177,11 @@ class Replica:
         for pull in list(self.pulls.values()):
             with boundary:
                 writing = self.plan.peers[pull.peer].writing
-                pull.teller.note(changed, urgent=writing is not None and writing in changed)
+                pull.advertiser.note(changed, urgent=writing is not None and writing in changed)
                 pull.on_ready()
         for source in list(self.sources):
             with boundary:
-                source.teller.note(changed, urgent=False)
+                source.advertiser.note(changed, urgent=False)
                 source.on_ready()
 
     def old_origins(self) -> dict[Origin, int]:
@@ -212,7 +212,7 @@ class Replica:
         self.holders.forget_origins(forgotten)
         for session in self._sessions():
             with self.errors.boundary(Where.REPLICATION):
-                session.teller.note_forgotten(forgotten)
+                session.advertiser.note_forgotten(forgotten)
                 session.on_ready()
         return len(forgotten)
 
@@ -253,19 +253,19 @@ class Replica:
         self.review_all()
         slow = self.config.position_seconds + self.config.position_seconds_per_peer * len(self.plan.peers)
         for session in self._sessions():
-            session.teller.slow_seconds = slow
+            session.advertiser.slow_seconds = slow
         self.decide()
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def _new_teller(self) -> Teller:
+    def _new_advertiser(self) -> Advertiser:
         slow = self.config.position_seconds + self.config.position_seconds_per_peer * len(self.plan.peers)
-        return Teller(self.config.acknowledgement_seconds, slow)
+        return Advertiser(self.config.acknowledgement_seconds, slow)
 
     def open_pull(self, name: str) -> PullSession:
         """Begin to pull from a peer that has joined, on a stream that is open."""
         applier = Applier(self.log, name, self.counters, self._emit)
-        session = PullSession(self, name, self._new_teller(), applier)
+        session = PullSession(self, name, self._new_advertiser(), applier)
         self.pulls[name] = session
         return session
 
@@ -280,7 +280,7 @@ class Replica:
 
     def open_source(self) -> SourceSession:
         """Begin to serve a puller."""
-        session = SourceSession(self, self._new_teller())
+        session = SourceSession(self, self._new_advertiser())
         self.sources.add(session)
         return session
 
@@ -292,11 +292,11 @@ class Replica:
         """A source has said who it is."""
         self.living[session.peer] = hello.directory_id
         self.plan.connected(session.peer, hello.directory_id)
-        self._met(session.teller, hello)
+        self._met(session.advertiser, hello)
 
     def pulled_by(self, session: SourceSession, hello: Hello) -> None:
         """A puller has said who it is."""
-        self._met(session.teller, hello)
+        self._met(session.advertiser, hello)
 
     def greeted_again(self, before: Hello, hello: Hello) -> Hello:
         """Take it that a node's directory counts as opened again; return what holds now. Raises PeerLied."""
@@ -304,12 +304,12 @@ class Replica:
             raise PeerLied(f"{before.node_name} says that it is another than before")
         return hello
 
-    def _met(self, teller: Teller, hello: Hello) -> None:
+    def _met(self, advertiser: Advertiser, hello: Hello) -> None:
         self.directories.met(hello.directory_id, hello.node_name)
         known = self.holders.opening_of(hello.directory_id)
         if known > hello.opened:
-            teller.note_superseded(known)
-        self._tell_of_others(teller)
+            advertiser.note_superseded(known)
+        self._tell_of_others(advertiser)
 
     def reopened(self, opened: int) -> None:
         """This node's directory counts as opened again, by this number: say so, and what it holds, to everybody."""
@@ -318,10 +318,10 @@ class Replica:
             with self.errors.boundary(Where.REPLICATION):
                 session.say_hello_again()
 
-    def _tell_of_others(self, teller: Teller) -> None:
+    def _tell_of_others(self, advertiser: Advertiser) -> None:
         written = self._written()
         for directory_id in self.holders.known():
-            teller.note_other(directory_id, written)
+            advertiser.note_other(directory_id, written)
 
     def _written(self) -> set[Origin]:
         """Return the origins that somebody writes, as far as this node knows."""
@@ -409,7 +409,7 @@ class Replica:
         if written:
             for session in self._sessions():
                 with self.errors.boundary(Where.REPLICATION):
-                    session.teller.note_other(directory_id, written)
+                    session.advertiser.note_other(directory_id, written)
                     session.on_ready()
         self.acknowledgements.held_more(origins)
 
@@ -425,11 +425,11 @@ class Replica:
         following: int,
         wanted: int,
         seconds: float,
-        done: Callable[[Achieved], None],
+        done: Callable[[AcknowledgementResult], None],
     ) -> None:
         """Call done once so many nodes, this one included, have the sequences [first, following), or in some time."""
 
-        def settle(achieved: Achieved) -> None:
+        def settle(achieved: AcknowledgementResult) -> None:
             if achieved.reached:
                 self.counters.acknowledgements_reached += 1
             else:
@@ -496,9 +496,9 @@ class Replica:
                 is_final=decision.is_final,
             )
 
-    def tell(self, teller: Teller) -> Told:
+    def tell(self, advertiser: Advertiser) -> Told:
         """Return what the other side of a stream is to be told now."""
-        return teller.take(self.clock(), self.log.origins, self.writing, self.holders, self.directories)
+        return advertiser.take(self.clock(), self.log.origins, self.writing, self.holders, self.directories)
 
     # -- what is missing -----------------------------------------------------------------------------------------------
 

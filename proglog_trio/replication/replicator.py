@@ -25,7 +25,6 @@ from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.replication.directories_file import keep_directories
 from proglog_trio.replication.events import (
     Diverged,
     GapMarked,
@@ -35,9 +34,10 @@ from proglog_trio.replication.events import (
     ReplicationEvent,
     SourceEnded,
 )
-from proglog_trio.replication.lag import LagWatch
-from proglog_trio.replication.peer_clocks import PeerClockChanged
-from proglog_trio.replication.peer_task import Peer, RunPull
+from proglog_trio.replication.peer_task import PeerTask, RunPull
+from proglog_trio.replication.peers.directories_file import keep_directories
+from proglog_trio.replication.peers.lag import LagWatch
+from proglog_trio.replication.peers.peer_clocks import PeerClockChanged
 from proglog_trio.replication.repairer import FetchFrames, Repairer
 from proglog_trio.replication.replica import MAX_ORIGINS, Replica
 
@@ -97,7 +97,7 @@ class Replicator:
     is_there: Callable[[str], Awaitable[bool]] = lambda _name: _always()
     copies: dict[str, bool] = field(factory=dict)
     statuses: Callable[[], Mapping[str, MemberStatus]] = dict
-    peers: dict[str, Peer] = field(factory=dict)
+    peers: dict[str, PeerTask] = field(factory=dict)
     repairer: Repairer = field(init=False)
     _beginning: trio.Lock = field(factory=trio.Lock)
     _nursery: trio.Nursery | None = None
@@ -152,7 +152,7 @@ class Replicator:
         if directory_id == self.replica.hello.directory_id:
             self._found_copy(name)
             return
-        peer = Peer(
+        peer = PeerTask(
             name, addr, self.replica, self._run_pull, self._rng, self.repairer.look_again, beginning=self._beginning
         )
         self.replica.joined(name)
@@ -197,7 +197,7 @@ class Replicator:
                     return
                 await trio.sleep(LOOK_AT_COPY_SECONDS)
 
-    async def _run_peer(self, peer: Peer) -> None:
+    async def _run_peer(self, peer: PeerTask) -> None:
         errors = self.replica.errors
         try:
             with errors.boundary(Where.PEER, peer=peer.name):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import Factory, define
 
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.replication.advertiser import Teller
+from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
     ENTRIES_AT_ONCE,
@@ -39,7 +39,7 @@ class SourceSession:
     """
 
     replica: Replica
-    teller: Teller
+    advertiser: Advertiser
     on_ready: Callable[[], None] = lambda: None
     hello: Hello | None = None
     wanted: set[Origin] = Factory(set)
@@ -63,7 +63,7 @@ class SourceSession:
                 raise PeerLied("the puller says nothing of itself")
             check_hello(self.replica.hello, request.hello)
             self.hello = request.hello
-            self.teller.listener = request.hello.directory_id
+            self.advertiser.listener = request.hello.directory_id
             self.replica.pulled_by(self, request.hello)
         elif request.hello is not None:
             self.hello = self.replica.greeted_again(self.hello, request.hello)
@@ -92,14 +92,14 @@ class SourceSession:
             return None
         if not self._said_hello or self._ended or self._clock_question:
             return float("-inf")
-        return self.teller.deadline(self.replica.writing)
+        return self.advertiser.deadline(self.replica.writing)
 
     def next_response(self) -> PullResponse | None:
         """Return what is to be said now, frames apart, or None."""
         if self.hello is None:
             return None
         hello = None if self._said_hello else self.replica.hello
-        told = self.replica.tell(self.teller)
+        told = self.replica.tell(self.advertiser)
         ended, self._ended = tuple(self._ended[:ENTRIES_AT_ONCE]), self._ended[ENTRIES_AT_ONCE:]
         answer = None
         if self._clock_question:
@@ -113,7 +113,7 @@ class SourceSession:
     def say_hello_again(self) -> None:
         """Say, with the next response, that this node's directory counts as opened again, and what it has."""
         self._said_hello = False
-        self.teller.say_all_again()
+        self.advertiser.say_all_again()
         self.on_ready()
 
     @property
@@ -121,7 +121,7 @@ class SourceSession:
         """Whether the reader must be told of other wants."""
         return bool(self._wants or self._stops)
 
-    def take_want_changes(self) -> WantChanges:
+    def pop_want_changes(self) -> WantChanges:
         """Return what the reader must be told."""
         changes = WantChanges(tuple(self._stops), tuple(self._wants.values()))
         self._wants, self._stops = {}, {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from proglog_trio.log.format.gap_marker import HIGHEST_SEQUENCE
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.directories import Directories
 from proglog_trio.replication.messages import OriginRange, Positions
+from proglog_trio.replication.peers.directories import Directories
 from proglog_trio.replication.pull_plan import PullPlan
 
 X = Origin(bytes(15) + b"x")

@@ -21,8 +21,8 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
 from proglog_trio.log.maintenance import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
-from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
+from proglog_trio.replication.peers.directories_file import read_directories
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import MAX_COPIES, GivenUp, Replicator, log_event

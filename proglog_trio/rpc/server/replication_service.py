@@ -153,4 +153,4 @@ class ReplicationService:
     def _read(
         self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
     ) -> asyncio.Future[SourceAnswer]:
-        return disk.begin(source.read, session.take_want_changes(), self.config.answer_bytes)
+        return disk.begin(source.read, session.pop_want_changes(), self.config.answer_bytes)

@@ -11,8 +11,8 @@ from proglog_trio.log.format.clock import clamped
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.replication.lag import lag_of
-from proglog_trio.replication.peer_task import Peer
+from proglog_trio.replication.peer_task import PeerTask
+from proglog_trio.replication.peers.lag import lag_of
 from proglog_trio.replication.replica import Replica
 from proglog_trio.replication.replicator import Replicator
 from proglog_trio.rpc.messages.text import sendable
@@ -142,7 +142,7 @@ def _peers(replicator: Replicator, failed: Sequence[FailedPeer]) -> list[log_v1.
     return sorted(told, key=lambda peer: peer.name)
 
 
-def _peer(replica: Replica, peer: Peer, status: MemberStatus | None) -> log_v1.PeerStatus:
+def _peer(replica: Replica, peer: PeerTask, status: MemberStatus | None) -> log_v1.PeerStatus:
     view = replica.plan.peers[peer.name]
     lag = lag_of(replica, view)
     return log_v1.PeerStatus(

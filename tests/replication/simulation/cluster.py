@@ -20,10 +20,10 @@ from proglog_trio.log.repair.plan import RepairPlan
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.replication.acknowledgements import Achieved
-from proglog_trio.replication.directories_file import keep_directories, read_directories
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
 from proglog_trio.replication.messages import Hello, OriginRange, PullRequest, PullResponse
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
+from proglog_trio.replication.peers.directories_file import keep_directories, read_directories
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.source_reader import FrameSource
@@ -144,7 +144,7 @@ class PullLink:
         ):
             answer = None if self.served.has_want_changes else self.reader.read_recent(READ_BYTES)
             if answer is None:
-                answer = self.reader.read(self.served.take_want_changes(), READ_BYTES)
+                answer = self.reader.read(self.served.pop_want_changes(), READ_BYTES)
             self.read_to, self.is_done = answer.read_to, answer.is_done
             data = b"".join(answer.pieces)
             self.served.frames_read(answer.count, len(data), answer.ended)
@@ -522,7 +522,7 @@ class Cluster:
             if wanted > 1:
                 first, following = answer.base_sequence, answer.base_sequence + answer.count
 
-                def achieved(achieved: Achieved) -> None:
+                def achieved(achieved: AcknowledgementResult) -> None:
                     if achieved.reached:
                         note(achieved.nodes, answer)
 

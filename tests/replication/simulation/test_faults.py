@@ -18,7 +18,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import unpack_records
 from proglog_trio.log.new_id import give_new_id
 from proglog_trio.replication.events import Diverged, PeerLied
-from proglog_trio.replication.peer_clocks import QUESTION_SECONDS
+from proglog_trio.replication.peers.peer_clocks import QUESTION_SECONDS
 from proglog_trio.replication.replica import RETURN_SECONDS
 from tests.log.driving import DIRECTORY
 from tests.log.simulated_disk import Loss, SimulatedDisk

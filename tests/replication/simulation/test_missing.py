@@ -6,8 +6,8 @@ import pytest
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import GapMarked, MissingMarked
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from tests.log.simulated_disk import Loss
 from tests.replication.simulation.cluster import Cluster, Node
 from tests.replication.simulation.test_sources import cluster_of, damage, fill
@@ -143,7 +143,7 @@ def test_an_operator_may_give_it_up_and_the_others_follow() -> None:
 def test_what_a_log_has_passed_without_having_it_is_no_copy() -> None:
     cluster, a, _b, c, origin = only_copies(6)
     cluster.run(100.0)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     replica = a.running.replica
     for first, following in ((0, 10), (10, 20), (15, 16), (20, 30), (5, 25)):
         replica.wait_acknowledged(origin, first, following, 2, 1.0, answers.append)
@@ -218,7 +218,7 @@ def test_a_restored_directory_counts_for_what_it_has() -> None:
     cluster.network.block(["n1"], ["n0"])  # it pulls nothing from a, and is heard through c
     cluster.network.block(["n0"], ["n1"])
     cluster.start(b)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     cluster.run(0.6)
     a.running.replica.wait_acknowledged(origin, 14, 15, 3, 0.001, answers.append)
     cluster.run(30.0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import Diverged, GapMarked
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from tests.log.simulated_disk import Loss
 from tests.replication.simulation.cluster import Cluster
 from tests.replication.simulation.test_sources import cluster_of, fill, source_of
@@ -96,7 +96,7 @@ def test_an_acknowledgement_that_has_arrived_counts(longer: float) -> None:
     cluster, (a, b) = cluster_of(6, 2)
     origin = fill(cluster, a, 1)
     cluster.pause(b)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     cluster.produce(a)
     cluster.run(0.01)
     end = a.running.opened.log.origins[origin].next
@@ -109,14 +109,14 @@ def test_an_acknowledgement_that_has_arrived_counts(longer: float) -> None:
     cluster.resume(a, longer)
     assert not answers
     cluster.run(1.0)
-    assert answers == [Achieved(2, True)]
+    assert answers == [AcknowledgementResult(2, True)]
 
 
 def test_a_wait_ends_although_the_process_is_stopped_again_and_again() -> None:
     cluster, (a, b) = cluster_of(7, 2)
     origin = fill(cluster, a, 1)
     cluster.stop(b, Loss.KEEP)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     a.running.replica.wait_acknowledged(origin, 0, 10, 2, 5.0, answers.append)
     for _ in range(40):
         cluster.run(0.2)

@@ -25,7 +25,7 @@ from proglog_trio.log.maintenance import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.replication import advertiser as teller
+from proglog_trio.replication import advertiser
 from proglog_trio.replication import pull_session as pull
 from proglog_trio.replication import source_session as source
 from proglog_trio.replication.messages import ENTRIES_AT_ONCE, Hello, PullRequest, Want
@@ -181,7 +181,7 @@ async def test_many_origins_replicate_whatever_the_limit_of_users_messages_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, at_once: int
 ) -> None:
     """Each way: the puller's positions are requests, and the source's are answers."""
-    for module in (teller, pull, source):
+    for module in (advertiser, pull, source):
         monkeypatch.setattr(module, "ENTRIES_AT_ONCE", at_once)
 
     async def within_minutes(condition: Callable[[], bool]) -> None:

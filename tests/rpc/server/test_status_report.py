@@ -6,7 +6,7 @@ from proglog_trio._proto.log.v1 import GetStatusResponse, PeerStatus, Time
 from proglog_trio.cli.status_format import described_status, status_lines
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.replication.peer_task import Peer
+from proglog_trio.replication.peer_task import PeerTask
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replicator import Replicator
 from proglog_trio.rpc.server.log_service_state import LogServiceCounters
@@ -33,7 +33,7 @@ def test_clocks_that_are_off_are_named() -> None:
         replica = asked.running.replica
         replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
         for name in replica.plan.peers:
-            replicator.peers[name] = Peer(name, name, replica, run_pull, random.Random(1), lambda: None)
+            replicator.peers[name] = PeerTask(name, name, replica, run_pull, random.Random(1), lambda: None)
         told = GetStatusResponse.parse(bytes(status_of(replicator, "127.0.0.1:1", 3, LogServiceCounters())))
         (peer,) = told.peers
         assert peer.clock is not None
@@ -75,7 +75,7 @@ def test_names_that_are_no_text_do_not_keep_a_node_from_telling_its_status() -> 
     replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
     gossiped = b"\xff\xfe".decode("utf-8", "surrogateescape")
     replica.joined(gossiped)
-    replicator.peers[gossiped] = Peer(
+    replicator.peers[gossiped] = PeerTask(
         gossiped, gossiped, replica, run_pull, random.Random(1), lambda: None, problem=gossiped
     )
     counters = LogServiceCounters(records_produced=3)
@@ -94,7 +94,7 @@ def test_failed_peers_are_told_of() -> None:
     cluster.run(5)
     replica = node.running.replica
     replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
-    replicator.peers["b"] = Peer("b", "b:1", replica, run_pull, random.Random(1), lambda: None)
+    replicator.peers["b"] = PeerTask("b", "b:1", replica, run_pull, random.Random(1), lambda: None)
     replicator.statuses = lambda: {"b": MemberStatus.ALIVE, "c": MemberStatus.FAILED}
     many = [FailedPeer(f"c{number:03}", f"c{number}:1", bytes(16)) for number in range(MAX_FAILED + 5)]
     failed = [FailedPeer("b", "b:0", None), *many]

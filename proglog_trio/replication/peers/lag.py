@@ -11,7 +11,7 @@ from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.replication.messages import OriginRange
-from proglog_trio.replication.peer_view import PeerView
+from proglog_trio.replication.peers.peer_view import PeerView
 from proglog_trio.replication.replica import Replica
 
 BEHIND_LOOKS = 5

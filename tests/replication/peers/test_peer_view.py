@@ -6,7 +6,7 @@ import pytest
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Positions
-from proglog_trio.replication.peer_view import PeerView
+from proglog_trio.replication.peers.peer_view import PeerView
 
 X = Origin(bytes(15) + b"x")
 

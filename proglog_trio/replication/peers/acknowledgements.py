@@ -12,7 +12,7 @@ from proglog_trio.log.format.origin import Origin
 
 
 @frozen
-class Achieved:
+class AcknowledgementResult:
     """How many nodes have the records on disk, and whether that is what was asked for."""
 
     nodes: int
@@ -22,7 +22,7 @@ class Achieved:
 LEAST_SETTLED_TO_SWEEP = 64
 """Up to so many settled waits keep their place until their time comes, whatever else there is."""
 
-Done = Callable[[Achieved], None]
+Done = Callable[[AcknowledgementResult], None]
 
 
 @define(eq=False)
@@ -72,7 +72,7 @@ class Acknowledgements:
         waiting = _Waiting(origin, first, following, wanted, done)
         nodes = 1 + self.count(origin, first, following)
         if nodes >= wanted or self._ended:
-            done(Achieved(nodes, nodes >= wanted))
+            done(AcknowledgementResult(nodes, nodes >= wanted))
             return
         self._waiting.setdefault(origin, []).append(waiting)
         heapq.heappush(self._deadlines, (deadline, next(self._numbers), waiting))
@@ -87,7 +87,7 @@ class Acknowledgements:
             for each in waiting:
                 nodes = 1 + self.count(origin, each.first, each.following)
                 if nodes >= each.wanted:
-                    self._settle(each, Achieved(nodes, True))
+                    self._settle(each, AcknowledgementResult(nodes, True))
                 else:
                     left.append(each)
             self._keep(origin, left)
@@ -97,7 +97,9 @@ class Acknowledgements:
         expired: set[Origin] = set()
         while (deadline := self.next_deadline) is not None and deadline <= now:
             waiting = self._deadlines[0][2]  # the next look at the deadlines takes it out
-            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.first, waiting.following), False))
+            self._settle(
+                waiting, AcknowledgementResult(1 + self.count(waiting.origin, waiting.first, waiting.following), False)
+            )
             expired.add(waiting.origin)
         for origin in expired:
             self._keep(origin, [each for each in self._waiting.get(origin, ()) if not each.settled])
@@ -106,12 +108,14 @@ class Acknowledgements:
         """End all waits, and all that come: the node stops, and nothing would end them."""
         self._ended = True
         for waiting in itertools.chain.from_iterable(self._waiting.values()):
-            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.first, waiting.following), False))
+            self._settle(
+                waiting, AcknowledgementResult(1 + self.count(waiting.origin, waiting.first, waiting.following), False)
+            )
         self._waiting.clear()
         self._deadlines.clear()
         self._settled = 0
 
-    def _settle(self, waiting: _Waiting, achieved: Achieved) -> None:
+    def _settle(self, waiting: _Waiting, achieved: AcknowledgementResult) -> None:
         waiting.settled = True
         self._settled += 1
         if self._settled > LEAST_SETTLED_TO_SWEEP and self._settled > len(self._deadlines) // 2:

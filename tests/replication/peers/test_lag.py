@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from proglog_trio.log.config import LogConfig
-from proglog_trio.replication.lag import BEHIND_LOOKS, Lag, LagWatch, lag_of
+from proglog_trio.replication.peers.lag import BEHIND_LOOKS, Lag, LagWatch, lag_of
 from tests.log.driving import DIRECTORY
 from tests.replication.simulation.cluster import Cluster, Node
 

@@ -7,7 +7,7 @@ import structlog
 from proglog_trio.errors import FormatError
 from proglog_trio.log.log import Log
 from proglog_trio.log.storage.disk import write_whole
-from proglog_trio.replication.directories import Directories
+from proglog_trio.replication.peers.directories import Directories
 
 DIRECTORIES_FILE = "directories"
 LONGEST_FILE_BYTES = 8 << 20

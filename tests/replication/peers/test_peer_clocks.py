@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, LATEST_MILLISECONDS
-from proglog_trio.replication.peer_clocks import (
+from proglog_trio.replication.peers.peer_clocks import (
     FRESH_SECONDS,
     OFF_MILLISECONDS,
     RIGHT_MILLISECONDS,

@@ -40,7 +40,7 @@ _NOTHING: Mapping[Origin, Absent] = MappingProxyType({})
 
 
 @define(repr=False)
-class _Holder:
+class _Progress:
     opened: int
     nexts: dict[Origin, int] = Factory(dict)
     absent: dict[Origin, Absent] = Factory(dict)
@@ -52,7 +52,7 @@ class _Holder:
 
 
 @define(repr=False)
-class Holders:
+class ProgressTracker:
     """What nodes other than this one hold.
 
     Attributes:
@@ -67,7 +67,7 @@ class Holders:
     living: Callable[[], Collection[bytes]] = frozenset
     entries: int = 0
     # Those first of whom nothing was heard for longest.
-    _holders: OrderedDict[bytes, _Holder] = Factory(OrderedDict)
+    _holders: OrderedDict[bytes, _Progress] = Factory(OrderedDict)
 
     def learn(
         self,
@@ -96,7 +96,7 @@ class Holders:
             self.forget(directory_id)
             if len(self._holders) >= MAX_HOLDERS:
                 self.forget(next(iter(self._gone()), next(iter(self._holders))))
-            holder = self._holders[directory_id] = _Holder(opened)
+            holder = self._holders[directory_id] = _Progress(opened)
         self._holders.move_to_end(directory_id)
         room = self._make_room(holder, sum(1 for origin in nexts if origin not in holder.nexts))
         grown = []
@@ -164,7 +164,7 @@ class Holders:
         living = frozenset(self.living())
         return [directory_id for directory_id in self._holders if directory_id not in living]
 
-    def _make_room(self, holder: _Holder, wanted: int) -> int:
+    def _make_room(self, holder: _Progress, wanted: int) -> int:
         """Let others make room for more origins of a holder; return for how many there is room, up to those wanted."""
         wanted = min(wanted, MAX_ORIGINS - len(holder.nexts))
         if self.entries + wanted <= MAX_ENTRIES:
