@@ -16,6 +16,7 @@ from proglog_trio.log.format.frame import Frame, FrameHeader, iterate_frames
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.replication.events import PeerLied, PullRefused
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello, OriginRange, Positions, PullResponse
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.source_reader import FrameSource
@@ -31,6 +32,7 @@ from proglog_trio.rpc.messages.replication import (
 )
 from tests.log.driving import NOON, ForeignLog, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
+from tests.replication.driving import QuietHost
 
 PEER = "peer"
 KINDS = 5
@@ -72,7 +74,8 @@ class _World:
         log = self.opened.log
         log.errors = Strict()
         mine = Hello("proglog", "me", log.directory_id, NOON)
-        self.replica = Replica(log, mine, lambda: self.now, lambda _event: None, ReplicationConfig(), errors=Strict())
+        node = LocalNode(log, mine, lambda: self.now, lambda _event: None, errors=Strict())
+        self.replica = Replica(node, ReplicationConfig(), QuietHost())
         self.opened.append_values(b"mine")
         for frame in FRAMES[:2]:
             log.append_foreign(frame, frame.encode(), lambda _error: None)
@@ -181,7 +184,7 @@ class Pulls:
                 session.apply()
             # What is due long after, such as giving up on what nobody has.
             world.now += HOUR
-            world.replica.advance()
+            world.replica.scheduler.advance()
         finally:
             world.replica.close_pull(session)
 
@@ -205,7 +208,7 @@ class Pulls:
 
     def _look(self, world: _World, before: dict[Origin, int], known: set[Origin]) -> None:
         replica, after = world.replica, world.origins()
-        if replica.pulls or replica.sources:
+        if replica.streams.pulls or replica.streams.sources:
             raise PullBroken("a session is left")
         if not set(after) <= known:
             raise PullBroken("the log took an origin that nobody asked for")

@@ -18,7 +18,7 @@ commits what it accepted and closes.
 
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +46,12 @@ from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
-from proglog_trio.replication.messages import Hello
+from proglog_trio.replication.local_node import LocalNode
+from proglog_trio.replication.messages import Hello, KnownDirectory
 from proglog_trio.replication.peers.directories_file import read_directories
 from proglog_trio.replication.replica import Replica, ReplicationConfig
-from proglog_trio.replication.replicator import Replicator, log_event
-from proglog_trio.rpc.calls.pull_stream import fetch_frames, pull_from
+from proglog_trio.replication.replicator import Members, Replicator, log_event
+from proglog_trio.rpc.calls.pull_stream import PullStream, fetch_frames
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.transport import TransportConfig
 from proglog_trio.rpc.server.cluster_service import ClusterService
@@ -128,7 +129,10 @@ async def run_node(
     security = await retries.until_it_works(partial(_load_security, config, errors))
     async with asyncio_loop(errors), contextlib.AsyncExitStack() as stack:
         log = await retries.until_it_works(lambda: stack.enter_async_context(open_log(log_config(config), errors)))
-        replicator = _replicator(config, security, log, errors)
+        kept = await trio.to_thread.run_sync(read_directories, log)
+        # The membership tells the replicator of peers, and is asked by it for more: only while both run.
+        members = _Members(lambda: membership)
+        replicator = _replicator(config, security, log, errors, kept, members, lambda name: parts.stop_as_copy(name))
         membership = await retries.until_it_works(
             partial(
                 bind_membership,
@@ -138,10 +142,6 @@ async def run_node(
                 errors=errors,
             )
         )
-        replicator.directory_of = partial(_directory_of, membership)
-        replicator.statuses = membership.statuses
-        replicator.opening_of, replicator.opened = partial(_opening_of, membership), log.opening
-        replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
         parts = _Parts(config, security, log, membership, replicator, errors, retries, counted or {})
         try:
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
@@ -201,7 +201,8 @@ class _Parts:
         finally:
             self.stop()
 
-    def _stop_as_copy(self, name: str) -> None:
+    def stop_as_copy(self, name: str) -> None:
+        """Begin to stop, since another member uses a copy of the data directory and was started before."""
         self._copy_of = name
         self.stop()
 
@@ -212,8 +213,6 @@ class _Parts:
 
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
-        self.replicator.on_copied = self._stop_as_copy
-        self.replicator.is_there = membership.answers
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         status = partial(self.status, service)
@@ -271,7 +270,7 @@ class _Parts:
             errors=self.errors,
             isolation=lambda: self.isolation.problem,
             peer_clocks=self.replicator.replica.peer_clocks_ahead,
-            others={"replication": self.replicator.replica.counters, **self.counted},
+            others={"replication": self.replicator.replica.node.counters, **self.counted},
         )
 
     async def _leave(self) -> None:
@@ -288,7 +287,8 @@ class _Parts:
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
         config, membership = self.config, self.membership
-        failed = [name for name, each in membership.statuses().items() if each is MemberStatus.FAILED]
+        statuses = membership.statuses()
+        failed = [name for name, each in statuses.items() if each is MemberStatus.FAILED]
         peers = [
             FailedPeer(name, address, _directory_of(membership, name))
             for name in sorted(failed)[:MAX_FAILED]
@@ -300,6 +300,7 @@ class _Parts:
             config.cluster_size,
             service.counters,
             failed=peers,
+            statuses=statuses,
             isolation=self.isolation.problem,
         )
 
@@ -322,10 +323,24 @@ def _tags(config: NodeConfig, log: Log, opened: int, rpc_address: Address | None
     return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
 
 
-def _opening_of(membership: Membership, name: str) -> int | None:
-    """Return which opening of its directory a member says that it was started with."""
-    member = membership.member(name)
-    return None if member is None else opening_of(member.tags)
+@frozen
+class _Members:
+    """The membership, as the replicator knows it; see Members there."""
+
+    membership: Callable[[], Membership]
+
+    def directory_of(self, name: str) -> bytes | None:
+        return _directory_of(self.membership(), name)
+
+    def opening_of(self, name: str) -> int | None:
+        member = self.membership().member(name)
+        return None if member is None else opening_of(member.tags)
+
+    def statuses(self) -> dict[str, str]:
+        return {name: status.value for name, status in self.membership().statuses().items()}
+
+    async def answers(self, name: str) -> bool:
+        return await self.membership().answers(name)
 
 
 def _rpc_address_of(membership: Membership, name: str) -> str | None:
@@ -343,16 +358,18 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
     return None
 
 
-def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: InternalErrors) -> Replicator:
+def _replicator(
+    config: NodeConfig,
+    security: NodeSecurity,
+    log: Log,
+    errors: InternalErrors,
+    kept: Sequence[KnownDirectory],
+    members: Members,
+    on_copied: Callable[[str], None],
+) -> Replicator:
     hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
-    replica = Replica(
-        log,
-        hello,
-        trio.current_time,
-        log_event,
-        ReplicationConfig(origin_retention_seconds=config.origin_retention),
-        errors=errors,
-    )
+    node = LocalNode(log, hello, trio.current_time, log_event, errors=errors)
+    replication = ReplicationConfig(origin_retention_seconds=config.origin_retention)
     connection = attrs.evolve(
         security.peer_connection(),
         max_fields=MAX_FIELDS,
@@ -362,9 +379,14 @@ def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: In
             keepalive_timeout_seconds=PEER_KEEPALIVE_SECONDS,
         ),
     )
-    pull = partial(pull_from, connection)
-    fetch = partial(fetch_frames, connection, config.cluster_name)
-    return Replicator(replica, pull, fetch, random.SystemRandom())
+    return Replicator(
+        lambda host: Replica(node, replication, host, kept),
+        partial(PullStream, connection),
+        partial(fetch_frames, connection, config.cluster_name),
+        random.SystemRandom(),
+        members,
+        on_copied,
+    )
 
 
 def log_service_config(config: NodeConfig) -> LogServiceConfig:

@@ -1,8 +1,8 @@
-"""What a plan decides, and the times that it goes by."""
+"""What a plan decides, what it knows of each origin for that, and the times that it goes by."""
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import Factory, define, field, frozen, validators
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.messages import Want
@@ -35,7 +35,7 @@ class PlanConfig:
 
 @frozen
 class Assignment:
-    """From whom an origin is pulled.
+    """The peer that an origin is pulled from.
 
     Attributes:
         peer: the source's name.
@@ -50,6 +50,26 @@ class Assignment:
     gap_to: int | None
     began: float
     is_final: bool = False
+
+
+@define
+class OriginPull:
+    """How it goes with one origin.
+
+    Attributes:
+        next: the log's next when this was last looked at.
+        advanced_at: when it last grew.
+        behind_since: since when a peer has shown more; None: none does.
+        unavailable_since: since when no peer has had what comes next, asking again what could not be read included;
+            None: one has.
+        asked: the directories that did not have what comes next when they were asked.
+    """
+
+    next: int
+    advanced_at: float
+    behind_since: float | None = None
+    unavailable_since: float | None = None
+    asked: set[bytes] = Factory(set)
 
 
 @frozen

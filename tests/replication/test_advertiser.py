@@ -12,7 +12,7 @@ STATES = {X: OriginState(0, 5, 77), Y: OriginState(2, 3)}
 
 
 def advertiser() -> tuple[Advertiser, ProgressTracker]:
-    return Advertiser(quick_seconds=0.01, slow_seconds=1.0), ProgressTracker(b"me------", lambda *_: None)
+    return Advertiser(quick_seconds=0.01, slow_seconds=lambda: 1.0), ProgressTracker(b"me------", lambda *_: None)
 
 
 def take(
@@ -22,7 +22,7 @@ def take(
     writing: Origin | None,
     holders: ProgressTracker,
 ) -> tuple[Positions | None, tuple[HolderNews, ...]]:
-    told = advertiser.take(now, states, writing, holders, Directories(b"me------"))
+    told = advertiser.collect(now, states, writing, holders, Directories(b"me------"))
     assert told.directories == ()
     return told.positions, told.others
 

@@ -1,49 +1,24 @@
-"""Which data directories there are, or were: whoever is away may hold what nobody else has.
+"""Which data directories there are, or were: one that is away may hold what no other has.
 
 What no connected peer has is missing *at present*, and not for ever, while a directory that may hold it is away. So a
-node keeps, over restarts, which directories it has met or heard of, and for which of them nobody waits any more: their
-nodes were told to leave by somebody else, or have been gone for so long that the membership forgot them. What several
-nodes say of one directory is ordered by a number that each change raises; where it is equal, the directory counts as
-there, the safe side.
+node keeps, over restarts, which directories it has met or heard of, and which of them are not waited for any more:
+their nodes were told to leave by another member, or have been away for so long that the membership forgot them. What
+several nodes say of one directory is ordered by a number that each change raises; where it is equal, the directory
+counts as there, the safe side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
 
 import msgpack
-from attrs import Factory, define, evolve, frozen
+from attrs import Factory, define, evolve
 
 from proglog_trio.errors import FormatError
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
-from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES
+from proglog_trio.replication.messages import HIGHEST_CHANGE, KnownDirectory, directory_of
 
 MAX_DIRECTORIES = 4096
-LONGEST_NAME = 512
-_HIGHEST_CHANGE = 2**63 - 1
-
-
-@frozen
-class KnownDirectory:
-    """A data directory.
-
-    Attributes:
-        directory_id: its 8 bytes.
-        node_name: of the node that was last known to use it.
-        change: how often what is said of it has changed, for ordering.
-        is_gone: nobody waits for it any more.
-    """
-
-    directory_id: bytes
-    node_name: str
-    change: int = 0
-    is_gone: bool = False
-
-    @property
-    def order(self) -> tuple[int, bool]:
-        """What is greater replaces what is less."""
-        return self.change, not self.is_gone
 
 
 @define(repr=False)
@@ -57,6 +32,8 @@ class Directories:
 
     own: bytes
     on_change: Callable[[list[bytes]], None] = lambda _ids: None
+    # By id; never this node's own. Entries are replaced by those of a greater order only. Those that are waited for are
+    # never dropped: what they may hold would become a gap.
     _known: dict[bytes, KnownDirectory] = Factory(dict)
 
     def __iter__(self) -> Iterator[KnownDirectory]:
@@ -74,7 +51,7 @@ class Directories:
         return [each for each in self._known.values() if not each.is_gone]
 
     def met(self, directory_id: bytes, node_name: str) -> None:
-        """Take note of a directory whose node has said so itself."""
+        """Wait for a directory, whose node has said itself that it uses it."""
         known = self._known.get(directory_id)
         if known is None:
             self._put([KnownDirectory(directory_id, node_name)])
@@ -82,7 +59,7 @@ class Directories:
             self._put([evolve(known, node_name=node_name, change=known.change + 1, is_gone=False)])
 
     def gone(self, node_name: str) -> None:
-        """Take note that nobody waits for the directories of a node any more."""
+        """Wait for the directories of a node no more."""
         self._put(
             [
                 evolve(known, change=known.change + 1, is_gone=True)
@@ -92,7 +69,7 @@ class Directories:
         )
 
     def heard(self, said: Iterable[KnownDirectory]) -> None:
-        """Take what another node says."""
+        """Replace what is known by what another node says, where that is of a greater order."""
         news = []
         for each in said:
             known = self._known.get(each.directory_id)
@@ -103,10 +80,10 @@ class Directories:
     def _put(self, entries: list[KnownDirectory]) -> None:
         changed = []
         for entry in entries:
-            if entry.directory_id == self.own or entry.change > _HIGHEST_CHANGE:
+            if entry.directory_id == self.own or entry.change > HIGHEST_CHANGE:
                 continue
             if entry.directory_id not in self._known and len(self._known) >= MAX_DIRECTORIES:
-                # Those for which nobody waits make room; of the others none may be forgotten.
+                # Those that are not waited for make room; of the others none may be forgotten.
                 gone = next((each for each in self._known.values() if each.is_gone), None)
                 if gone is None:
                     continue
@@ -124,28 +101,14 @@ class Directories:
         data: bytes = msgpack.packb({"version": 1, "directories": rows}, use_bin_type=True)
         return data + crc32c(data).to_bytes(CHECKSUM_BYTES, "big")
 
-    @classmethod
-    def decode(cls, own: bytes, data: bytes) -> Self:
-        """Return what was kept; raises FormatError where it is damaged."""
-        body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-        if len(data) <= CHECKSUM_BYTES or crc32c(body) != int.from_bytes(checksum, "big"):
-            raise FormatError("the list of known directories does not match its CRC")
-        try:
-            rows = msgpack.unpackb(body, raw=False)["directories"]
-            entries = [directory_of(*row[:4]) for row in rows[:MAX_DIRECTORIES]]
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-            raise FormatError(f"the list of known directories is not what its CRC promises: {error!r}") from None
-        found = cls(own)
-        found._known.update((each.directory_id, each) for each in entries if each.directory_id != own)
-        return found
 
-
-def directory_of(directory_id: object, node_name: object, change: object, is_gone: object) -> KnownDirectory:
-    """Return an entry that came from outside; raises ValueError if it is none."""
-    if not isinstance(directory_id, bytes) or len(directory_id) != DIRECTORY_ID_BYTES:
-        raise ValueError(f"a directory id has {DIRECTORY_ID_BYTES} bytes")
-    if not isinstance(node_name, str) or len(node_name) > LONGEST_NAME:
-        raise ValueError(f"a node's name has {LONGEST_NAME} characters at most")
-    if not isinstance(change, int) or isinstance(change, bool) or not 0 <= change <= _HIGHEST_CHANGE:
-        raise ValueError("the number of a directory's changes is none")
-    return KnownDirectory(directory_id, node_name, change, bool(is_gone))
+def decode_directories(data: bytes) -> list[KnownDirectory]:
+    """Return what Directories.encode gave; raises FormatError where it is damaged."""
+    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    if len(data) <= CHECKSUM_BYTES or crc32c(body) != int.from_bytes(checksum, "big"):
+        raise FormatError("the list of known directories does not match its CRC")
+    try:
+        rows = msgpack.unpackb(body, raw=False)["directories"]
+        return [directory_of(*row[:4]) for row in rows[:MAX_DIRECTORIES]]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise FormatError(f"the list of known directories is not what its CRC promises: {error!r}") from None

@@ -1,15 +1,16 @@
 """How the wall clocks of peers differ from this node's.
 
 A puller asks, the source answers what its wall clock says. When between question and answer it said so is not known; so
-the difference is known to half of that time (as in Cristian, "Probabilistic clock synchronization", 1989). Who of the
-two is right, nobody knows: what disagrees is named, and nothing is refused for it.
+the difference is known to half of that time (as in Cristian, "Probabilistic clock synchronization", 1989). Which of the
+two is right cannot be known: what disagrees is named, and nothing is refused for it.
 """
 
 from __future__ import annotations
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, clamped
+from proglog_trio.replication.events import ClockReading, PeerClockChanged
 
 QUESTION_SECONDS = 30.0
 """How often each peer is asked."""
@@ -18,30 +19,6 @@ FRESH_SECONDS = 3 * QUESTION_SECONDS
 OFF_MILLISECONDS = 10_000
 """A clock is off when it certainly differs by more than this, until it certainly differs by less than the next."""
 RIGHT_MILLISECONDS = 5_000
-
-
-@frozen
-class ClockReading:
-    """What was found out of a peer's wall clock.
-
-    Attributes:
-        ahead: by how many milliseconds it is ahead of this node's; negative: it is behind.
-        uncertainty: the true difference is not further than this from it, in milliseconds.
-        at: when, in seconds of the monotonic clock.
-    """
-
-    ahead: int
-    uncertainty: int
-    at: float
-
-
-@frozen
-class PeerClockChanged:
-    """A peer's clock was found to be off, or to agree with this node's again."""
-
-    peer: str
-    reading: ClockReading
-    is_off: bool
 
 
 @define
@@ -56,8 +33,8 @@ class PeerClocks:
 
     _clocks: dict[str, _PeerClock] = Factory(dict)
 
-    def take(self, peer: str, theirs: int, mine: int, took: float, now: float) -> PeerClockChanged | None:
-        """Take an answer; return what changes by it.
+    def answered(self, peer: str, theirs: int, mine: int, took: float, now: float) -> PeerClockChanged | None:
+        """Keep what an answer says; return what changes by it.
 
         Args:
             peer: the peer's name.
@@ -80,13 +57,13 @@ class PeerClocks:
         return None
 
     def disconnected(self, peer: str) -> None:
-        """What the peer's clock says is not known any more; that it was off is remembered, so as to be told of once."""
+        """Forget what a peer's clock says, but not that it was off, so that this is told of once."""
         clock = self._clocks.get(peer)
         if clock is not None:
             clock.reading = None
 
     def forget(self, peer: str) -> None:
-        """The peer is none any more."""
+        """Drop all of a peer: it is none any more."""
         self._clocks.pop(peer, None)
 
     def reading_of(self, peer: str, now: float) -> ClockReading | None:

@@ -13,13 +13,14 @@ from proglog_trio.replication.messages import (
     EndReason,
     Hello,
     HolderNews,
+    KnownDirectory,
     OriginRange,
     Positions,
     PullRequest,
     PullResponse,
     Want,
+    directory_of,
 )
-from proglog_trio.replication.peers.directories import KnownDirectory, directory_of
 from proglog_trio.rpc.http2.message_buffer import message_prefix
 from proglog_trio.rpc.messages.protobuf import bytes_field_header
 from proglog_trio.steps import Steps, complete

@@ -22,7 +22,7 @@ def gaps_of(node: Node, origin: Origin) -> tuple[tuple[int, int], ...]:
 
 
 def may_have(node: Node, origin: Origin, first: int, following: int) -> list[str]:
-    return sorted(each.node_name for each in node.running.replica.plan.may_have(origin, first, following))
+    return sorted(each.node_name for each in node.running.replica.peers.may_have(origin, first, following))
 
 
 def sequences(cluster: Cluster, node: Node, origin: Origin) -> list[int]:
@@ -124,8 +124,8 @@ def test_an_operator_may_give_it_up_and_the_others_follow() -> None:
     d = cluster.add("d")
     cluster.run(100.0)
     assert missing_of(b, origin) == missing_of(d, origin) == [(10, 20)]
-    given_up = b.running.replica.give_up_missing(origin)
-    assert b.running.replica.records_missing(given_up) == 10
+    given_up = b.running.replica.review.give_up(origin)
+    assert b.running.replica.review.records_missing(given_up) == 10
     cluster.fill(b)
     assert gaps_of(b, origin) == ((10, 20),)
     cluster.run(80.0)
@@ -228,6 +228,6 @@ def test_a_restored_directory_counts_for_what_it_has() -> None:
     cluster.run(2.0)
     assert answers[-1].reached
     assert cluster.disagreement() is None
-    opened = b.running.replica.hello.opened
+    opened = b.running.replica.node.hello.opened
     assert opened == b.running.opened.log.opening
-    assert a.running.replica.holders.opening_of(b.running.opened.log.directory_id) == opened
+    assert a.running.replica.holdings.progress.opening_of(b.running.opened.log.directory_id) == opened

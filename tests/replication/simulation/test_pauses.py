@@ -46,7 +46,7 @@ def test_nothing_is_given_up_for_a_pause(
     cluster.run(15.0)
     assert not gaps(cluster)
     for node in nodes:
-        assert not node.running.replica.acknowledgements.waiting
+        assert not node.running.replica.holdings.acknowledgements.waiting
         cluster.check_ranges(node)
 
 
@@ -65,7 +65,7 @@ def test_a_writer_has_not_stalled_while_this_node_was_stopped(longer: float) -> 
         cluster.run(0.1)
         assert source_of(b, origin) == a.name
     cluster.run_until_agreed(1.0)
-    assert b.running.replica.counters.frames_dropped == 0
+    assert b.running.replica.node.counters.frames_dropped == 0
 
 
 @pytest.mark.parametrize("longer", [0.0, 1e6])
@@ -80,7 +80,7 @@ def test_who_was_away_for_a_moment_is_waited_for_as_long_as_ever(longer: float) 
     cluster.network.block(["n2"], ["n0"])
     cluster.network.block(["n0"], ["n2"])
     cluster.run(1.5)
-    assert c.running.replica.plan.peers["n0"].connected is False
+    assert c.running.replica.peers.views["n0"].connected is False
     cluster.pause(c)
     cluster.run(3.0)
     cluster.network.heal()

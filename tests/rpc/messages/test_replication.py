@@ -17,13 +17,13 @@ from proglog_trio.replication.messages import (
     EndReason,
     Hello,
     HolderNews,
+    KnownDirectory,
     OriginRange,
     Positions,
     PullRequest,
     PullResponse,
     Want,
 )
-from proglog_trio.replication.peers.directories import KnownDirectory
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.replication import (
     encode_frames,
