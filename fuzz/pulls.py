@@ -49,6 +49,10 @@ class PullBroken(AssertionError):
     """Something is left behind, or happened that must not."""
 
 
+def _nothing() -> None:
+    pass
+
+
 def foreign_log() -> ForeignLog:
     """A log of another directory, the same each time, with frames that follow each other."""
     foreign = ForeignLog.make(1)
@@ -129,7 +133,7 @@ class Pulls:
         request = request_of_message(self._read(data, log_v1.PullRequest))
         if request_of_message(log_v1.PullRequest.parse(bytes(request_to_message(request)))) != request:
             raise PullBroken("a request does not survive encoding")
-        session = world.replica.open_source()
+        session = world.replica.open_source(_nothing)
         source = FrameSource(world.opened.log)
         try:
             session.received(request)
@@ -174,7 +178,7 @@ class Pulls:
         self._pulled(world, PullResponse(frames=Frame(header, payload).encode()))
 
     def _pulled(self, world: _World, response: PullResponse) -> None:
-        session = world.replica.open_pull(PEER)
+        session = world.replica.open_pull(PEER, _nothing, _nothing, _nothing)
         try:
             session.received(PullResponse(THEIRS, Positions({ORIGIN: OriginRange(0, 1 << 32)}, (), ORIGIN)))
             while session.next_request() is not None:

@@ -18,7 +18,7 @@ commits what it accepted and closes.
 
 import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ from proglog_trio.node.open_files import connections_that_fit
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
 from proglog_trio.replication.local_node import LocalNode
-from proglog_trio.replication.messages import Hello, KnownDirectory
+from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.peers.directories_file import read_directories
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Members, Replicator, log_event
@@ -129,10 +129,11 @@ async def run_node(
     security = await retries.until_it_works(partial(_load_security, config, errors))
     async with asyncio_loop(errors), contextlib.AsyncExitStack() as stack:
         log = await retries.until_it_works(lambda: stack.enter_async_context(open_log(log_config(config), errors)))
-        kept = await trio.to_thread.run_sync(read_directories, log)
+        hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
+        local = LocalNode(log, hello, trio.current_time, log_event, errors=errors)
         # The membership tells the replicator of peers, and is asked by it for more: only while both run.
         members = _Members(lambda: membership)
-        replicator = _replicator(config, security, log, errors, kept, members, lambda name: parts.stop_as_copy(name))
+        replicator = await _replicator(config, security, local, members, lambda name: parts.stop_as_copy(name))
         membership = await retries.until_it_works(
             partial(
                 bind_membership,
@@ -358,17 +359,10 @@ def _directory_of(membership: Membership, name: str) -> bytes | None:
     return None
 
 
-def _replicator(
-    config: NodeConfig,
-    security: NodeSecurity,
-    log: Log,
-    errors: InternalErrors,
-    kept: Sequence[KnownDirectory],
-    members: Members,
-    on_copied: Callable[[str], None],
+async def _replicator(
+    config: NodeConfig, security: NodeSecurity, node: LocalNode, members: Members, on_copied: Callable[[str], None]
 ) -> Replicator:
-    hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
-    node = LocalNode(log, hello, trio.current_time, log_event, errors=errors)
+    kept = await trio.to_thread.run_sync(read_directories, node.log)
     replication = ReplicationConfig(origin_retention_seconds=config.origin_retention)
     connection = attrs.evolve(
         security.peer_connection(),

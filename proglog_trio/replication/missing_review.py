@@ -28,8 +28,8 @@ class MissingReview:
     # Which directories did not have a range when they were asked. That holds for just this range, and only until a peer
     # says otherwise: what is missing now may have been filled there while it was away.
     _asked: dict[SequenceRange, set[bytes]] = Factory(dict)
-    # What the next repair gives up where it cannot fetch it. Nothing is taken back from here but by its being settled;
-    # it is not kept on disk, so a node that is restarted before that decides anew.
+    # What the next repair gives up where it cannot fetch it. A range leaves it by being settled only; this is
+    # not kept on disk, so a node that is restarted before that decides anew.
     _given_up: set[SequenceRange] = Factory(set)
 
     def touch(self, origins: Iterable[Origin]) -> None:

@@ -39,7 +39,7 @@ class OriginRetirement:
     def pop_ends(self) -> dict[Origin, int]:
         """Return where origins ended that only peers remember, once: they are to be kept among the retired origins.
 
-        Not before every peer has said what it has: what one has nothing left of is not gone while another has it.
+        Not before every peer has said what it has: what one has nothing left of another may have.
         """
         if not all(peer.has_told for peer in self.peers.views.values()):
             return {}

@@ -9,7 +9,7 @@ The rules, in the order in which they are asked for each origin that a peer has:
 4. A peer that lacks the next sequences (retention, a gap, damage) is passed over. Only when every peer that is known
    has been heard, or has been silent for long, and none has them, does the log go on after them. They are *missing at
    present* while a directory that may hold them is away, or has them damaged; they are a gap when all that there are
-   were asked, when a peer has given them up, or when a peer's retention removed them.
+   were asked, when a peer has given them up, or when they are retired at a peer.
 
 Nothing here does I/O or reads a clock: times go in as seconds, decisions come out.
 """
@@ -25,7 +25,7 @@ from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.log.format.gap_marker import HIGHEST_SEQUENCE
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.decisions import Assignment, Decision, OriginPull, Pass, PlanConfig, Start, Stop
+from proglog_trio.replication.decisions import Assignment, Decision, Look, OriginPull, Pass, PlanConfig, Start, Stop
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Positions, Want
 from proglog_trio.replication.peers.peer_table import PeerTable
 from proglog_trio.replication.peers.peer_view import PeerView
@@ -233,48 +233,40 @@ class PullPlan:
 
     def _choose(self, origin: Origin, current: Assignment | None, now: float) -> Assignment | Pass | None:
         """Return the source that is right now: the current assignment itself if it is."""
+        look = self._look_at(origin, current, now)
+        # Without anything to show for it, silence is no stall.
+        if current is not None and look.showing:
+            self._avoid_if_stalled(look, current)
+        if look.writer is not None and look.can_follow(look.writer):
+            return look.assign(look.writer, look.following)
+        if not look.showing:
+            return self._keep_if_busy(look)
+        return self._choose_among(look) if look.able else self._pass(look)
+
+    def _look_at(self, origin: Origin, current: Assignment | None, now: float) -> Look:
         state = self.state_of(origin)
         following = state.next if state is not None else 0
         showing = list(self.peers.showing_more(origin, following))
         if self._is_bygone(origin, showing, now):
             showing = []
-        progress = self._look_at(origin, following, bool(showing), now)
+        pull = self._pulls.setdefault(origin, OriginPull(following, now))
+        if following > pull.next:
+            pull.next, pull.unavailable_since = following, None
+            pull.asked.clear()
+        if not showing:
+            pull.behind_since = pull.unavailable_since = None
+        elif pull.behind_since is None:
+            pull.behind_since = now
         # More than next is not all of it: a peer may show more and not have what comes next.
         able = [peer for peer in showing if peer.has(origin, following, now)]
-        name = self.peers.writer_of(origin)
-        writer = self.peers.views[name] if name is not None else None
-        # Without anything to show for it, silence is no stall.
-        if current is not None and showing:
-            self._avoid_if_stalled(origin, current, progress, able, now)
-        if writer is not None and self._can_follow(writer, origin, following, now):
-            return self._assignment(current, writer, following, None, now)
-        if not showing:
-            return self._keep_if_busy(origin, current, progress, now)
-        if not able:
-            return self._pass(origin, following, showing, current, progress, now)
-        return self._choose_among(origin, following, able, writer, current, progress, now)
+        return Look(origin, now, following, current, pull, showing, able, self.peers.writer_of(origin))
 
-    def _look_at(self, origin: Origin, following: int, is_behind: bool, now: float) -> OriginPull:
-        progress = self._pulls.get(origin)
-        if progress is None:
-            progress = self._pulls[origin] = OriginPull(following, now)
-        if following > progress.next:
-            progress.next = following
-            progress.unavailable_since = None
-            progress.asked.clear()
-        if not is_behind:
-            progress.behind_since = progress.unavailable_since = None
-        elif progress.behind_since is None:
-            progress.behind_since = now
-        return progress
-
-    def _avoid_if_stalled(
-        self, origin: Origin, current: Assignment, progress: OriginPull, able: list[PeerView], now: float
-    ) -> None:
+    def _avoid_if_stalled(self, look: Look, current: Assignment) -> None:
+        origin, now = look.origin, look.now
         # The latest of them: a source has stalled only if it could have sent something for so long.
-        since = max(progress.advanced_at, current.began, progress.behind_since or 0.0)
+        since = max(look.pull.advanced_at, current.began, look.pull.behind_since or 0.0)
         due = since + self.config.stall_seconds
-        others = [peer for peer in able if peer.name != current.peer and not peer.avoids(origin, now)]
+        others = [peer for peer in look.able if peer.name != current.peer and not peer.avoids(origin, now)]
         if due > now or not others:
             # Where no other source can take its place, to leave it alone would only stop what may yet come.
             self._look_again(origin, max(due, now + self.config.stall_seconds / 2))
@@ -282,71 +274,47 @@ class PullPlan:
         peer = self.peers.views[current.peer]
         self._look_again(origin, peer.avoid(origin, now, self.config.avoid_seconds, self.config.longest_avoid_seconds))
 
-    def _can_follow(self, writer: PeerView, origin: Origin, following: int, now: float) -> bool:
-        """Tell whether the writer can be pulled, whether or not it has anything new."""
-        if not writer.connected or origin in writer.diverged_origins or writer.avoids(origin, now):
-            return False
-        held = writer.ranges.get(origin)
-        return held is None or following >= held.next or writer.has(origin, following, now)
-
-    def _keep_if_busy(
-        self, origin: Origin, current: Assignment | None, progress: OriginPull, now: float
-    ) -> Assignment | None:
+    def _keep_if_busy(self, look: Look) -> Assignment | None:
         """Return the source for a while: there is nothing new, and another may yet get more of it before it does."""
-        if current is None:
+        if look.current is None:
             return None
-        due = max(progress.advanced_at, current.began) + self.config.idle_seconds
-        if due <= now:
+        due = max(look.pull.advanced_at, look.current.began) + self.config.idle_seconds
+        if due <= look.now:
             return None
-        self._look_again(origin, due)
-        return current
+        self._look_again(look.origin, due)
+        return look.current
 
-    def _choose_among(
-        self,
-        origin: Origin,
-        following: int,
-        able: list[PeerView],
-        writer: PeerView | None,
-        current: Assignment | None,
-        progress: OriginPull,
-        now: float,
-    ) -> Assignment | None:
+    def _choose_among(self, look: Look) -> Assignment | None:
+        """Return the best of the peers that have what comes next."""
+        origin, now, current = look.origin, look.now, look.current
         # Those that stalled are better than none.
-        willing = [peer for peer in able if not peer.avoids(origin, now)] or able
+        willing = [peer for peer in look.able if not peer.avoids(origin, now)] or look.able
         if current is not None and current.gap_to is None and any(peer.name == current.peer for peer in willing):
             return current
-        if writer is not None and not writer.connected and current is None:
+        if look.writer is not None and not look.writer.connected and current is None:
             # It may be back in a moment, and what it writes should cross to this node once only.
-            due = max(progress.advanced_at, progress.behind_since or now) + self.config.stall_seconds
+            due = max(look.pull.advanced_at, look.pull.behind_since or now) + self.config.stall_seconds
             if due > now:
                 self._look_again(origin, due)
                 return None
         most = max(peer.ranges[origin].next for peer in willing)
         best = [peer for peer in willing if peer.ranges[origin].next == most]
-        chosen = max(best, key=lambda peer: self._preference(origin, peer.name))
         self._look_again(origin, now + self.config.stall_seconds)
-        return self._assignment(current, chosen, following, None, now)
+        return look.assign(max(best, key=lambda peer: self._preference(origin, peer.name)), look.following)
 
-    def _pass(
-        self,
-        origin: Origin,
-        following: int,
-        showing: list[PeerView],
-        current: Assignment | None,
-        progress: OriginPull,
-        now: float,
-    ) -> Assignment | Pass | None:
+    def _pass(self, look: Look) -> Assignment | Pass | None:
         """No peer that shows more can send what comes next: go on after it, once that is certain."""
-        if progress.unavailable_since is None:
-            progress.unavailable_since = now
+        origin, following, now, pull = look.origin, look.following, look.now, look.pull
+        if pull.unavailable_since is None:
+            pull.unavailable_since = now
         # A peer that lacks the next one may have others that are passed with it: only one that has none at all counts.
-        self.peers.ask(origin, following, HIGHEST_SEQUENCE, progress.asked)
+        self.peers.ask(origin, following, HIGHEST_SEQUENCE, pull.asked)
         holding = self.peers.offered(origin, following, following + 1)
         if any(not peer.is_damaged_at(origin, following, now) for peer in holding):
             # What a peer says that it has is never given up: it could not send it a moment ago.
             self._look_again(origin, now + self.config.stall_seconds)
             return None
-        due = progress.unavailable_since + (self.config.damage_seconds if holding else self.config.gap_seconds)
+        due = pull.unavailable_since + (self.config.damage_seconds if holding else self.config.gap_seconds)
         for peer in self.peers.views.values():
             if not peer.connected:
                 due = max(due, peer.disconnected_since + self.config.settle_seconds)
@@ -356,37 +324,22 @@ class PullPlan:
             self._look_again(origin, min(due, now + self.config.retry_damage_seconds))
             return None
         resuming = [
-            (resumes_at, peer.name)
-            for peer in showing
+            (resumes_at, peer.name, peer)
+            for peer in look.showing
             if (resumes_at := peer.available_from(origin, following, now)) is not None
         ]
         if not resuming:
             self._look_again(origin, now + self.config.retry_damage_seconds)
-            # No peer can send anything of it: retention has removed it, or it cannot be read now.
-            last = max((peer.ranges[origin] for peer in showing), key=lambda held: held.next)
-            is_final = self.peers.is_gap(origin, following, last.next, progress.asked)
+            # No peer can send anything of it: it is retired there, or cannot be read now.
+            last = max((peer.ranges[origin] for peer in look.showing), key=lambda held: held.next)
+            is_final = self.peers.is_gap(origin, following, last.next, pull.asked)
             return Pass(origin, last.next, last.last_header_crc, is_final)
         # From the one that leaves out least. What is passed is marked when its first frame comes, not now: the marker
         # takes that frame's previous-header CRC, and until then a peer that can send what comes next may connect.
-        resumes_at, name = min(resuming)
+        resumes_at, _, peer = min(resuming)
         self._look_again(origin, now + self.config.stall_seconds)
-        is_final = self.peers.is_gap(origin, following, resumes_at, progress.asked)
-        return self._assignment(current, self.peers.views[name], resumes_at, resumes_at, now, is_final=is_final)
-
-    def _assignment(
-        self,
-        current: Assignment | None,
-        peer: PeerView,
-        from_sequence: int,
-        gap_to: int | None,
-        now: float,
-        *,
-        is_final: bool = False,
-    ) -> Assignment:
-        same = (peer.name, gap_to, is_final)
-        if current is not None and (current.peer, current.gap_to, current.is_final) == same:
-            return current
-        return Assignment(peer.name, from_sequence, gap_to, now, is_final)
+        is_final = self.peers.is_gap(origin, following, resumes_at, pull.asked)
+        return look.assign(peer, resumes_at, resumes_at, is_final=is_final)
 
     def _preference(self, origin: Origin, name: str) -> int:
         """Return a number that spreads nodes over sources that are equally good, the same each time."""

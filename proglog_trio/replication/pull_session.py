@@ -23,8 +23,7 @@ from proglog_trio.replication.messages import (
     PullResponse,
     Want,
 )
-from proglog_trio.replication.peers.clock_watch import ClockWatch
-from proglog_trio.replication.peers.peer_clocks import QUESTION_SECONDS
+from proglog_trio.replication.peers.peer_clocks import QUESTION_SECONDS, ClockWatch
 from proglog_trio.replication.scheduler import Scheduler
 from proglog_trio.replication.session import Session
 
@@ -34,7 +33,6 @@ class PullSession(Session):
     """One stream to a peer.
 
     Attributes:
-        peer: the peer's name in the membership.
         scheduler: makes the decisions that this session carries out, and hears how it goes.
         applier: appends the peer's frames.
         clocks: compares the peer's wall clock with this node's.
@@ -43,7 +41,6 @@ class PullSession(Session):
         on_greeted: called when the peer has said who it is, and may be pulled from.
     """
 
-    peer: str
     scheduler: Scheduler
     applier: Applier
     clocks: ClockWatch
@@ -63,11 +60,6 @@ class PullSession(Session):
     _stop_waiting: Callable[[], None] | None = None
     _clock_question: int = 0
     _clock_asked_at: float = float("-inf")
-
-    @property
-    def other(self) -> str:
-        """Who is at the other end."""
-        return self.peer
 
     def log_changed(self, origins: Collection[Origin]) -> None:
         """Tell that this node's log durably has more of these origins; at once what their writer waits for."""
@@ -142,19 +134,22 @@ class PullSession(Session):
         self.scheduler.decide()
         return is_done
 
-    def _meet(self, hello: Hello) -> None:
+    def _check(self, hello: Hello) -> None:
+        super()._check(hello)
         if hello.node_name != self.peer:
             raise PullRefused(f"the node at the address of {self.peer} calls itself {hello.node_name!r}")
+
+    def _meet(self, hello: Hello) -> None:
         self.holdings.living[self.peer] = hello.directory_id
         self.scheduler.plan.connected(self.peer, hello.directory_id)
         super()._meet(hello)
         self.on_greeted()
 
-    def _heard_positions(self, positions: Positions) -> None:
+    def _heard_positions(self, hello: Hello, positions: Positions) -> None:
         known = self.holdings.peers.views[self.peer].ranges
         if len(known) + sum(origin not in known for origin in positions.ranges) > MAX_ORIGINS:
             raise PeerLied(f"{self.peer} says that it has more than {MAX_ORIGINS} origins")
-        super()._heard_positions(positions)
+        super()._heard_positions(hello, positions)
         self.on_positions(self.peer, positions)
 
     def _clock_answered(self, answer: ClockAnswer) -> None:
@@ -198,7 +193,7 @@ class PullSession(Session):
         self.on_room()
 
     def close(self) -> None:
-        """Wait for nothing any more: the stream is gone."""
+        """Wait for room no more: the stream has ended."""
         if self._stop_waiting is not None:
             self._stop_waiting()
             self._stop_waiting = None
@@ -209,7 +204,7 @@ class PullSession(Session):
             return None
         assignment = self.scheduler.plan.assigned.get(origin)
         if assignment is None or assignment.peer != self.peer:
-            # It was told to stop, or is about to be: what follows is taken, and what leaves a gap is no lie.
+            # It was told to stop, or is about to be: what follows is applied, and what does not is no lie.
             return Allowed(is_only_answer=False, gap_to=None)
         # With several wants of an origin on this stream, what answers an earlier one may still be under way.
         return Allowed(is_only_answer=asked == 1, gap_to=assignment.gap_to, is_final=assignment.is_final)

@@ -36,7 +36,6 @@ class Repairer:
         log: this node's.
         review: knows what is missing at present, and what of it is to be given up.
         peers: gives the addresses of peers, those first that are likely to have what is missing.
-        attempts: how often a segment was tried.
     """
 
     log: Log
@@ -44,7 +43,6 @@ class Repairer:
     peers: Callable[[Missing], Iterable[str]]
     fetch: FetchFrames
     rng: random.Random
-    attempts: int = 0
     # Set when it is worth while to try again; another one after each time.
     _news: trio.Event = field(factory=trio.Event)
     # Of those that wait until everything was tried: set when the attempt has ended that began after they asked.
@@ -92,7 +90,6 @@ class Repairer:
         repaired = 0
         segments = {*self.log.damage.segments(), *self.log.missing_segments()}
         for files in sorted(segments, key=lambda files: files.base_offset):
-            self.attempts += 1
             with self.log.errors.boundary(Where.REPAIR, segment=str(files.store)):
                 try:
                     repaired += await self._repair(files)

@@ -24,8 +24,8 @@ from proglog_trio.replication.messages import KnownDirectory, OriginRange, Posit
 from proglog_trio.replication.missing_review import MissingReview
 from proglog_trio.replication.origin_retirement import OriginRetirement
 from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
-from proglog_trio.replication.peers.clock_watch import ClockWatch
 from proglog_trio.replication.peers.directories import Directories
+from proglog_trio.replication.peers.peer_clocks import ClockWatch
 from proglog_trio.replication.peers.peer_table import PeerTable
 from proglog_trio.replication.pull_plan import PullPlan
 from proglog_trio.replication.pull_session import PullSession
@@ -65,10 +65,6 @@ class ReplicaHost(Protocol):
 
     def superseded(self, opened: int) -> None:
         """Raise this directory's opening above one that is known, on disk, and then call Replica.reopened."""
-
-
-def _nothing() -> None:
-    pass
 
 
 @define(eq=False, repr=False)
@@ -238,11 +234,7 @@ class Replica:
         return self.config.position_seconds + self.config.position_seconds_per_peer * len(self.peers.views)
 
     def open_pull(
-        self,
-        name: str,
-        on_ready: Callable[[], None] = _nothing,
-        on_room: Callable[[], None] = _nothing,
-        on_greeted: Callable[[], None] = _nothing,
+        self, name: str, on_ready: Callable[[], None], on_room: Callable[[], None], on_greeted: Callable[[], None]
     ) -> PullSession:
         """Begin to pull from a peer that has joined, on a stream that is open or being opened; see PullSession."""
         session = self.streams.pulls[name] = PullSession(
@@ -269,9 +261,9 @@ class Replica:
             self.scheduler.plan.disconnected(session.peer, self.scheduler.now())
             self.scheduler.decide()
 
-    def open_source(self, on_ready: Callable[[], None] = _nothing) -> SourceSession:
+    def open_source(self, on_ready: Callable[[], None]) -> SourceSession:
         """Begin to serve a puller; on_ready: see SourceSession."""
-        session = SourceSession(self.holdings, self._new_advertiser(), on_ready)
+        session = SourceSession(self.holdings, self._new_advertiser(), on_ready, "the puller")
         self.streams.sources.add(session)
         return session
 

@@ -155,7 +155,7 @@ class Replicator:
         records = review.records_missing(ranges)
         if not records:
             return GivenUp(0, 0)
-        _logger.warning("somebody gave up what is missing", records=records)
+        _logger.warning("an operator gave up what is missing", records=records)
         with trio.move_on_after(ACCEPT_SECONDS):
             # A node that is killed before that forgets that it was given up: the operator waits, and is told.
             await self.repairer.repair_now()
@@ -323,7 +323,7 @@ class Replicator:
         self._superseded.set()
 
     async def _keep_opening(self) -> None:
-        """Set this directory's opening above any that is heard of: it was restored, or its counter is lost."""
+        """Set this directory's opening above any that is heard of: it was restored, or its counter was."""
         node = self.replica.node
         turns = node.errors.turns(Where.REPLICATION)
         while True:

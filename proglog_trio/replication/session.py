@@ -21,6 +21,7 @@ class Session:
         holdings: who has what, this node among them.
         advertiser: what the other end has not been told yet.
         on_ready: called when there may be something to send.
+        peer: who is at the other end, for people: of a pull, its name in the membership.
         hello: what the other end said of itself. It is said in its first message, and later ones can raise its opening
             only: whose disk is spoken of never changes on a stream.
     """
@@ -28,13 +29,9 @@ class Session:
     holdings: Holdings
     advertiser: Advertiser
     on_ready: Callable[[], None]
+    peer: str
     hello: Hello | None = field(default=None, init=False)
     _said_hello: bool = field(default=False, init=False)
-
-    @property
-    def other(self) -> str:
-        """Who is at the other end, in words."""
-        return "the puller"
 
     def log_changed(self, origins: Collection[Origin]) -> None:
         """Tell that this node's log durably has more of these origins."""
@@ -55,8 +52,9 @@ class Session:
         hello = message.hello
         if self.hello is None:
             if hello is None:
-                raise PeerLied(f"{self.other} says nothing of itself")
-            check_hello(self.holdings.node.hello, hello)
+                raise PeerLied(f"{self.peer} says nothing of itself")
+            self._check(hello)
+            self.hello = hello
             self._meet(hello)
         elif hello is not None:
             before = self.hello
@@ -65,15 +63,17 @@ class Session:
             self.hello = hello
         self.holdings.peers.directories.heard(message.directories)
         if message.positions is not None:
-            self._heard_positions(message.positions)
+            self._heard_positions(self.hello, message.positions)
         self.holdings.learn_of_others(message.others)
 
+    def _check(self, hello: Hello) -> None:
+        """Raise PullRefused for a node that must not be spoken with."""
+        check_hello(self.holdings.node.hello, hello)
+
     def _meet(self, hello: Hello) -> None:
-        """Begin to speak with a node that may be spoken with."""
-        self.hello = hello
+        """Begin to speak with a node."""
         self.advertiser.met(hello.directory_id)
         self.holdings.met(self.advertiser, hello)
 
-    def _heard_positions(self, positions: Positions) -> None:
-        if self.hello is not None:
-            self.holdings.learn(self.hello, positions)
+    def _heard_positions(self, hello: Hello, positions: Positions) -> None:
+        self.holdings.learn(hello, positions)

@@ -96,7 +96,7 @@ def worst_state(number: int, gaps: int = 0) -> OriginState:
 def test_everything_is_told_once_in_small_messages(
     states: dict[int, int], forgotten: set[int], others: dict[int, set[int]], seed: int
 ) -> None:
-    """And whoever is told knows when it has been told all that there was at first, whatever comes meanwhile."""
+    """And the node that is told knows when it has been told all that there was at first, whatever comes meanwhile."""
     rng = random.Random(seed)
     log = {origin_of(number): worst_state(number, gaps * 300) for number, gaps in states.items()}
     holders = ProgressTracker(ME, lambda *_: None)

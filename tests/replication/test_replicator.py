@@ -143,7 +143,7 @@ async def test_a_failure_is_logged_once(
         streams.failing = True
         streams.running["a"].set()
         await trio.sleep(60)
-        # The stream that broke, and then the address at which nobody answers.
+        # The stream that broke, and then the address at which no node answers.
         assert caplog.text.count("cannot pull from a peer") == 3
         assert caplog.text.count("pulling from a peer") == 1
 
@@ -192,7 +192,7 @@ async def test_what_could_not_be_written_is_written_later(monkeypatch: pytest.Mo
         heard = log.opening + (5 << 20)
         replica.holdings.learn_of_others([HolderNews(log.directory_id, heard, {})])
         with trio.fail_after(10):
-            while replica.node.hello.opened <= heard:  # noqa: ASYNC110 - nobody tells
+            while replica.node.hello.opened <= heard:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
         assert log.opening == replica.node.hello.opened
 
@@ -221,7 +221,7 @@ async def test_what_is_given_up_is_on_disk_when_that_is_answered(tmp_path: Path)
             await trio.to_thread.run_sync(shutil.copytree, tmp_path / "log", tmp_path / "killed")
         async with open_log(LogConfig(tmp_path / "killed")) as log, running_replicator(Streams().run, log):
             # The header of the newest segment is older than that; the segment itself says it.
-            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - nobody tells
+            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
             assert log.origins[MISSING_ORIGIN].gaps == ((0, 10),)
 
@@ -244,7 +244,7 @@ async def test_who_gives_up_is_told_what_is_not_written_yet(tmp_path: Path, monk
             assert await replicator.accept_gaps(MISSING_ORIGIN) == GivenUp(10, 10)
             assert log.origins[MISSING_ORIGIN].missing
             answered.set()
-            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - nobody tells
+            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
             assert log.origins[MISSING_ORIGIN].gaps == ((0, 10),)
 

@@ -39,9 +39,6 @@ class Directories:
     def __iter__(self) -> Iterator[KnownDirectory]:
         return iter(self._known.values())
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def get(self, directory_id: bytes) -> KnownDirectory | None:
         """Return what is known of a directory."""
         return self._known.get(directory_id)

@@ -7,18 +7,23 @@ two is right cannot be known: what disagrees is named, and nothing is refused fo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import Factory, define
 
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, clamped
-from proglog_trio.replication.events import ClockReading, PeerClockChanged
+from proglog_trio.replication.events import ClockReading, LogTimeReturned, PeerClockChanged
+from proglog_trio.replication.local_node import LocalNode
 
 QUESTION_SECONDS = 30.0
 """How often each peer is asked."""
 FRESH_SECONDS = 3 * QUESTION_SECONDS
-"""For so long what a peer answered is taken for what its clock says."""
+"""For so long what a peer answered counts as what its clock says."""
 OFF_MILLISECONDS = 10_000
 """A clock is off when it certainly differs by more than this, until it certainly differs by less than the next."""
 RIGHT_MILLISECONDS = 5_000
+RETURN_SECONDS = 3600.0
+"""Log time returns to the wall clock at most so often: each time costs an origin, and a clock may jump for ever."""
 
 
 @define
@@ -83,3 +88,48 @@ class PeerClocks:
         readings = [reading for peer in self._clocks if (reading := self.reading_of(peer, now)) is not None]
         agreeing = sum(abs(reading.ahead) + reading.uncertainty <= FURTHEST_AHEAD_MILLISECONDS for reading in readings)
         return agreeing * 2 > len(readings)
+
+
+@define(eq=False, repr=False)
+class ClockWatch:
+    """Compares wall clocks.
+
+    Attributes:
+        node: this one.
+        peers: what is known of the others' clocks.
+    """
+
+    node: LocalNode
+    peers: PeerClocks = Factory(PeerClocks)
+    _returned_at: float = float("-inf")
+
+    def answered(self, name: str, theirs: int, took: float) -> None:
+        """Compare what a source's wall clock says with this node's.
+
+        When most peers agree with this node's wall clock and log time is far ahead of it, this node's clock was wrong
+        and is right now: log time returns to it, or every cause of this node would be too far ahead for the others.
+
+        Args:
+            name: the peer's.
+            theirs: milliseconds since the Unix epoch.
+            took: seconds between question and answer.
+        """
+        log, now = self.node.log, self.node.clock()
+        change = self.peers.answered(name, theirs, log.wall_clock(), took, now)
+        if change is not None:
+            self.node.emit(change)
+        ahead = log.log_time_ahead
+        if (
+            ahead > FURTHEST_AHEAD_MILLISECONDS
+            and now >= self._returned_at + RETURN_SECONDS
+            and self.peers.confirm_mine(now)
+            and log.return_to_wall_clock()
+        ):
+            self._returned_at = now
+            self.node.emit(LogTimeReturned(ahead))
+
+    def ahead(self, names: Iterable[str]) -> dict[str, float]:
+        """Return by how many seconds these peers' wall clocks are ahead of this node's, where that is known."""
+        now = self.node.clock()
+        readings = {name: self.peers.reading_of(name, now) for name in names}
+        return {name: reading.ahead / 1000 for name, reading in readings.items() if reading is not None}

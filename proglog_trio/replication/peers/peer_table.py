@@ -1,7 +1,7 @@
-"""The peers and what they say that they have: who has some sequences, who may have them, and when nobody ever will.
+"""The peers and what they say that they have: who has some sequences, who may have them, and when no log will.
 
-What is *not* there is known of a peer, for a range, as of the moment when it last said what it has. So nothing here is
-remembered of absence but the directories that were asked, and a peer that says otherwise is believed.
+That a peer does *not* have something is known for a range, and as of the moment when it last said what it has. So all
+that is remembered of it is which directories were asked for that range, and a peer that says otherwise is believed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class PeerTable:
     directories: Directories
     views: dict[str, PeerView] = Factory(dict)
 
-    def writer_of(self, origin: Origin) -> str | None:
+    def writer_of(self, origin: Origin) -> PeerView | None:
         """Return the peer that writes an origin, as far as it has said so."""
-        return next((peer.name for peer in self.views.values() if peer.writing == origin), None)
+        return next((peer for peer in self.views.values() if peer.writing == origin), None)
 
     def written(self, own: Origin | None) -> set[Origin]:
         """Return the origins that are being written, as far as this node knows: what peers say, and its own."""

@@ -24,7 +24,7 @@ from proglog_trio.replication.messages import MAX_ORIGINS, HolderNews
 Ranges = tuple[tuple[int, int], ...]
 MAX_HOLDERS = 4096
 MAX_NOT_HELD = 1024
-"""Ranges of one origin at one holder; one that lacks more is taken to have nothing below its end."""
+"""Ranges of one origin at one holder; one that lacks more counts as having nothing below its end."""
 MAX_ENTRIES = 1 << 19
 """Origins of all holders together: 50 nodes with 10,000 origins each, and 100 MB at most."""
 

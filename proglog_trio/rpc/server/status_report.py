@@ -104,12 +104,13 @@ def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.Orig
     showing = [peer.ranges[origin] for peer in peers.showing_more(origin, state.next)]
     # what retention dropped at a peer cannot be had from it
     behind = max((held.next - max(held.low, state.next) for held in showing), default=0)
-    written_by = node.hello.node_name if origin == node.writing else peers.writer_of(origin)
+    writer = peers.writer_of(origin)
+    written_by = node.hello.node_name if origin == node.writing else "" if writer is None else writer.name
     return log_v1.OriginStatus(
         origin=origin.data,
         low=state.low,
         next=state.next,
-        written_by=sendable(written_by or ""),
+        written_by=sendable(written_by),
         pulled_from=sendable(assignment.peer) if assignment is not None else "",
         behind=behind,
         missing=sum(following - first for first, following in state.gaps),

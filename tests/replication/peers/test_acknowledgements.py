@@ -72,7 +72,7 @@ def test_waits_for_different_numbers_of_nodes_do_not_hold_each_other_up() -> Non
 
 
 def test_after_the_end_nothing_waits() -> None:
-    """A batch may be committed after all waits were ended: nobody would hear of other nodes, and no time would pass."""
+    """A batch may be committed after all waits were ended: no news would come, and no time would pass."""
     answers = list[AcknowledgementResult]()
     waits = Acknowledgements(World([9, 0]).count)
     waits.end_all()

@@ -120,7 +120,7 @@ def test_what_is_kept_is_bounded_and_the_living_are_heard(
                 continue
             missing = {origin for origin in nexts if origin not in holder.nexts}
             if missing:
-                # It has all that one may have, or a share as large as that of anybody who is alive.
+                # It has all that one may have, or a share as large as that of any node that is alive.
                 most = max(len(each.nexts) for each in known._holders.values())
                 assert len(holder.nexts) == 30 or len(holder.nexts) >= most - 1
             else:

@@ -100,7 +100,9 @@ class PullLink:
             (self.close, lambda: None),
             lambda name: self.cluster.nodes[name].is_paused,
         )
-        self.pull = self.puller_life.replica.open_pull(self.source.name, lambda: self.poll(True), self.go_on)
+        self.pull = self.puller_life.replica.open_pull(
+            self.source.name, lambda: self.poll(True), self.go_on, lambda: None
+        )
         self.served = self.source_life.replica.open_source(lambda: self.poll(False))
         self.reader = FrameSource(self.source_life.opened.log)
         self.poll(True)

@@ -1,4 +1,4 @@
-"""What nobody who is reachable has: missing for as long as somebody may have it, a gap when that is over."""
+"""What no reachable node has: missing for as long as a node may have it, a gap when that is over."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_nothing_is_given_up_for_a_pause(
 
 @pytest.mark.parametrize("longer", [0.0, 1e6])
 def test_a_writer_has_not_stalled_while_this_node_was_stopped(longer: float) -> None:
-    """What the writer sent waits to be read: nobody else has to send it once more."""
+    """What the writer sent waits to be read: no other node has to send it once more."""
     cluster, (a, b, _c) = cluster_of(4, 3)
     origin = fill(cluster, a, 5)
     cluster.run(1.0)

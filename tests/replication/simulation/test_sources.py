@@ -1,4 +1,4 @@
-"""Whom an origin is pulled from, what crosses, and what is given up: situations one by one."""
+"""Which node an origin is pulled from, what crosses, and what is given up: situations one by one."""
 
 from __future__ import annotations
 
