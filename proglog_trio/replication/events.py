@@ -31,22 +31,29 @@ class Diverged:
 
 
 @frozen
-class GapMarked:
-    """This log will never have the sequences [from_sequence, to_sequence) of an origin."""
+class _Passed:
+    """This log goes on after the sequences [from_sequence, to_sequence) of an origin, without having them."""
 
     origin: Origin
     from_sequence: int
     to_sequence: int
+
+    @property
+    def sequences(self) -> str:
+        """Which they are, in words."""
+        return f"{self.from_sequence} to {self.to_sequence - 1}"
+
+
+@frozen
+class GapMarked(_Passed):
+    """It will never have them."""
+
     reason: str
 
 
 @frozen
-class MissingMarked:
-    """This log goes on after the sequences [from_sequence, to_sequence) of an origin, which are missing at present."""
-
-    origin: Origin
-    from_sequence: int
-    to_sequence: int
+class MissingMarked(_Passed):
+    """They are missing at present."""
 
 
 @frozen

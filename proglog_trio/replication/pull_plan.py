@@ -71,17 +71,13 @@ class PullPlan:
 
     def left(self, name: str) -> None:
         """Forget a peer; it is not connected any more."""
-        peer = self.peers.views.pop(name)
-        self._touch(peer.ranges)
-        if peer.writing is not None:
-            self._touch([peer.writing])
+        self._touch_peer(self.peers.views.pop(name))
         self._touch_unavailable()
 
     def connected(self, name: str, directory_id: bytes) -> None:
         """Pull from a peer, to which a stream is open; all that it has follows with its positions."""
         peer = self.peers.views[name]
-        self._touch(peer.ranges)
-        self._touch([] if peer.writing is None else [peer.writing])
+        self._touch_peer(peer)
         peer.connect(directory_id)
 
     def disconnected(self, name: str, now: float) -> None:
@@ -184,6 +180,10 @@ class PullPlan:
 
     def _touch(self, origins: Iterable[Origin]) -> None:
         self._dirty.update(dict.fromkeys(origins))
+
+    def _touch_peer(self, peer: PeerView) -> None:
+        self._touch(peer.ranges)
+        self._touch([] if peer.writing is None else [peer.writing])
 
     def _touch_unavailable(self) -> None:
         self._touch([origin for origin, progress in self._pulls.items() if progress.unavailable_since is not None])

@@ -357,17 +357,10 @@ def log_event(event: ReplicationEvent) -> None:
     match event:
         case Diverged(peer, origin, here, there):
             _logger.error("logs have diverged", peer=peer, origin=str(origin), here=here, there=there)
-        case GapMarked(origin, first, following, reason):
-            _logger.error(
-                "records are missing for ever",
-                origin=str(origin),
-                sequences=f"{first} to {following - 1}",
-                reason=reason,
-            )
-        case MissingMarked(origin, first, following):
-            _logger.warning(
-                "records are missing at present", origin=str(origin), sequences=f"{first} to {following - 1}"
-            )
+        case GapMarked(origin, reason=why):
+            _logger.error("records are missing for ever", origin=str(origin), sequences=event.sequences, reason=why)
+        case MissingMarked(origin):
+            _logger.warning("records are missing at present", origin=str(origin), sequences=event.sequences)
         case MissingFilled(records):
             _logger.info("records that were missing have turned up", records=records)
         case SourceEnded(peer, origin, sequence):

@@ -83,17 +83,11 @@ class Acknowledgements:
     def held_more(self, origins: Collection[Origin]) -> None:
         """End the waits that are reached by now: a node has more of these origins."""
         for origin in origins:
-            waiting = self._waiting.get(origin)
-            if not waiting:
-                continue
-            left = []
-            for each in waiting:
+            for each in self._waiting.get(origin, ()):
                 nodes = self._nodes_with(each)
                 if nodes >= each.wanted:
                     self._settle(each, nodes, reached=True)
-                else:
-                    left.append(each)
-            self._keep(origin, left)
+            self._drop_settled(origin)
 
     def advance(self, now: float) -> None:
         """End the waits whose time is up: what was achieved is said, and that it was not enough."""
@@ -103,7 +97,7 @@ class Acknowledgements:
             self._settle(waiting, self._nodes_with(waiting), reached=False)
             expired.add(waiting.origin)
         for origin in expired:
-            self._keep(origin, [each for each in self._waiting.get(origin, ()) if not each.settled])
+            self._drop_settled(origin)
 
     def end_all(self) -> None:
         """End all waits, and all that come: the node stops, and nothing would end them."""
@@ -126,8 +120,7 @@ class Acknowledgements:
             self._settled = 0
         waiting.done(AcknowledgementResult(nodes, reached))
 
-    def _keep(self, origin: Origin, waiting: list[_Waiting]) -> None:
-        if waiting:
-            self._waiting[origin] = waiting
-        else:
-            self._waiting.pop(origin, None)
+    def _drop_settled(self, origin: Origin) -> None:
+        left = [each for each in self._waiting.pop(origin, ()) if not each.settled]
+        if left:
+            self._waiting[origin] = left

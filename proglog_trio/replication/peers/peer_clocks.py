@@ -52,14 +52,12 @@ class PeerClocks:
         # A process that was stopped meanwhile makes it longer; none makes it less than nothing.
         half = int(max(took, 0.0) * 500) + 1
         reading = clock.reading = ClockReading(clamped(theirs) + half - mine, half, now)
-        difference = abs(reading.ahead)
-        if not clock.is_off and difference - reading.uncertainty > OFF_MILLISECONDS:
-            clock.is_off = True
-            return PeerClockChanged(peer, reading, is_off=True)
-        if clock.is_off and difference + reading.uncertainty < RIGHT_MILLISECONDS:
-            clock.is_off = False
-            return PeerClockChanged(peer, reading, is_off=False)
-        return None
+        difference, was_off = abs(reading.ahead), clock.is_off
+        if was_off:
+            clock.is_off = difference + half >= RIGHT_MILLISECONDS
+        else:
+            clock.is_off = difference - half > OFF_MILLISECONDS
+        return PeerClockChanged(peer, reading, clock.is_off) if clock.is_off != was_off else None
 
     def disconnected(self, peer: str) -> None:
         """Forget what a peer's clock says, but not that it was off, so that this is told of once."""
