@@ -86,7 +86,7 @@ class PullSession(Session):
         if not self._said_hello or self._wants or self._stops:
             return float("-inf")
         ask_clock_at = self._clock_asked_at + QUESTION_SECONDS
-        told_at = self.advertiser.deadline(self.holdings.node.writing)
+        told_at = self.advertiser.deadline(self.node.writing)
         return ask_clock_at if told_at is None else min(told_at, ask_clock_at)
 
     def next_request(self) -> PullRequest | None:
@@ -99,7 +99,7 @@ class PullSession(Session):
         wants = () if self._stops else tuple(islice(self._wants.values(), ENTRIES_AT_ONCE))
         for want in wants:
             del self._wants[want.origin]
-        question, now = 0, self.holdings.node.clock()
+        question, now = 0, self.node.clock()
         if now >= self._clock_asked_at + QUESTION_SECONDS:
             question = self._clock_question = self._clock_question + 1
             self._clock_asked_at = now
@@ -124,12 +124,12 @@ class PullSession(Session):
         if response.frames:
             self._backlog.append(response.frames)
         is_done = self.apply()
-        # After the frames: an origin ends behind those that came before.
+        # After the frames that came with it: they stand before its end.
         for ended in response.ended:
             if ended.origin not in self._asked:
                 raise PeerLied(f"{self.peer} ends origin {ended.origin}, which it was not asked for")
             if ended.reason is EndReason.DAMAGED:
-                self.holdings.node.emit(SourceEnded(self.peer, ended.origin, ended.from_sequence))
+                self.node.emit(SourceEnded(self.peer, ended.origin, ended.from_sequence))
             self.scheduler.plan.ended(self.peer, ended, self.scheduler.now())
         self.scheduler.decide()
         return is_done
@@ -140,7 +140,7 @@ class PullSession(Session):
             raise PullRefused(f"the node at the address of {self.peer} calls itself {hello.node_name!r}")
 
     def _meet(self, hello: Hello) -> None:
-        self.holdings.living[self.peer] = hello.directory_id
+        self.holdings.alive(self.peer, hello.directory_id)
         self.scheduler.plan.connected(self.peer, hello.directory_id)
         super()._meet(hello)
         self.on_greeted()
@@ -155,7 +155,7 @@ class PullSession(Session):
     def _clock_answered(self, answer: ClockAnswer) -> None:
         # One that took so long that another question was asked tells too little.
         if answer.question == self._clock_question:
-            took = self.holdings.node.clock() - self._clock_asked_at
+            took = self.node.clock() - self._clock_asked_at
             self.clocks.answered(self.peer, answer.wall_clock, took)
 
     def apply(self) -> bool:
@@ -171,7 +171,7 @@ class PullSession(Session):
                         frame, outcome = self.applier.apply(data, self._place, self._allowed)
                     except LogBusy:
                         if self._stop_waiting is None:
-                            self._stop_waiting = self.holdings.node.log.notify_room(self._has_room)
+                            self._stop_waiting = self.node.log.notify_room(self._has_room)
                         return False
                     if outcome is Outcome.APPLIED:
                         self.scheduler.plan.advanced(frame.header.origin, self.scheduler.now())

@@ -238,6 +238,7 @@ class Replica:
     ) -> PullSession:
         """Begin to pull from a peer that has joined, on a stream that is open or being opened; see PullSession."""
         session = self.streams.pulls[name] = PullSession(
+            self.node,
             self.holdings,
             self._new_advertiser(),
             on_ready,
@@ -263,7 +264,7 @@ class Replica:
 
     def open_source(self, on_ready: Callable[[], None]) -> SourceSession:
         """Begin to serve a puller; on_ready: see SourceSession."""
-        session = SourceSession(self.holdings, self._new_advertiser(), on_ready, "the puller")
+        session = SourceSession(self.node, self.holdings, self._new_advertiser(), on_ready, "the puller")
         self.streams.sources.add(session)
         return session
 

@@ -10,6 +10,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.holdings import Holdings
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello, Positions, PullRequest, PullResponse, Told, check_hello
 
 
@@ -18,7 +19,8 @@ class Session:
     """One end of a pull stream.
 
     Attributes:
-        holdings: who has what, this node among them.
+        node: this one.
+        holdings: which nodes have what on disk.
         advertiser: what the other end has not been told yet.
         on_ready: called when there may be something to send.
         peer: who is at the other end, for people: of a pull, its name in the membership.
@@ -26,6 +28,7 @@ class Session:
             only: whose disk is spoken of never changes on a stream.
     """
 
+    node: LocalNode
     holdings: Holdings
     advertiser: Advertiser
     on_ready: Callable[[], None]
@@ -44,7 +47,7 @@ class Session:
 
     def _say(self) -> tuple[Hello | None, Told]:
         """Return who this node is, if that is to be said, and what there is to tell."""
-        hello = None if self._said_hello else self.holdings.node.hello
+        hello = None if self._said_hello else self.node.hello
         return hello, self.holdings.tell(self.advertiser)
 
     def _hear(self, message: PullRequest | PullResponse) -> None:
@@ -68,7 +71,7 @@ class Session:
 
     def _check(self, hello: Hello) -> None:
         """Raise PullRefused for a node that must not be spoken with."""
-        check_hello(self.holdings.node.hello, hello)
+        check_hello(self.node.hello, hello)
 
     def _meet(self, hello: Hello) -> None:
         """Begin to speak with a node."""

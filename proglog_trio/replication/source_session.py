@@ -71,7 +71,7 @@ class SourceSession(Session):
             return None
         if not self._said_hello or self._ended or self._clock_question:
             return float("-inf")
-        return self.advertiser.deadline(self.holdings.node.writing)
+        return self.advertiser.deadline(self.node.writing)
 
     def next_response(self) -> PullResponse | None:
         """Return what is to be said now, frames apart, or None."""
@@ -81,7 +81,7 @@ class SourceSession(Session):
         ended, self._ended = tuple(self._ended[:ENTRIES_AT_ONCE]), self._ended[ENTRIES_AT_ONCE:]
         answer = None
         if self._clock_question:
-            answer = ClockAnswer(self._clock_question, self.holdings.node.log.wall_clock())
+            answer = ClockAnswer(self._clock_question, self.node.log.wall_clock())
             self._clock_question = 0
         if not (hello or told or ended or answer):
             return None
@@ -107,7 +107,7 @@ class SourceSession(Session):
             size: their bytes.
             ended: those origins.
         """
-        counters = self.holdings.node.counters
+        counters = self.node.counters
         counters.frames_sent += frames
         counters.bytes_sent += size
         for each in ended:

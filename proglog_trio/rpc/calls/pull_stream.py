@@ -137,7 +137,7 @@ async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event)
             while (request := session.next_request()) is not None:
                 await stream.send_message(request_to_message(request))
                 await rests.rest()
-            await wait_until(ready, session.deadline, session.holdings.node.clock)
+            await wait_until(ready, session.deadline, session.node.clock)
     except (StreamTerminatedError, H2Error):
         # The receiving side sees the stream's end too, and the status that came with it.
         return
