@@ -16,6 +16,7 @@ from proglog_trio.log.format.frame import Frame, FrameHeader, iterate_frames
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.replication.events import PeerLied, PullRefused
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello, OriginRange, Positions, PullResponse
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.source_reader import FrameSource
@@ -31,6 +32,7 @@ from proglog_trio.rpc.messages.replication import (
 )
 from tests.log.driving import NOON, ForeignLog, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
+from tests.replication.driving import QuietHost
 
 PEER = "peer"
 KINDS = 5
@@ -45,6 +47,10 @@ Message = TypeVar("Message")
 
 class PullBroken(AssertionError):
     """Something is left behind, or happened that must not."""
+
+
+def _nothing() -> None:
+    pass
 
 
 def foreign_log() -> ForeignLog:
@@ -72,7 +78,8 @@ class _World:
         log = self.opened.log
         log.errors = Strict()
         mine = Hello("proglog", "me", log.directory_id, NOON)
-        self.replica = Replica(log, mine, lambda: self.now, lambda _event: None, ReplicationConfig(), errors=Strict())
+        node = LocalNode(log, mine, lambda: self.now, lambda _event: None, errors=Strict())
+        self.replica = Replica(node, ReplicationConfig(), QuietHost())
         self.opened.append_values(b"mine")
         for frame in FRAMES[:2]:
             log.append_foreign(frame, frame.encode(), lambda _error: None)
@@ -126,7 +133,7 @@ class Pulls:
         request = request_of_message(self._read(data, log_v1.PullRequest))
         if request_of_message(log_v1.PullRequest.parse(bytes(request_to_message(request)))) != request:
             raise PullBroken("a request does not survive encoding")
-        session = world.replica.open_source()
+        session = world.replica.open_source(_nothing)
         source = FrameSource(world.opened.log)
         try:
             session.received(request)
@@ -137,7 +144,7 @@ class Pulls:
                     encode_response(response)
                 answer = None if session.has_want_changes else source.read_recent(MAX_READ)
                 if answer is None:
-                    answer = source.read(session.take_want_changes(), MAX_READ)
+                    answer = source.read(session.pop_want_changes(), MAX_READ)
                 session.frames_read(answer.count, sum(map(len, answer.pieces)), answer.ended)
                 encode_frames(answer.pieces)
                 if response is None and answer.is_done and not answer.pieces and not answer.ended:
@@ -171,7 +178,7 @@ class Pulls:
         self._pulled(world, PullResponse(frames=Frame(header, payload).encode()))
 
     def _pulled(self, world: _World, response: PullResponse) -> None:
-        session = world.replica.open_pull(PEER)
+        session = world.replica.open_pull(PEER, _nothing, _nothing, _nothing)
         try:
             session.received(PullResponse(THEIRS, Positions({ORIGIN: OriginRange(0, 1 << 32)}, (), ORIGIN)))
             while session.next_request() is not None:
@@ -181,7 +188,7 @@ class Pulls:
                 session.apply()
             # What is due long after, such as giving up on what nobody has.
             world.now += HOUR
-            world.replica.advance()
+            world.replica.scheduler.advance()
         finally:
             world.replica.close_pull(session)
 
@@ -205,7 +212,7 @@ class Pulls:
 
     def _look(self, world: _World, before: dict[Origin, int], known: set[Origin]) -> None:
         replica, after = world.replica, world.origins()
-        if replica.pulls or replica.sources:
+        if replica.streams.pulls or replica.streams.sources:
             raise PullBroken("a session is left")
         if not set(after) <= known:
             raise PullBroken("the log took an origin that nobody asked for")

@@ -51,13 +51,14 @@ from proglog_trio.node import run as node_module
 from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.metrics import NodeMetrics
 from proglog_trio.node.run import RunningNode, _Parts, run_node
-from proglog_trio.replication.advertiser import Teller
-from proglog_trio.replication.lag import LagWatch
+from proglog_trio.replication.advertiser import Advertiser
+from proglog_trio.replication.peers.lag import LagWatch
 from proglog_trio.replication.pull_plan import PullPlan
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.repairer import Repairer
 from proglog_trio.replication.replica import Replica
 from proglog_trio.replication.replicator import Replicator
+from proglog_trio.replication.scheduler import Scheduler
 from proglog_trio.replication.source_session import SourceSession
 from proglog_trio.rpc.calls.cluster import get_members
 from proglog_trio.rpc.calls.connection import open_connection
@@ -141,7 +142,7 @@ class Pair:
     def sees_all(self, node: Node) -> bool:
         alive = {member.name for member in node.parts.membership.members() if member.status is MemberStatus.ALIVE}
         peers = node.parts.replicator.peers
-        return {"a", "b"} <= alive and all(node.parts.replicator.replica.plan.peers[name].connected for name in peers)
+        return {"a", "b"} <= alive and all(node.parts.replicator.replica.peers.views[name].connected for name in peers)
 
 
 async def figures(node: Node, method: bytes = b"GET") -> bytes:
@@ -320,8 +321,8 @@ async def tick(pair: Pair) -> None:
 async def decide(pair: Pair) -> None:
     await produce_at_the_other(pair)  # there may be no origin yet
     replica = pair.a.parts.replicator.replica
-    replica.plan.touch_all()
-    replica.decide()
+    replica.scheduler.plan.touch_all()
+    replica.scheduler.decide()
 
 
 async def watcher(pair: Pair) -> None:
@@ -418,9 +419,9 @@ PLACES = {
     "error without an exception": Place(Where.ASYNCIO, (), no_exception),
     "pull": Place(Where.PEER, ((PullSession, "received"),), produce_at_the_other),
     "opening a pull": Place(Where.PEER, ((PullSession, "received"), (Replica, "open_pull")), pull_again),
-    "replicator's tick": Place(Where.REPLICATION, ((Replica, "advance"),), tick),
+    "replicator's tick": Place(Where.REPLICATION, ((Scheduler, "advance"),), tick),
     "decision about one origin": Place(Where.REPLICATION, ((PullPlan, "_decide"),), decide),
-    "telling one session": Place(Where.REPLICATION, ((Teller, "note"),), produce),
+    "telling one session": Place(Where.REPLICATION, ((Advertiser, "note"),), produce),
     "watcher of the log": Place(Where.LOG_CALLBACK, (), watcher),
     "lag watch": Place(Where.LAG_WATCH, ((LagWatch, "look"),)),
     "lag of one peer": Place(Where.LAG_WATCH, ((LagWatch, "_change"),)),

@@ -46,11 +46,12 @@ from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
 from proglog_trio.node.stopping import Stopping
 from proglog_trio.node.tags import CLUSTER_NAME_TAG, Members, own_tags, servers
-from proglog_trio.replication.directories_file import read_directories
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello
+from proglog_trio.replication.peers.directories_file import read_directories
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
-from proglog_trio.rpc.calls.pull_stream import fetch_frames, pull_from
+from proglog_trio.rpc.calls.pull_stream import PullStream, fetch_frames
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.transport import TransportConfig
 from proglog_trio.rpc.server.cluster_service import ClusterService
@@ -131,7 +132,9 @@ async def run_node(
         membership: Membership
         # Each needs the other: the membership is made with the replicator, which asks for it only while both run.
         members = Members(lambda: membership)
-        replicator = _replicator(config, security, log, errors, stopping, members)
+        hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
+        local = LocalNode(log, hello, trio.current_time, log_event, errors=errors)
+        replicator = await _replicator(config, security, local, members, stopping)
         membership = await retries.until_it_works(
             partial(
                 bind_membership,
@@ -141,7 +144,6 @@ async def run_node(
                 errors=errors,
             )
         )
-        replicator.replica.know(await trio.to_thread.run_sync(read_directories, log))
         alive = partial(servers, membership, config.cluster_name)
         isolation = Isolation(lambda: len(alive()), config.cluster_size, bool(config.start_join_addrs))
         parts = _Parts(
@@ -269,7 +271,7 @@ class _Parts:
             errors=self.errors,
             isolation=lambda: self.isolation.problem,
             peer_clocks=self.replicator.replica.peer_clocks_ahead,
-            others={"replication": self.replicator.replica.counters, **self.counted},
+            others={"replication": self.replicator.replica.node.counters, **self.counted},
         )
 
     async def _leave(self) -> None:
@@ -286,7 +288,8 @@ class _Parts:
     def status(self, service: LogService) -> GetStatusResponse:
         """Return what this node has, and what the others are known to have."""
         members = self.members
-        failed = [name for name, each in members.statuses().items() if each is MemberStatus.FAILED]
+        statuses = self.membership.statuses()
+        failed = [name for name, each in statuses.items() if each is MemberStatus.FAILED]
         peers = [
             FailedPeer(name, address, members.directory_of(name))
             for name in sorted(failed)[:MAX_FAILED]
@@ -298,27 +301,16 @@ class _Parts:
             self.config.cluster_size,
             service.counters,
             failed=peers,
+            statuses=statuses,
             isolation=self.isolation.problem,
         )
 
 
-def _replicator(
-    config: NodeConfig,
-    security: NodeSecurity,
-    log: Log,
-    errors: InternalErrors,
-    stopping: Stopping,
-    members: Members,
+async def _replicator(
+    config: NodeConfig, security: NodeSecurity, node: LocalNode, members: Members, stopping: Stopping
 ) -> Replicator:
-    hello = Hello(config.cluster_name, config.node_name, log.directory_id, log.opening)
-    replica = Replica(
-        log,
-        hello,
-        trio.current_time,
-        log_event,
-        ReplicationConfig(origin_retention_seconds=config.origin_retention),
-        errors=errors,
-    )
+    kept = await trio.to_thread.run_sync(read_directories, node.log)
+    replication = ReplicationConfig(origin_retention_seconds=config.origin_retention)
     connection = attrs.evolve(
         security.peer_connection(),
         max_fields=MAX_FIELDS,
@@ -328,19 +320,13 @@ def _replicator(
             keepalive_timeout_seconds=PEER_KEEPALIVE_SECONDS,
         ),
     )
-    pull = partial(pull_from, connection)
-    fetch = partial(fetch_frames, connection, config.cluster_name)
     return Replicator(
-        replica,
-        pull,
-        fetch,
+        lambda host: Replica(node, replication, host, kept),
+        partial(PullStream, connection),
+        partial(fetch_frames, connection, config.cluster_name),
         random.SystemRandom(),
-        directory_of=members.directory_of,
-        opening_of=members.opening_of,
-        opened=log.opening,
-        on_copied=stopping.begin_as_copy,
-        is_there=members.answers,
-        statuses=members.statuses,
+        members,
+        stopping.begin_as_copy,
     )
 
 

@@ -1,7 +1,7 @@
 """What a node tells its cluster of itself, and what it reads of the others: the tags of members."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from attrs import frozen
 
@@ -10,7 +10,6 @@ from proglog_trio.address import Address
 from proglog_trio.log.log import Log
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership
-from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.rpc.server.log_service_state import ServerInfo
 
 CLUSTER_NAME_TAG = "cluster_name"
@@ -70,9 +69,9 @@ class Members:
         member = self.membership().member(name)
         return None if member is None else member.tags.get(RPC_ADDRESS_TAG)
 
-    def statuses(self) -> Mapping[str, MemberStatus]:
-        """Return the status of each member that is or was there, by name."""
-        return self.membership().statuses()
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each member that is or was there, by name, in Serf's words."""
+        return {name: status.value for name, status in self.membership().statuses().items()}
 
     async def answers(self, name: str) -> bool:
         """Ping a member directly; tell whether it answers."""

@@ -6,7 +6,7 @@ and goes together. What is too much for one message goes in several, one after t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import TypeVar
 
@@ -14,26 +14,27 @@ from attrs import Factory, define
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.directories import Directories
 from proglog_trio.replication.messages import ENTRIES_AT_ONCE, GAPS_AT_ONCE, HolderNews, OriginRange, Positions, Told
-from proglog_trio.replication.progress import Holders
+from proglog_trio.replication.peers.directories import Directories
+from proglog_trio.replication.peers.progress import ProgressTracker
 
 Key = TypeVar("Key")
 
 
 @define
-class Teller:
-    """Collects what is to be told.
+class Advertiser:
+    """Collects what is to be told. It keeps names only; what is told of them is what holds when it is told.
 
     Attributes:
         quick_seconds: how long acknowledgements are collected, after one was sent.
-        slow_seconds: how long everything else is.
+        slow_seconds: returns how long everything else is; the more streams there are, the longer.
         listener: the directory id of the other side, once known: it is not told of itself.
     """
 
     quick_seconds: float
-    slow_seconds: float
+    slow_seconds: Callable[[], float]
     listener: bytes | None = None
+    # What is to be told, each in the order in which it came up.
     _origins: dict[Origin, None] = Factory(dict)
     _forgotten: dict[Origin, None] = Factory(dict)
     _others: dict[bytes, set[Origin]] = Factory(dict)
@@ -41,11 +42,16 @@ class Teller:
     _superseded: int | None = None
     # Of what there was at first, how many origins are still to be told; they stand before all others.
     _left_at_first: int = 0
+    # The last message had no room for all that was due.
     _is_going_on: bool = False
     _told_writing: Origin | None = None
     _everything: bool = True
     _told_at: float = float("-inf")
     _is_urgent: bool = False
+
+    def met(self, listener: bytes) -> None:
+        """Speak to the node with this directory id."""
+        self.listener = listener
 
     def note(self, origins: Iterable[Origin], *, urgent: bool) -> None:
         """Tell that this node's log has more of these origins; urgent: the other side waits for it."""
@@ -80,18 +86,26 @@ class Teller:
         if self._is_urgent or writing != self._told_writing:
             return self._told_at + self.quick_seconds
         if self._origins or self._forgotten or self._others or self._directories:
-            return self._told_at + self.slow_seconds
+            return self._told_at + self.slow_seconds()
         return None
 
-    def take(
+    def collect(
         self,
         now: float,
         states: Mapping[Origin, OriginState],
         writing: Origin | None,
-        holders: Holders,
+        progress: ProgressTracker,
         directories: Directories,
     ) -> Told:
-        """Return what is to be told in one message, if its time has come; of more, the rest is due at once."""
+        """Return what is to be told in one message, if its time has come; of more, the rest is due at once.
+
+        Args:
+            now: in seconds, by the clock, not in lived time: it only spaces messages.
+            states: what this node's log has.
+            writing: the origin under which it appends.
+            progress: what is known of third nodes' disks.
+            directories: which directories there are.
+        """
         deadline = self.deadline(writing)
         if deadline is None or deadline > now:
             return Told()
@@ -100,14 +114,14 @@ class Teller:
             self._origins = dict.fromkeys(states)
             self._left_at_first = len(self._origins)
             self._directories = dict.fromkeys(each.directory_id for each in directories)
-        ranges, taken = self._take_ranges(states)
-        self._left_at_first = max(self._left_at_first - taken, 0)
-        forgotten = tuple(origin for origin in _take(self._forgotten) if origin not in states)
-        others = self._take_others(holders)
+        ranges, count = self._pop_ranges(states)
+        self._left_at_first = max(self._left_at_first - count, 0)
+        forgotten = tuple(origin for origin in _pop_some(self._forgotten) if origin not in states)
+        others = self._pop_others(progress)
         if self._superseded is not None and self.listener is not None:
             others = (HolderNews(self.listener, self._superseded, {}), *others)
         self._superseded = None
-        known = tuple(each for key in _take(self._directories) if (each := directories.get(key)) is not None)
+        known = tuple(each for key in _pop_some(self._directories) if (each := directories.get(key)) is not None)
         positions = None
         if is_first or ranges or forgotten or writing != self._told_writing:
             positions = Positions(ranges, forgotten, writing, more_follows=self._left_at_first > 0)
@@ -116,22 +130,22 @@ class Teller:
         self._told_writing, self._told_at = writing, now
         return Told(positions, others, known)
 
-    def _take_ranges(self, states: Mapping[Origin, OriginState]) -> tuple[dict[Origin, OriginRange], int]:
+    def _pop_ranges(self, states: Mapping[Origin, OriginState]) -> tuple[dict[Origin, OriginRange], int]:
         """Return what is to be told of some origins, and how many of those that wait these were."""
         ranges: dict[Origin, OriginRange] = {}
-        gaps = taken = 0
+        gaps = count = 0
         for origin in list(islice(self._origins, ENTRIES_AT_ONCE)):
             state = states.get(origin)
             if state is not None:
                 gaps += len(state.gaps) + len(state.missing)
                 if ranges and gaps > GAPS_AT_ONCE:
-                    break
+                    break  # It is the next message's first, however many it has.
                 ranges[origin] = OriginRange.of_state(state)
             del self._origins[origin]
-            taken += 1
-        return ranges, taken
+            count += 1
+        return ranges, count
 
-    def _take_others(self, holders: Holders) -> tuple[HolderNews, ...]:
+    def _pop_others(self, progress: ProgressTracker) -> tuple[HolderNews, ...]:
         found: list[HolderNews] = []
         room = ENTRIES_AT_ONCE
         for directory_id in list(self._others):
@@ -140,7 +154,7 @@ class Teller:
             if not waiting:
                 del self._others[directory_id]
             room -= len(changed)
-            news = None if directory_id == self.listener else holders.news_of(directory_id, changed)
+            news = None if directory_id == self.listener else progress.news_of(directory_id, changed)
             if news is not None:
                 found.append(news)
             if not room:
@@ -148,9 +162,9 @@ class Teller:
         return tuple(found)
 
 
-def _take(waiting: dict[Key, None]) -> list[Key]:
+def _pop_some(waiting: dict[Key, None]) -> list[Key]:
     """Return some that wait, which then do not any more."""
-    taken = list(islice(waiting, ENTRIES_AT_ONCE))
-    for key in taken:
+    found = list(islice(waiting, ENTRIES_AT_ONCE))
+    for key in found:
         del waiting[key]
-    return taken
+    return found

@@ -8,7 +8,6 @@ diverged: it is reported with both places and never applied.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, frozen
@@ -18,15 +17,8 @@ from proglog_trio.log.format.frame import Frame, decode_frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.log.log import Log
-from proglog_trio.replication.events import (
-    Diverged,
-    GapMarked,
-    MissingMarked,
-    PeerLied,
-    ReplicationCounters,
-    ReplicationEvent,
-)
+from proglog_trio.replication.events import Diverged, GapMarked, MissingMarked, PeerLied
+from proglog_trio.replication.local_node import LocalNode
 
 NO_PEER_HAS_THEM = "no node has them"
 GIVEN_UP = "they were missing, and no node has them any more"
@@ -69,16 +61,12 @@ class Applier:
     """Applies the frames of one peer.
 
     Attributes:
-        log: where they go.
+        node: to whose log they go; is told of gaps and divergences.
         peer: the peer's name.
-        counters: where they are counted.
-        emit: is told of gaps and divergences.
     """
 
-    log: Log
+    node: LocalNode
     peer: str
-    counters: ReplicationCounters
-    emit: Callable[[ReplicationEvent], None]
 
     def apply(self, data: bytes, place: int, allowed: Permission) -> tuple[Frame, Outcome]:
         """Apply the frame that begins at data[place].
@@ -91,16 +79,18 @@ class Applier:
             frame = decode_frame(data, place)
         except FrameError as error:
             raise PeerLied(f"{self.peer} sends bytes that are no frame: {error}") from None
+        # The log keeps these very bytes; a message with one frame need not be copied for that.
         outcome = self._apply(frame, data if frame.length == len(data) else data[place : place + frame.length], allowed)
+        counters = self.node.counters
         if outcome is Outcome.APPLIED:
-            self.counters.frames_applied += 1
-            self.counters.records_applied += frame.header.count
-            self.counters.bytes_applied += frame.length
+            counters.frames_applied += 1
+            counters.records_applied += frame.header.count
+            counters.bytes_applied += frame.length
         elif outcome is Outcome.DROPPED:
-            self.counters.frames_dropped += 1
-            self.counters.bytes_dropped += frame.length
+            counters.frames_dropped += 1
+            counters.bytes_dropped += frame.length
         elif outcome is Outcome.AHEAD:
-            self.counters.frames_ahead += 1
+            counters.frames_ahead += 1
         return frame, outcome
 
     def _apply(self, frame: Frame, data: bytes, allowed: Permission) -> Outcome:
@@ -109,25 +99,30 @@ class Applier:
         permission = allowed(origin)
         if permission is None:
             raise PeerLied(f"{self.peer} sends sequence {base} of origin {origin}, which it was not asked for")
+        # A gap marker is one log's word: another may have what it stands for.
         if header.is_control or header.count < 1:
             raise PeerLied(f"{self.peer} sends a frame of {origin} without records")
-        state = self.log.planned_origins.get(origin, OriginState())
+        # What is being written counts: frames come faster than they are durable.
+        state = self.node.log.planned_origins.get(origin, OriginState())
         if header.next_sequence <= state.next:
             return Outcome.DROPPED
         if base < state.next:
+            # Frames are immutable: where one ends in a log, it ends in every log.
             return self._diverged(frame, state, "the frame straddles the log's next sequence")
         if base > state.next:
             if permission.gap_to != base:
+                # With another want under way it may answer that one, from further on than this log has come by now.
                 if permission.is_only_answer:
                     raise PeerLied(
                         f"{self.peer} sends sequence {base} of origin {origin}, where {state.next} comes next"
                     )
                 return Outcome.AHEAD
+            # The marker carries the CRC that the chain goes on from, so what comes after it is checked as ever.
             self.mark(origin, state.next, base, header.previous_header_crc, is_final=permission.is_final)
         elif header.previous_header_crc != state.last_header_crc:
             return self._diverged(frame, state, f"it follows a header with CRC {header.previous_header_crc:#010x}")
         try:
-            self.log.append_foreign(frame, data, _ignore)
+            self.node.log.append_foreign(frame, data, _ignore)
         except FrameError as error:
             raise PeerLied(f"{self.peer} sends a frame that cannot follow: {error}") from None
         return Outcome.APPLIED
@@ -142,28 +137,25 @@ class Applier:
             from_sequence: the first of them.
             to_sequence: the one after the last.
             previous_header_crc: of the frame that ends there.
-            is_final: nobody has them; otherwise they are missing at present, and keep their offsets.
+            is_final: they are given up; otherwise they are missing at present, and keep their offsets.
         """
         reason = NO_PEER_HAS_THEM if is_final else NOT_REACHED
-        self.log.append_gap(
+        self.node.log.append_gap(
             GapMarker(
                 origin, from_sequence, to_sequence, previous_header_crc, reason, in_place=not is_final, final=is_final
             ),
             _ignore,
         )
         if is_final:
-            self.counters.gaps_marked += 1
-            self.counters.records_missing += to_sequence - from_sequence
-            self.emit(GapMarked(origin, from_sequence, to_sequence, reason))
+            self.node.emit(GapMarked(origin, from_sequence, to_sequence, reason))
         else:
-            self.counters.missing_marked += 1
-            self.emit(MissingMarked(origin, from_sequence, to_sequence))
+            self.node.emit(MissingMarked(origin, from_sequence, to_sequence))
 
     def _diverged(self, frame: Frame, state: OriginState, what: str) -> Outcome:
         header = frame.header
         here = f"sequences {state.low} to {state.next - 1}, the last header's CRC {state.last_header_crc:#010x}"
         there = f"sequences {header.base_sequence} to {header.next_sequence - 1}: {what}"
-        self.emit(Diverged(self.peer, header.origin, here, there))
+        self.node.emit(Diverged(self.peer, header.origin, here, there))
         return Outcome.DIVERGED
 
 

@@ -1,11 +1,12 @@
-"""What a plan decides, and the times that it goes by."""
+"""What a plan decides, what it knows of each origin for that, and the times that it goes by."""
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import Factory, define, field, frozen, validators
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.messages import Want
+from proglog_trio.replication.peers.peer_view import PeerView
 
 
 @frozen(kw_only=True)
@@ -35,7 +36,7 @@ class PlanConfig:
 
 @frozen
 class Assignment:
-    """From whom an origin is pulled.
+    """The peer that an origin is pulled from.
 
     Attributes:
         peer: the source's name.
@@ -50,6 +51,67 @@ class Assignment:
     gap_to: int | None
     began: float
     is_final: bool = False
+
+
+@define
+class OriginPull:
+    """How it goes with one origin.
+
+    Attributes:
+        next: the log's next when this was last looked at.
+        advanced_at: when it last grew.
+        behind_since: since when a peer has shown more; None: none does.
+        unavailable_since: since when no peer has had what comes next, asking again what could not be read included;
+            None: one has.
+        asked: the directories that did not have what comes next when they were asked.
+    """
+
+    next: int
+    advanced_at: float
+    behind_since: float | None = None
+    unavailable_since: float | None = None
+    asked: set[bytes] = Factory(set)
+
+
+@frozen
+class Look:
+    """What a decision about one origin goes by.
+
+    Attributes:
+        now: when it is made, in seconds.
+        following: the sequence that comes next in the log.
+        current: from which peer it is pulled.
+        pull: how that goes.
+        showing: the peers that say that they have more.
+        able: those of them that have what comes next.
+        writer: the peer that writes it, connected or not.
+    """
+
+    origin: Origin
+    now: float
+    following: int
+    current: Assignment | None
+    pull: OriginPull
+    showing: list[PeerView]
+    able: list[PeerView]
+    writer: PeerView | None
+
+    def can_follow(self, writer: PeerView) -> bool:
+        """Tell whether the writer can be pulled, whether or not it has anything new."""
+        origin = self.origin
+        if not writer.connected or origin in writer.diverged_origins or writer.avoids(origin, self.now):
+            return False
+        held = writer.ranges.get(origin)
+        return held is None or self.following >= held.next or writer.has(origin, self.following, self.now)
+
+    def assign(
+        self, peer: PeerView, from_sequence: int, gap_to: int | None = None, *, is_final: bool = False
+    ) -> Assignment:
+        """Return that a peer is the source: the current assignment itself if it says that."""
+        current = self.current
+        if current is not None and (current.peer, current.gap_to, current.is_final) == (peer.name, gap_to, is_final):
+            return current
+        return Assignment(peer.name, from_sequence, gap_to, self.now, is_final)
 
 
 @frozen

@@ -6,7 +6,6 @@ from attrs import define, frozen
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.replication.peer_clocks import PeerClockChanged
 
 
 class PullRefused(ProglogError):
@@ -32,22 +31,29 @@ class Diverged:
 
 
 @frozen
-class GapMarked:
-    """This log will never have the sequences [from_sequence, to_sequence) of an origin."""
+class _Passed:
+    """This log goes on after the sequences [from_sequence, to_sequence) of an origin, without having them."""
 
     origin: Origin
     from_sequence: int
     to_sequence: int
+
+    @property
+    def sequences(self) -> str:
+        """Which they are, in words."""
+        return f"{self.from_sequence} to {self.to_sequence - 1}"
+
+
+@frozen
+class GapMarked(_Passed):
+    """It will never have them."""
+
     reason: str
 
 
 @frozen
-class MissingMarked:
-    """This log goes on after the sequences [from_sequence, to_sequence) of an origin, which are missing at present."""
-
-    origin: Origin
-    from_sequence: int
-    to_sequence: int
+class MissingMarked(_Passed):
+    """They are missing at present."""
 
 
 @frozen
@@ -77,6 +83,30 @@ class LogTimeReturned:
     ahead: int
 
 
+@frozen
+class ClockReading:
+    """What was found out of a peer's wall clock.
+
+    Attributes:
+        ahead: by how many milliseconds it is ahead of this node's; negative: it is behind.
+        uncertainty: the true difference is not further than this from it, in milliseconds.
+        at: when, in seconds of the monotonic clock.
+    """
+
+    ahead: int
+    uncertainty: int
+    at: float
+
+
+@frozen
+class PeerClockChanged:
+    """A peer's clock was found to be off, or to agree with this node's again."""
+
+    peer: str
+    reading: ClockReading
+    is_off: bool
+
+
 ReplicationEvent = (
     Diverged | GapMarked | MissingMarked | MissingFilled | SourceEnded | PeerClockChanged | LogTimeReturned
 )
@@ -91,7 +121,7 @@ class ReplicationCounters:
         frames_dropped, bytes_dropped: pulled although this log had them; after a change of source a few may be.
         frames_ahead: pulled out of turn, from a source that was told to stop meanwhile.
         gaps_marked, records_missing: sequences that were given up.
-        missing_marked: how often sequences were passed that nobody who is reachable has.
+        missing_marked: how often sequences were passed that no reachable node has.
         missing_filled: records that were missing at present and have been put in their places.
         divergences: origins in which a peer's log was found to differ.
         lies: streams that were ended because a peer sent what a correct one cannot.
@@ -119,3 +149,18 @@ class ReplicationCounters:
     acknowledgements_reached: int = 0
     acknowledgements_missed: int = 0
     pauses: int = 0
+
+    def count(self, event: ReplicationEvent) -> None:
+        """Count an event. The one place for that: a gap is one whether a pull passed it or a repair gave it up."""
+        match event:
+            case Diverged():
+                self.divergences += 1
+            case GapMarked(_, first, following):
+                self.gaps_marked += 1
+                self.records_missing += following - first
+            case MissingMarked():
+                self.missing_marked += 1
+            case MissingFilled(records):
+                self.missing_filled += records
+            case _:
+                pass

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.directories import KnownDirectory
+from proglog_trio.replication.events import PullRefused
 
 PROTOCOL_VERSION = 1
 ENTRIES_AT_ONCE = 64
@@ -21,6 +21,11 @@ ENTRIES_AT_ONCE = 64
 there is to say, and making and reading it takes a few milliseconds."""
 GAPS_AT_ONCE = 512
 """Gaps in one message, unless one origin has more."""
+MAX_ORIGINS = 65_536
+"""Of one node: a peer that says that it has more is not pulled from, one that wants more is not served, and what is
+told of a third node's further ones is not kept, so that they count as not held: the safe side."""
+LONGEST_NAME = 512
+HIGHEST_CHANGE = 2**63 - 1
 
 
 @frozen
@@ -39,6 +44,21 @@ class Hello:
     directory_id: bytes
     opened: int
     version: int = PROTOCOL_VERSION
+
+
+def check_hello(mine: Hello, theirs: Hello) -> None:
+    """Raise PullRefused if two nodes must not pull from each other."""
+    if theirs.version != PROTOCOL_VERSION:
+        raise PullRefused(
+            f"{theirs.node_name!r} speaks version {theirs.version} of the pull protocol, this node {PROTOCOL_VERSION}"
+        )
+    if theirs.directory_id == mine.directory_id:
+        raise PullRefused(f"{theirs.node_name!r} uses a copy of the data directory of {mine.node_name!r}")
+    if theirs.cluster_name != mine.cluster_name:
+        raise PullRefused(
+            f"{theirs.node_name!r} is of the cluster {theirs.cluster_name!r}, this node of {mine.cluster_name!r}: "
+            "merged logs could not be separated again"
+        )
 
 
 @frozen
@@ -65,17 +85,14 @@ class OriginRange:
         return cls(state.low, state.next, state.last_header_crc, state.gaps, missing)
 
     @property
-    def absent(self) -> tuple[tuple[int, int], ...]:
-        """The ranges (from, to) below next that it does not have, for whatever reason, in their order."""
-        below = ((0, self.low),) if self.low else ()
-        return (*below, *sorted((*self.gaps, *self.missing)))
+    def not_held(self) -> tuple[tuple[int, int], ...]:
+        """The ranges (from, to) below next that it does not have: retired, gaps and missing, in their order."""
+        retired = ((0, self.low),) if self.low else ()
+        return (*retired, *sorted((*self.gaps, *self.missing)))
 
-    def absent_at(self, sequence: int) -> tuple[int, int] | None:
-        """Return the range that it does not have in which a sequence lies."""
-        for absent in self.absent:
-            if absent[0] <= sequence < absent[1]:
-                return absent
-        return None
+    def knows_not_to_hold(self, sequence: int) -> bool:
+        """Tell whether a sequence lies in a range that it says that it does not have."""
+        return any(begin <= sequence < end for begin, end in self.not_held)
 
     def is_gap(self, first: int, following: int) -> bool:
         """Tell whether it will never have any of the sequences [first, following)."""
@@ -86,7 +103,7 @@ class OriginRange:
 
     def available_from(self, sequence: int) -> int | None:
         """Return the first sequence at or after this one that the log has; None if it has none."""
-        for begin, end in self.absent:
+        for begin, end in self.not_held:
             if begin <= sequence < end:
                 sequence = end
         return sequence if sequence < self.next else None
@@ -129,6 +146,39 @@ class HolderNews:
     opened: int
     nexts: Mapping[Origin, int]
     absent: Mapping[Origin, tuple[tuple[int, int], ...]] = field(factory=dict)
+
+
+@frozen
+class KnownDirectory:
+    """A data directory.
+
+    Attributes:
+        directory_id: its 8 bytes.
+        node_name: of the node that was last known to use it.
+        change: how often what is said of it has changed, for ordering.
+        is_gone: it is not waited for any more.
+    """
+
+    directory_id: bytes
+    node_name: str
+    change: int = 0
+    is_gone: bool = False
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        """What is greater replaces what is less."""
+        return self.change, not self.is_gone
+
+
+def directory_of(directory_id: object, node_name: object, change: object, is_gone: object) -> KnownDirectory:
+    """Return an entry that came from outside; raises ValueError if it is none."""
+    if not isinstance(directory_id, bytes) or len(directory_id) != DIRECTORY_ID_BYTES:
+        raise ValueError(f"a directory id has {DIRECTORY_ID_BYTES} bytes")
+    if not isinstance(node_name, str) or len(node_name) > LONGEST_NAME:
+        raise ValueError(f"a node's name has {LONGEST_NAME} characters at most")
+    if not isinstance(change, int) or isinstance(change, bool) or not 0 <= change <= HIGHEST_CHANGE:
+        raise ValueError("the number of a directory's changes is none")
+    return KnownDirectory(directory_id, node_name, change, bool(is_gone))
 
 
 @frozen

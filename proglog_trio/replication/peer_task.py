@@ -1,9 +1,10 @@
-"""One peer: its cancel scope, its nursery, the pull stream in it, and what is logged of it."""
+"""One peer: its cancel scope, its nursery, the pull streams in it, one after the other, and what is logged of it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 import trio
@@ -16,15 +17,29 @@ from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replica import Replica
 
-RunPull = Callable[[str, PullSession], Awaitable[None]]
-"""Runs one pull stream to the peer at an address until it ends; raises ProglogError with the reason."""
+
+class PullStream(Protocol):
+    """One attempt at a pull stream, before it is opened: what a session needs of the connection below it."""
+
+    def on_ready(self) -> None:
+        """Look for what the session has to send."""
+
+    def on_room(self) -> None:
+        """Let the session apply the frames that wait."""
+
+    async def run(self, session: PullSession) -> None:
+        """Open the stream and carry the session's messages until it ends; raises ProglogError with the reason."""
+
+
+NewStream = Callable[[str], PullStream]
+"""Makes a stream to the peer at an address."""
 
 _BACKOFF = BackoffConfig(first=0.1, longest=5.0)
 _logger = structlog.get_logger(__name__)
 
 
 @define(eq=False, repr=False)
-class Peer:
+class PeerTask:
     """A peer while it is one.
 
     Attributes:
@@ -39,13 +54,14 @@ class Peer:
     name: str
     address: str
     _replica: Replica
-    _run_pull: RunPull
+    _new_stream: NewStream
     _rng: random.Random
     _on_connected: Callable[[], None]
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
     problem: str | None = None
     streams: int = 0
+    # Shared by all peers.
     _beginning: trio.Lock = field(factory=trio.Lock, kw_only=True)
 
     async def run(self) -> None:
@@ -59,11 +75,11 @@ class Peer:
 
     async def _keep_pulling(self) -> None:
         backoff = Backoff(_BACKOFF, self._rng)
-        boundary = self._replica.errors.boundary(Where.PEER, peer=self.name, rpc_addr=self.address)
+        boundary = self._replica.node.errors.boundary(Where.PEER, peer=self.name, rpc_addr=self.address)
         while True:
             problem = "internal error"
             async with self._beginning:
-                # thousands of peers, as somebody may invent them, do not all begin between two looks at the network
+                # thousands of peers, as a member may invent them, do not all begin between two looks at the network
                 await trio.lowlevel.checkpoint()
             with boundary:
                 problem = await self._pull_once(backoff)
@@ -74,8 +90,6 @@ class Peer:
             await trio.sleep(backoff.next_delay())
 
     async def _pull_once(self, backoff: Backoff) -> str:
-        session = self._replica.open_pull(self.name)
-
         def greeted() -> None:
             backoff.succeeded()
             self.streams += 1
@@ -83,12 +97,13 @@ class Peer:
             self._on_connected()
             _logger.info("pulling from a peer", peer=self.name, rpc_addr=self.address)
 
-        session.on_greeted = greeted
+        stream = self._new_stream(self.address)
+        session = self._replica.open_pull(self.name, stream.on_ready, stream.on_room, greeted)
         try:
-            await self._run_pull(self.address, session)
+            await stream.run(session)
         except ProglogError as error:
             if isinstance(error, PeerLied):
-                self._replica.counters.lies += 1
+                self._replica.node.counters.lies += 1
             return _reason(error)
         finally:
             self._replica.close_pull(session)

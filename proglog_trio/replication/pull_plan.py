@@ -1,54 +1,34 @@
-"""Who is pulled for what: one source an origin.
+"""Which peer each origin is pulled from: one source an origin.
 
-The rules, in the order in which they are asked for each origin that somebody has:
+The rules, in the order in which they are asked for each origin that a peer has:
 
 1. It is pulled from the node that writes it, also while that has nothing new: so new frames come at once.
 2. When the log has not advanced for `stall_seconds` although a peer shows more (the writer is dead, paused, wiped, or
    cut off from this node alone), it is pulled from the peer that shows most, and the writer is left alone for a while.
-3. What nobody writes comes from any peer that has it; different nodes turn to different ones.
+3. What no node writes comes from any peer that has it; different nodes turn to different ones.
 4. A peer that lacks the next sequences (retention, a gap, damage) is passed over. Only when every peer that is known
    has been heard, or has been silent for long, and none has them, does the log go on after them. They are *missing at
    present* while a directory that may hold them is away, or has them damaged; they are a gap when all that there are
-   were asked, when a peer has given them up, or when a peer's retention removed them.
+   were asked, when a peer has given them up, or when they are retired at a peer.
 
 Nothing here does I/O or reads a clock: times go in as seconds, decisions come out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from attrs import Factory, define, evolve
 
 from proglog_trio.log.format.checksum import crc32c
-from proglog_trio.log.format.gap_marker import HIGHEST_SEQUENCE, MAX_MISSING
+from proglog_trio.log.format.gap_marker import HIGHEST_SEQUENCE
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.decisions import Assignment, Decision, Pass, PlanConfig, Start, Stop
-from proglog_trio.replication.directories import Directories, KnownDirectory
+from proglog_trio.replication.decisions import Assignment, Decision, Look, OriginPull, Pass, PlanConfig, Start, Stop
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Positions, Want
-from proglog_trio.replication.peer_view import PeerView
-
-
-@define
-class _Progress:
-    """How it goes with one origin.
-
-    Attributes:
-        next: the log's next when this was last looked at.
-        advanced_at: when it last grew.
-        behind_since: since when a peer has shown more; None: none does.
-        unavailable_since: since when no peer has had what comes next, asking again what could not be read included;
-            None: one has.
-        asked: the directories that did not have what comes next when they were asked.
-    """
-
-    next: int
-    advanced_at: float
-    behind_since: float | None = None
-    unavailable_since: float | None = None
-    asked: set[bytes] = Factory(set)
+from proglog_trio.replication.peers.peer_table import PeerTable
+from proglog_trio.replication.peers.peer_view import PeerView
 
 
 @define(repr=False)
@@ -58,53 +38,51 @@ class PullPlan:
     Attributes:
         node_name: of this node; it decides, with the origin, which of several equal sources it turns to.
         state_of: what this node's log has of an origin, what is being written included.
+        peers: what they say that they have. Only this plan changes the views in it.
         config: see PlanConfig.
-        own: the origin that this node writes; never pulled.
-        paused: nothing is pulled: the log takes no records at present. See pause.
-        peers: all that are known, connected or not.
-        assigned: from whom each origin is pulled.
-        directories: all that may hold what is missing, those that are away among them.
         boundary: what the decision about each origin is made in, so that one that fails is the only one.
+        paused: nothing is pulled: the log takes no records at present. See pause.
+        own: the origin that this node writes; never pulled. See writes.
+        assigned: from which peer each origin is pulled: a connected one, of which that was asked on its present stream.
     """
 
     node_name: str
     state_of: Callable[[Origin], OriginState | None]
+    peers: PeerTable
     config: PlanConfig = Factory(PlanConfig)
-    own: Origin | None = None
-    paused: bool = False
-    directories: Directories = Factory(lambda: Directories(b""))
-    peers: dict[str, PeerView] = Factory(dict)
-    assigned: dict[Origin, Assignment] = Factory(dict)
     boundary: Callable[[], AbstractContextManager[object]] = nullcontext
-    _progress: dict[Origin, _Progress] = Factory(dict)
+    paused: bool = False
+    own: Origin | None = None
+    assigned: dict[Origin, Assignment] = Factory(dict)
+    # Of each origin that was decided about, until the log forgets it.
+    _pulls: dict[Origin, OriginPull] = Factory(dict)
+    # What something has changed for since the last decision, in the order in which it did: a dict, since a set of them
+    # has another order in every process, and simulated clusters are to be replayed.
     _dirty: dict[Origin, None] = Factory(dict)
+    # When each origin is looked at again though nothing changes; the earliest of the times that were asked for.
     _deadlines: dict[Origin, float] = Factory(dict)
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
     def joined(self, name: str, now: float) -> None:
-        """Take note of a peer that is not connected yet."""
-        self.peers[name] = PeerView(name, disconnected_since=now)
+        """Reckon with a peer, which is not connected yet."""
+        self.peers.views[name] = PeerView(name, disconnected_since=now)
         self._touch_unavailable()
 
     def left(self, name: str) -> None:
         """Forget a peer; it is not connected any more."""
-        peer = self.peers.pop(name)
-        self._touch(peer.ranges)
-        if peer.writing is not None:
-            self._touch([peer.writing])
+        self._touch_peer(self.peers.views.pop(name))
         self._touch_unavailable()
 
     def connected(self, name: str, directory_id: bytes) -> None:
-        """Take note that a stream to a peer is open; all that it has follows with its positions."""
-        peer = self.peers[name]
-        self._touch(peer.ranges)
-        self._touch([] if peer.writing is None else [peer.writing])
+        """Pull from a peer, to which a stream is open; all that it has follows with its positions."""
+        peer = self.peers.views[name]
+        self._touch_peer(peer)
         peer.connect(directory_id)
 
     def disconnected(self, name: str, now: float) -> None:
-        """Take note that the stream to a peer is gone, and with it what it was told to send."""
-        peer = self.peers[name]
+        """Pull from a peer no more: the stream to it has ended, and with it what it was told to send."""
+        peer = self.peers.views[name]
         peer.disconnect(now)
         self._touch(peer.ranges)
         for origin in [origin for origin, assignment in self.assigned.items() if assignment.peer == name]:
@@ -113,10 +91,10 @@ class PullPlan:
         self._touch_unavailable()
 
     def positions(self, name: str, positions: Positions) -> list[Origin]:
-        """Take what a peer says that it has; return the origins in which its log and this one have diverged."""
-        peer = self.peers[name]
+        """Go by what a peer says that it has; return the origins in which its log and this one have diverged."""
+        peer = self.peers.views[name]
         before = peer.writing
-        peer.take(positions)
+        peer.heard(positions)
         self._touch(positions.ranges)
         self._touch(positions.forgotten)
         self._touch(origin for origin in (before, peer.writing) if origin is not None)
@@ -128,37 +106,37 @@ class PullPlan:
         mine = self.state_of(origin)
         if mine is None:
             return False
+        # What only this node can have written a peer has had from another life of this directory: it was restored.
         if origin == self.own and held.next > mine.next:
             return True
         return mine.next == held.next > 0 and mine.last_header_crc != held.last_header_crc
 
     def advanced(self, origin: Origin, now: float) -> None:
-        """Take note that frames of an origin were appended."""
-        progress = self._progress.get(origin)
+        """Let the time of an origin begin anew: frames of it were appended."""
+        progress = self._pulls.get(origin)
         if progress is not None:
             progress.advanced_at = now
         assignment = self.assigned.get(origin)
         if assignment is not None:
-            peer = self.peers[assignment.peer]
+            peer = self.peers.views[assignment.peer]
             if origin in peer.avoided:
                 peer.forgive(origin)
             if assignment.gap_to is not None:
                 self.assigned[origin] = evolve(assignment, gap_to=None)
 
     def ended(self, name: str, ended: Ended, now: float) -> None:
-        """Take note that a peer sends no more of an origin."""
+        """Look for another source of an origin, of which a peer sends no more."""
         retry_at = now + self.config.retry_damage_seconds if ended.reason is EndReason.DAMAGED else None
-        self.peers[name].miss(ended, retry_at)
+        self.peers.views[name].cannot_send(ended, retry_at)
         self._unassign(name, ended.origin)
 
-    def diverged(self, name: str, origin: Origin) -> bool:
-        """Take note that a peer's frames of an origin are not those of this log; tell whether that is news."""
-        news = self.peers[name].diverge(origin)
+    def diverged(self, name: str, origin: Origin) -> None:
+        """Pull an origin from a peer no more on this stream: its frames are not those of this log."""
+        self.peers.views[name].diverge(origin)
         self._unassign(name, origin)
-        return news
 
     def ask_again(self, name: str, origin: Origin) -> None:
-        """What a peer sends of an origin does not go on where the log does."""
+        """Decide anew about an origin: what a peer sends of it does not go on where the log does."""
         self._unassign(name, origin)
 
     def _unassign(self, name: str, origin: Origin) -> None:
@@ -170,48 +148,45 @@ class PullPlan:
     def forget(self, origins: Iterable[Origin]) -> None:
         """Drop origins that the log no longer knows."""
         for origin in origins:
-            self._progress.pop(origin, None)
+            self._pulls.pop(origin, None)
             self._deadlines.pop(origin, None)
 
-    def writer_of(self, origin: Origin) -> str | None:
-        """Return the peer that writes an origin, as far as it has said so."""
-        for peer in self.peers.values():
-            if peer.writing == origin:
-                return peer.name
-        return None
-
-    def showing_more(self, origin: Origin, than: int) -> Iterator[PeerView]:
-        """Yield the connected peers that have more of an origin than up to a sequence."""
-        for peer in self.peers.values():
-            held = peer.ranges.get(origin)
-            if peer.connected and held is not None and held.next > than and origin not in peer.diverged_origins:
-                yield peer
-
     def _is_bygone(self, origin: Origin, showing: list[PeerView], now: float) -> bool:
-        """Tell whether this log knows nothing of an origin, and nobody who does has anything left of it."""
+        """Tell whether this log knows nothing of an origin, and no peer that does has anything left of it.
+
+        To mark all of it as a gap would only keep in every log, for ever, that it was.
+        """
         return self.state_of(origin) is None and all(
             peer.available_from(origin, 0, now) is None and not peer.is_damaged_at(origin, 0, now) for peer in showing
         )
 
+    def writes(self, own: Origin | None) -> None:
+        """Never pull an origin: this node writes it."""
+        self.own = own
+
     def pause(self, paused: bool) -> None:
         """Pull nothing, or go on; every origin is looked at again at the next decision."""
         self.paused = paused
-        for progress in self._progress.values():
-            # What was so before the pause was not looked at in it: nobody has been without anything for so long.
+        for progress in self._pulls.values():
+            # What was so before the pause was not looked at in it, and may have changed and changed back.
             progress.behind_since = progress.unavailable_since = None
         self.touch_all()
 
     def touch_all(self) -> None:
         """Look at every origin again at the next decision."""
-        for peer in self.peers.values():
+        for peer in self.peers.views.values():
             self._touch(peer.ranges)
         self._touch(self.assigned)
 
     def _touch(self, origins: Iterable[Origin]) -> None:
         self._dirty.update(dict.fromkeys(origins))
 
+    def _touch_peer(self, peer: PeerView) -> None:
+        self._touch(peer.ranges)
+        self._touch([] if peer.writing is None else [peer.writing])
+
     def _touch_unavailable(self) -> None:
-        self._touch([origin for origin, progress in self._progress.items() if progress.unavailable_since is not None])
+        self._touch([origin for origin, progress in self._pulls.items() if progress.unavailable_since is not None])
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 
@@ -228,6 +203,7 @@ class PullPlan:
         dirty, self._dirty = self._dirty, {}
         for origin in dirty:
             self._deadlines.pop(origin, None)
+            # A boundary tells nothing of what it caught.
             is_decided = False
             with self.boundary():
                 decisions.extend(self._decide(origin, now))
@@ -238,8 +214,10 @@ class PullPlan:
 
     def _decide(self, origin: Origin, now: float) -> Iterator[Decision]:
         current = self.assigned.get(origin)
+        # Also while it is paused: what was assigned before is stopped.
         chosen = None if origin == self.own or self.paused else self._choose(origin, current, now)
         if isinstance(chosen, Pass):
+            # The marker moves the log's next: whether anything is left to do is decided in the next round.
             self._dirty[origin] = None
             yield chosen
             chosen = None
@@ -255,116 +233,89 @@ class PullPlan:
 
     def _choose(self, origin: Origin, current: Assignment | None, now: float) -> Assignment | Pass | None:
         """Return the source that is right now: the current assignment itself if it is."""
+        look = self._look_at(origin, current, now)
+        # Without anything to show for it, silence is no stall.
+        if current is not None and look.showing:
+            self._avoid_if_stalled(look, current)
+        if look.writer is not None and look.can_follow(look.writer):
+            return look.assign(look.writer, look.following)
+        if not look.showing:
+            return self._keep_if_busy(look)
+        return self._choose_among(look) if look.able else self._pass(look)
+
+    def _look_at(self, origin: Origin, current: Assignment | None, now: float) -> Look:
         state = self.state_of(origin)
         following = state.next if state is not None else 0
-        showing = list(self.showing_more(origin, following))
+        showing = list(self.peers.showing_more(origin, following))
         if self._is_bygone(origin, showing, now):
             showing = []
-        progress = self._look_at(origin, following, bool(showing), now)
-        able = [peer for peer in showing if peer.has(origin, following, now)]
-        name = self.writer_of(origin)
-        writer = self.peers[name] if name is not None else None
-        if current is not None and showing:
-            self._avoid_if_stalled(origin, current, progress, able, now)
-        if writer is not None and self._can_follow(writer, origin, following, now):
-            return self._assignment(current, writer, following, None, now)
+        pull = self._pulls.setdefault(origin, OriginPull(following, now))
+        if following > pull.next:
+            pull.next, pull.unavailable_since = following, None
+            pull.asked.clear()
         if not showing:
-            return self._keep_if_busy(origin, current, progress, now)
-        if not able:
-            return self._pass(origin, following, showing, current, progress, now)
-        return self._choose_among(origin, following, able, writer, current, progress, now)
+            pull.behind_since = pull.unavailable_since = None
+        elif pull.behind_since is None:
+            pull.behind_since = now
+        # More than next is not all of it: a peer may show more and not have what comes next.
+        able = [peer for peer in showing if peer.has(origin, following, now)]
+        return Look(origin, now, following, current, pull, showing, able, self.peers.writer_of(origin))
 
-    def _look_at(self, origin: Origin, following: int, is_behind: bool, now: float) -> _Progress:
-        progress = self._progress.get(origin)
-        if progress is None:
-            progress = self._progress[origin] = _Progress(following, now)
-        if following > progress.next:
-            progress.next = following
-            progress.unavailable_since = None
-            progress.asked.clear()
-        if not is_behind:
-            progress.behind_since = progress.unavailable_since = None
-        elif progress.behind_since is None:
-            progress.behind_since = now
-        return progress
-
-    def _avoid_if_stalled(
-        self, origin: Origin, current: Assignment, progress: _Progress, able: list[PeerView], now: float
-    ) -> None:
-        since = max(progress.advanced_at, current.began, progress.behind_since or 0.0)
+    def _avoid_if_stalled(self, look: Look, current: Assignment) -> None:
+        origin, now = look.origin, look.now
+        # The latest of them: a source has stalled only if it could have sent something for so long.
+        since = max(look.pull.advanced_at, current.began, look.pull.behind_since or 0.0)
         due = since + self.config.stall_seconds
-        others = [peer for peer in able if peer.name != current.peer and not peer.avoids(origin, now)]
+        others = [peer for peer in look.able if peer.name != current.peer and not peer.avoids(origin, now)]
         if due > now or not others:
+            # Where no other source can take its place, to leave it alone would only stop what may yet come.
             self._look_again(origin, max(due, now + self.config.stall_seconds / 2))
             return
-        peer = self.peers[current.peer]
+        peer = self.peers.views[current.peer]
         self._look_again(origin, peer.avoid(origin, now, self.config.avoid_seconds, self.config.longest_avoid_seconds))
 
-    def _can_follow(self, writer: PeerView, origin: Origin, following: int, now: float) -> bool:
-        """Tell whether the writer can be pulled, whether or not it has anything new."""
-        if not writer.connected or origin in writer.diverged_origins or writer.avoids(origin, now):
-            return False
-        held = writer.ranges.get(origin)
-        return held is None or following >= held.next or writer.has(origin, following, now)
-
-    def _keep_if_busy(
-        self, origin: Origin, current: Assignment | None, progress: _Progress, now: float
-    ) -> Assignment | None:
-        """There is nothing new, and the writer cannot be pulled: somebody else may yet get more of it."""
-        if current is None:
+    def _keep_if_busy(self, look: Look) -> Assignment | None:
+        """Return the source for a while: there is nothing new, and another may yet get more of it before it does."""
+        if look.current is None:
             return None
-        due = max(progress.advanced_at, current.began) + self.config.idle_seconds
-        if due <= now:
+        due = max(look.pull.advanced_at, look.current.began) + self.config.idle_seconds
+        if due <= look.now:
             return None
-        self._look_again(origin, due)
-        return current
+        self._look_again(look.origin, due)
+        return look.current
 
-    def _choose_among(
-        self,
-        origin: Origin,
-        following: int,
-        able: list[PeerView],
-        writer: PeerView | None,
-        current: Assignment | None,
-        progress: _Progress,
-        now: float,
-    ) -> Assignment | None:
-        willing = [peer for peer in able if not peer.avoids(origin, now)] or able
+    def _choose_among(self, look: Look) -> Assignment | None:
+        """Return the best of the peers that have what comes next."""
+        origin, now, current = look.origin, look.now, look.current
+        # Those that stalled are better than none.
+        willing = [peer for peer in look.able if not peer.avoids(origin, now)] or look.able
         if current is not None and current.gap_to is None and any(peer.name == current.peer for peer in willing):
             return current
-        if writer is not None and not writer.connected and current is None:
+        if look.writer is not None and not look.writer.connected and current is None:
             # It may be back in a moment, and what it writes should cross to this node once only.
-            due = max(progress.advanced_at, progress.behind_since or now) + self.config.stall_seconds
+            due = max(look.pull.advanced_at, look.pull.behind_since or now) + self.config.stall_seconds
             if due > now:
                 self._look_again(origin, due)
                 return None
         most = max(peer.ranges[origin].next for peer in willing)
         best = [peer for peer in willing if peer.ranges[origin].next == most]
-        chosen = max(best, key=lambda peer: self._preference(origin, peer.name))
         self._look_again(origin, now + self.config.stall_seconds)
-        return self._assignment(current, chosen, following, None, now)
+        return look.assign(max(best, key=lambda peer: self._preference(origin, peer.name)), look.following)
 
-    def _pass(
-        self,
-        origin: Origin,
-        following: int,
-        showing: list[PeerView],
-        current: Assignment | None,
-        progress: _Progress,
-        now: float,
-    ) -> Assignment | Pass | None:
+    def _pass(self, look: Look) -> Assignment | Pass | None:
         """No peer that shows more can send what comes next: go on after it, once that is certain."""
-        if progress.unavailable_since is None:
-            progress.unavailable_since = now
-        # Who lacks the next one may have others that are passed with it: only who has nothing at all counts.
-        self.ask(origin, following, HIGHEST_SEQUENCE, progress.asked)
-        holding = self.offered(origin, following, following + 1)
+        origin, following, now, pull = look.origin, look.following, look.now, look.pull
+        if pull.unavailable_since is None:
+            pull.unavailable_since = now
+        # A peer that lacks the next one may have others that are passed with it: only one that has none at all counts.
+        self.peers.ask(origin, following, HIGHEST_SEQUENCE, pull.asked)
+        holding = self.peers.offered(origin, following, following + 1)
         if any(not peer.is_damaged_at(origin, following, now) for peer in holding):
             # What a peer says that it has is never given up: it could not send it a moment ago.
             self._look_again(origin, now + self.config.stall_seconds)
             return None
-        due = progress.unavailable_since + (self.config.damage_seconds if holding else self.config.gap_seconds)
-        for peer in self.peers.values():
+        due = pull.unavailable_since + (self.config.damage_seconds if holding else self.config.gap_seconds)
+        for peer in self.peers.views.values():
             if not peer.connected:
                 due = max(due, peer.disconnected_since + self.config.settle_seconds)
             elif not peer.has_told:
@@ -373,77 +324,22 @@ class PullPlan:
             self._look_again(origin, min(due, now + self.config.retry_damage_seconds))
             return None
         resuming = [
-            (resumes_at, peer.name)
-            for peer in showing
+            (resumes_at, peer.name, peer)
+            for peer in look.showing
             if (resumes_at := peer.available_from(origin, following, now)) is not None
         ]
         if not resuming:
             self._look_again(origin, now + self.config.retry_damage_seconds)
-            # Nobody can send anything of it: retention removed it, or it cannot be read now.
-            last = max((peer.ranges[origin] for peer in showing), key=lambda held: held.next)
-            is_final = self.is_lost(origin, following, last.next, progress.asked)
+            # No peer can send anything of it: it is retired there, or cannot be read now.
+            last = max((peer.ranges[origin] for peer in look.showing), key=lambda held: held.next)
+            is_final = self.peers.is_gap(origin, following, last.next, pull.asked)
             return Pass(origin, last.next, last.last_header_crc, is_final)
-        resumes_at, name = min(resuming)
+        # From the one that leaves out least. What is passed is marked when its first frame comes, not now: the marker
+        # takes that frame's previous-header CRC, and until then a peer that can send what comes next may connect.
+        resumes_at, _, peer = min(resuming)
         self._look_again(origin, now + self.config.stall_seconds)
-        is_final = self.is_lost(origin, following, resumes_at, progress.asked)
-        return self._assignment(current, self.peers[name], resumes_at, resumes_at, now, is_final=is_final)
-
-    def may_have(
-        self, origin: Origin, first: int, following: int, asked: Collection[bytes] = ()
-    ) -> list[KnownDirectory]:
-        """Return the directories that may have some of the sequences [first, following): away, or damaged there.
-
-        Args:
-            origin: whose sequences.
-            first: the first of them.
-            following: the one after the last.
-            asked: directories that were asked for them before, and did not have them.
-        """
-        lacking = set(asked)
-        self.ask(origin, first, following, lacking)
-        return [each for each in self.directories.awaited() if each.directory_id not in lacking]
-
-    def ask(self, origin: Origin, first: int, following: int, asked: set[bytes]) -> None:
-        """Bring up to date which directories have none of the sequences [first, following), by what peers say now.
-
-        Those of peers that are not connected stay as they were: a peer says what it has, and what it had before is no
-        evidence once it has said otherwise.
-        """
-        for peer in self.peers.values():
-            if not peer.connected or not peer.has_told or peer.directory_id is None:
-                continue
-            if peer.offers(origin, first, following):
-                asked.discard(peer.directory_id)
-            else:
-                asked.add(peer.directory_id)
-
-    def offered(self, origin: Origin, first: int, following: int) -> list[PeerView]:
-        """Return the connected peers that say that they have some of the sequences [first, following)."""
-        return [peer for peer in self.peers.values() if peer.offers(origin, first, following)]
-
-    def is_lost(self, origin: Origin, first: int, following: int, asked: Collection[bytes] = ()) -> bool:
-        """Tell whether nobody will ever have the sequences [first, following); as may_have."""
-        if following - first > MAX_MISSING or not self.may_have(origin, first, following, asked):
-            return True
-        return any(
-            peer.connected and (held := peer.ranges.get(origin)) is not None and held.is_gap(first, following)
-            for peer in self.peers.values()
-        )
-
-    def _assignment(
-        self,
-        current: Assignment | None,
-        peer: PeerView,
-        from_sequence: int,
-        gap_to: int | None,
-        now: float,
-        *,
-        is_final: bool = False,
-    ) -> Assignment:
-        same = (peer.name, gap_to, is_final)
-        if current is not None and (current.peer, current.gap_to, current.is_final) == same:
-            return current
-        return Assignment(peer.name, from_sequence, gap_to, now, is_final)
+        is_final = self.peers.is_gap(origin, following, resumes_at, pull.asked)
+        return look.assign(peer, resumes_at, resumes_at, is_final=is_final)
 
     def _preference(self, origin: Origin, name: str) -> int:
         """Return a number that spreads nodes over sources that are equally good, the same each time."""

@@ -18,7 +18,7 @@ from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.repair.run import repair_segment
 from proglog_trio.log.storage.damage_registry import Damage
 from proglog_trio.log.storage.segment import SegmentFiles
-from proglog_trio.replication.replica import Replica
+from proglog_trio.replication.missing_review import MissingReview
 
 FetchFrames = Callable[[str, Missing], Awaitable[list[bytes]]]
 """Asks the node at an address for frames; raises ProglogError where it cannot be asked."""
@@ -33,22 +33,23 @@ class Repairer:
     """Looks after a log's damage: as soon as some is known, and again while some is left.
 
     Attributes:
-        replica: knows what is missing at present, and what of it is to be given up.
+        log: this node's.
+        review: knows what is missing at present, and what of it is to be given up.
         peers: gives the addresses of peers, those first that are likely to have what is missing.
-        attempts: how often a segment was tried.
     """
 
     log: Log
-    replica: Replica
+    review: MissingReview
     peers: Callable[[Missing], Iterable[str]]
     fetch: FetchFrames
     rng: random.Random
-    attempts: int = 0
+    # Set when it is worth while to try again; another one after each time.
     _news: trio.Event = field(factory=trio.Event)
+    # Of those that wait until everything was tried: set when the attempt has ended that began after they asked.
     _waiting: list[trio.Event] = field(factory=list)
 
     def look_again(self) -> None:
-        """Try soon what could not be repaired, or is missing: somebody else may have it."""
+        """Try soon what could not be repaired, or is missing: another peer may have it."""
         self._news.set()
 
     async def repair_now(self) -> None:
@@ -89,7 +90,6 @@ class Repairer:
         repaired = 0
         segments = {*self.log.damage.segments(), *self.log.missing_segments()}
         for files in sorted(segments, key=lambda files: files.base_offset):
-            self.attempts += 1
             with self.log.errors.boundary(Where.REPAIR, segment=str(files.store)):
                 try:
                     repaired += await self._repair(files)
@@ -101,10 +101,10 @@ class Repairer:
         return repaired
 
     async def _repair(self, files: SegmentFiles) -> int:
-        outcome = await repair_segment(self.log, files, self._fetch, self.replica.given_up)
+        outcome = await repair_segment(self.log, files, self._fetch, self.review.given_up)
         if outcome is None:
             return 0
-        self.replica.missing_settled(outcome.filled_offsets, outcome.gaps)
+        self.review.settled(outcome.filled_offsets, outcome.gaps)
         if outcome.repaired_offsets or outcome.rewritten:
             _logger.info("the log was repaired", segment=str(files.store), records=outcome.repaired_offsets)
         for refused in outcome.refused:

@@ -6,7 +6,9 @@ Replicator.run
 ├── lag watch    says when a peer falls behind or catches up
 ├── retirer      keeps where old origins ended, and forgets them
 ├── repairer     gets frames that are damaged here from peers
-└── peer "b"     see peer.py; cancelled when b leaves or fails
+├── directories  keeps on disk which directories there are
+├── opening      raises this directory's opening where a later one is known
+└── peer "b"     see peer_task.py; cancelled when b leaves or fails
 ```
 """
 
@@ -15,7 +17,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import structlog
 import trio
@@ -24,26 +27,26 @@ from attrs import define, field, frozen
 from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.repair.missing_ranges import Missing
-from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.replication.directories_file import keep_directories
 from proglog_trio.replication.events import (
     Diverged,
     GapMarked,
     LogTimeReturned,
     MissingFilled,
     MissingMarked,
+    PeerClockChanged,
     ReplicationEvent,
     SourceEnded,
 )
-from proglog_trio.replication.lag import LagWatch
-from proglog_trio.replication.peer_clocks import PeerClockChanged
-from proglog_trio.replication.peer_task import Peer, RunPull
+from proglog_trio.replication.messages import MAX_ORIGINS
+from proglog_trio.replication.peer_task import NewStream, PeerTask
+from proglog_trio.replication.peers.directories_file import keep_directories
+from proglog_trio.replication.peers.lag import LagWatch
 from proglog_trio.replication.repairer import FetchFrames, Repairer
-from proglog_trio.replication.replica import MAX_ORIGINS, Replica
+from proglog_trio.replication.replica import Replica, ReplicaHost
 
 LAG_WATCH_SECONDS = 1.0
 ACCEPT_SECONDS = 5.0
-"""How long somebody who gives up what is missing is kept waiting until that is on disk."""
+"""How long an operator who gives up what is missing is kept waiting until that is on disk."""
 MAX_COPIES = 64
 LOOK_AT_COPY_SECONDS = 1.0
 RAISE_SECONDS = 10.0
@@ -57,9 +60,25 @@ FORGET_LOOKS = 60
 _logger = structlog.get_logger(__name__)
 
 
+class Members(Protocol):
+    """What the replicator asks of the membership, whose handler it is."""
+
+    def directory_of(self, name: str) -> bytes | None:
+        """Return the id of the data directory that a member says it has; None: it says nothing, or is none."""
+
+    def opening_of(self, name: str) -> int | None:
+        """Return which opening of its directory a member was started with, as it says."""
+
+    def statuses(self) -> Mapping[str, str]:
+        """Return how every member is that is known, in Serf's words: "alive", "leaving", "left" or "failed"."""
+
+    async def answers(self, name: str) -> bool:
+        """Ask whether a member is there; one that crashed may count as alive for a while."""
+
+
 @frozen
 class GivenUp:
-    """What somebody gave up.
+    """What an operator gave up.
 
     Attributes:
         records: how many records.
@@ -75,48 +94,46 @@ class Replicator:
     """Pulls from every peer; see `membership.Handler`.
 
     Attributes:
-        replica: decides what is pulled from whom.
-        peers: those that are there.
-        repairer: looks after what is damaged in this node's log.
-        directory_of: tells which data directory a member says it has.
-        opening_of: tells which opening of its directory a member was started with; opened is this node's own.
+        members: knows the members; asked while it runs only.
         on_copied: called with the member that uses a copy of this node's directory, if it was started before.
-        is_there: tells whether a member answers; one that crashed may count as alive for a while.
+        replica: decides which peer is pulled for what.
+        opened: the opening of this node's directory with which it was started.
+        repairer: looks after what is damaged in this node's log.
+        peers: those that are there.
         copies: the members that use or used a copy of this node's directory, and whether they are alive.
-        statuses: tells of every member that is known whether it is alive, failed or has left.
     """
 
-    replica: Replica
-    _run_pull: RunPull
+    _new_replica: Callable[[ReplicaHost], Replica]
+    _new_stream: NewStream
     _fetch_frames: FetchFrames
     _rng: random.Random
-    directory_of: Callable[[str], bytes | None] = lambda _name: None
-    opening_of: Callable[[str], int | None] = lambda _name: None
-    opened: int = 0
-    on_copied: Callable[[str], None] = lambda _name: None
-    is_there: Callable[[str], Awaitable[bool]] = lambda _name: _always()
-    copies: dict[str, bool] = field(factory=dict)
-    statuses: Callable[[], Mapping[str, MemberStatus]] = dict
-    peers: dict[str, Peer] = field(factory=dict)
+    members: Members
+    on_copied: Callable[[str], None]
+    replica: Replica = field(init=False)
+    opened: int = field(init=False)
     repairer: Repairer = field(init=False)
+    peers: dict[str, PeerTask] = field(factory=dict)
+    copies: dict[str, bool] = field(factory=dict)
     _beginning: trio.Lock = field(factory=trio.Lock)
+    # While it runs.
     _nursery: trio.Nursery | None = None
-    _rescheduled: trio.Event = field(factory=trio.Event)
+    # The timekeeper waits until a deadline; the event is set when there is an earlier one.
     _armed: float = math.inf
-    _statuses_seen: Mapping[str, MemberStatus] = field(factory=dict)
+    _rescheduled: trio.Event = field(factory=trio.Event)
+    # As of the last look.
+    _statuses_seen: Mapping[str, str] = field(factory=dict)
+    # Each of these is set when there is something to write, and another one afterwards.
     _directories_changed: trio.Event = field(factory=trio.Event)
     _superseded: trio.Event = field(factory=trio.Event)
     _superseded_by: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.repairer = Repairer(self.replica.log, self.replica, self._peers_with, self._fetch_frames, self._rng)
+        self.replica = replica = self._new_replica(self)
+        self.opened = replica.node.hello.opened
+        self.repairer = Repairer(replica.node.log, replica.review, self._peers_with, self._fetch_frames, self._rng)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Replicate until cancelled."""
-        replica = self.replica
-        replica.on_decide = self._reschedule
-        replica.on_superseded = self._note_superseded
-        replica.on_directories = self._note_directories
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -133,31 +150,31 @@ class Replicator:
 
     async def accept_gaps(self, origin: Origin | None) -> GivenUp:
         """Give up what is missing at present of an origin, or of all; return once that is on disk, or could not be."""
-        replica = self.replica
-        ranges = replica.give_up_missing(origin)
-        records = replica.records_missing(ranges)
+        review = self.replica.review
+        ranges = review.give_up(origin)
+        records = review.records_missing(ranges)
         if not records:
             return GivenUp(0, 0)
-        _logger.warning("somebody gave up what is missing", records=records)
+        _logger.warning("an operator gave up what is missing", records=records)
         with trio.move_on_after(ACCEPT_SECONDS):
-            # A node that is killed before that forgets that it was given up: whoever said so waits, and is told.
+            # A node that is killed before that forgets that it was given up: the operator waits, and is told.
             await self.repairer.repair_now()
-        return GivenUp(records, replica.records_missing(ranges))
+        return GivenUp(records, review.records_missing(ranges))
 
     async def join(self, name: str, addr: str) -> None:
         """Begin to pull from a peer."""
         if self._nursery is None or name in self.peers:
             raise RuntimeError(f"the peer {name} cannot join: it is there already, or nothing runs")
-        directory_id = self.directory_of(name)
-        if directory_id == self.replica.hello.directory_id:
+        directory_id = self.members.directory_of(name)
+        if directory_id == self.replica.node.hello.directory_id:
             self._found_copy(name)
             return
-        peer = Peer(
-            name, addr, self.replica, self._run_pull, self._rng, self.repairer.look_again, beginning=self._beginning
+        peer = PeerTask(
+            name, addr, self.replica, self._new_stream, self._rng, self.repairer.look_again, beginning=self._beginning
         )
         self.replica.joined(name)
         if directory_id is not None:
-            self.replica.alive(name, directory_id)
+            self.replica.holdings.alive(name, directory_id)
         self.peers[name] = peer
         self._nursery.start_soon(self._run_peer, peer)
 
@@ -179,7 +196,7 @@ class Replicator:
         if len(self.copies) >= MAX_COPIES:
             del self.copies[next(iter(self.copies))]
         self.copies[name] = True
-        opened = self.opening_of(name)
+        opened = self.members.opening_of(name)
         if opened is None or self.opened > opened:
             if self._nursery is not None:
                 self._nursery.start_soon(self._end_if_there, name)
@@ -188,17 +205,17 @@ class Replicator:
 
     async def _end_if_there(self, name: str) -> None:
         """Say that this node is the later of two copies, once the other answers: it may be an earlier life of it."""
-        turns = self.replica.errors.turns(Where.PEER, peer=name)
+        turns = self.replica.node.errors.turns(Where.PEER, peer=name)
         while self.copies.get(name):
             async with turns:
                 # It may have left while it was asked.
-                if await self.is_there(name) and self.copies.get(name):
+                if await self.members.answers(name) and self.copies.get(name):
                     self.on_copied(name)
                     return
                 await trio.sleep(LOOK_AT_COPY_SECONDS)
 
-    async def _run_peer(self, peer: Peer) -> None:
-        errors = self.replica.errors
+    async def _run_peer(self, peer: PeerTask) -> None:
+        errors = self.replica.node.errors
         try:
             with errors.boundary(Where.PEER, peer=peer.name):
                 await peer.run()
@@ -209,7 +226,7 @@ class Replicator:
 
     def _peers_with(self, missing: Missing) -> list[str]:
         """Return the addresses of peers, in random order, those first that say that they have what is missing."""
-        views = self.replica.plan.peers
+        views = self.replica.peers.views
         peers = list(self.peers.values())
         self._rng.shuffle(peers)
         wanted = missing.origin, missing.from_sequence, missing.to_sequence
@@ -218,32 +235,35 @@ class Replicator:
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def _reschedule(self) -> None:
-        deadline = self.replica.next_deadline
+    def deadline_changed(self) -> None:
+        """See ReplicaHost."""
+        deadline = self.replica.scheduler.next_deadline
         if deadline is not None and deadline < self._armed:
             self._rescheduled.set()
 
     async def _keep_time(self) -> None:
-        turns = self.replica.errors.turns(Where.REPLICATION)
+        scheduler = self.replica.scheduler
+        turns = self.replica.node.errors.turns(Where.REPLICATION)
         while True:
             async with turns:
-                deadline = self.replica.next_deadline
+                deadline = scheduler.next_deadline
                 self._armed = math.inf if deadline is None else deadline
                 self._rescheduled = trio.Event()
                 with trio.CancelScope(deadline=self._armed):
                     await self._rescheduled.wait()
-                self.replica.advance()
+                scheduler.advance()
 
     async def _watch_lag(self) -> None:
-        watch = LagWatch(self.replica)
-        boundary = self.replica.errors.boundary(Where.LAG_WATCH)
+        replica = self.replica
+        watch = LagWatch(replica.node, replica.peers)
+        boundary = replica.node.errors.boundary(Where.LAG_WATCH)
         for number in itertools.count(1):
             await trio.sleep(LAG_WATCH_SECONDS)
             with boundary:
-                self._look_for_gone()
+                self._look_for_ended()
                 if number % REVIEW_LOOKS == 0:
-                    self.replica.review_all()
-                if self.replica.review_missing():
+                    replica.review.touch_all()
+                if replica.review.review():
                     self.repairer.look_again()
             with boundary:
                 for change in watch.look():
@@ -254,71 +274,71 @@ class Replicator:
 
     # -- what is kept on disk ------------------------------------------------------------------------------------------
 
-    def _look_for_gone(self) -> None:
-        """Notice whom nobody waits for any more: the membership has forgotten it, or it was told to leave."""
-        now = self.statuses()
+    def _look_for_ended(self) -> None:
+        """Wait no more for members that the membership has forgotten, or that were told to leave when they had failed.
+
+        One that leaves by itself is waited for: every restart does that.
+        """
+        now = self.members.statuses()
         for name, before in self._statuses_seen.items():
-            if now.get(name) is None or (before is MemberStatus.FAILED and now[name] is MemberStatus.LEFT):
-                self.replica.directories.gone(name)
+            if now.get(name) is None or (before == "failed" and now[name] == "left"):
+                self.replica.peers.directories.gone(name)
         self._statuses_seen = now
 
-    def _note_directories(self) -> None:
+    def directories_changed(self) -> None:
+        """See ReplicaHost."""
         self._directories_changed.set()
 
     async def _keep_directories(self) -> None:
         """Write down which directories there are whenever that changes."""
-        log = self.replica.log
-        turns = self.replica.errors.turns(Where.REPLICATION)
+        node, directories = self.replica.node, self.replica.peers.directories
+        turns = node.errors.turns(Where.REPLICATION)
         while True:
             async with turns:
                 await self._directories_changed.wait()
                 self._directories_changed = trio.Event()
-                data = self.replica.directories.encode()
-                if not await _written("which nodes there are", keep_directories, log, data):
+                if not await _written("which nodes there are", keep_directories, node.log, directories.encode()):
                     self._directories_changed.set()
 
     async def _retire_origins(self) -> None:
         """Keep where origins ended of which nothing is left, as they turn up, and forget old ones after that."""
-        replica = self.replica
-        turns = replica.errors.turns(Where.REPLICATION)
+        node, retirement = self.replica.node, self.replica.retirement
+        turns = node.errors.turns(Where.REPLICATION)
         unwritten: dict[Origin, int] = {}
         for number in itertools.count(1):
             async with turns:
                 await trio.sleep(LAG_WATCH_SECONDS)
-                old = replica.old_origins() if number % FORGET_LOOKS == 0 else {}
+                old = retirement.old_origins() if number % FORGET_LOOKS == 0 else {}
                 unwritten |= old
                 if len(unwritten) < MAX_ORIGINS:
-                    unwritten |= replica.take_retired()
-                if unwritten and await _written("where old origins ended", replica.log.retired_origins.add, unwritten):
+                    unwritten |= retirement.pop_ends()
+                if unwritten and await _written("where old origins ended", node.log.retired_origins.add, unwritten):
                     unwritten = {}
-                    if old and (forgotten := replica.forget_origins(old)):
+                    if old and (forgotten := self.replica.forget_origins(old)):
                         _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)
 
-    def _note_superseded(self, opened: int) -> None:
+    def superseded(self, opened: int) -> None:
+        """See ReplicaHost."""
         self._superseded_by = max(self._superseded_by, opened)
         self._superseded.set()
 
     async def _keep_opening(self) -> None:
-        """Set this directory's opening above any that is heard of: it was restored, or its counter is lost."""
-        replica = self.replica
-        turns = replica.errors.turns(Where.REPLICATION)
+        """Set this directory's opening above any that is heard of: it was restored, or its counter was."""
+        node = self.replica.node
+        turns = node.errors.turns(Where.REPLICATION)
         while True:
             async with turns:
                 await self._superseded.wait()
                 self._superseded = trio.Event()
-                if self._superseded_by <= replica.hello.opened:
+                if self._superseded_by <= node.hello.opened:
                     continue
                 _logger.warning("a later opening of this data directory is known: it was restored, or is a copy")
-                if not await _written("the number of its opening", replica.log.raise_opening, self._superseded_by):
+                if not await _written("the number of its opening", node.log.raise_opening, self._superseded_by):
                     self._superseded.set()
                     continue
-                replica.reopened(replica.log.opening)
+                self.replica.reopened(node.log.opening)
                 # Two copies that run at once would raise it in turn for ever.
                 await trio.sleep(RAISE_SECONDS)
-
-
-async def _always() -> bool:
-    return True
 
 
 async def _written(what: str, write: Callable[..., object], *arguments: object) -> bool:
@@ -337,17 +357,10 @@ def log_event(event: ReplicationEvent) -> None:
     match event:
         case Diverged(peer, origin, here, there):
             _logger.error("logs have diverged", peer=peer, origin=str(origin), here=here, there=there)
-        case GapMarked(origin, first, following, reason):
-            _logger.error(
-                "records are missing for ever",
-                origin=str(origin),
-                sequences=f"{first} to {following - 1}",
-                reason=reason,
-            )
-        case MissingMarked(origin, first, following):
-            _logger.warning(
-                "records are missing at present", origin=str(origin), sequences=f"{first} to {following - 1}"
-            )
+        case GapMarked(origin, reason=why):
+            _logger.error("records are missing for ever", origin=str(origin), sequences=event.sequences, reason=why)
+        case MissingMarked(origin):
+            _logger.warning("records are missing at present", origin=str(origin), sequences=event.sequences)
         case MissingFilled(records):
             _logger.info("records that were missing have turned up", records=records)
         case SourceEnded(peer, origin, sequence):

@@ -37,8 +37,8 @@ class SourceAnswer:
     """What one read gave.
 
     Attributes:
-        pieces: portable frames, one after the other, those of one origin in their order and without a hole; a frame may
-            be in several pieces.
+        pieces: portable frames, one after the other, those of one origin in their order, each the next of the one
+            before; a frame may be in several pieces.
         count: how many frames they are.
         ended: origins that cannot go on.
         read_to: the log's end when it was read.
@@ -76,6 +76,7 @@ class FrameSource:
     log: Log
     # Up to where the log is read for the origins at its end.
     _tail_offset: int = 0
+    # The next sequence of each origin that is wanted; each of them is in just one of the lanes, and nothing else is.
     _cursors: dict[Origin, int] = Factory(dict)
     _tail: _Lane = Factory(_Lane)
     _catch_up: _Lane = Factory(_Lane)
@@ -90,6 +91,8 @@ class FrameSource:
         Raises:
             OSError: as the disk gives it.
         """
+        # Read once: an origin's end and the log's must be of one moment, or what was appended between them would seem
+        # to be missing.
         bounds = self.log.bounds()
         self._change(changes, bounds)
         self._place_tail()
@@ -116,9 +119,10 @@ class FrameSource:
         ended: list[Ended] = []
         count = size = 0
         for frame in log.recent.since(self._tail_offset):
+            # Not before the first: one that is larger than that would never be sent.
             if pieces and size + frame.length > max_bytes:
                 return SourceAnswer(tuple(pieces), count, tuple(ended), bounds.next_offset, is_done=False)
-            if self._take(lane, frame, bounds, ended):
+            if self._accept(lane, frame, bounds, ended):
                 pieces += frame.buffers
                 size += frame.length
                 count += 1
@@ -142,11 +146,13 @@ class FrameSource:
             self._drop(origin)
         restart = False
         if not self._tail.origins:
+            # What came while no origin was read here concerns none.
             self._tail_offset = bounds.next_offset
         for want in changes.wants:
             self._drop(want.origin)
             self._cursors[want.origin] = want.from_sequence
             state = bounds.origins.get(want.origin)
+            # All that is to come of it comes at the log's end.
             if state is None or want.from_sequence >= state.next:
                 self._tail.origins.add(want.origin)
             else:
@@ -155,6 +161,7 @@ class FrameSource:
         if restart or not self._catch_up.origins:
             self._catch_up.close()
         if restart:
+            # From the lowest place of all that are caught up with: those that were further are read past once more.
             self._catch_up.reader = self._open_catch_up(bounds.origins)
 
     def _place_tail(self) -> None:
@@ -182,6 +189,7 @@ class FrameSource:
         """Everything below the log's end is read: what comes next is the other reader's."""
         if not self._tail.origins:
             self._tail_offset = bounds.next_offset
+        # The tail may be behind that; its cursors drop what was read here already.
         self._tail.origins |= self._catch_up.origins
         self._catch_up.origins.clear()
         self._catch_up.close()
@@ -194,15 +202,17 @@ class FrameSource:
         if not lane.origins:
             lane.close()
             return True
+        # What is not wanted is passed over by its envelope, without its payload being read.
         reader.wanted = lambda envelope: self._wants(lane, envelope)
         size = 0
         for _ in range(_STEPS):
             if reader.next_offset >= bounds.next_offset:
                 break
             for stored in reader.read(max_bytes - size, bounds.next_offset).frames:
-                if self._take(lane, stored.envelope, bounds, ended):
+                if self._accept(lane, stored.envelope, bounds, ended):
                     frames.append(stored.data)
                     size += len(stored.data)
+            # Nearly full is enough: a read for the little that is left costs as much as one for a whole answer.
             if size >= max_bytes * 3 // 4:
                 return reader.next_offset >= bounds.next_offset
         if reader.next_offset < bounds.next_offset:
@@ -225,11 +235,12 @@ class FrameSource:
             and frame.base_sequence + frame.count > self._cursors[frame.origin]
         )
 
-    def _take(self, lane: _Lane, frame: Envelope | Unplaced, bounds: Bounds, ended: list[Ended]) -> bool:
+    def _accept(self, lane: _Lane, frame: Envelope | Unplaced, bounds: Bounds, ended: list[Ended]) -> bool:
         if not self._wants(lane, frame):
             return False
         origin = frame.origin
         if frame.base_sequence > self._cursors[origin]:
+            # What lies between is not in the log, or cannot be read. The puller decides whether to go on behind it.
             self._end(lane, origin, frame.base_sequence, bounds, ended)
             return False
         self._cursors[origin] = frame.base_sequence + frame.count
@@ -239,5 +250,6 @@ class FrameSource:
         cursor = self._cursors.pop(origin)
         lane.origins.discard(origin)
         held = OriginRange.of_state(bounds.origins.get(origin, OriginState()))
-        is_known = held.absent_at(cursor) is not None
+        # What the log knows that it does not have is a gap, missing or retired; everything else has become unreadable.
+        is_known = held.knows_not_to_hold(cursor)
         ended.append(Ended(origin, cursor, resumes_at, EndReason.MISSING if is_known else EndReason.DAMAGED))

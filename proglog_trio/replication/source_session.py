@@ -2,76 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from attrs import Factory, define
 
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.replication.advertiser import Teller
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
     ENTRIES_AT_ONCE,
+    MAX_ORIGINS,
     ClockAnswer,
     Ended,
     EndReason,
-    Hello,
     PullRequest,
     PullResponse,
     Want,
 )
-from proglog_trio.replication.pull_session import check_hello
+from proglog_trio.replication.session import Session
 from proglog_trio.replication.source_reader import WantChanges
-
-if TYPE_CHECKING:
-    from proglog_trio.replication.replica import Replica
-
-MAX_WANTS = 65_536
 
 
 @define(eq=False, repr=False)
-class SourceSession:
+class SourceSession(Session):
     """One stream from a puller.
 
     Attributes:
-        hello: who pulls, once known.
-        on_ready: called when there may be something to send.
+        wanted: the origins that it wants and that were not ended; MAX_ORIGINS at most.
     """
 
-    replica: Replica
-    teller: Teller
-    on_ready: Callable[[], None] = lambda: None
-    hello: Hello | None = None
     wanted: set[Origin] = Factory(set)
-    _said_hello: bool = False
+    # What the reader was not told yet. An origin may be in both: it was stopped, and then wanted anew.
     _wants: dict[Origin, Want] = Factory(dict)
     _stops: dict[Origin, None] = Factory(dict)
+    # What the puller was not told yet.
     _ended: list[Ended] = Factory(list)
+    # The last one that was not answered; 0: none.
     _clock_question: int = 0
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
     def received(self, request: PullRequest) -> None:
-        """Take a request.
+        """Do what a request says.
 
         Raises:
             PullRefused: the puller is of another cluster, or speaks another version.
             PeerLied: it does what a correct one cannot.
         """
-        if self.hello is None:
-            if request.hello is None:
-                raise PeerLied("the puller says nothing of itself")
-            check_hello(self.replica.hello, request.hello)
-            self.hello = request.hello
-            self.teller.listener = request.hello.directory_id
-            self.replica.pulled_by(self, request.hello)
-        elif request.hello is not None:
-            self.hello = self.replica.greeted_again(self.hello, request.hello)
-        self.replica.directories.heard(request.directories)
-        if request.positions is not None:
-            self.replica.learn(self.hello, request.positions)
-        self.replica.take_news(request.others)
+        self._hear(request)
         self._clock_question = request.clock_question or self._clock_question
+        # Stops first: one that wants an origin anew, from elsewhere, says both in one message.
         for origin in request.stops:
             self._wants.pop(origin, None)
             self._stops[origin] = None
@@ -79,8 +58,8 @@ class SourceSession:
         for want in request.wants:
             self._wants[want.origin] = want
             self.wanted.add(want.origin)
-        if len(self.wanted) > MAX_WANTS:
-            raise PeerLied(f"the puller wants more than {MAX_WANTS} origins")
+        if len(self.wanted) > MAX_ORIGINS:
+            raise PeerLied(f"the puller wants more than {MAX_ORIGINS} origins")
         self.on_ready()
 
     # -- out -----------------------------------------------------------------------------------------------------------
@@ -92,44 +71,43 @@ class SourceSession:
             return None
         if not self._said_hello or self._ended or self._clock_question:
             return float("-inf")
-        return self.teller.deadline(self.replica.writing)
+        return self.advertiser.deadline(self.node.writing)
 
     def next_response(self) -> PullResponse | None:
         """Return what is to be said now, frames apart, or None."""
         if self.hello is None:
-            return None
-        hello = None if self._said_hello else self.replica.hello
-        told = self.replica.tell(self.teller)
+            return None  # A stranger is told nothing.
+        hello, told = self._say()
         ended, self._ended = tuple(self._ended[:ENTRIES_AT_ONCE]), self._ended[ENTRIES_AT_ONCE:]
         answer = None
         if self._clock_question:
-            answer = ClockAnswer(self._clock_question, self.replica.log.wall_clock())
+            answer = ClockAnswer(self._clock_question, self.node.log.wall_clock())
             self._clock_question = 0
         if not (hello or told or ended or answer):
             return None
         self._said_hello = True
         return PullResponse(hello, told.positions, told.others, b"", ended, told.directories, answer)
 
-    def say_hello_again(self) -> None:
-        """Say, with the next response, that this node's directory counts as opened again, and what it has."""
-        self._said_hello = False
-        self.teller.say_all_again()
-        self.on_ready()
-
     @property
     def has_want_changes(self) -> bool:
         """Whether the reader must be told of other wants."""
         return bool(self._wants or self._stops)
 
-    def take_want_changes(self) -> WantChanges:
-        """Return what the reader must be told."""
+    def pop_want_changes(self) -> WantChanges:
+        """Return what the reader must be told, once."""
         changes = WantChanges(tuple(self._stops), tuple(self._wants.values()))
         self._wants, self._stops = {}, {}
         return changes
 
     def frames_read(self, frames: int, size: int, ended: Sequence[Ended]) -> None:
-        """Take note of what the reader found."""
-        counters = self.replica.counters
+        """Count what the reader found, and tell the puller which origins cannot go on.
+
+        Args:
+            frames: how many frames.
+            size: their bytes.
+            ended: those origins.
+        """
+        counters = self.node.counters
         counters.frames_sent += frames
         counters.bytes_sent += size
         for each in ended:

@@ -2,29 +2,33 @@ from __future__ import annotations
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication.advertiser import Teller
-from proglog_trio.replication.directories import Directories
+from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.messages import HolderNews, OriginRange, Positions
-from proglog_trio.replication.progress import Holders
+from proglog_trio.replication.peers.directories import Directories
+from proglog_trio.replication.peers.progress import ProgressTracker
 
 X, Y = Origin(bytes(15) + b"x"), Origin(bytes(15) + b"y")
 STATES = {X: OriginState(0, 5, 77), Y: OriginState(2, 3)}
 
 
-def teller() -> tuple[Teller, Holders]:
-    return Teller(quick_seconds=0.01, slow_seconds=1.0), Holders(b"me------", lambda *_: None)
+def advertiser() -> tuple[Advertiser, ProgressTracker]:
+    return Advertiser(quick_seconds=0.01, slow_seconds=lambda: 1.0), ProgressTracker(b"me------", lambda *_: None)
 
 
 def take(
-    teller: Teller, now: float, states: dict[Origin, OriginState], writing: Origin | None, holders: Holders
+    advertiser: Advertiser,
+    now: float,
+    states: dict[Origin, OriginState],
+    writing: Origin | None,
+    holders: ProgressTracker,
 ) -> tuple[Positions | None, tuple[HolderNews, ...]]:
-    told = teller.take(now, states, writing, holders, Directories(b"me------"))
+    told = advertiser.collect(now, states, writing, holders, Directories(b"me------"))
     assert told.directories == ()
     return told.positions, told.others
 
 
 def test_the_first_time_everything_is_told() -> None:
-    told, holders = teller()
+    told, holders = advertiser()
     assert told.deadline(None) == float("-inf")
     positions, others = take(told, 5.0, STATES, X, holders)
     assert positions == Positions({X: OriginRange(0, 5, 77), Y: OriginRange(2, 3)}, (), X)
@@ -33,7 +37,7 @@ def test_the_first_time_everything_is_told() -> None:
 
 
 def test_changes_go_together_after_a_while_and_urgent_ones_at_once() -> None:
-    told, holders = teller()
+    told, holders = advertiser()
     take(told, 5.0, STATES, X, holders)
     told.note([Y], urgent=False)
     assert told.deadline(X) == 6.0
@@ -47,21 +51,21 @@ def test_changes_go_together_after_a_while_and_urgent_ones_at_once() -> None:
 
 
 def test_a_new_own_origin_is_told_although_nothing_of_it_is_durable() -> None:
-    told, holders = teller()
+    told, holders = advertiser()
     take(told, 5.0, {}, None, holders)
     assert told.deadline(X) == 5.01
     assert take(told, 6.0, {}, X, holders) == (Positions(writing=X), ())
 
 
 def test_forgotten_origins_are_told_unless_they_are_back() -> None:
-    told, holders = teller()
+    told, holders = advertiser()
     take(told, 5.0, STATES, None, holders)
     told.note_forgotten([X, Y])
     assert take(told, 7.0, {Y: OriginState(0, 1)}, None, holders) == (Positions(forgotten=(X,)), ())
 
 
 def test_third_nodes_are_told_of_but_not_to_themselves() -> None:
-    told, holders = teller()
+    told, holders = advertiser()
     told.listener = b"a-------"
     take(told, 5.0, {}, None, holders)
     holders.learn(b"a-------", 1, {X: 5})

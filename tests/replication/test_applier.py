@@ -12,7 +12,9 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import MUST_UNDERSTAND_CONTROL, Frame
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.applier import Allowed, Applier, Outcome
-from proglog_trio.replication.events import Diverged, GapMarked, PeerLied, ReplicationCounters, ReplicationEvent
+from proglog_trio.replication.events import Diverged, GapMarked, PeerLied, ReplicationEvent
+from proglog_trio.replication.local_node import LocalNode
+from proglog_trio.replication.messages import Hello
 from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
 
@@ -21,8 +23,10 @@ class World:
     def __init__(self, config: LogConfig | None = None) -> None:
         self.opened = OpenLog.open(SimulatedDisk(), config=config)
         self.events: list[ReplicationEvent] = []
-        self.counters = ReplicationCounters()
-        self.applier = Applier(self.opened.log, "peer", self.counters, self.events.append)
+        hello = Hello("proglog", "me", self.opened.log.directory_id, 1)
+        node = LocalNode(self.opened.log, hello, lambda: 0.0, self.events.append)
+        self.counters = node.counters
+        self.applier = Applier(node, "peer")
         self.foreign = ForeignLog.make(1)
         self.allowed: Allowed | None = Allowed(is_only_answer=True, gap_to=None)
 

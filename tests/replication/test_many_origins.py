@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.replication import advertiser as teller
+from proglog_trio.replication import advertiser
 from proglog_trio.replication import pull_session as pull
 from proglog_trio.replication import source_session as source
-from proglog_trio.replication.advertiser import Teller
-from proglog_trio.replication.directories import Directories
+from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.messages import (
     ENTRIES_AT_ONCE,
     GAPS_AT_ONCE,
+    MAX_ORIGINS,
     HolderNews,
     OriginRange,
     Positions,
@@ -28,9 +28,9 @@ from proglog_trio.replication.messages import (
     PullResponse,
     Want,
 )
-from proglog_trio.replication.peer_view import PeerView
-from proglog_trio.replication.progress import Holders
-from proglog_trio.replication.replica import MAX_ORIGINS
+from proglog_trio.replication.peers.directories import Directories
+from proglog_trio.replication.peers.peer_view import PeerView
+from proglog_trio.replication.peers.progress import ProgressTracker
 from proglog_trio.rpc.http2.message_buffer import PREFIX_BYTES
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.replication import (
@@ -68,10 +68,10 @@ def carried_back(response: PullResponse) -> PullResponse:
     return response_of_message(arrived)
 
 
-def told(teller: Teller, states: dict[Origin, OriginState], holders: Holders) -> Iterator[PullRequest]:
-    """Yield what a teller has to tell, message by message."""
+def told(advertiser: Advertiser, states: dict[Origin, OriginState], holders: ProgressTracker) -> Iterator[PullRequest]:
+    """Yield what a advertiser has to tell, message by message."""
     while True:
-        found = teller.take(0.0, states, None, holders, Directories(ME))
+        found = advertiser.collect(0.0, states, None, holders, Directories(ME))
         if not found:
             return
         yield PullRequest(None, found.positions, found.others)
@@ -96,11 +96,11 @@ def worst_state(number: int, gaps: int = 0) -> OriginState:
 def test_everything_is_told_once_in_small_messages(
     states: dict[int, int], forgotten: set[int], others: dict[int, set[int]], seed: int
 ) -> None:
-    """And whoever is told knows when it has been told all that there was at first, whatever comes meanwhile."""
+    """And the node that is told knows when it has been told all that there was at first, whatever comes meanwhile."""
     rng = random.Random(seed)
     log = {origin_of(number): worst_state(number, gaps * 300) for number, gaps in states.items()}
-    holders = Holders(ME, lambda *_: None)
-    telling = Teller(0.0, 0.0)
+    holders = ProgressTracker(ME, lambda *_: None)
+    telling = Advertiser(0.0, lambda: 0.0)
     for number, origins in others.items():
         holders.learn(number.to_bytes(8, "big"), 1, {origin_of(each): 2**64 - 1 for each in origins})
     telling.note_forgotten(origin_of(number) for number in forgotten)
@@ -117,7 +117,7 @@ def test_everything_is_told_once_in_small_messages(
             assert (
                 len(positions.ranges) == 1 or sum(len(held.gaps) for held in positions.ranges.values()) <= GAPS_AT_ONCE
             )
-            peer.take(positions)
+            peer.heard(positions)
         pairs = [(news.directory_id, origin) for news in arrived.others for origin in news.nexts]
         assert len(pairs) <= ENTRIES_AT_ONCE
         assert not heard & {*pairs}
@@ -138,14 +138,14 @@ def test_everything_is_told_once_in_small_messages(
 def test_as_many_origins_as_there_may_be_hold_nobody_up(count: int) -> None:
     """Each message is made, read and taken within the time that one may hold the loop."""
     log = {origin_of(number): worst_state(number) for number in range(count)}
-    telling, holders, peer = Teller(0.0, 0.0), Holders(ME, lambda *_: None), PeerView("a", 0.0)
+    telling, holders, peer = Advertiser(0.0, lambda: 0.0), ProgressTracker(ME, lambda *_: None), PeerView("a", 0.0)
     peer.connect(bytes(8))
     took = []
     messages = 0
     positions: Positions | None
     while True:
         began = time.thread_time()
-        positions = telling.take(0.0, log, None, holders, Directories(ME)).positions
+        positions = telling.collect(0.0, log, None, holders, Directories(ME)).positions
         if positions is None:
             break
         request = PullRequest(None, positions)
@@ -153,7 +153,7 @@ def test_as_many_origins_as_there_may_be_hold_nobody_up(count: int) -> None:
         made = time.thread_time()
         arrived = request_of_message(MessageCodec(MAX_FIELDS).decode(data, log_v1.PullRequest)).positions
         assert arrived is not None
-        peer.take(arrived)
+        peer.heard(arrived)
         took += [made - began, time.thread_time() - made]
         messages += 1
         assert len(data) < SMALLEST_LIMIT_BYTES
@@ -167,7 +167,7 @@ def test_as_many_origins_as_there_may_be_hold_nobody_up(count: int) -> None:
 
 def test_responses_are_as_small() -> None:
     log = {origin_of(number): worst_state(number) for number in range(3 * ENTRIES_AT_ONCE)}
-    telling, holders = Teller(0.0, 0.0), Holders(ME, lambda *_: None)
+    telling, holders = Advertiser(0.0, lambda: 0.0), ProgressTracker(ME, lambda *_: None)
     ranges: dict[Origin, OriginRange] = {}
     for request in told(telling, log, holders):
         positions = carried_back(PullResponse(None, request.positions, request.others)).positions
@@ -196,7 +196,7 @@ def test_the_fullest_message_is_within_the_least_limit() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_nodes_agree_however_little_a_message_says(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    for module in (teller, pull, source):
+    for module in (advertiser, pull, source):
         monkeypatch.setattr(module, "ENTRIES_AT_ONCE", at_once)
     cluster = Cluster(at_once)
     nodes = [cluster.add(name) for name in "abc"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -21,13 +20,16 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
 from proglog_trio.log.maintenance import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
-from proglog_trio.replication.directories_file import read_directories
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
+from proglog_trio.replication.origin_retirement import OriginRetirement
+from proglog_trio.replication.peers.directories_file import read_directories
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import MAX_COPIES, GivenUp, Replicator, log_event
 from tests.log.driving import OpenLog
 from tests.log.simulated_disk import SimulatedDisk
+from tests.replication.driving import AlikeMembers, fetch_nothing, replicator_of
 
 
 @define
@@ -58,20 +60,20 @@ async def running_replicator(
     run_pull: Callable[[str, PullSession], Awaitable[None]],
     log: Log | None = None,
     fetch: Callable[[str, Missing], Awaitable[list[bytes]]] | None = None,
+    members: AlikeMembers | None = None,
+    on_copied: Callable[[str], None] = lambda _name: None,
+    opened: int = 1,
 ) -> AsyncIterator[tuple[Replicator, trio.Nursery]]:
     log = log or OpenLog.open(SimulatedDisk()).log
-    hello = Hello("proglog", "me", log.directory_id, 1)
-    replica = Replica(log, hello, trio.current_time, log_event, ReplicationConfig())
-    replicator = Replicator(replica, run_pull, fetch or fetch_nothing, random.Random(1))
+    hello = Hello("proglog", "me", log.directory_id, opened)
+    node = LocalNode(log, hello, trio.current_time, log_event)
+    replicator = replicator_of(
+        lambda host: Replica(node, ReplicationConfig(), host), run_pull, fetch or fetch_nothing, members, on_copied
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(replicator.run)
         yield replicator, nursery
         nursery.cancel_scope.cancel()
-
-
-async def fetch_nothing(_address: str, _missing: Missing) -> list[bytes]:
-    await trio.lowlevel.checkpoint()
-    return []
 
 
 def tasks_below(nursery: trio.Nursery) -> list[str]:
@@ -102,8 +104,8 @@ async def test_a_peer_has_a_scope_and_a_nursery_of_its_own(autojump_clock: trio.
         assert sorted(streams.running) == ["b"]
         assert sorted(tasks_below(nursery)) == sorted([*alone, "_run_peer", "_keep_pulling"])
         assert list(replicator.peers) == ["b"]
-        assert list(replicator.replica.pulls) == ["b"]
-        assert list(replicator.replica.plan.peers) == ["b"]
+        assert list(replicator.replica.streams.pulls) == ["b"]
+        assert list(replicator.replica.peers.views) == ["b"]
     assert not streams.running
 
 
@@ -141,7 +143,7 @@ async def test_a_failure_is_logged_once(
         streams.failing = True
         streams.running["a"].set()
         await trio.sleep(60)
-        # The stream that broke, and then the address at which nobody answers.
+        # The stream that broke, and then the address at which no node answers.
         assert caplog.text.count("cannot pull from a peer") == 3
         assert caplog.text.count("pulling from a peer") == 1
 
@@ -178,21 +180,21 @@ async def test_a_peer_that_has_ended_with_the_replicator_may_still_leave(
 async def test_what_could_not_be_written_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proglog_trio.replication.replicator.REWRITE_SECONDS", 0.01)
     async with running_replicator(Streams().run) as (replicator, _):
-        log, replica = replicator.replica.log, replicator.replica
+        log, replica = replicator.replica.node.log, replicator.replica
         disk = log.catalog.disk
         assert isinstance(disk, SimulatedDisk)
         disk.fail("rename", errno.EIO)
-        replica.alive("b", b"b-------")
+        replica.holdings.alive("b", b"b-------")
         with trio.fail_after(10):
             while [each.node_name for each in read_directories(log)] != ["b"]:  # noqa: ASYNC110 - a file
                 await trio.sleep(0.01)
         disk.fail("sync", errno.EIO)
         heard = log.opening + (5 << 20)
-        replica.take_news([HolderNews(log.directory_id, heard, {})])
+        replica.holdings.learn_of_others([HolderNews(log.directory_id, heard, {})])
         with trio.fail_after(10):
-            while replica.hello.opened <= heard:  # noqa: ASYNC110 - nobody tells
+            while replica.node.hello.opened <= heard:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
-        assert log.opening == replica.hello.opened
+        assert log.opening == replica.node.hello.opened
 
 
 MISSING_ORIGIN = Origin(b"an origin of 16B")
@@ -219,7 +221,7 @@ async def test_what_is_given_up_is_on_disk_when_that_is_answered(tmp_path: Path)
             await trio.to_thread.run_sync(shutil.copytree, tmp_path / "log", tmp_path / "killed")
         async with open_log(LogConfig(tmp_path / "killed")) as log, running_replicator(Streams().run, log):
             # The header of the newest segment is older than that; the segment itself says it.
-            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - nobody tells
+            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
             assert log.origins[MISSING_ORIGIN].gaps == ((0, 10),)
 
@@ -242,15 +244,15 @@ async def test_who_gives_up_is_told_what_is_not_written_yet(tmp_path: Path, monk
             assert await replicator.accept_gaps(MISSING_ORIGIN) == GivenUp(10, 10)
             assert log.origins[MISSING_ORIGIN].missing
             answered.set()
-            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - nobody tells
+            while log.origins[MISSING_ORIGIN].missing:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
             assert log.origins[MISSING_ORIGIN].gaps == ((0, 10),)
 
 
 async def test_who_used_a_copy_of_the_directory_stays_named() -> None:
-    async with running_replicator(Streams().run) as (replicator, _):
-        directory_id = replicator.replica.log.directory_id
-        replicator.directory_of = lambda _name: directory_id
+    members = AlikeMembers()
+    async with running_replicator(Streams().run, members=members) as (replicator, _):
+        members.directory_id = replicator.replica.node.log.directory_id
         for number in range(MAX_COPIES + 1):
             await replicator.join(f"copy {number}", "10.0.0.1:8400")
         assert len(replicator.copies) == MAX_COPIES
@@ -263,21 +265,14 @@ async def test_who_used_a_copy_of_the_directory_stays_named() -> None:
 async def test_an_earlier_life_that_is_not_there_any_more_is_no_copy(autojump_clock: trio.testing.MockClock) -> None:
     """The node was started again under another name, before the others have noticed that the earlier one is gone."""
     copied: list[str] = []
-    there = False
-
-    async def is_there(_name: str) -> bool:
-        await trio.lowlevel.checkpoint()
-        return there
-
-    async with running_replicator(Streams().run) as (replicator, _):
-        directory_id = replicator.replica.log.directory_id
-        replicator.directory_of = lambda _name: directory_id
-        replicator.opened, replicator.opening_of = 2, lambda _name: 1
-        replicator.on_copied, replicator.is_there = copied.append, is_there
+    members = AlikeMembers(opening=1, is_there=False)
+    running = running_replicator(Streams().run, members=members, on_copied=copied.append, opened=2)
+    async with running as (replicator, _):
+        members.directory_id = replicator.replica.node.log.directory_id
         await replicator.join("before", "10.0.0.1:8400")
         await trio.sleep(5)
         await replicator.leave("before")
-        there = True
+        members.is_there = True
         await trio.sleep(60)
         assert copied == []
         await replicator.join("copy", "10.0.0.1:8400")
@@ -299,17 +294,17 @@ async def test_no_origin_is_forgotten_whose_end_is_not_kept(monkeypatch: pytest.
     from_peers = iter([{Origin(b"that a peer told"): 3}])
 
     def forget_origins(replica: Replica, origins: Iterable[Origin]) -> int:
-        assert replica.log.retired_origins.ends_of(origins) == {old: 7}
+        assert replica.node.log.retired_origins.ends_of(origins) == {old: 7}
         forgotten.set()
         return 1
 
-    monkeypatch.setattr(Replica, "take_retired", lambda _replica: next(from_peers, {}))
-    monkeypatch.setattr(Replica, "old_origins", lambda _replica: {} if next(looks) < 1 else {old: 7})
+    monkeypatch.setattr(OriginRetirement, "pop_ends", lambda _retirement: next(from_peers, {}))
+    monkeypatch.setattr(OriginRetirement, "old_origins", lambda _retirement: {} if next(looks) < 1 else {old: 7})
     monkeypatch.setattr(Replica, "forget_origins", forget_origins)
     async with running_replicator(Streams().run) as (replicator, _):
-        disk = replicator.replica.log.catalog.disk
+        disk = replicator.replica.node.log.catalog.disk
         assert isinstance(disk, SimulatedDisk)
         disk.fail("rename", errno.EIO)
         with trio.fail_after(10):
             await forgotten.wait()
-        assert not sum(replicator.replica.errors.counts.values())
+        assert not sum(replicator.replica.node.errors.counts.values())

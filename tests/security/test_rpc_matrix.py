@@ -17,8 +17,8 @@ import proglog_trio
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.client import open_producer
 from proglog_trio.internal_errors import InternalErrors
-from proglog_trio.replication.directories_file import DIRECTORIES_FILE
 from proglog_trio.replication.messages import PROTOCOL_VERSION
+from proglog_trio.replication.peers.directories_file import DIRECTORIES_FILE
 from proglog_trio.rpc.server.authorization import METHODS, SERVICES, requirement_of
 from proglog_trio.rpc.server.cluster_service import ClusterService
 from proglog_trio.rpc.server.handlers import ServerCounters, Service

@@ -15,6 +15,8 @@ from proglog_trio.log.repair.missing_ranges import Stretch
 
 MAX_FETCHED_BYTES = 256 << 20
 """How many bytes of frames one repair holds in memory at most; what is still missing then is the next one's."""
+MAX_ANSWER_BYTES = MAX_FETCHED_BYTES // 4
+"""And how many one peer is let send of one range, or little more."""
 MAX_VERSIONS = 8
 """How many different frames of the same sequence are kept: peers may disagree, and one of them be right."""
 MAX_NAMED = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import trio
+from attrs import Factory, frozen
 from grpclib.client import Stream
 from grpclib.const import Cardinality
 from grpclib.exceptions import StreamTerminatedError
@@ -14,6 +15,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
 from proglog_trio.errors import ConnectionLost, ConnectionNotOpened
 from proglog_trio.log.format.frame import iterate_frames
+from proglog_trio.log.repair.fetched_frames import MAX_ANSWER_BYTES
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
@@ -24,22 +26,38 @@ from proglog_trio.rpc.server.stream_io import Rests, in_turns, receive_next
 
 PULL = "/log.v1.Replication/Pull"
 FETCH_FRAMES = "/log.v1.Replication/FetchFrames"
-MAX_FETCHED_BYTES = 64 << 20
 FETCH_SECONDS = 60.0
 
 _PullStream = Stream[log_v1.PullRequest, log_v1.PullResponse]
 
 
-async def pull_from(connection: ConnectionConfig, address: str, session: PullSession) -> None:
-    """Run one pull stream to the peer at an address, from Trio, until it ends, which raises what ended it.
+@frozen(eq=False)
+class PullStream:
+    """One pull stream to the peer at an address, before it is opened; see replication.peer_task."""
 
-    Raises:
-        NodeConnectionError, CallFailed: the peer cannot be reached, or ended the stream.
-        PeerLied, PullRefused, LogReadOnly, LogClosed: see run_pull.
-    """
-    _check_address(address)
-    async with open_connection(address, connection) as opened:
-        await opened.run(run_pull, session)
+    connection: ConnectionConfig
+    address: str
+    _ready: asyncio.Event = Factory(asyncio.Event)
+    _room: asyncio.Event = Factory(asyncio.Event)
+
+    def on_ready(self) -> None:
+        """Look for what the session has to send."""
+        self._ready.set()
+
+    def on_room(self) -> None:
+        """Let the session apply the frames that wait."""
+        self._room.set()
+
+    async def run(self, session: PullSession) -> None:
+        """Run the stream, from Trio, until it ends, which raises what ended it.
+
+        Raises:
+            NodeConnectionError, CallFailed: the peer cannot be reached, or ended the stream.
+            PeerLied, PullRefused, LogReadOnly, LogClosed: see _pull.
+        """
+        _check_address(self.address)
+        async with open_connection(self.address, self.connection) as opened:
+            await opened.run(_pull, session, self._ready, self._room)
 
 
 def _check_address(address: str) -> None:
@@ -50,7 +68,7 @@ def _check_address(address: str) -> None:
         raise ConnectionNotOpened(f"what the peer says to be its address is none: {error}") from None
 
 
-async def run_pull(channel: TunedChannel, session: PullSession) -> None:
+async def _pull(channel: TunedChannel, session: PullSession, ready: asyncio.Event, room: asyncio.Event) -> None:
     """Pull until the stream ends, which raises what ended it.
 
     Raises:
@@ -58,8 +76,6 @@ async def run_pull(channel: TunedChannel, session: PullSession) -> None:
         PeerLied, PullRefused: the peer is not one to pull from.
         LogReadOnly, LogClosed: this node's log takes nothing more.
     """
-    ready, room = asyncio.Event(), asyncio.Event()
-    session.on_ready, session.on_room = ready.set, room.set
     async with channel.request(PULL, Cardinality.STREAM_STREAM, log_v1.PullRequest, log_v1.PullResponse) as stream:
         await stream.send_request()
         rests = Rests()
@@ -99,7 +115,7 @@ async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address:
             FETCH_FRAMES, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
         ) as stream:
             await stream.send_message(request, end=True)
-            while size < MAX_FETCHED_BYTES and (message := await receive_next(stream)) is not None:
+            while size < MAX_ANSWER_BYTES and (message := await receive_next(stream)) is not None:
                 frames += [frame.encode() for frame in iterate_frames(message.frames)]
                 size += len(message.frames)
         return frames
@@ -121,7 +137,7 @@ async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event)
             while (request := session.next_request()) is not None:
                 await stream.send_message(request_to_message(request))
                 await rests.rest()
-            await wait_until(ready, session.deadline, session.replica.clock)
+            await wait_until(ready, session.deadline, session.node.clock)
     except (StreamTerminatedError, H2Error):
         # The receiving side sees the stream's end too, and the status that came with it.
         return

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
-from proglog_trio.replication.directories import KnownDirectory, directory_of
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
     ClockAnswer,
@@ -14,11 +13,13 @@ from proglog_trio.replication.messages import (
     EndReason,
     Hello,
     HolderNews,
+    KnownDirectory,
     OriginRange,
     Positions,
     PullRequest,
     PullResponse,
     Want,
+    directory_of,
 )
 from proglog_trio.rpc.http2.message_buffer import message_prefix
 from proglog_trio.rpc.messages.protobuf import bytes_field_header

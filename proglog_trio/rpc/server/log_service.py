@@ -123,7 +123,7 @@ async def open_log_service(
     executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
     state = ServiceState(log, config, LogServiceCounters(), executor, servers)
     if replica is not None:
-        state.wait_acknowledged, state.end_waits = replica.wait_acknowledged, replica.acknowledgements.end_all
+        state.wait_acknowledged, state.end_waits = replica.wait_acknowledged, replica.holdings.acknowledgements.end_all
     takes_records = ServiceStatus()
 
     def changed() -> None:

@@ -10,7 +10,7 @@ from attrs import Factory, define, field, frozen, validators
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
-from proglog_trio.replication.acknowledgements import Achieved
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from proglog_trio.rpc.http2.wakeups import Wakeups
 from proglog_trio.rpc.server.requested_acks import THIS_NODE, AcknowledgementConfig
 from proglog_trio.units import KIBIBYTE, MEBIBYTE
@@ -79,15 +79,20 @@ class LogServiceCounters:
     consumers_refused: int = 0
 
 
-WaitAcknowledged = Callable[[Origin, int, int, int, float, Callable[[Achieved], None]], None]
+WaitAcknowledged = Callable[[Origin, int, int, int, float, Callable[[AcknowledgementResult], None]], None]
 """Calls back once so many nodes have some sequences of an origin, or after some seconds; see Replica."""
 
 
 def alone(
-    _origin: Origin, _first: int, _following: int, wanted: int, _seconds: float, done: Callable[[Achieved], None]
+    _origin: Origin,
+    _first: int,
+    _following: int,
+    wanted: int,
+    _seconds: float,
+    done: Callable[[AcknowledgementResult], None],
 ) -> None:
     """Answer for a node without others: what is on its own disk is all that there will be."""
-    done(Achieved(THIS_NODE, wanted <= THIS_NODE))
+    done(AcknowledgementResult(THIS_NODE, wanted <= THIS_NODE))
 
 
 @define

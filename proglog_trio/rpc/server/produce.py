@@ -21,7 +21,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import BatchRefused, LogBusy, ProglogError
 from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.format.record import CHECKED_AT_ONCE_BYTES, Record, pack_records, pack_values, payload_crc
-from proglog_trio.replication.acknowledgements import Achieved
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.messages import records as record_messages
 from proglog_trio.rpc.messages.status import grpc_error
@@ -36,7 +36,7 @@ class Stored:
     """A batch that is durable, here and on as many other nodes as were waited for."""
 
     appended: Appended
-    achieved: Achieved
+    achieved: AcknowledgementResult
 
 
 Answer = Stored | ProglogError | GRPCError
@@ -288,11 +288,11 @@ class ProduceCalls:
             answer.set_result(appended)
             return
 
-        def achieved(achieved: Achieved) -> None:
+        def achieved(achieved: AcknowledgementResult) -> None:
             _settle(answer, Stored(appended, achieved))
 
         if wanted.nodes <= THIS_NODE:
-            achieved(Achieved(THIS_NODE, reached=True))
+            achieved(AcknowledgementResult(THIS_NODE, reached=True))
             return
         first, following = appended.base_sequence, appended.base_sequence + appended.count
         self.state.wait_acknowledged(appended.origin, first, following, wanted.nodes, wanted.seconds, achieved)
@@ -441,7 +441,7 @@ def _naming_request(error: BatchRefused | GRPCError, number: int) -> Exception:
     return BatchRefused(f"request {number}: {error}")
 
 
-def _produce_response(answer: Appended, index: int, achieved: Achieved) -> record_messages.ProduceResponse:
+def _produce_response(answer: Appended, index: int, achieved: AcknowledgementResult) -> record_messages.ProduceResponse:
     return record_messages.ProduceResponse(
         offset=answer.base_offset + index,
         origin=answer.origin.data,

@@ -77,10 +77,11 @@ class ReplicationService:
 
     async def _pull(self, stream: _PullStream) -> None:
         await stream.send_initial_metadata()
-        session = self.replica.open_source()
+        ready = asyncio.Event()
+        session = self.replica.open_source(ready.set)
         try:
             async with asyncio.TaskGroup() as group:
-                sending = group.create_task(self._send(stream, session))
+                sending = group.create_task(self._send(stream, session, ready))
                 await self._receive(stream, session)
                 sending.cancel()
         finally:
@@ -88,7 +89,7 @@ class ReplicationService:
 
     async def _fetch_frames(self, stream: Stream[log_v1.FetchFramesRequest, log_v1.FetchFramesResponse]) -> None:
         request = await receive_only(stream)
-        cluster_name = self.replica.hello.cluster_name
+        cluster_name = self.replica.node.hello.cluster_name
         if request.cluster_name != cluster_name:
             raise PullRefused(f"this node is of the cluster {cluster_name!r}, not of {request.cluster_name!r}")
         origin = origin_of(request.origin)
@@ -97,7 +98,7 @@ class ReplicationService:
             while sequence < request.to_sequence:
                 await wait_writable(stream)
                 found = await disk.begin(
-                    self.replica.log.frames, origin, sequence, request.to_sequence, self.config.answer_bytes
+                    self.replica.node.log.frames, origin, sequence, request.to_sequence, self.config.answer_bytes
                 )
                 sequence = found.next_sequence
                 if found.frames:
@@ -111,10 +112,8 @@ class ReplicationService:
                 session.received(request)
                 await rests.rest()
 
-    async def _send(self, stream: _PullStream, session: SourceSession) -> None:
-        ready = asyncio.Event()
-        session.on_ready = ready.set
-        log = self.replica.log
+    async def _send(self, stream: _PullStream, session: SourceSession, ready: asyncio.Event) -> None:
+        log = self.replica.node.log
         rests = Rests()
         with DiskCalls[FrameSource](self.executor) as disk:
             source = await disk.open(FrameSource, log)
@@ -128,7 +127,7 @@ class ReplicationService:
                     await rests.rest()
                 is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
                 if ahead is None and not (session.has_want_changes or is_behind):
-                    await wait_until(ready, session.deadline, self.replica.clock)
+                    await wait_until(ready, session.deadline, self.replica.node.clock)
                     continue
                 window = await wait_writable(stream)
                 if ahead is None:
@@ -153,4 +152,4 @@ class ReplicationService:
     def _read(
         self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
     ) -> asyncio.Future[SourceAnswer]:
-        return disk.begin(source.read, session.take_want_changes(), self.config.answer_bytes)
+        return disk.begin(source.read, session.pop_want_changes(), self.config.answer_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -11,8 +11,8 @@ from proglog_trio.log.format.clock import clamped
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.replication.lag import lag_of
-from proglog_trio.replication.peer_task import Peer
+from proglog_trio.replication.peer_task import PeerTask
+from proglog_trio.replication.peers.lag import lag_of
 from proglog_trio.replication.replica import Replica
 from proglog_trio.replication.replicator import Replicator
 from proglog_trio.rpc.messages.text import sendable
@@ -46,6 +46,7 @@ def status_of(
     cluster_size: int | None,
     service_counters: LogServiceCounters,
     failed: Sequence[FailedPeer] = (),
+    statuses: Mapping[str, MemberStatus] | None = None,
     isolation: str | None = None,
 ) -> log_v1.GetStatusResponse:
     """Return what a node says of itself and its peers.
@@ -56,10 +57,11 @@ def status_of(
         cluster_size: how many nodes the cluster is meant to have, if that is known.
         service_counters: are told with the log's.
         failed: the peers that are not there, and may come back.
+        statuses: of the members, by their names.
         isolation: that the node is alone, or with few, in words; None: it is not.
     """
     replica = replicator.replica
-    log, hello = replica.log, replica.hello
+    log, hello = replica.node.log, replica.node.hello
     return log_v1.GetStatusResponse(
         node_name=hello.node_name,
         cluster_name=hello.cluster_name,
@@ -70,8 +72,8 @@ def status_of(
         next_offset=log.next_offset,
         read_only_reason=log.read_only_reason or "",
         origins=[_origin(replica, origin, state) for origin, state in sorted(log.origins.items())],
-        peers=_peers(replicator, failed),
-        counters=_counters(replica, [log.counters, replica.counters, service_counters]),
+        peers=_peers(replicator, failed, statuses or {}),
+        counters=_counters(replica, [log.counters, replica.node.counters, service_counters]),
         time=log_v1.Time(
             wall_clock=clamped(log.wall_clock()),
             log_time_ahead=log.log_time_ahead,
@@ -88,8 +90,8 @@ def status_of(
 
 def _counters(replica: Replica, counted: Sequence[attrs.AttrsInstance]) -> dict[str, int]:
     counters = {name: number for each in counted for name, number in attrs.asdict(each).items()}
-    counters["acknowledgements_waiting"] = replica.acknowledgements.waiting
-    damage = replica.log.damage
+    counters["acknowledgements_waiting"] = replica.holdings.acknowledgements.waiting
+    damage = replica.node.log.damage
     # Each place once, however often it was met; what is left is what no peer had.
     counters["damage_found"], counters["damage_repaired"] = damage.found, damage.repaired
     counters["damage_left"] = damage.left
@@ -97,17 +99,18 @@ def _counters(replica: Replica, counted: Sequence[attrs.AttrsInstance]) -> dict[
 
 
 def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.OriginStatus:
-    plan = replica.plan
-    assignment = plan.assigned.get(origin)
-    showing = [peer.ranges[origin] for peer in plan.showing_more(origin, state.next)]
+    node, peers = replica.node, replica.peers
+    assignment = replica.scheduler.plan.assigned.get(origin)
+    showing = [peer.ranges[origin] for peer in peers.showing_more(origin, state.next)]
     # what retention dropped at a peer cannot be had from it
     behind = max((held.next - max(held.low, state.next) for held in showing), default=0)
-    written_by = replica.hello.node_name if origin == replica.writing else plan.writer_of(origin)
+    writer = peers.writer_of(origin)
+    written_by = node.hello.node_name if origin == node.writing else "" if writer is None else writer.name
     return log_v1.OriginStatus(
         origin=origin.data,
         low=state.low,
         next=state.next,
-        written_by=sendable(written_by or ""),
+        written_by=sendable(written_by),
         pulled_from=sendable(assignment.peer) if assignment is not None else "",
         behind=behind,
         missing=sum(following - first for first, following in state.gaps),
@@ -117,7 +120,7 @@ def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.Orig
                 to_sequence=each.to_sequence,
                 may_have=[
                     sendable(known.node_name)
-                    for known in plan.may_have(origin, each.from_sequence, each.to_sequence)[:MAX_NAMED]
+                    for known in peers.may_have(origin, each.from_sequence, each.to_sequence)[:MAX_NAMED]
                 ],
             )
             for each in state.missing[:MAX_RANGES]
@@ -125,8 +128,9 @@ def _origin(replica: Replica, origin: Origin, state: OriginState) -> log_v1.Orig
     )
 
 
-def _peers(replicator: Replicator, failed: Sequence[FailedPeer]) -> list[log_v1.PeerStatus]:
-    statuses = replicator.statuses()
+def _peers(
+    replicator: Replicator, failed: Sequence[FailedPeer], statuses: Mapping[str, MemberStatus]
+) -> list[log_v1.PeerStatus]:
     told = [_peer(replicator.replica, peer, statuses.get(name)) for name, peer in replicator.peers.items()]
     told += [
         log_v1.PeerStatus(
@@ -142,9 +146,9 @@ def _peers(replicator: Replicator, failed: Sequence[FailedPeer]) -> list[log_v1.
     return sorted(told, key=lambda peer: peer.name)
 
 
-def _peer(replica: Replica, peer: Peer, status: MemberStatus | None) -> log_v1.PeerStatus:
-    view = replica.plan.peers[peer.name]
-    lag = lag_of(replica, view)
+def _peer(replica: Replica, peer: PeerTask, status: MemberStatus | None) -> log_v1.PeerStatus:
+    view = replica.peers.views[peer.name]
+    lag = lag_of(replica.node.log.origins, view)
     return log_v1.PeerStatus(
         name=sendable(peer.name),
         rpc_addr=sendable(peer.address),
@@ -163,9 +167,8 @@ def _peer(replica: Replica, peer: Peer, status: MemberStatus | None) -> log_v1.P
 
 
 def _peer_clock(replica: Replica, name: str) -> log_v1.PeerClock | None:
-    reading = replica.peer_clocks.reading_of(name, replica.clock())
+    clocks = replica.clocks.peers
+    reading = clocks.reading_of(name, replica.node.clock())
     if reading is None:
         return None
-    return log_v1.PeerClock(
-        ahead=reading.ahead, uncertainty=reading.uncertainty, is_off=replica.peer_clocks.is_off(name)
-    )
+    return log_v1.PeerClock(ahead=reading.ahead, uncertainty=reading.uncertainty, is_off=clocks.is_off(name))

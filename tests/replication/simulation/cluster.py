@@ -20,10 +20,11 @@ from proglog_trio.log.repair.plan import RepairPlan
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.replication.acknowledgements import Achieved
-from proglog_trio.replication.directories_file import keep_directories, read_directories
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello, OriginRange, PullRequest, PullResponse
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
+from proglog_trio.replication.peers.directories_file import keep_directories, read_directories
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.source_reader import FrameSource
@@ -42,15 +43,30 @@ FAILURE_SECONDS = 5.0
 class Life:
     """One run of a node's process."""
 
+    cluster: Cluster
+    node: Node
     opened: OpenLog
-    replica: Replica
+    local: LocalNode
     opened_as: int
+    replica: Replica = field(init=False)
     is_running: bool = True
     commit_scheduled: bool = False
     wake_at: float | None = None
     raising: bool = False
     looks: int = 0
     pulls: dict[str, PullLink] = Factory(dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.replica = Replica(self.local, self.cluster.config, self, read_directories(self.opened.log))
+
+    def deadline_changed(self) -> None:
+        self.cluster.wake(self.node, self)
+
+    def directories_changed(self) -> None:
+        self.cluster.keep_directories(self)
+
+    def superseded(self, opened: int) -> None:
+        self.cluster.raise_opening(self, opened)
 
 
 @define(eq=False, repr=False)
@@ -84,12 +100,11 @@ class PullLink:
             (self.close, lambda: None),
             lambda name: self.cluster.nodes[name].is_paused,
         )
-        self.pull = self.puller_life.replica.open_pull(self.source.name)
-        self.served = self.source_life.replica.open_source()
+        self.pull = self.puller_life.replica.open_pull(
+            self.source.name, lambda: self.poll(True), self.go_on, lambda: None
+        )
+        self.served = self.source_life.replica.open_source(lambda: self.poll(False))
         self.reader = FrameSource(self.source_life.opened.log)
-        self.pull.on_ready = lambda: self.poll(True)
-        self.pull.on_room = self.go_on
-        self.served.on_ready = lambda: self.poll(False)
         self.poll(True)
 
     def close(self) -> None:
@@ -144,7 +159,7 @@ class PullLink:
         ):
             answer = None if self.served.has_want_changes else self.reader.read_recent(READ_BYTES)
             if answer is None:
-                answer = self.reader.read(self.served.take_want_changes(), READ_BYTES)
+                answer = self.reader.read(self.served.pop_want_changes(), READ_BYTES)
             self.read_to, self.is_done = answer.read_to, answer.is_done
             data = b"".join(answer.pieces)
             self.served.frames_read(answer.count, len(data), answer.ended)
@@ -186,7 +201,7 @@ class PullLink:
             self.close()
         except (PullRefused, PeerLied) as error:
             if isinstance(error, PeerLied):
-                self.puller_life.replica.counters.lies += 1
+                self.puller_life.replica.node.counters.lies += 1
             self.cluster.problems.append(error)
             self.close()
 
@@ -280,20 +295,15 @@ class Cluster:
             monotonic_clock=lambda: self.network.now + node.ahead,
         )
         hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, opened.log.opening)
-        replica = Replica(
+        local = LocalNode(
             opened.log,
             hello,
             lambda: self.network.now + node.ahead,
             lambda event: self.events.append((node.name, event)),
-            self.config,
         )
-        replica.know(read_directories(opened.log))
-        life = node.life = Life(opened, replica, opened.log.opening)
-        replica.on_directories = lambda: self._keep_directories(node, life)
-        replica.on_superseded = lambda opened: self._raise_opening(node, life, opened)
+        life = node.life = Life(self, node, opened, local, opened.log.opening)
         self.network.after(1.0, lambda: self._look_at_missing(node, life))
         opened.log.on_work = lambda work: self._work(node, life, work)
-        replica.on_decide = lambda: self._wake(node, life)
         node.members = set()
         node.backoff = 0.25
         return life
@@ -315,8 +325,8 @@ class Cluster:
         life.commit_scheduled = False
         life.opened.commit()
 
-    def _wake(self, node: Node, life: Life) -> None:
-        deadline = life.replica.next_deadline
+    def wake(self, node: Node, life: Life) -> None:
+        deadline = life.replica.scheduler.next_deadline
         if deadline is None or (life.wake_at is not None and life.wake_at <= deadline):
             return
         life.wake_at = deadline
@@ -329,12 +339,12 @@ class Cluster:
                 life.wake_at = self.now + 0.5
                 self.network.after(0.5, wake_later)
                 return
-            life.replica.advance()
+            life.replica.scheduler.advance()
 
         def wake_later() -> None:
             life.wake_at = None
             if life.is_running:
-                self._wake(node, life)
+                self.wake(node, life)
 
         self.network.after(max(deadline - node.ahead - self.now, 0.001), wake)
 
@@ -344,13 +354,13 @@ class Cluster:
                 node.life.opened.look_at_disk()
         self.network.after(0.5, self._watch_disks)
 
-    def _keep_directories(self, node: Node, life: Life) -> None:
+    def keep_directories(self, life: Life) -> None:
         """Write down which directories there are; what fails is tried again with the next change."""
         if life.is_running:
             with contextlib.suppress(OSError):
-                keep_directories(life.opened.log, life.replica.directories.encode())
+                keep_directories(life.opened.log, life.replica.peers.directories.encode())
 
-    def _raise_opening(self, node: Node, life: Life, opened: int) -> None:
+    def raise_opening(self, life: Life, opened: int) -> None:
         if life.raising:
             return
         life.raising = True
@@ -358,7 +368,7 @@ class Cluster:
         def raise_it() -> None:
             if not life.is_running:
                 return
-            if opened > life.replica.hello.opened:
+            if opened > life.replica.node.hello.opened:
                 with contextlib.suppress(OSError):
                     life.replica.reopened(life.opened.log.raise_opening(opened))
             # As a node does: two copies would raise it in turn for ever.
@@ -372,13 +382,13 @@ class Cluster:
         self.network.after(1.0, lambda: self._look_at_missing(node, life))
         if node.is_paused or life.opened.log.read_only_reason is not None:
             return
-        if retired := life.replica.take_retired():
+        if retired := life.replica.retirement.pop_ends():
             with contextlib.suppress(OSError):
                 life.opened.log.retired_origins.add(retired)
         life.looks += 1
         if life.looks % 60 == 0:
-            life.replica.review_all()
-        if life.replica.review_missing():
+            life.replica.review.touch_all()
+        if life.replica.review.review():
             with contextlib.suppress(OSError):
                 self.fill(node)
 
@@ -393,9 +403,9 @@ class Cluster:
                 return
             if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
                 continue
-            outcome = plan.rebuild(self._fetched(node, plan), replica.given_up())
+            outcome = plan.rebuild(self._fetched(node, plan), replica.review.given_up())
             gaps = log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
-            replica.missing_settled(outcome.filled_offsets, gaps)
+            replica.review.settled(outcome.filled_offsets, gaps)
 
     def _fetched(self, node: Node, plan: RepairPlan) -> FetchedFrames:
         fetched = FetchedFrames()
@@ -411,14 +421,14 @@ class Cluster:
     def forget_old_origins(self, node: Node) -> int:
         """Forget origins of which nothing is left, as a node does once a minute; return how many."""
         replica = node.running.replica
-        old = replica.old_origins()
-        replica.log.retired_origins.add(old)
+        old = replica.retirement.old_origins()
+        replica.node.log.retired_origins.add(old)
         return replica.forget_origins(old)
 
     def forget_member(self, name: str) -> None:
         """Do as the membership does when a member has been gone for long, or was told to leave."""
         for node in self.live:
-            node.running.replica.directories.gone(name)
+            node.running.replica.peers.directories.gone(name)
 
     # -- membership, by an oracle --------------------------------------------------------------------------------------
 
@@ -522,7 +532,7 @@ class Cluster:
             if wanted > 1:
                 first, following = answer.base_sequence, answer.base_sequence + answer.count
 
-                def achieved(achieved: Achieved) -> None:
+                def achieved(achieved: AcknowledgementResult) -> None:
                     if achieved.reached:
                         note(achieved.nodes, answer)
 
@@ -556,7 +566,7 @@ class Cluster:
         node.ahead += longer
         if node.life is not None:
             node.life.wake_at = None
-            node.life.replica.advance()
+            node.life.replica.scheduler.advance()
         for stream in list(self.network.streams):
             stream.pump()
 

@@ -16,7 +16,7 @@ def test_two_nodes_hold_what_each_wrote_once() -> None:
     for node in (a, b):
         cluster.check_ranges(node)
         assert node.running.opened.log.next_offset == 200
-        counters = node.running.replica.counters
+        counters = node.running.replica.node.counters
         assert counters.frames_dropped == 0
         assert counters.records_applied in (50, 150)
     assert cluster.frames(a).keys() == cluster.frames(b).keys()

@@ -6,8 +6,8 @@ import pytest
 
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, from_milliseconds, to_milliseconds
-from proglog_trio.replication.events import LogTimeReturned
-from proglog_trio.replication.peer_clocks import QUESTION_SECONDS, PeerClockChanged
+from proglog_trio.replication.events import LogTimeReturned, PeerClockChanged
+from proglog_trio.replication.peers.peer_clocks import QUESTION_SECONDS
 from tests.log.driving import DIRECTORY, NOON
 from tests.log.simulated_disk import Loss
 from tests.replication.simulation.cluster import Cluster, Node

@@ -18,8 +18,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import unpack_records
 from proglog_trio.log.new_id import give_new_id
 from proglog_trio.replication.events import Diverged, PeerLied
-from proglog_trio.replication.peer_clocks import QUESTION_SECONDS
-from proglog_trio.replication.replica import RETURN_SECONDS
+from proglog_trio.replication.peers.peer_clocks import QUESTION_SECONDS, RETURN_SECONDS
 from tests.log.driving import DIRECTORY
 from tests.log.simulated_disk import Loss, SimulatedDisk
 from tests.replication.simulation.cluster import Cluster, Node
@@ -360,9 +359,9 @@ class Faults(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def give_up(self, place: int) -> None:
-        """Somebody gives up what is missing at a node, and it is written down: other nodes that lack it follow."""
+        """An operator gives up what is missing at a node, and it is written down: other nodes that lack it follow."""
         node = self.a_live_one(place)
-        if node is not None and node.running.replica.give_up_missing(None):
+        if node is not None and node.running.replica.review.give_up(None):
             self.has_given_up = True
             with contextlib.suppress(OSError):
                 self.cluster.fill(node)
@@ -419,7 +418,7 @@ class Faults(RuleBasedStateMachine):
         self.check_logs()
 
     def check_log_time(self) -> None:
-        """Once all wall clocks are right nobody's log time stays ahead of them, whatever anybody said before."""
+        """Once all wall clocks are right no node's log time stays ahead of them, whatever any said before."""
         cluster = self.cluster
         for name in cluster.wall_offset:
             cluster.wall_offset[name] = 0

@@ -38,8 +38,8 @@ def test_pulls_stop_and_go_on(room: int, seconds: float) -> None:
     cluster.run(seconds)
     log = follower.running.opened.log
     assert log.read_only_reason is not None
-    assert follower.running.replica.plan.paused
-    assert not follower.running.replica.plan.assigned, "nothing is asked for that could not be stored"
+    assert follower.running.replica.scheduler.plan.paused
+    assert not follower.running.replica.scheduler.plan.assigned, "nothing is asked for that could not be stored"
     held = origin_next(follower, writer)
     assert held < 50
     # Its peers and clients still have what it has.
@@ -48,7 +48,7 @@ def test_pulls_stop_and_go_on(room: int, seconds: float) -> None:
     follower.disk.capacity = None
     cluster.run(90.0 if seconds > 10 else 10.0)
     assert log.read_only_reason is None
-    assert not follower.running.replica.plan.paused
+    assert not follower.running.replica.scheduler.plan.paused
     check_all_is_well(cluster)
     assert follower.lives == 1, "without a restart"
 
@@ -61,7 +61,7 @@ def test_a_node_that_was_started_on_a_full_disk_serves_and_catches_up() -> None:
     full.disk.capacity = full.disk.used_bytes
     cluster.start(full)
     assert full.running.opened.log.read_only_reason is not None
-    assert full.running.replica.plan.paused, "from the start"
+    assert full.running.replica.scheduler.plan.paused, "from the start"
     cluster.stop(writer, Loss.KEEP)
     cluster.stop(third, Loss.DROP)
     third.disk = type(third.disk)()

@@ -1,4 +1,4 @@
-"""What nobody who is reachable has: missing for as long as somebody may have it, a gap when that is over."""
+"""What no reachable node has: missing for as long as a node may have it, a gap when that is over."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import GapMarked, MissingMarked
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from tests.log.simulated_disk import Loss
 from tests.replication.simulation.cluster import Cluster, Node
 from tests.replication.simulation.test_sources import cluster_of, damage, fill
@@ -22,7 +22,7 @@ def gaps_of(node: Node, origin: Origin) -> tuple[tuple[int, int], ...]:
 
 
 def may_have(node: Node, origin: Origin, first: int, following: int) -> list[str]:
-    return sorted(each.node_name for each in node.running.replica.plan.may_have(origin, first, following))
+    return sorted(each.node_name for each in node.running.replica.peers.may_have(origin, first, following))
 
 
 def sequences(cluster: Cluster, node: Node, origin: Origin) -> list[int]:
@@ -124,8 +124,8 @@ def test_an_operator_may_give_it_up_and_the_others_follow() -> None:
     d = cluster.add("d")
     cluster.run(100.0)
     assert missing_of(b, origin) == missing_of(d, origin) == [(10, 20)]
-    given_up = b.running.replica.give_up_missing(origin)
-    assert b.running.replica.records_missing(given_up) == 10
+    given_up = b.running.replica.review.give_up(origin)
+    assert b.running.replica.review.records_missing(given_up) == 10
     cluster.fill(b)
     assert gaps_of(b, origin) == ((10, 20),)
     cluster.run(80.0)
@@ -143,7 +143,7 @@ def test_an_operator_may_give_it_up_and_the_others_follow() -> None:
 def test_what_a_log_has_passed_without_having_it_is_no_copy() -> None:
     cluster, a, _b, c, origin = only_copies(6)
     cluster.run(100.0)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     replica = a.running.replica
     for first, following in ((0, 10), (10, 20), (15, 16), (20, 30), (5, 25)):
         replica.wait_acknowledged(origin, first, following, 2, 1.0, answers.append)
@@ -218,7 +218,7 @@ def test_a_restored_directory_counts_for_what_it_has() -> None:
     cluster.network.block(["n1"], ["n0"])  # it pulls nothing from a, and is heard through c
     cluster.network.block(["n0"], ["n1"])
     cluster.start(b)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     cluster.run(0.6)
     a.running.replica.wait_acknowledged(origin, 14, 15, 3, 0.001, answers.append)
     cluster.run(30.0)
@@ -228,6 +228,6 @@ def test_a_restored_directory_counts_for_what_it_has() -> None:
     cluster.run(2.0)
     assert answers[-1].reached
     assert cluster.disagreement() is None
-    opened = b.running.replica.hello.opened
+    opened = b.running.replica.node.hello.opened
     assert opened == b.running.opened.log.opening
-    assert a.running.replica.holders.opening_of(b.running.opened.log.directory_id) == opened
+    assert a.running.replica.holdings.progress.opening_of(b.running.opened.log.directory_id) == opened

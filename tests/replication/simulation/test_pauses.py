@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.events import Diverged, GapMarked
+from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from tests.log.simulated_disk import Loss
 from tests.replication.simulation.cluster import Cluster
 from tests.replication.simulation.test_sources import cluster_of, fill, source_of
@@ -46,13 +46,13 @@ def test_nothing_is_given_up_for_a_pause(
     cluster.run(15.0)
     assert not gaps(cluster)
     for node in nodes:
-        assert not node.running.replica.acknowledgements.waiting
+        assert not node.running.replica.holdings.acknowledgements.waiting
         cluster.check_ranges(node)
 
 
 @pytest.mark.parametrize("longer", [0.0, 1e6])
 def test_a_writer_has_not_stalled_while_this_node_was_stopped(longer: float) -> None:
-    """What the writer sent waits to be read: nobody else has to send it once more."""
+    """What the writer sent waits to be read: no other node has to send it once more."""
     cluster, (a, b, _c) = cluster_of(4, 3)
     origin = fill(cluster, a, 5)
     cluster.run(1.0)
@@ -65,7 +65,7 @@ def test_a_writer_has_not_stalled_while_this_node_was_stopped(longer: float) -> 
         cluster.run(0.1)
         assert source_of(b, origin) == a.name
     cluster.run_until_agreed(1.0)
-    assert b.running.replica.counters.frames_dropped == 0
+    assert b.running.replica.node.counters.frames_dropped == 0
 
 
 @pytest.mark.parametrize("longer", [0.0, 1e6])
@@ -80,7 +80,7 @@ def test_who_was_away_for_a_moment_is_waited_for_as_long_as_ever(longer: float) 
     cluster.network.block(["n2"], ["n0"])
     cluster.network.block(["n0"], ["n2"])
     cluster.run(1.5)
-    assert c.running.replica.plan.peers["n0"].connected is False
+    assert c.running.replica.peers.views["n0"].connected is False
     cluster.pause(c)
     cluster.run(3.0)
     cluster.network.heal()
@@ -96,7 +96,7 @@ def test_an_acknowledgement_that_has_arrived_counts(longer: float) -> None:
     cluster, (a, b) = cluster_of(6, 2)
     origin = fill(cluster, a, 1)
     cluster.pause(b)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     cluster.produce(a)
     cluster.run(0.01)
     end = a.running.opened.log.origins[origin].next
@@ -109,14 +109,14 @@ def test_an_acknowledgement_that_has_arrived_counts(longer: float) -> None:
     cluster.resume(a, longer)
     assert not answers
     cluster.run(1.0)
-    assert answers == [Achieved(2, True)]
+    assert answers == [AcknowledgementResult(2, True)]
 
 
 def test_a_wait_ends_although_the_process_is_stopped_again_and_again() -> None:
     cluster, (a, b) = cluster_of(7, 2)
     origin = fill(cluster, a, 1)
     cluster.stop(b, Loss.KEEP)
-    answers: list[Achieved] = []
+    answers: list[AcknowledgementResult] = []
     a.running.replica.wait_acknowledged(origin, 0, 10, 2, 5.0, answers.append)
     for _ in range(40):
         cluster.run(0.2)

@@ -1,4 +1,4 @@
-"""Whom an origin is pulled from, what crosses, and what is given up: situations one by one."""
+"""Which node an origin is pulled from, what crosses, and what is given up: situations one by one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fill(cluster: Cluster, node: Node, batches: int, size: int = 100) -> Origin:
 
 
 def source_of(node: Node, origin: Origin) -> str | None:
-    assignment = node.running.replica.plan.assigned.get(origin)
+    assignment = node.running.replica.scheduler.plan.assigned.get(origin)
     return None if assignment is None else assignment.peer
 
 
@@ -66,7 +66,7 @@ def test_every_frame_crosses_to_each_node_once() -> None:
         if (own := node.running.opened.log.own_origin) is not None
     }
     for node in nodes:
-        counters = node.running.replica.counters
+        counters = node.running.replica.node.counters
         assert counters.bytes_applied == total - own[node.name]
         assert counters.bytes_sent == own[node.name] * 4
         assert counters.frames_dropped == 0
@@ -82,7 +82,7 @@ def test_an_origin_is_pulled_from_its_writer_and_from_another_while_that_is_cut_
     cluster.run(4.0)
     assert source_of(b, origin) == "n2"
     cluster.run_until_agreed(1.0)
-    dropped = b.running.replica.counters.frames_dropped
+    dropped = b.running.replica.node.counters.frames_dropped
     # For as long as the cut lasts, also when the writer has long been called failed.
     for _ in range(10):
         fill(cluster, a, 3)
@@ -94,7 +94,7 @@ def test_an_origin_is_pulled_from_its_writer_and_from_another_while_that_is_cut_
     cluster.run(1.0)
     assert source_of(b, origin) == "n0"
     assert cluster.disagreement() is None
-    assert b.running.replica.counters.frames_dropped - dropped <= 5
+    assert b.running.replica.node.counters.frames_dropped - dropped <= 5
 
 
 def test_a_writer_that_stops_is_passed_over_after_two_seconds() -> None:
@@ -141,7 +141,7 @@ def test_what_retention_took_everywhere_becomes_a_marked_gap() -> None:
     assert cluster.disagreement() is None
     assert b.running.opened.log.origins[origin].gaps == ((0, low),)
     assert [event for name, event in cluster.events if name == "b"] == [GapMarked(origin, 0, low, "no node has them")]
-    assert b.running.replica.counters.records_missing == low
+    assert b.running.replica.node.counters.records_missing == low
     cluster.check_ranges(b)
     # Known ever after, and no hindrance.
     cluster.stop(b, Loss.DROP)
@@ -220,7 +220,7 @@ def test_an_origin_that_is_gone_everywhere_is_forgotten_in_time() -> None:
         cluster.run(30.0)
     for node in (a, b):
         assert list(node.running.opened.log.origins) == [later]
-        assert list(node.running.replica.plan.peers["n1" if node is a else "n0"].ranges) == [later]
+        assert list(node.running.replica.peers.views["n1" if node is a else "n0"].ranges) == [later]
     assert origin != later
 
 
@@ -288,7 +288,7 @@ def test_a_damaged_frame_comes_from_a_peer_that_can_read_it() -> None:
     assert cluster.disagreement() is None
     assert [stored.envelope.base_sequence for stored in cluster.frames(c)[origin]] == list(range(30))
     assert not c.running.opened.log.origins[origin].gaps
-    assert b.running.replica.counters.frames_sent > 0
+    assert b.running.replica.node.counters.frames_sent > 0
     ended = [event for name, event in cluster.events if name == "c" and isinstance(event, SourceEnded)]
     assert ended in ([], [SourceEnded("n0", origin, 10)])
 
@@ -300,17 +300,17 @@ def test_a_frame_that_is_damaged_before_anybody_pulled_it_is_passed_late_and_tak
     b = cluster.add("b")
     cluster.run(40.0)
     assert b.running.opened.log.origins[origin].next == 10
-    assert a.running.replica.counters.streams_ended_damaged
+    assert a.running.replica.node.counters.streams_ended_damaged
     cluster.run(60.0)
     state = b.running.opened.log.origins[origin]
     assert (state.gaps, [(each.from_sequence, each.to_sequence) for each in state.missing]) == ((), [(10, 11)])
-    assert [each.node_name for each in b.running.replica.plan.may_have(origin, 10, 11)] == ["n0"]
+    assert [each.node_name for each in b.running.replica.peers.may_have(origin, 10, 11)] == ["n0"]
     assert cluster.disagreement() is None
     repair()
     cluster.run(80.0)
     assert not b.running.opened.log.origins[origin].missing
     assert [stored.envelope.base_sequence for stored in cluster.frames(b)[origin]] == list(range(30))
-    assert b.running.replica.counters.missing_filled == 1
+    assert b.running.replica.node.counters.missing_filled == 1
 
 
 def test_what_is_damaged_up_to_its_end_and_held_by_nobody_else_is_passed_late() -> None:

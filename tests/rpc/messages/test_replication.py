@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.replication.directories import KnownDirectory
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
     ClockAnswer,
@@ -18,6 +17,7 @@ from proglog_trio.replication.messages import (
     EndReason,
     Hello,
     HolderNews,
+    KnownDirectory,
     OriginRange,
     Positions,
     PullRequest,

@@ -25,14 +25,15 @@ from proglog_trio.log.maintenance import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.replication import advertiser as teller
+from proglog_trio.replication import advertiser
 from proglog_trio.replication import pull_session as pull
 from proglog_trio.replication import source_session as source
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import ENTRIES_AT_ONCE, Hello, PullRequest, Want
 from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
-from proglog_trio.rpc.calls.pull_stream import PULL, fetch_frames, pull_from
+from proglog_trio.rpc.calls.pull_stream import PULL, PullStream, fetch_frames
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.transport import TransportConfig
 from proglog_trio.rpc.messages.replication import request_to_message
@@ -40,6 +41,7 @@ from proglog_trio.rpc.server.log_service import open_log_service
 from proglog_trio.rpc.server.replication_service import ReplicationService
 from proglog_trio.rpc.server.server import ServerConfig, serve
 from tests.log.driving import ForeignLog, batch_of
+from tests.replication.driving import AlikeMembers
 from tests.rpc.support import eventually
 
 
@@ -65,15 +67,17 @@ async def running_node(
         trio.open_nursery() as nursery,
     ):
         hello = Hello(cluster_name, name, log.directory_id, log.wall_clock())
-        replica = Replica(log, hello, trio.current_time, log_event, ReplicationConfig())
+        local = LocalNode(log, hello, trio.current_time, log_event)
         replicator = Replicator(
-            replica,
-            partial(pull_from, ConnectionConfig()),
+            lambda host: Replica(local, ReplicationConfig(), host),
+            partial(PullStream, ConnectionConfig()),
             partial(fetch_frames, ConnectionConfig(), cluster_name),
             random.Random(1),
+            AlikeMembers(),
+            lambda _name: None,
         )
         await nursery.start(replicator.run)
-        replication = ReplicationService(replica, service.state.executor)
+        replication = ReplicationService(replicator.replica, service.state.executor)
         limits = TransportConfig() if message_bytes is None else TransportConfig(message_bytes=message_bytes)
         serving = partial(serve, [replication], config=ServerConfig(transport=limits))
         host, port = await nursery.start(serving, "127.0.0.1", 0)
@@ -114,8 +118,8 @@ async def test_two_nodes_end_with_every_record_once(tmp_path: Path) -> None:
         assert mine == theirs
         assert len(set(mine)) == 100
         for node in (a, b):
-            assert node.replicator.replica.counters.frames_applied == 50
-            assert node.replicator.replica.counters.frames_dropped == 0
+            assert node.replicator.replica.node.counters.frames_applied == 50
+            assert node.replicator.replica.node.counters.frames_dropped == 0
 
 
 async def test_a_large_log_is_caught_up_with_while_new_records_come(tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ async def test_a_large_log_is_caught_up_with_while_new_records_come(tmp_path: Pa
         for _ in range(10):
             await a.log.append(batch_of(b"new"))
         await eventually(lambda: b.log.next_offset == a.log.next_offset == 40 * 500 + 10)
-        assert b.replicator.replica.counters.frames_dropped == 0
+        assert b.replicator.replica.node.counters.frames_dropped == 0
 
 
 async def test_a_thousand_joins_and_leaves_leave_nothing_behind(tmp_path: Path) -> None:
@@ -137,19 +141,19 @@ async def test_a_thousand_joins_and_leaves_leave_nothing_behind(tmp_path: Path) 
         for number in range(1000):
             await b.replicator.join("a", a.address)
             if number % 10 == 0:
-                await eventually(lambda: replica.plan.peers["a"].has_told)
+                await eventually(lambda: replica.peers.views["a"].has_told)
             elif number % 3 == 0:
                 await trio.lowlevel.checkpoint()
             await b.replicator.leave("a")
             if number in (99, 999):
-                await eventually(lambda: not a.replicator.replica.sources)
+                await eventually(lambda: not a.replicator.replica.streams.sources)
                 gc.collect()
                 descriptors.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - names are enough
         assert b.log.next_offset == 1
         assert descriptors[1] <= descriptors[0] + 2
-        assert not replica.pulls
-        assert not replica.plan.peers
-        assert not replica.plan.assigned
+        assert not replica.streams.pulls
+        assert not replica.peers.views
+        assert not replica.scheduler.plan.assigned
         assert not b.replicator.peers
 
 
@@ -181,7 +185,7 @@ async def test_many_origins_replicate_whatever_the_limit_of_users_messages_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, at_once: int
 ) -> None:
     """Each way: the puller's positions are requests, and the source's are answers."""
-    for module in (teller, pull, source):
+    for module in (advertiser, pull, source):
         monkeypatch.setattr(module, "ENTRIES_AT_ONCE", at_once)
 
     async def within_minutes(condition: Callable[[], bool]) -> None:
@@ -204,7 +208,7 @@ async def test_many_origins_replicate_whatever_the_limit_of_users_messages_is(
         # A puller that comes anew with all of that, as after a restart.
         await b.replicator.leave("a")
         await b.replicator.join("a", a.address)
-        await within_minutes(lambda: b.replicator.replica.plan.peers["a"].has_told)
+        await within_minutes(lambda: b.replicator.replica.peers.views["a"].has_told)
         await a.log.append(batch_of(b"from a"))
         await within_minutes(lambda: b.log.next_offset == count + 2)
 
@@ -300,7 +304,7 @@ async def test_bad_requests_are_refused_with_their_reason(
         with pytest.raises(CallFailed, match=words) as caught:
             await connection.run(_send, request_message)
         assert caught.value.status == status
-        await eventually(lambda: not a.replicator.replica.sources)
+        await eventually(lambda: not a.replicator.replica.streams.sources)
 
 
 async def test_a_puller_that_ends_its_side_is_let_go(tmp_path: Path) -> None:
@@ -308,4 +312,4 @@ async def test_a_puller_that_ends_its_side_is_let_go(tmp_path: Path) -> None:
         stored = await a.log.append(batch_of(b"1"))
         request = request_to_message(PullRequest(HELLO, wants=(Want(stored.origin, 0),)))
         await connection.run(_send, request)
-        await eventually(lambda: not a.replicator.replica.sources)
+        await eventually(lambda: not a.replicator.replica.streams.sources)

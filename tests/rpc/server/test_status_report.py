@@ -4,23 +4,14 @@ import random
 
 from proglog_trio._proto.log.v1 import GetStatusResponse, PeerStatus, Time
 from proglog_trio.cli.formats.status import described_status, status_lines
-from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.replication.peer_task import Peer
-from proglog_trio.replication.pull_session import PullSession
-from proglog_trio.replication.replicator import Replicator
+from proglog_trio.replication.peer_task import PeerTask
 from proglog_trio.rpc.server.log_service_state import LogServiceCounters
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
+from tests.replication.driving import pull_nothing, replicator_around, streams_run_by
 from tests.replication.simulation.cluster import Cluster
 
-
-async def run_pull(_address: str, _session: PullSession) -> None:
-    """Pull nothing."""
-
-
-async def fetch_nothing(_address: str, _missing: Missing) -> list[bytes]:
-    """Find nothing."""
-    return []
+NEW_STREAM = streams_run_by(pull_nothing)
 
 
 def test_clocks_that_are_off_are_named() -> None:
@@ -31,9 +22,9 @@ def test_clocks_that_are_off_are_named() -> None:
     cluster.run(5)
     for asked, sign in ((node, 1), (other, -1)):
         replica = asked.running.replica
-        replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
-        for name in replica.plan.peers:
-            replicator.peers[name] = Peer(name, name, replica, run_pull, random.Random(1), lambda: None)
+        replicator = replicator_around(replica)
+        for name in replica.peers.views:
+            replicator.peers[name] = PeerTask(name, name, replica, NEW_STREAM, random.Random(1), lambda: None)
         told = GetStatusResponse.parse(bytes(status_of(replicator, "127.0.0.1:1", 3, LogServiceCounters())))
         (peer,) = told.peers
         assert peer.clock is not None
@@ -72,11 +63,11 @@ def test_names_that_are_no_text_do_not_keep_a_node_from_telling_its_status() -> 
     cluster.produce(node)
     cluster.run(1)
     replica = node.running.replica
-    replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
+    replicator = replicator_around(replica)
     gossiped = b"\xff\xfe".decode("utf-8", "surrogateescape")
     replica.joined(gossiped)
-    replicator.peers[gossiped] = Peer(
-        gossiped, gossiped, replica, run_pull, random.Random(1), lambda: None, problem=gossiped
+    replicator.peers[gossiped] = PeerTask(
+        gossiped, gossiped, replica, NEW_STREAM, random.Random(1), lambda: None, problem=gossiped
     )
     counters = LogServiceCounters(records_produced=3)
     told = GetStatusResponse.parse(bytes(status_of(replicator, "127.0.0.1:1", 3, counters)))
@@ -93,12 +84,12 @@ def test_failed_peers_are_told_of() -> None:
     cluster.produce(other)
     cluster.run(5)
     replica = node.running.replica
-    replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
-    replicator.peers["b"] = Peer("b", "b:1", replica, run_pull, random.Random(1), lambda: None)
-    replicator.statuses = lambda: {"b": MemberStatus.ALIVE, "c": MemberStatus.FAILED}
+    replicator = replicator_around(replica)
+    replicator.peers["b"] = PeerTask("b", "b:1", replica, NEW_STREAM, random.Random(1), lambda: None)
+    statuses = {"b": MemberStatus.ALIVE, "c": MemberStatus.FAILED}
     many = [FailedPeer(f"c{number:03}", f"c{number}:1", bytes(16)) for number in range(MAX_FAILED + 5)]
     failed = [FailedPeer("b", "b:0", None), *many]
-    told = GetStatusResponse.parse(bytes(status_of(replicator, "a:1", 3, LogServiceCounters(), failed)))
+    told = GetStatusResponse.parse(bytes(status_of(replicator, "a:1", 3, LogServiceCounters(), failed, statuses)))
     shown = [(peer["name"], peer["member_status"], peer["problem"]) for peer in described_status(told)["peers"]]
     assert shown[:2] == [("b", "alive", None), ("c000", "failed", "the member has failed")]
     assert len(shown) == MAX_FAILED
@@ -108,7 +99,7 @@ def test_failed_peers_are_told_of() -> None:
 
 def test_copies_of_the_data_directory_are_named() -> None:
     replica = Cluster(3).add("a").running.replica
-    replicator = Replicator(replica, run_pull, fetch_nothing, random.Random(1))
+    replicator = replicator_around(replica)
     replicator.copies.update({"there": True, "gone": False})
     told = GetStatusResponse.parse(bytes(status_of(replicator, "127.0.0.1:1", 3, LogServiceCounters())))
     assert described_status(told)["copies"] == [

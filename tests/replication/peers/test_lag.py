@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from proglog_trio.log.config import LogConfig
-from proglog_trio.replication.lag import BEHIND_LOOKS, Lag, LagWatch, lag_of
+from proglog_trio.replication.peers.lag import BEHIND_LOOKS, Lag, LagWatch, lag_of
 from tests.log.driving import DIRECTORY
 from tests.replication.simulation.cluster import Cluster, Node
 
 
 def lag(node: Node, other: Node) -> Lag:
     replica = node.running.replica
-    return lag_of(replica, replica.plan.peers[other.name])
+    return lag_of(replica.node.log.origins, replica.peers.views[other.name])
 
 
 def test_a_writer_lacks_nothing_of_what_it_writes() -> None:
@@ -16,7 +16,7 @@ def test_a_writer_lacks_nothing_of_what_it_writes() -> None:
     cluster = Cluster(1)
     a, b = cluster.add("a"), cluster.add("b")
     cluster.run(3)
-    watch = LagWatch(b.running.replica)
+    watch = LagWatch(b.running.replica.node, b.running.replica.peers)
     for _ in range(20):
         cluster.produce(a)
         cluster.run(0.01)
@@ -31,7 +31,7 @@ def test_a_peer_that_falls_behind_is_noticed_once_and_its_catching_up_too() -> N
     cluster = Cluster(1)
     a, b = cluster.add("a"), cluster.add("b")
     cluster.run(3)
-    watch = LagWatch(a.running.replica)
+    watch = LagWatch(a.running.replica.node, a.running.replica.peers)
     cluster.pause(b)
     cluster.produce(a, records=3)
     cluster.run(0.5)
@@ -59,4 +59,4 @@ def test_what_retention_dropped_is_nothing_that_a_new_node_lacks() -> None:
     assert lag(a, b) == Lag(state.next - state.low, 0)
     cluster.run(10)
     assert lag(a, b) == lag(b, a) == Lag(0, 0)
-    assert b.running.replica.counters.records_missing == state.low
+    assert b.running.replica.node.counters.records_missing == state.low

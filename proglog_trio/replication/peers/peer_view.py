@@ -9,12 +9,13 @@ from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Pos
 
 
 @frozen
-class _Hole:
+class _Unavailable:
     """Sequences that a peer could not send, although its range says that it has them.
 
     Attributes:
-        end: the first after them that it can, or that it did not have yet: no source knows of an absence without end.
-        retry_at: when it may be asked again; None: what is missing there stays missing.
+        end: the first after them that it can, or that it did not have yet: what a source does not have it knows up to
+            its next only.
+        retry_at: when it may be asked again; None: not before it says what it has.
     """
 
     start: int
@@ -22,7 +23,7 @@ class _Hole:
     reason: EndReason
     retry_at: float | None
 
-    def holds(self, sequence: int, now: float) -> bool:
+    def covers(self, sequence: int, now: float) -> bool:
         if self.retry_at is not None and now >= self.retry_at:
             return False
         return self.start <= sequence < self.end
@@ -41,12 +42,13 @@ class PeerView:
     Attributes:
         name: of the node.
         disconnected_since: when the stream to it ended, or the peer became known; in seconds.
-        connected: whether a stream to it is open.
-        has_told: whether it has said all that it has, on this stream.
+        connected: whether a stream to it is open on which it has said who it is.
+        has_told: whether it has said all that it has, on this stream. Before that nothing follows from what it has not
+            said.
         directory_id: of its data directory, once it has said.
-        ranges: what it has; kept while it is not connected, but of no use then.
+        ranges: what it has; kept while it is not connected, but no evidence then of what it does not have.
         writing: the origin under which it appends.
-        diverged_origins: those in which its log and this node's have come to differ.
+        diverged_origins: those in which its log and this node's were found to differ, on this stream.
         avoided: origins in which it stalled.
     """
 
@@ -59,7 +61,8 @@ class PeerView:
     writing: Origin | None = None
     diverged_origins: set[Origin] = Factory(set)
     avoided: dict[Origin, _Avoidance] = Factory(dict)
-    _holes: dict[Origin, _Hole] = Factory(dict)
+    # The last such place of each origin.
+    _unavailable: dict[Origin, _Unavailable] = Factory(dict)
 
     def connect(self, directory_id: bytes) -> None:
         """Begin anew: what it has is said on the stream that is now open."""
@@ -67,23 +70,23 @@ class PeerView:
         self.ranges.clear()
         self.avoided.clear()
         self.diverged_origins.clear()
-        self._holes.clear()
+        self._unavailable.clear()
 
     def disconnect(self, now: float) -> None:
-        """The stream is gone."""
+        """End the stream."""
         self.connected, self.disconnected_since = False, now
 
-    def take(self, positions: Positions) -> None:
-        """Take what it says that it has."""
+    def heard(self, positions: Positions) -> None:
+        """Go by what it says that it has."""
         self.has_told = self.has_told or not positions.more_follows
         for origin in positions.forgotten:
             self.ranges.pop(origin, None)
         self.ranges.update(positions.ranges)
         for origin in positions.ranges:
             # This is newer than what it could not send: what is not there its range says.
-            hole = self._holes.get(origin)
-            if hole is not None and hole.reason is EndReason.MISSING:
-                del self._holes[origin]
+            unavailable = self._unavailable.get(origin)
+            if unavailable is not None and unavailable.reason is EndReason.MISSING:
+                del self._unavailable[origin]
         if positions.writing is not None:
             self.writing = positions.writing
 
@@ -96,22 +99,22 @@ class PeerView:
         held = self.ranges.get(origin)
         if held is None:
             return None
-        hole = self._holes.get(origin)
+        unavailable = self._unavailable.get(origin)
         available = held.available_from(sequence)
-        if available is None or hole is None or not hole.holds(available, now):
+        if available is None or unavailable is None or not unavailable.covers(available, now):
             return available
-        return held.available_from(hole.end)
+        return held.available_from(unavailable.end)
 
     def is_damaged_at(self, origin: Origin, sequence: int, now: float) -> bool:
         """Tell whether it could not read what it had at a sequence."""
-        hole = self._holes.get(origin)
-        return hole is not None and hole.reason is EndReason.DAMAGED and hole.holds(sequence, now)
+        place = self._unavailable.get(origin)
+        return place is not None and place.reason is EndReason.DAMAGED and place.covers(sequence, now)
 
-    def miss(self, ended: Ended, retry_at: float | None) -> None:
-        """Take note of sequences that it could not send; the last such place of an origin counts."""
+    def cannot_send(self, ended: Ended, retry_at: float | None) -> None:
+        """Ask it no more for sequences that it could not send; the last such place of an origin counts."""
         held = self.ranges.get(ended.origin)
         end = ended.resumes_at or max(ended.from_sequence + 1, 0 if held is None else held.next)
-        self._holes[ended.origin] = _Hole(ended.from_sequence, end, ended.reason, retry_at)
+        self._unavailable[ended.origin] = _Unavailable(ended.from_sequence, end, ended.reason, retry_at)
 
     def offers(self, origin: Origin, first: int, following: int) -> bool:
         """Tell whether it is connected and its latest position has any of [first, following), readable or not."""
@@ -121,7 +124,7 @@ class PeerView:
         return held.holds_any(first, following)
 
     def diverge(self, origin: Origin) -> bool:
-        """Take note that its log and this node's differ in an origin; tell whether that is news."""
+        """Pull an origin from it no more: its log and this node's differ there; tell whether that is news."""
         news = origin not in self.diverged_origins
         self.diverged_origins.add(origin)
         return news
@@ -139,5 +142,5 @@ class PeerView:
         return now + length
 
     def forgive(self, origin: Origin) -> None:
-        """It has sent something of an origin again."""
+        """Leave it alone no more: it has sent something of an origin again."""
         self.avoided.pop(origin, None)

@@ -7,21 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.replication import progress as holders_module
 from proglog_trio.replication.messages import HolderNews
-from proglog_trio.replication.progress import MAX_HOLDERS, Holders
+from proglog_trio.replication.peers import progress as progress_module
+from proglog_trio.replication.peers.progress import MAX_HOLDERS, ProgressTracker
 
 ME, A, B = b"me------", b"a-------", b"b-------"
 X, Y = Origin(bytes(15) + b"x"), Origin(bytes(15) + b"y")
 
 
-def holders() -> tuple[Holders, list[tuple[bytes, list[Origin]]]]:
+def holders() -> tuple[ProgressTracker, list[tuple[bytes, list[Origin]]]]:
     told: list[tuple[bytes, list[Origin]]] = []
 
     def note(directory_id: bytes, origins: Collection[Origin]) -> None:
         told.append((directory_id, list(origins)))
 
-    return Holders(ME, note), told
+    return ProgressTracker(ME, note), told
 
 
 def test_what_a_holder_has_only_grows_within_one_opening() -> None:
@@ -69,7 +69,7 @@ def _id(number: int) -> bytes:
 
 def test_a_new_holder_takes_the_place_of_the_one_that_is_gone_longest() -> None:
     living = {_id(0)}
-    known = Holders(ME, lambda _directory_id, _origins: None, lambda: living)
+    known = ProgressTracker(ME, lambda _directory_id, _origins: None, lambda: living)
     for number in range(MAX_HOLDERS):
         known.learn(_id(number), 1, {X: 1})
     known.learn(_id(1), 1, {X: 2})  # heard of again
@@ -83,7 +83,7 @@ def test_a_new_holder_takes_the_place_of_the_one_that_is_gone_longest() -> None:
 
 
 def test_where_all_are_alive_the_one_that_was_silent_longest_makes_room() -> None:
-    known = Holders(ME, lambda _directory_id, _origins: None, lambda: [_id(number) for number in range(10_000)])
+    known = ProgressTracker(ME, lambda _directory_id, _origins: None, lambda: [_id(number) for number in range(10_000)])
     for number in range(MAX_HOLDERS + 1):
         known.learn(_id(number), 1, {X: 1})
     assert set(known.known()) == {_id(number) for number in range(1, MAX_HOLDERS + 1)}
@@ -99,11 +99,11 @@ def test_what_is_kept_is_bounded_and_the_living_are_heard(
     steps: list[tuple[int, int, dict[int, int]] | set[int]],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(holders_module, "MAX_HOLDERS", 6)
-        patch.setattr(holders_module, "MAX_ORIGINS", 30)
-        patch.setattr(holders_module, "MAX_ENTRIES", 100)
+        patch.setattr(progress_module, "MAX_HOLDERS", 6)
+        patch.setattr(progress_module, "MAX_ORIGINS", 30)
+        patch.setattr(progress_module, "MAX_ENTRIES", 100)
         living: set[bytes] = set()
-        known = Holders(ME, lambda _directory_id, _origins: None, lambda: living)
+        known = ProgressTracker(ME, lambda _directory_id, _origins: None, lambda: living)
         for step in steps:
             if isinstance(step, set):
                 living = {_id(number) for number in step}
@@ -120,7 +120,7 @@ def test_what_is_kept_is_bounded_and_the_living_are_heard(
                 continue
             missing = {origin for origin in nexts if origin not in holder.nexts}
             if missing:
-                # It has all that one may have, or a share as large as that of anybody who is alive.
+                # It has all that one may have, or a share as large as that of any node that is alive.
                 most = max(len(each.nexts) for each in known._holders.values())
                 assert len(holder.nexts) == 30 or len(holder.nexts) >= most - 1
             else:
@@ -128,10 +128,10 @@ def test_what_is_kept_is_bounded_and_the_living_are_heard(
 
 
 def test_those_who_are_gone_make_room_for_the_origins_of_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holders_module, "MAX_ENTRIES", 1000)
+    monkeypatch.setattr(progress_module, "MAX_ENTRIES", 1000)
     origins = {Origin(_id(0) + _id(number)): 1 for number in range(150)}
     living = {A}
-    known = Holders(ME, lambda _directory_id, _origins: None, lambda: living)
+    known = ProgressTracker(ME, lambda _directory_id, _origins: None, lambda: living)
     for number in range(40):
         known.learn(_id(number), 1, origins)
         assert known.entries <= 1000

@@ -6,7 +6,7 @@ import pytest
 
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Positions
-from proglog_trio.replication.peer_view import PeerView
+from proglog_trio.replication.peers.peer_view import PeerView
 
 X = Origin(bytes(15) + b"x")
 
@@ -14,7 +14,7 @@ X = Origin(bytes(15) + b"x")
 def peer(following: int = 10, low: int = 0, missing: tuple[tuple[int, int], ...] = ()) -> PeerView:
     view = PeerView("a", 0.0)
     view.connect(b"a-------")
-    view.take(Positions({X: OriginRange(low, following, missing=missing)}))
+    view.heard(Positions({X: OriginRange(low, following, missing=missing)}))
     return view
 
 
@@ -22,7 +22,7 @@ def peer(following: int = 10, low: int = 0, missing: tuple[tuple[int, int], ...]
 @pytest.mark.parametrize(("reason", "retry_at"), [(EndReason.MISSING, None), (EndReason.DAMAGED, 100.0)])
 def test_an_absence_ends_where_the_log_did(resumes_at: int | None, reason: EndReason, retry_at: float | None) -> None:
     view = peer()
-    view.miss(Ended(X, 5, resumes_at, reason), retry_at)
+    view.cannot_send(Ended(X, 5, resumes_at, reason), retry_at)
     assert view.available_from(X, 4, 1.0) == 4
     assert view.available_from(X, 5, 1.0) is None
     view.ranges[X] = OriginRange(0, 20)
@@ -32,12 +32,12 @@ def test_an_absence_ends_where_the_log_did(resumes_at: int | None, reason: EndRe
 
 def test_what_a_source_says_later_of_its_log_counts_more_than_what_it_did_not_have_before() -> None:
     view = peer()
-    view.miss(Ended(X, 5, 8, EndReason.MISSING), None)
+    view.cannot_send(Ended(X, 5, 8, EndReason.MISSING), None)
     assert not view.has(X, 6, 1.0)
-    view.take(Positions({X: OriginRange(0, 12)}))
+    view.heard(Positions({X: OriginRange(0, 12)}))
     assert view.has(X, 6, 1.0), "it has been filled"
-    view.miss(Ended(X, 5, 8, EndReason.DAMAGED), 100.0)
-    view.take(Positions({X: OriginRange(0, 13)}))
+    view.cannot_send(Ended(X, 5, 8, EndReason.DAMAGED), 100.0)
+    view.heard(Positions({X: OriginRange(0, 13)}))
     assert not view.has(X, 6, 99.0), "that it is damaged does not show in a position"
     assert view.has(X, 6, 100.0)
 

@@ -4,13 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, LATEST_MILLISECONDS
-from proglog_trio.replication.peer_clocks import (
-    FRESH_SECONDS,
-    OFF_MILLISECONDS,
-    RIGHT_MILLISECONDS,
-    PeerClockChanged,
-    PeerClocks,
-)
+from proglog_trio.replication.events import PeerClockChanged
+from proglog_trio.replication.peers.peer_clocks import FRESH_SECONDS, OFF_MILLISECONDS, RIGHT_MILLISECONDS, PeerClocks
 
 NOON = 1_700_000_000_000
 YEAR = 365 * 86_400_000
@@ -22,7 +17,7 @@ def test_the_true_difference_lies_within_the_uncertainty(skew: int, took: float,
     clocks = PeerClocks()
     # It read its clock some part of the way before the answer arrived.
     theirs = NOON - int(took * answered * 1000) + skew
-    clocks.take("b", theirs, NOON, took, 5.0)
+    clocks.answered("b", theirs, NOON, took, 5.0)
     reading = clocks.reading_of("b", 5.0)
     assert reading is not None
     assert abs(reading.ahead - skew) <= reading.uncertainty
@@ -35,7 +30,7 @@ def test_it_is_told_once_when_a_clock_is_off_and_once_when_it_is_right_again(
     clocks = PeerClocks()
     is_off = False
     for number, (skew, took) in enumerate(answers):
-        change = clocks.take("b", NOON + skew - int(took * 500), NOON, took, float(number))
+        change = clocks.answered("b", NOON + skew - int(took * 500), NOON, took, float(number))
         if change is not None:
             assert change.is_off is not is_off
             is_off = change.is_off
@@ -50,7 +45,7 @@ def test_it_is_told_once_when_a_clock_is_off_and_once_when_it_is_right_again(
 
 def test_what_a_peer_says_is_neither_kept_for_ever_nor_believed_beyond_reason() -> None:
     clocks = PeerClocks()
-    assert isinstance(clocks.take("b", 2**64 - 1, NOON, -1.0, 0.0), PeerClockChanged)
+    assert isinstance(clocks.answered("b", 2**64 - 1, NOON, -1.0, 0.0), PeerClockChanged)
     reading = clocks.reading_of("b", 0.0)
     assert reading is not None
     assert reading.ahead <= LATEST_MILLISECONDS
@@ -66,7 +61,7 @@ def test_what_a_peer_says_is_neither_kept_for_ever_nor_believed_beyond_reason() 
 def test_most_must_agree(skews: list[int]) -> None:
     clocks = PeerClocks()
     for number, skew in enumerate(skews):
-        clocks.take(f"n{number}", NOON + skew, NOON, 0.0, 0.0)
+        clocks.answered(f"n{number}", NOON + skew, NOON, 0.0, 0.0)
     near = sum(abs(skew) < FURTHEST_AHEAD_MILLISECONDS - 5 for skew in skews)
     far = sum(abs(skew) > FURTHEST_AHEAD_MILLISECONDS + 5 for skew in skews)
     if near > len(skews) - near:

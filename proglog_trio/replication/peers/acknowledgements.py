@@ -12,7 +12,7 @@ from proglog_trio.log.format.origin import Origin
 
 
 @frozen
-class Achieved:
+class AcknowledgementResult:
     """How many nodes have the records on disk, and whether that is what was asked for."""
 
     nodes: int
@@ -22,7 +22,7 @@ class Achieved:
 LEAST_SETTLED_TO_SWEEP = 64
 """Up to so many settled waits keep their place until their time comes, whatever else there is."""
 
-Done = Callable[[Achieved], None]
+Done = Callable[[AcknowledgementResult], None]
 
 
 @define(eq=False)
@@ -44,7 +44,10 @@ class Acknowledgements:
     """
 
     count: Callable[[Origin, int, int], int]
+    # None of them is settled, between calls.
     _waiting: dict[Origin, list[_Waiting]] = Factory(dict)
+    # A heap, by deadline, then by number: waits have no order of their own. Those that are settled stay in it until
+    # they are first in it or more than half of it.
     _deadlines: list[tuple[float, int, _Waiting]] = Factory(list)
     _numbers: Iterator[int] = Factory(itertools.count)
     _ended: bool = False
@@ -70,58 +73,54 @@ class Acknowledgements:
         The records are durable here already. After end_all it is called at once, with what is achieved.
         """
         waiting = _Waiting(origin, first, following, wanted, done)
-        nodes = 1 + self.count(origin, first, following)
+        nodes = self._nodes_with(waiting)
         if nodes >= wanted or self._ended:
-            done(Achieved(nodes, nodes >= wanted))
+            done(AcknowledgementResult(nodes, nodes >= wanted))
             return
         self._waiting.setdefault(origin, []).append(waiting)
         heapq.heappush(self._deadlines, (deadline, next(self._numbers), waiting))
 
     def held_more(self, origins: Collection[Origin]) -> None:
-        """Take note that somebody has more of these origins."""
+        """End the waits that are reached by now: a node has more of these origins."""
         for origin in origins:
-            waiting = self._waiting.get(origin)
-            if not waiting:
-                continue
-            left = []
-            for each in waiting:
-                nodes = 1 + self.count(origin, each.first, each.following)
+            for each in self._waiting.get(origin, ()):
+                nodes = self._nodes_with(each)
                 if nodes >= each.wanted:
-                    self._settle(each, Achieved(nodes, True))
-                else:
-                    left.append(each)
-            self._keep(origin, left)
+                    self._settle(each, nodes, reached=True)
+            self._drop_settled(origin)
 
     def advance(self, now: float) -> None:
         """End the waits whose time is up: what was achieved is said, and that it was not enough."""
         expired: set[Origin] = set()
         while (deadline := self.next_deadline) is not None and deadline <= now:
             waiting = self._deadlines[0][2]  # the next look at the deadlines takes it out
-            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.first, waiting.following), False))
+            self._settle(waiting, self._nodes_with(waiting), reached=False)
             expired.add(waiting.origin)
         for origin in expired:
-            self._keep(origin, [each for each in self._waiting.get(origin, ()) if not each.settled])
+            self._drop_settled(origin)
 
     def end_all(self) -> None:
         """End all waits, and all that come: the node stops, and nothing would end them."""
         self._ended = True
         for waiting in itertools.chain.from_iterable(self._waiting.values()):
-            self._settle(waiting, Achieved(1 + self.count(waiting.origin, waiting.first, waiting.following), False))
+            self._settle(waiting, self._nodes_with(waiting), reached=False)
         self._waiting.clear()
         self._deadlines.clear()
         self._settled = 0
 
-    def _settle(self, waiting: _Waiting, achieved: Achieved) -> None:
+    def _nodes_with(self, waiting: _Waiting) -> int:
+        return 1 + self.count(waiting.origin, waiting.first, waiting.following)
+
+    def _settle(self, waiting: _Waiting, nodes: int, *, reached: bool) -> None:
         waiting.settled = True
         self._settled += 1
         if self._settled > LEAST_SETTLED_TO_SWEEP and self._settled > len(self._deadlines) // 2:
             self._deadlines = [entry for entry in self._deadlines if not entry[2].settled]
             heapq.heapify(self._deadlines)
             self._settled = 0
-        waiting.done(achieved)
+        waiting.done(AcknowledgementResult(nodes, reached))
 
-    def _keep(self, origin: Origin, waiting: list[_Waiting]) -> None:
-        if waiting:
-            self._waiting[origin] = waiting
-        else:
-            self._waiting.pop(origin, None)
+    def _drop_settled(self, origin: Origin) -> None:
+        left = [each for each in self._waiting.pop(origin, ()) if not each.settled]
+        if left:
+            self._waiting[origin] = left

@@ -10,9 +10,10 @@ from attrs import define, field, frozen
 from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import OriginRange
-from proglog_trio.replication.peer_view import PeerView
-from proglog_trio.replication.replica import Replica
+from proglog_trio.replication.peers.peer_table import PeerTable
+from proglog_trio.replication.peers.peer_view import PeerView
 
 BEHIND_LOOKS = 5
 
@@ -30,14 +31,17 @@ class Lag:
     node_behind: int
 
 
-def lag_of(replica: Replica, peer: PeerView) -> Lag:
+def lag_of(mine: Mapping[Origin, OriginState], peer: PeerView) -> Lag:
     """Return how far a peer and this node are apart, as far as the peer has said.
 
-    What a peer writes it has before anybody else, whether it has said so yet or not.
+    What a peer writes it has before any other node, whether it has said so yet or not.
+
+    Args:
+        mine: what this node's log has.
+        peer: the peer.
     """
-    mine = replica.log.origins
     peer_behind = sum(
-        _beyond(state, held.next if (held := peer.ranges.get(origin)) else 0)
+        _beyond(OriginRange.of_state(state), held.next if (held := peer.ranges.get(origin)) else 0)
         for origin, state in mine.items()
         if origin != peer.writing
     )
@@ -47,11 +51,10 @@ def lag_of(replica: Replica, peer: PeerView) -> Lag:
     return Lag(peer_behind, node_behind)
 
 
-def _beyond(held: OriginRange | OriginState, following: int) -> int:
-    """Return how many sequences at or after one somebody has; what retention dropped nobody can get there."""
-    first = max(held.low, following)
-    lacking = sum(max(min(end, held.next) - max(begin, first), 0) for begin, end in held.absent)
-    return max(held.next - first - lacking, 0)
+def _beyond(held: OriginRange, following: int) -> int:
+    """Return how many sequences at or after one a log has; what retention dropped cannot be had from there."""
+    not_held = sum(max(min(end, held.next) - max(begin, following), 0) for begin, end in held.not_held)
+    return max(held.next - following - not_held, 0)
 
 
 @frozen
@@ -70,18 +73,21 @@ class LagWatch:
     A peer is behind while it lacks what this node had `BEHIND_LOOKS` looks ago: under load every peer lacks the newest.
     """
 
-    replica: Replica
+    node: LocalNode
+    peers: PeerTable
+    # Up to where this node had each origin at the last looks, the oldest first.
     _history: deque[dict[Origin, int]] = field(factory=lambda: deque(maxlen=BEHIND_LOOKS))
+    # The peers of which was told that they are behind, and not yet that they have caught up.
     _behind: set[str] = field(factory=set)
 
     def look(self) -> Iterator[LagChange]:
         """Yield what has changed since the last look."""
-        origins = self.replica.log.origins
+        origins = self.node.log.origins
         due = self._history[0] if len(self._history) == BEHIND_LOOKS else {}
         self._history.append({origin: state.next for origin, state in origins.items()})
-        peers = self.replica.plan.peers
+        peers = self.peers.views
         self._behind.intersection_update(peers)
-        boundary = self.replica.errors.boundary(Where.LAG_WATCH)
+        boundary = self.node.errors.boundary(Where.LAG_WATCH)
         for name, peer in peers.items():
             change: LagChange | None = None
             with boundary:
@@ -92,14 +98,14 @@ class LagWatch:
     def _change(self, name: str, peer: PeerView, due: Mapping[Origin, int]) -> LagChange | None:
         if not peer.connected or not peer.has_told:
             return None
-        origins = self.replica.log.origins
+        origins = self.node.log.origins
         lacks = any(
             (held.next if (held := peer.ranges.get(origin)) else 0) < following
             for origin, following in due.items()
             if origin in origins and origin != peer.writing
         )
         if lacks and name not in self._behind:
-            records = lag_of(self.replica, peer).peer_behind
+            records = lag_of(origins, peer).peer_behind
             self._behind.add(name)
             return LagChange(name, is_behind=True, records=records)
         if not lacks and name in self._behind:
