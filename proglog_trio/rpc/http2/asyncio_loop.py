@@ -10,7 +10,7 @@ from typing import Any
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.rpc.http2.bridge import current_loop, open_loop
 from proglog_trio.rpc.http2.interrupts import keep_interrupts_out_of_callbacks
-from proglog_trio.rpc.http2.timers import sweep_cancelled_timers
+from proglog_trio.rpc.http2.library_fixes import sweep_cancelled_timers
 
 
 @contextlib.asynccontextmanager

@@ -39,8 +39,8 @@ from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.rpc.http2.frame_repr import use_cheap_frame_repr
 from proglog_trio.rpc.http2.keepalive import PeerPatience, PeerWatch
+from proglog_trio.rpc.http2.library_fixes import use_cheap_frame_repr
 from proglog_trio.rpc.http2.message_buffer import MessageBuffer
 from proglog_trio.rpc.http2.stream_errors import RequestRefused, StreamFailed, TolerantConnection
 from proglog_trio.security.tls_problems import tls_problem
