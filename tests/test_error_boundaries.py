@@ -62,7 +62,7 @@ from proglog_trio.replication.source_session import SourceSession
 from proglog_trio.rpc.calls.cluster import get_members
 from proglog_trio.rpc.calls.connection import open_connection
 from proglog_trio.rpc.http2.bridge import current_loop
-from proglog_trio.rpc.http2.transport import TunedEventsProcessor
+from proglog_trio.rpc.http2.events import TunedEventsProcessor
 from proglog_trio.rpc.server.acceptor import Acceptor
 from proglog_trio.rpc.server.handlers import ServerHandler
 from proglog_trio.rpc.server.log_service import LogService

@@ -52,7 +52,7 @@ from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.calls.pull_stream import fetch_frames, pull_from
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.cluster_service import ClusterService
 from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.log_service import LogService, open_log_service

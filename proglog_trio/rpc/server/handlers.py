@@ -25,7 +25,7 @@ from h2.exceptions import H2Error
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.rpc.http2.transport import TunedStream, status_headers
+from proglog_trio.rpc.http2.connection import TunedStream, status_headers
 from proglog_trio.rpc.messages.cluster_names import CLUSTER_KEY, decode_name, encode_name, other_cluster
 from proglog_trio.rpc.messages.status import grpc_error
 from proglog_trio.rpc.server.authorization import Gate, requirement_of

@@ -21,7 +21,9 @@ from h2.errors import ErrorCodes
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.bridge import aio_as_trio
-from proglog_trio.rpc.http2.transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
+from proglog_trio.rpc.http2.connection import abort_transport
+from proglog_trio.rpc.http2.transport import TunedProtocol
+from proglog_trio.rpc.http2.transport_config import TransportConfig, grpclib_configuration
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.descriptors import descriptor_pool
 from proglog_trio.rpc.server.acceptor import Acceptor

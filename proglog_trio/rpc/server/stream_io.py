@@ -13,8 +13,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from proglog_trio.rpc.http2.connection import TunedStream
 from proglog_trio.rpc.http2.message_buffer import prefixed
-from proglog_trio.rpc.http2.transport import TunedStream
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.protobuf import bytes_field_header
 from proglog_trio.steps import COPIED_AT_ONCE_BYTES, Result, Steps, Turn

@@ -13,8 +13,9 @@ from h2.settings import SettingCodes
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.internal_errors import Where
 from proglog_trio.rpc.calls.connection import ConnectionConfig, open_connection
+from proglog_trio.rpc.http2.connection import abort_transport
 from proglog_trio.rpc.http2.message_buffer import prefixed
-from proglog_trio.rpc.http2.transport import TransportConfig, abort_transport
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.handlers import ServerHandler
 from proglog_trio.rpc.server.server import ServerConfig
 from tests.rpc.support import RawClient, call, eventually, message_frame, running_server
