@@ -18,10 +18,10 @@ from proglog_trio.membership.membership import JoinFailed, Membership, NotAMembe
 from proglog_trio.membership.serf.member import Member
 from proglog_trio.replication.replicator import GivenUp
 from proglog_trio.rpc.http2.bridge import trio_as_aio
+from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.messages.text import sendable
 from proglog_trio.rpc.server.key_calls import KeyCalls
 from proglog_trio.rpc.server.status_report import STATUS_MESSAGES
-from proglog_trio.rpc.server.stream_io import encode_list, receive_only, send_encoded
 
 SERVICE_NAME = "log.v1.Cluster"
 MAX_ADDRESSES = 100

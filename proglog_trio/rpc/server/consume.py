@@ -21,11 +21,11 @@ from proglog_trio.errors import LogClosed, OffsetOutOfRange
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.rpc.messages import records as record_messages
+from proglog_trio.rpc.messages.stream_io import receive_only, send_encoded, wait_writable
 from proglog_trio.rpc.server.consume_encoding import Answers, BatchAnswers, RecordAnswers, read_record
 from proglog_trio.rpc.server.disk_calls import DiskCalls
 from proglog_trio.rpc.server.handlers import stopping_error
 from proglog_trio.rpc.server.log_service_state import ServiceState
-from proglog_trio.rpc.server.stream_io import receive_only, send_encoded, wait_writable
 
 
 @frozen

@@ -19,7 +19,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
 from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.rpc.http2.bridge import trio_as_aio
-from proglog_trio.rpc.server.stream_io import receive_only
+from proglog_trio.rpc.messages.stream_io import receive_only
 
 _CHANGES: Mapping[str, tuple[KeyOperation, type, type]] = {
     "InstallKey": (KeyOperation.INSTALL, log_v1.InstallKeyRequest, log_v1.InstallKeyResponse),

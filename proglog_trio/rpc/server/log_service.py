@@ -17,10 +17,10 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.log import Log
 from proglog_trio.replication.replica import Replica
 from proglog_trio.rpc.messages import records as record_messages
+from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.server.consume import ConsumeCalls
 from proglog_trio.rpc.server.log_service_state import LogServiceConfig, LogServiceCounters, ServerInfo, ServiceState
 from proglog_trio.rpc.server.produce import ProduceCalls
-from proglog_trio.rpc.server.stream_io import encode_list, receive_only, send_encoded
 
 SERVICE_NAME = "log.v1.Log"
 WRITING, READING = f"{SERVICE_NAME}.Produce", f"{SERVICE_NAME}.Consume"

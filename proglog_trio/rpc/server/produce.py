@@ -25,10 +25,10 @@ from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.messages import records as record_messages
 from proglog_trio.rpc.messages.status import grpc_error
+from proglog_trio.rpc.messages.stream_io import receive_available, receive_only, send_encoded
 from proglog_trio.rpc.server.handlers import stopping_error
 from proglog_trio.rpc.server.log_service_state import ServiceState
 from proglog_trio.rpc.server.requested_acks import THIS_NODE, Wanted, wanted_of
-from proglog_trio.rpc.server.stream_io import receive_available, receive_only, send_encoded
 
 
 @frozen

@@ -23,8 +23,7 @@ from proglog_trio.rpc.messages.replication import (
     origin_of,
     request_steps,
 )
-from proglog_trio.rpc.server.disk_calls import DiskCalls
-from proglog_trio.rpc.server.stream_io import (
+from proglog_trio.rpc.messages.stream_io import (
     Rests,
     in_turns,
     receive_available,
@@ -32,6 +31,7 @@ from proglog_trio.rpc.server.stream_io import (
     send_encoded,
     wait_writable,
 )
+from proglog_trio.rpc.server.disk_calls import DiskCalls
 
 SERVICE_NAME = "log.v1.Replication"
 _RECEIVE_BYTES = 64 * 1024
