@@ -58,7 +58,7 @@ from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.log_service import LogService, open_log_service
 from proglog_trio.rpc.server.log_service_state import LogServiceConfig, ServerInfo
 from proglog_trio.rpc.server.replication_service import ReplicationService
-from proglog_trio.rpc.server.requested_acks import AcknowledgementConfig
+from proglog_trio.rpc.server.requested_acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.server.server import MAX_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
 
@@ -370,7 +370,9 @@ def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: In
 def log_service_config(config: NodeConfig) -> LogServiceConfig:
     """Return what a node's configuration says about its Log service."""
     return LogServiceConfig(
-        acknowledgement=AcknowledgementConfig(cluster_size=config.cluster_size, seconds=config.acknowledgement_timeout)
+        acknowledgement=AcknowledgementConfig(
+            cluster_size=config.cluster_size, acknowledgement_timeout=config.acknowledgement_timeout
+        )
     )
 
 

@@ -12,7 +12,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.rpc.http2.wakeups import Wakeups
-from proglog_trio.rpc.server.requested_acks import THIS_NODE, AcknowledgementConfig
+from proglog_trio.rpc.server.requested_acknowledgement import THIS_NODE, AcknowledgementConfig
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE

@@ -1,0 +1,91 @@
+"""What a producer asks to be told: after how many nodes have its records on disk it is answered."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import field, frozen, validators
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from proglog_trio._proto.log.v1 import AcknowledgementLevel
+
+THIS_NODE = 1
+MAX_ACKNOWLEDGEMENT_TIMEOUT = 300.0
+"""In seconds."""
+
+
+class AcknowledgementFields(Protocol):
+    """An acknowledgement as it comes in a request, of a generated class or of one of record_messages.py."""
+
+    @property
+    def level(self) -> int:
+        """An AcknowledgementLevel, or a number that is none."""
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes, if the level says that they are counted."""
+
+    @property
+    def timeout_milliseconds(self) -> int:
+        """How long to wait for other nodes; 0: as the node is configured."""
+
+
+@frozen
+class RequestedAcknowledgement:
+    """What a producer is to be told.
+
+    Attributes:
+        nodes: how many nodes are to have its records, this one included.
+        acknowledgement_timeout: how long to wait for the others, in seconds.
+    """
+
+    nodes: int
+    acknowledgement_timeout: float
+
+
+@frozen(kw_only=True)
+class AcknowledgementConfig:
+    """What a node answers.
+
+    Attributes:
+        cluster_size: how many nodes the cluster is configured to have, for majorities; None: not configured.
+        acknowledgement_timeout: how long to wait for other nodes where the producer does not say, in seconds.
+    """
+
+    cluster_size: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    acknowledgement_timeout: float = field(default=5.0, validator=validators.gt(0))
+
+    def requested(self, fields: AcknowledgementFields | None) -> RequestedAcknowledgement:
+        """Return what a producer asks for; None, or what is not set, asks for this node alone.
+
+        Raises:
+            GRPCError: it cannot be answered: no node at all, an unknown level, a wait that is too long
+                (INVALID_ARGUMENT), or a majority of a cluster whose size is not configured (FAILED_PRECONDITION).
+        """
+        if fields is None:
+            return RequestedAcknowledgement(THIS_NODE, self.acknowledgement_timeout)
+        timeout = fields.timeout_milliseconds / 1000 or self.acknowledgement_timeout
+        if timeout > MAX_ACKNOWLEDGEMENT_TIMEOUT:
+            raise GRPCError(
+                Status.INVALID_ARGUMENT,
+                f"an acknowledgement timeout of {timeout:g} s is longer than {MAX_ACKNOWLEDGEMENT_TIMEOUT:g} s",
+            )
+        return RequestedAcknowledgement(self._nodes(fields), timeout)
+
+    def _nodes(self, fields: AcknowledgementFields) -> int:
+        level = fields.level
+        if level == AcknowledgementLevel.LOCAL:
+            return THIS_NODE
+        if level == AcknowledgementLevel.NODES:
+            if fields.nodes < 1:
+                raise GRPCError(Status.INVALID_ARGUMENT, "an acknowledgement by nodes needs their number, at least 1")
+            return fields.nodes
+        if level == AcknowledgementLevel.MAJORITY:
+            if self.cluster_size is None:
+                raise GRPCError(
+                    Status.FAILED_PRECONDITION,
+                    "an acknowledgement by a majority needs a node with a configured cluster size",
+                )
+            return self.cluster_size // 2 + 1
+        raise GRPCError(Status.INVALID_ARGUMENT, f"the acknowledgement level {int(level)} is not known")
