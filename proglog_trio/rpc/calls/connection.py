@@ -81,7 +81,7 @@ class TunedChannel(Channel):
 
     def _protocol_factory(self) -> TunedProtocol:
         return TunedProtocol(
-            ClientHandler(),
+            lambda _transport: ClientHandler(),
             self._config,
             self._h2_config,
             transport_config=self._connection_config.transport,

@@ -18,6 +18,7 @@ This reaches into h2 (checked with 4.4.1); the tests beside say when it no longe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import define, frozen
@@ -28,6 +29,7 @@ from h2.errors import ErrorCodes
 from h2.events import Event, RequestReceived
 from h2.exceptions import NoSuchStreamError, ProtocolError
 from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamState
 from hyperframe.frame import (
     DataFrame,
@@ -93,7 +95,9 @@ class _FaultyFrame:
 class _Frames(FrameBuffer):
     """h2's buffer, but for frames that hyperframe takes for an error of the connection."""
 
-    max_block_bytes = 0
+    def __init__(self, max_block_bytes: int, *, is_server: bool) -> None:
+        super().__init__(server=is_server)
+        self._max_block_bytes = max_block_bytes
 
     def __next__(self) -> Frame:
         faulty = None if self._headers_buffer else self._take_faulty_frame()
@@ -125,9 +129,9 @@ class _Frames(FrameBuffer):
     def _update_header_buffer(self, frame: Frame | None) -> Frame | None:
         complete = super()._update_header_buffer(frame)
         waiting = sum(len(part.data) for part in self._headers_buffer)
-        if waiting > self.max_block_bytes:
+        if waiting > self._max_block_bytes:
             raise HeaderBlockError(
-                f"a header block of more than {self.max_block_bytes} bytes is too long", ErrorCodes.ENHANCE_YOUR_CALM
+                f"a header block of more than {self._max_block_bytes} bytes is too long", ErrorCodes.ENHANCE_YOUR_CALM
             )
         return complete
 
@@ -139,15 +143,18 @@ class TolerantConnection(H2Connection):
 
     Args:
         config: h2's.
-        header_list_bytes: the longest header list that is taken.
+        settings: ours, MAX_FRAME_SIZE and MAX_HEADER_LIST_SIZE among them.
     """
 
-    def __init__(self, config: H2Configuration, header_list_bytes: int) -> None:
+    def __init__(self, config: H2Configuration, settings: Mapping[SettingCodes, int]) -> None:
         super().__init__(config=config)
-        self._blocks = HeaderBlockDecoder(max_header_list_size=header_list_bytes)
+        # In force at once and not when the peer acknowledges them: a peer that has read our SETTINGS may send a large
+        # frame in the same packet as its acknowledgement.
+        self.local_settings = Settings(client=bool(config.client_side), initial_values=dict(settings))
+        self.max_inbound_frame_size = settings[SettingCodes.MAX_FRAME_SIZE]
+        self._blocks = HeaderBlockDecoder(max_header_list_size=settings[SettingCodes.MAX_HEADER_LIST_SIZE])
         self.decoder = self._blocks
-        self.incoming_buffer = _Frames(server=not config.client_side)
-        self.incoming_buffer.max_block_bytes = self._blocks.max_encoded_bytes
+        self.incoming_buffer = _Frames(self._blocks.max_encoded_bytes, is_server=not config.client_side)
         dispatch: dict[Any, Any] = self._frame_dispatch_table
         dispatch[_FaultyFrame] = self._receive_faulty_frame
 

@@ -27,7 +27,7 @@ from h2.config import H2Configuration
 from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.rpc.http2.connection import TunedConnection
@@ -59,7 +59,7 @@ class TunedProtocol(H2Protocol):
     """One connection's asyncio protocol.
 
     Args:
-        handler: what takes requests (server) or notices the end (client).
+        new_handler: makes, for a transport, what handles requests (server) or notices the end (client).
         config, h2_config: grpclib's and h2's.
         transport_config: ours.
         refused_message: called for each message that is refused for its prefix.
@@ -72,7 +72,7 @@ class TunedProtocol(H2Protocol):
 
     def __init__(
         self,
-        handler: AbstractHandler,
+        new_handler: Callable[[asyncio.BaseTransport], AbstractHandler],
         config: Configuration,
         h2_config: H2Configuration,
         *,
@@ -81,7 +81,10 @@ class TunedProtocol(H2Protocol):
         refused_request: Callable[[], None] = lambda: None,
         errors: InternalErrors | None = None,
     ) -> None:
-        super().__init__(handler, config, h2_config)
+        # Not grpclib's own __init__: it wants the handler now, and who the peer is shows when there is a transport.
+        self._new_handler = new_handler
+        self.config = config
+        self.h2_config = h2_config
         self.errors = errors if errors is not None else InternalErrors()
         self.transport_config = transport_config
         self._refused_message = refused_message
@@ -91,6 +94,7 @@ class TunedProtocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer with our settings and begin to watch over it."""
+        self.handler = self._new_handler(transport)
         # asyncio itself sets TCP_NODELAY.
         self.connection = TunedConnection(
             self._greeting_connection(),
@@ -104,20 +108,15 @@ class TunedProtocol(H2Protocol):
         self.processor = TunedEventsProcessor(self.handler, self.connection, self._refused_request)
 
     def _greeting_connection(self) -> TolerantConnection:
-        client_side = bool(self.h2_config.client_side)
-        connection = TolerantConnection(self.h2_config, self.transport_config.header_list_bytes)
         settings = {
             SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size,
             SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
             SettingCodes.MAX_CONCURRENT_STREAMS: self.transport_config.concurrent_streams,
             SettingCodes.MAX_HEADER_LIST_SIZE: self.transport_config.header_list_bytes,
         }
-        if client_side:
+        if self.h2_config.client_side:
             settings[SettingCodes.ENABLE_PUSH] = 0
-        # In force at once and not when the peer acknowledges them: a peer that has read our SETTINGS may send a large
-        # frame in the same packet as its acknowledgement.
-        connection.local_settings = Settings(client=client_side, initial_values=settings)
-        connection.max_inbound_frame_size = FRAME_BYTES
+        connection = TolerantConnection(self.h2_config, settings)
         connection.initiate_connection()
         connection.increment_flow_control_window(self.config.http2_connection_window_size - 65_535)
         return connection

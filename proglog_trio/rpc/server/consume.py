@@ -25,7 +25,7 @@ from proglog_trio.rpc.messages.stream_io import receive_only, send_encoded, wait
 from proglog_trio.rpc.server.consume_encoding import Answers, BatchAnswers, RecordAnswers, read_record
 from proglog_trio.rpc.server.disk_calls import DiskCalls
 from proglog_trio.rpc.server.handlers import stopping_error
-from proglog_trio.rpc.server.log_service_state import ServiceState
+from proglog_trio.rpc.server.log_service_state import LogServiceState
 
 
 @frozen
@@ -36,7 +36,7 @@ class ConsumeCalls:
         state: the service's.
     """
 
-    state: ServiceState
+    state: LogServiceState
 
     async def consume(self, stream: Stream[log_v1.ConsumeRequest, log_v1.ConsumeResponse]) -> None:
         """Answer with one record."""

@@ -220,6 +220,8 @@ class ServerHandler(GrpclibHandler):
         codec, status_details_codec, dispatch: grpclib's.
         state: the server's.
         concurrent_streams: how many streams the connection may have open.
+        identity: of the client; it stays the same for as long as the connection.
+        peer: the client's address, for the log.
     """
 
     def __init__(
@@ -230,13 +232,16 @@ class ServerHandler(GrpclibHandler):
         dispatch: _DispatchServerEvents,
         state: ServerState,
         concurrent_streams: int,
+        identity: Identity,
+        peer: str,
     ) -> None:
         super().__init__(mapping, codec, status_details_codec, dispatch)
         self._state = state
-        self._most_unfinished = concurrent_streams * _UNFINISHED_PER_STREAM
+        self._max_unfinished = concurrent_streams * _UNFINISHED_PER_STREAM
+        # Of each request that is being handled; whatever ends one pops it, so that an empty one means an idle client.
         self._paths: dict[ProtocolStream, str] = {}
-        self.identity = Identity(None)
-        self.peer = ""
+        self.identity = identity
+        self.peer = peer
 
     @property
     def is_idle(self) -> bool:
@@ -311,9 +316,9 @@ class ServerHandler(GrpclibHandler):
         if stream not in self._tasks:
             return
         super().cancel(stream)
-        if len(self._cancelled) > self._most_unfinished:
+        if len(self._cancelled) > self._max_unfinished:
             self.__gc_collect__()
-            if len(self._cancelled) > self._most_unfinished and isinstance(stream, TunedStream):
+            if len(self._cancelled) > self._max_unfinished and isinstance(stream, TunedStream):
                 # Streams are reset faster than their handlers can end (CVE-2023-44487).
                 stream.connection.abort("too many streams were reset")
 

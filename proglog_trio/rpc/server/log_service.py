@@ -19,7 +19,13 @@ from proglog_trio.replication.replica import Replica
 from proglog_trio.rpc.messages import records as record_messages
 from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.server.consume import ConsumeCalls
-from proglog_trio.rpc.server.log_service_state import LogServiceConfig, LogServiceCounters, ServerInfo, ServiceState
+from proglog_trio.rpc.server.log_service_state import (
+    AcknowledgementWaits,
+    LogServiceConfig,
+    LogServiceCounters,
+    LogServiceState,
+    ServerInfo,
+)
 from proglog_trio.rpc.server.produce import ProduceCalls
 
 SERVICE_NAME = "log.v1.Log"
@@ -38,7 +44,7 @@ class LogService:
         takes_records: what the health service says of writing.
     """
 
-    state: ServiceState
+    state: LogServiceState
     takes_records: ServiceStatus = field(factory=ServiceStatus)
     _produce: ProduceCalls = field(init=False)
     _consume: ConsumeCalls = field(init=False)
@@ -84,14 +90,14 @@ class LogService:
         return {SERVICE_NAME: [self.takes_records], WRITING: [self.takes_records], READING: []}
 
     async def drain(self) -> None:
-        """Take in nothing more, and return when what has been taken in is stored and answered (asyncio flavour)."""
+        """Accept nothing more, and return when what has been accepted is stored and answered (asyncio flavour)."""
         state = self.state
         state.draining = True
         state.changed.wake_all()
         for reading in list(state.reading):
             reading.cancel()
-        # This node has left: nobody will pull any more.
-        state.end_waits()
+        # This node has left the cluster by now: no peer pulls from it any more, so no wait would be reached.
+        state.acknowledgements.end_all()
         if state.producing:
             await asyncio.wait(list(state.producing))
 
@@ -121,9 +127,12 @@ async def open_log_service(
     """
     config = config or LogServiceConfig()
     executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
-    state = ServiceState(log, config, LogServiceCounters(), executor, servers)
-    if replica is not None:
-        state.wait_acknowledged, state.end_waits = replica.wait_acknowledged, replica.acknowledgements.end_all
+    acknowledgements = (
+        AcknowledgementWaits()
+        if replica is None
+        else AcknowledgementWaits(replica.wait_acknowledged, replica.acknowledgements.end_all)
+    )
+    state = LogServiceState(log, config, LogServiceCounters(), executor, servers, acknowledgements)
     takes_records = ServiceStatus()
 
     def changed() -> None:

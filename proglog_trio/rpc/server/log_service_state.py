@@ -85,15 +85,27 @@ WaitAcknowledged = Callable[[Origin, int, int, int, float, Callable[[Achieved], 
 """Calls back once so many nodes have some sequences of an origin, or after some seconds; see Replica."""
 
 
-def alone(
-    _origin: Origin, _first: int, _following: int, wanted: int, _seconds: float, done: Callable[[Achieved], None]
+def _alone(
+    _origin: Origin, _first: int, _following: int, nodes: int, _timeout: float, done: Callable[[Achieved], None]
 ) -> None:
-    """Answer for a node without others: what is on its own disk is all that there will be."""
-    done(Achieved(THIS_NODE, wanted <= THIS_NODE))
+    done(Achieved(THIS_NODE, nodes <= THIS_NODE))
+
+
+@frozen
+class AcknowledgementWaits:
+    """Waits for other nodes to have what is appended; as it is, those of a node that has no others.
+
+    Attributes:
+        begin: see WaitAcknowledged.
+        end_all: ends all waits at once, with what is achieved by then.
+    """
+
+    begin: WaitAcknowledged = _alone
+    end_all: Callable[[], None] = lambda: None
 
 
 @define
-class ServiceState:
+class LogServiceState:
     """What all calls of the Log service share.
 
     Attributes:
@@ -101,11 +113,11 @@ class ServiceState:
         config, counters: see there.
         executor: threads for reading.
         servers: gives the nodes that clients can dial.
-        wait_acknowledged: waits for other nodes to have what is appended.
-        end_waits: answers those who wait for other nodes at once.
+        acknowledgements: see AcknowledgementWaits.
         changed: wakes consumers: the log's end has moved, or something ended.
-        draining: no more is taken in.
-        producing: the tasks of the produce calls; reading: those of them that take in more.
+        draining: the server stops: no call begins any more, none reads more. It stays so.
+        producing: the tasks of the produce calls that are not answered to the end.
+        reading: the tasks beside those that read more requests; drain cancels them, and what they read is answered.
     """
 
     log: Log
@@ -113,8 +125,7 @@ class ServiceState:
     counters: LogServiceCounters
     executor: Executor
     servers: Callable[[], Sequence[ServerInfo]]
-    wait_acknowledged: WaitAcknowledged = alone
-    end_waits: Callable[[], None] = lambda: None
+    acknowledgements: AcknowledgementWaits = Factory(AcknowledgementWaits)
     changed: Wakeups = Factory(Wakeups)
     draining: bool = False
     producing: set[asyncio.Task[object]] = Factory(set)

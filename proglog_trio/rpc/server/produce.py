@@ -26,7 +26,7 @@ from proglog_trio.rpc.messages import records as record_messages
 from proglog_trio.rpc.messages.stream_io import receive_available, receive_only, send_encoded
 from proglog_trio.rpc.server.handlers import stopping_error
 from proglog_trio.rpc.server.in_flight import Answer, InFlight, PendingAppend, Stored
-from proglog_trio.rpc.server.log_service_state import ServiceState
+from proglog_trio.rpc.server.log_service_state import LogServiceState
 from proglog_trio.rpc.server.produce_encoding import (
     Content,
     batch_of,
@@ -57,7 +57,7 @@ class ProduceCalls:
         state: the service's.
     """
 
-    state: ServiceState
+    state: LogServiceState
 
     async def produce(self, stream: Stream[log_v1.ProduceRequest, log_v1.ProduceResponse]) -> None:
         """Append one record."""
@@ -197,7 +197,7 @@ class ProduceCalls:
             achieved(Achieved(THIS_NODE, reached=True))
             return
         first, following = appended.base_sequence, appended.base_sequence + appended.count
-        self.state.wait_acknowledged(
+        self.state.acknowledgements.begin(
             appended.origin, first, following, requested.nodes, requested.acknowledgement_timeout, achieved
         )
 

@@ -113,7 +113,7 @@ class ServerProtocol(TunedProtocol):
 
     def __init__(self, server: _Server) -> None:
         super().__init__(
-            server.new_handler(),
+            server.new_handler,
             server.grpclib_config,
             server.h2_config,
             transport_config=server.config.transport,
@@ -135,8 +135,6 @@ class ServerProtocol(TunedProtocol):
 
     def _begin(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.handler.identity = identity_of(transport)
-        self.handler.peer = str((transport.get_extra_info("peername") or ("unknown",))[0])
         if self._server.admit(self):
             return
         self.say_goodbye(ErrorCodes.ENHANCE_YOUR_CALM, b"too many connections")
@@ -210,7 +208,7 @@ class _Server:
         self._all_gone = trio.Event()
         self._all_gone.set()
 
-    def new_handler(self) -> ServerHandler:
+    def new_handler(self, transport: asyncio.BaseTransport) -> ServerHandler:
         return ServerHandler(
             self._mapping,
             self._codec,
@@ -218,6 +216,8 @@ class _Server:
             self.__dispatch__,
             self.state,
             self.config.transport.concurrent_streams,
+            identity_of(transport),
+            str((transport.get_extra_info("peername") or ("unknown",))[0]),
         )
 
     def admit(self, protocol: ServerProtocol) -> bool:
