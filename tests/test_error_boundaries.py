@@ -314,7 +314,7 @@ async def no_exception(pair: Pair) -> None:
 
 
 async def tick(pair: Pair) -> None:
-    pair.a.parts.replicator._rescheduled.set()
+    pair.a.parts.replicator._timer.wake()
 
 
 async def decide(pair: Pair) -> None:

@@ -13,7 +13,6 @@ Replicator.run
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -21,6 +20,7 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
+from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.repair.missing_ranges import Missing
@@ -101,20 +101,20 @@ class Replicator:
     repairer: Repairer = field(init=False)
     _beginning: trio.Lock = field(factory=trio.Lock)
     _nursery: trio.Nursery | None = None
-    _rescheduled: trio.Event = field(factory=trio.Event)
-    _armed: float = math.inf
+    _timer: DeadlineTimer = field(init=False)
     _statuses_seen: Mapping[str, MemberStatus] = field(factory=dict)
     _directories_changed: trio.Event = field(factory=trio.Event)
     _superseded: trio.Event = field(factory=trio.Event)
     _superseded_by: int = 0
 
     def __attrs_post_init__(self) -> None:
+        self._timer = DeadlineTimer(lambda: self.replica.next_deadline)
         self.repairer = Repairer(self.replica.log, self.replica, self._peers_with, self._fetch_frames, self._rng)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Replicate until cancelled."""
         replica = self.replica
-        replica.on_decide = self._reschedule
+        replica.on_decide = self._timer.rearm
         replica.on_superseded = self._note_superseded
         replica.on_directories = self._note_directories
         try:
@@ -218,20 +218,11 @@ class Replicator:
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def _reschedule(self) -> None:
-        deadline = self.replica.next_deadline
-        if deadline is not None and deadline < self._armed:
-            self._rescheduled.set()
-
     async def _keep_time(self) -> None:
         turns = self.replica.errors.turns(Where.REPLICATION)
         while True:
             async with turns:
-                deadline = self.replica.next_deadline
-                self._armed = math.inf if deadline is None else deadline
-                self._rescheduled = trio.Event()
-                with trio.CancelScope(deadline=self._armed):
-                    await self._rescheduled.wait()
+                await self._timer.wait()
                 self.replica.advance()
 
     async def _watch_lag(self) -> None:
