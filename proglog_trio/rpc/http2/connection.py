@@ -22,6 +22,7 @@ from proglog_trio.rpc.http2.keepalive import PeerWatch
 from proglog_trio.rpc.http2.message_buffer import MessageBuffer
 from proglog_trio.rpc.http2.stream_errors import TolerantConnection
 from proglog_trio.rpc.http2.transport_config import FRAME_BYTES, TransportConfig
+from proglog_trio.units import MEBIBYTE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _logger = structlog.get_logger(__name__)
 
 _WRITE_AT_ONCE_BYTES = 4 * FRAME_BYTES
-_UNREAD_REPLIES_BYTES = 1024 * 1024
+_UNREAD_REPLIES_BYTES = MEBIBYTE
 _LINGER_SECONDS = 2.0
 _LENGTH_BYTES = 3
 _TLS_RECORDS = (b"\x15", b"\x16")

@@ -6,13 +6,14 @@ from attrs import field, frozen, validators
 from grpclib.config import Configuration
 
 from proglog_trio.rpc.http2.keepalive import PeerPatience
+from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
-FRAME_BYTES = 64 * 1024
+FRAME_BYTES = 64 * KIBIBYTE
 """The longest frame, in either direction. A smaller one costs a third of the throughput."""
-STREAM_WINDOW_BYTES = 4 * 1024 * 1024
-CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
+STREAM_WINDOW_BYTES = 4 * MEBIBYTE
+CONNECTION_WINDOW_BYTES = 16 * MEBIBYTE
 """Several times that of a stream: one stalled stream must not starve the others."""
-DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024
+DEFAULT_MESSAGE_BYTES = 4 * MEBIBYTE
 
 
 @frozen(kw_only=True)
@@ -30,7 +31,7 @@ class TransportConfig:
     """
 
     message_bytes: int = field(default=DEFAULT_MESSAGE_BYTES, validator=validators.ge(1024))
-    header_list_bytes: int = field(default=16 * 1024, validator=validators.ge(1024))
+    header_list_bytes: int = field(default=16 * KIBIBYTE, validator=validators.ge(1024))
     concurrent_streams: int = field(default=100, validator=validators.ge(1))
     keepalive_seconds: float = field(default=10.0, validator=validators.gt(0))
     keepalive_timeout_seconds: float = field(default=10.0, validator=validators.gt(0))

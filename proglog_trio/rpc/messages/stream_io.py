@@ -18,8 +18,12 @@ from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.protobuf import bytes_field_header
 from proglog_trio.steps import COPIED_AT_ONCE_BYTES, Result, Steps, Turn
+from proglog_trio.units import KIBIBYTE
 
 Received = TypeVar("Received")
+
+READ_AT_ONCE_BYTES = 64 * KIBIBYTE
+"""Requests are read together until they are so long; one may be longer."""
 
 
 def _tuned(stream: Stream[Any, Any] | ClientStream[Any, Any]) -> TunedStream:
@@ -83,10 +87,11 @@ async def receive_only(stream: Stream[Received, Any]) -> Received:
     return await _Decoder(stream).decode(messages[0])
 
 
-async def receive_available(stream: Stream[Received, Any], max_bytes: int) -> list[Received]:
-    """Return the requests that have arrived, at least one; an empty list when the client has ended the stream.
+async def receive_available(stream: Stream[Received, Any], max_bytes: int = READ_AT_ONCE_BYTES) -> list[Received]:
+    """Return the requests that have arrived, at least one, up to the first that makes them max_bytes.
 
-    Lets others run first: a client that sends fast must not keep the event loop to itself.
+    The list is empty when the client has ended the stream. Lets others run first: a client that sends fast must not keep
+    the event loop to itself.
     """
     await asyncio.sleep(0)
     messages = await _tuned(stream).read_messages(max_bytes)

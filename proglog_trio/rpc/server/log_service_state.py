@@ -13,9 +13,7 @@ from proglog_trio.log.log import Log
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.rpc.http2.wakeups import Wakeups
 from proglog_trio.rpc.server.requested_acknowledgement import THIS_NODE, AcknowledgementConfig
-
-KIBIBYTE = 1024
-MEBIBYTE = 1024 * KIBIBYTE
+from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
 
 @frozen

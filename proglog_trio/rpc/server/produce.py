@@ -39,7 +39,6 @@ from proglog_trio.rpc.server.produce_encoding import (
 )
 from proglog_trio.rpc.server.requested_acknowledgement import THIS_NODE, RequestedAcknowledgement
 
-_READ_AT_ONCE_BYTES = 64 * 1024
 _OVERHEAD_BYTES = 1024
 """What an append costs besides its payload."""
 
@@ -209,7 +208,7 @@ class ProduceCalls:
 
     async def _read_records(self, stream: _RecordStream, in_flight: InFlight) -> None:
         number = 0
-        while requests := await receive_available(stream, _READ_AT_ONCE_BYTES):
+        while requests := await receive_available(stream):
             group: list[Content] = []
             first = requests[0]
             for request in requests:
@@ -263,7 +262,7 @@ class ProduceCalls:
     # -- ProduceBatches ------------------------------------------------------------------------------------------------
 
     async def _read_batches(self, stream: _BatchStream, in_flight: InFlight) -> None:
-        while requests := await receive_available(stream, _READ_AT_ONCE_BYTES):
+        while requests := await receive_available(stream):
             for request in requests:
                 size = len(request.payload) + _OVERHEAD_BYTES
                 await in_flight.wait_room(size)

@@ -32,9 +32,9 @@ from proglog_trio.rpc.messages.stream_io import (
     wait_writable,
 )
 from proglog_trio.rpc.server.disk_calls import DiskCalls
+from proglog_trio.units import KIBIBYTE
 
 SERVICE_NAME = "log.v1.Replication"
-_RECEIVE_BYTES = 64 * 1024
 
 _PullStream = Stream[log_v1.PullRequest, log_v1.PullResponse]
 
@@ -48,7 +48,7 @@ class ReplicationServiceConfig:
             may be larger.
     """
 
-    answer_bytes: int = field(default=512 * 1024, validator=validators.ge(1))
+    answer_bytes: int = field(default=512 * KIBIBYTE, validator=validators.ge(1))
 
 
 @frozen(eq=False)
@@ -105,7 +105,7 @@ class ReplicationService:
 
     async def _receive(self, stream: _PullStream, session: SourceSession) -> None:
         rests = Rests()
-        while messages := await receive_available(stream, _RECEIVE_BYTES):
+        while messages := await receive_available(stream):
             for message in messages:
                 request = await in_turns(request_steps(message))
                 session.received(request)
