@@ -83,7 +83,7 @@ class TunedStream(ProtocolStream):
             error_code: what the stream is reset with if the client has not ended it.
         """
         stream_id = self._number()
-        # What arrived in one piece has all been taken in: a client may have reset the request, or left, in that piece.
+        # What arrived in one piece has all been parsed: a client may have reset the request, or left, in that piece.
         with contextlib.suppress(ProtocolError):
             self._h2_connection.send_headers(stream_id, headers, end_stream=True)
             if self.closable:
@@ -123,9 +123,11 @@ class TunedStream(ProtocolStream):
         view = memoryview(data)
         place = 0
         while True:
+            # So much in one write: other streams of the connection have their turn in between.
             budget = min(await self.wait_writable(), _WRITE_AT_ONCE_BYTES)
             frame_bytes = min(h2_connection.max_outbound_frame_size, FRAME_BYTES)
             sent = 0
+            # At least one frame, though it may be empty: it carries the end of the stream.
             while True:
                 piece = view[place : place + min(frame_bytes, budget - sent)]
                 place += len(piece)
@@ -164,7 +166,9 @@ class TunedConnection(Connection):
         self._refused_message = refused_message
         self._loop = asyncio.get_running_loop()
         self.watch = PeerWatch(self._loop, transport_config.patience, self._ask_for_life, self.abort)
+        # Why the connection was ended on this side, or why it failed if that is known.
         self.lost_reason: str | None = None
+        # Whether what came first looks like TLS, of which there is none on this connection.
         self.is_tls = False
         self._has_received = False
 
@@ -191,7 +195,7 @@ class TunedConnection(Connection):
             self.is_tls = data[:1] in _TLS_RECORDS and data[1:2] in (b"", b"\x03")
         self.watch.received()
         events = super().feed(data)
-        # h2 looks at a frame's length only when all of it is here, up to 16 MiB.
+        # h2 looks at a frame's length only when all of it is here, up to 16 MiB. What is left begins one.
         rest = self.h2_connection.incoming_buffer._data  # noqa: SLF001 - h2 gives no other way to what waits
         length = int.from_bytes(rest[:3], "big") if len(rest) >= _LENGTH_BYTES else 0
         if length > FRAME_BYTES:
@@ -203,6 +207,7 @@ class TunedConnection(Connection):
         if self.is_closing():
             return
         super().flush()
+        # What streams write is bounded by wait_writable, so what is more than that is replies.
         if not self.write_ready.is_set() and self.transport.get_write_buffer_size() > _UNREAD_REPLIES_BYTES + (
             _WRITE_AT_ONCE_BYTES
         ):
@@ -224,11 +229,12 @@ class TunedConnection(Connection):
         """Close the connection once what is written has been sent, or the peer has not read it for a while."""
         self.watch.stop()
         if not self.is_closing() and self.transport.get_write_buffer_size():
+            # asyncio closes a transport when its buffer is empty, which a peer that does not read puts off for ever.
             self._loop.call_later(_LINGER_SECONDS, abort_transport, self.transport)
         super().close()
 
     def ping_ack_process(self) -> None:
-        """Take note of an answer to our PING; grpclib's name for it."""
+        """Pass the answer to our PING on to the watch; grpclib's name for it."""
         self.watch.answered()
 
     def _ask_for_life(self) -> None:

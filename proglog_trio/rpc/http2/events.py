@@ -38,7 +38,7 @@ class TunedEventsProcessor(EventsProcessor):
 
     def process(self, event: H2Event) -> None:
         """Pass one event on."""
-        processors = getattr(self, "processors", None)  # gone once the connection is closed
+        processors = getattr(self, "processors", None)  # grpclib deletes it when the connection is closed
         if processors is None:
             return
         if isinstance(event, RequestRefused):
@@ -46,12 +46,13 @@ class TunedEventsProcessor(EventsProcessor):
         elif isinstance(event, StreamFailed):
             self._end_failed(event)
         elif type(event) in processors:
+            # Others are of frames that have no meaning here, such as ALTSVC or unknown ones; grpclib fails at them.
             if type(event) is RemoteSettingsChanged:
                 self.connection.watch.greeted()
             processors[type(event)](event)
 
     def process_stream_reset(self, event: StreamReset) -> None:
-        """End the stream that the peer reset; one that we have already left is nobody's any more.
+        """End the stream that the peer reset, unless it has been left already on this side.
 
         A server that has answered before it has read the whole request resets the stream without an error (RFC 9113,
         section 8.1): its answer is complete and still has to be read, only sending has come to an end.
@@ -60,12 +61,14 @@ class TunedEventsProcessor(EventsProcessor):
         if stream is None:
             return
         if event.remote_reset and event.error_code == ErrorCodes.NO_ERROR and _has_status(stream):
+            # A sender that waits for room in the window wakes up, finds the stream closed, and stops.
             stream.window_updated.set()
         else:
             super().process_stream_reset(event)
 
     def _answer_refused(self, event: RequestRefused) -> None:
         self._refused_request()
+        # Not registered: what else comes on it finds no stream, and is ignored.
         stream = self.connection.create_stream(stream_id=event.stream_id)
         _logger.info("request refused", reason=event.message)
         stream.answer_with_trailers(status_headers(event.status, event.message), event.error_code)

@@ -1,6 +1,7 @@
 """HTTP/2 as this package speaks it: grpclib's protocol, tuned and bounded.
 
-All that reaches into grpclib's internals on the way of bytes is here (checked with grpclib 0.4.9):
+What reaches into grpclib's internals on the way of bytes is here, in connection.py and in events.py (checked with
+grpclib 0.4.9):
 
 - 64 KiB DATA frames, and flow-control windows of 4 MiB a stream and 16 MiB a connection, announced in the first
   SETTINGS frame. A smaller frame costs a third of the throughput; a stream window as large as the connection's would
@@ -48,9 +49,9 @@ use_cheap_frame_repr()
 _LENGTH_BYTES = 3
 _FRAME_HEADER_BYTES = 9
 _TURN_SECONDS = 0.004
-"""How long frames of one connection are taken in before others have a turn: pausing and going on has its price."""
+"""How long frames of one connection are processed before others have a turn: pausing and going on has its price."""
 _FRAMES_AT_ONCE = 16
-"""Frames that are taken in before the clock is looked at."""
+"""Frames that are processed before the clock is looked at."""
 _FRAMES_OF_HEADERS = frozenset((b"\x01", b"\x09"))
 """HEADERS and CONTINUATION: each of them takes milliseconds if it is full of small ones, and may begin a request."""
 
@@ -90,6 +91,7 @@ class TunedProtocol(H2Protocol):
         self._refused_message = refused_message
         self._refused_request = refused_request
         self._turn = Turn(seconds=_TURN_SECONDS)
+        # Received and not processed yet, since others have a turn. Not empty: reading is paused, and _go_on will come.
         self._waiting = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,20 +124,21 @@ class TunedProtocol(H2Protocol):
         return connection
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes of the peer; whatever is wrong with them ends this connection and nothing else."""
+        """Process bytes of the peer; whatever is wrong with them ends this connection and nothing else."""
         if self._waiting:
-            # From what was on its way when reading stopped.
+            # From what was on its way when reading was paused; it keeps its place behind what came before.
             self._waiting += data
         else:
-            self._take(data)
+            self._process_in_turns(data)
 
-    def _take(self, data: bytes) -> None:
-        """Take in some frames at a time; when others should have a turn, the rest waits and nothing more is read."""
+    def _process_in_turns(self, data: bytes) -> None:
+        """Process some frames at a time; when others should have a turn, the rest waits and nothing more is read."""
         self._turn.begin()
         place = 0
         while place < len(data):
             end = self._end_of_some_frames(data, place)
-            if not self._take_some(data if end - place == len(data) else data[place:end]):
+            # As it is where it is all that there is: no copy is made of large frames.
+            if not self._process(data if end - place == len(data) else data[place:end]):
                 return
             place = end
             if place < len(data) and self._turn.is_over:
@@ -148,15 +151,20 @@ class TunedProtocol(H2Protocol):
         data, self._waiting = self._waiting, b""
         if not data or self.connection.is_closing():
             return
-        self._take(data)
+        self._process_in_turns(data)
         if not self._waiting and not self.connection.is_closing():
             self.connection.transport.resume_reading()
 
     def _end_of_some_frames(self, data: bytes, place: int) -> int:
-        """Return where in data the next few frames end; h2 may have the beginning of the first."""
+        """Return where in data the next few frames end; h2 may have the beginning of the first.
+
+        A piece ends behind the first frame of headers, or behind some other frames. What is not whole yet goes to h2
+        with what stands before it.
+        """
         incoming = self.connection.h2_connection.incoming_buffer
         begun = incoming._data  # noqa: SLF001 - h2 gives no other way to what waits
         place += incoming._preamble_len  # noqa: SLF001 - what stands before the first frame
+        # Where the next frame begins: before data, if h2 has its beginning. Its header may be cut in two there.
         begin = place - len(begun)
         header = (bytes(begun[:_FRAME_HEADER_BYTES]) + data[place : place + _FRAME_HEADER_BYTES])[:_FRAME_HEADER_BYTES]
         for _ in range(_FRAMES_AT_ONCE):
@@ -168,8 +176,8 @@ class TunedProtocol(H2Protocol):
             header = data[begin : begin + _FRAME_HEADER_BYTES]
         return begin
 
-    def _take_some(self, data: bytes) -> bool:
-        """Take in bytes; tell whether the connection goes on."""
+    def _process(self, data: bytes) -> bool:
+        """Process whole pieces of frames; tell whether the connection goes on."""
         try:
             events = self.connection.feed(data)
         except ProtocolError as error:
@@ -178,6 +186,7 @@ class TunedProtocol(H2Protocol):
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends may end the loop
             self._end_after_error(error, ErrorCodes.PROTOCOL_ERROR)
             return False
+        # What h2 answers by itself, such as acknowledgements of SETTINGS and PINGs, waits for no handler.
         self.connection.flush()
         try:
             for event in events:
@@ -196,6 +205,7 @@ class TunedProtocol(H2Protocol):
             return
         h2_connection = self.connection.h2_connection
         if h2_connection.state_machine.state is not ConnectionState.CLOSED:
+            # Otherwise it has said so where the error was found.
             h2_connection.say_why_it_ends(error, code)
         reason = f"HTTP/2 protocol error: {str(error) or type(error).__name__}"
         _logger.info("connection closed", reason=reason)
@@ -204,7 +214,7 @@ class TunedProtocol(H2Protocol):
         self.processor.close(reason)
 
     def _end_tls(self) -> None:
-        """End a connection of somebody who speaks TLS where there is none; what HTTP/2 says means nothing to it."""
+        """End the connection of a peer that speaks TLS where there is none; what HTTP/2 says means nothing to it."""
         client_side = bool(self.h2_config.client_side)
         reason = "the node speaks TLS" if client_side else "the client speaks TLS, and this node has none"
         self.connection.lost_reason = reason
@@ -213,11 +223,11 @@ class TunedProtocol(H2Protocol):
         self.processor.close(reason)
 
     def tell_of_tls(self) -> None:
-        """Take note that somebody speaks TLS where there is none; for those who log it."""
+        """Do nothing more for a client that speaks TLS where there is none; a server logs it here."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End everything that still runs on this connection."""
-        self._waiting = b""
+        self._waiting = b""  # _go_on may still come
         if isinstance(exc, ssl.SSLError) and self.connection.lost_reason is None:
             self.connection.lost_reason = tls_problem(exc)
         reason = self.connection.lost_reason or (f"Connection lost: {exc}" if exc else "Connection lost")

@@ -90,8 +90,8 @@ async def receive_only(stream: Stream[Received, Any]) -> Received:
 async def receive_available(stream: Stream[Received, Any], max_bytes: int = READ_AT_ONCE_BYTES) -> list[Received]:
     """Return the requests that have arrived, at least one, up to the first that makes them max_bytes.
 
-    The list is empty when the client has ended the stream. Lets others run first: a client that sends fast must not keep
-    the event loop to itself.
+    The list is empty when the client has ended the stream. Lets others run first: a client that sends fast must not
+    keep the event loop to itself.
     """
     await asyncio.sleep(0)
     messages = await _tuned(stream).read_messages(max_bytes)
