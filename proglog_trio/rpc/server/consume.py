@@ -65,7 +65,7 @@ class ConsumeCalls:
         request = await receive_only(stream)
         with self._consumer(), DiskCalls[BatchAnswers](self.state.executor) as disk:
             answers = await disk.open(self._open_batches, request)
-            # Taken after the reader has begun, so that "the end" is not before its start.
+            # Looked up after the reader has begun, so that "the end" is not before its start.
             limit = self.state.log.next_offset if request.until_end else None
             await stream.send_initial_metadata()
             await self._send_all(stream, disk, answers, asked_bytes=request.response_bytes, limit=limit)
@@ -130,7 +130,9 @@ class ConsumeCalls:
     ) -> None:
         """Send what the source reads, up to limit or for ever."""
         log = self.state.log
+        # The read that is under way while the answer before it is sent; at most one, so at most two answers are held.
         ahead: asyncio.Future[Answers] | None = None
+        # Whether the source was read: the first answer tells the start's position, even where there is nothing to read.
         begun = False
         while True:
             if ahead is None:
@@ -146,7 +148,7 @@ class ConsumeCalls:
             answers = await ahead
             ahead, begun = None, True
             if not answers.data:
-                continue
+                continue  # it has passed over what no consumer is given, such as control frames
             window = await wait_writable(stream)
             end = log.next_offset
             until = end if limit is None else min(limit, end)

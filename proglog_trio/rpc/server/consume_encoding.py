@@ -117,6 +117,7 @@ class RecordAnswers:
 
     reader: LogReader
     next_offset: int
+    # Read and not begun; _records goes on in the frame before them. Once _failure is set nothing more is read.
     _frames: deque[StoredFrame] = Factory(deque)
     _records: Iterator[tuple[int, record_messages.ConsumeResponse]] | None = None
     _failure: ProglogError | None = None
@@ -126,7 +127,7 @@ class RecordAnswers:
 
         Raises:
             DataLoss: the next record is damaged, or is none; the reader can go on after it by another stream.
-            OffsetOutOfRange: retention removed the next records.
+            OffsetOutOfRange: the next records were retired.
         """
         parts: list[bytes] = []
         size = 0
@@ -144,6 +145,7 @@ class RecordAnswers:
             size += len(part)
             self.next_offset = offset + 1
         if self._failure is not None and not parts:
+            # Not before: the records that stand before the failure are sent first.
             raise self._failure
         if not parts and self.next_offset < until_offset:
             self.next_offset = until_offset  # nothing but frames without records

@@ -34,7 +34,7 @@ class DenialLog:
             _logger.warning(event, **what, repeated=repeated)
 
     def begin_anew(self) -> None:
-        """Take whatever is denied from now on for news."""
+        """Treat whatever is denied from now on as news."""
         self._bounded.clear()
 
 

@@ -52,7 +52,7 @@ class ServerCounters:
     """What a server has accepted and refused since it began.
 
     Attributes:
-        connections: connections that were taken in.
+        connections: connections that were accepted.
         connections_refused: connections above the limit.
         connections_evicted: idle connections that were closed above the limit, to make room for a new one.
         handshakes_failed: connections that did not get through the TLS handshake.
@@ -92,9 +92,9 @@ class ServerState:
     Attributes:
         counters: see ServerCounters.
         gate: decides which requests may pass; None: all may.
-        stopping: the server takes no more requests.
+        stopping: the server accepts no more requests. It stays so.
         errors: where unforeseen errors of requests and connections are counted.
-        cluster_name: of the node; None: it is of none, and takes every request.
+        cluster_name: of the node; None: it is of none, and accepts every request.
     """
 
     counters: ServerCounters
@@ -140,7 +140,7 @@ def guarded(method: Method, state: ServerState) -> Method:
         try:
             await method(stream)
         except asyncio.CancelledError:
-            if not state.stopping or not stream._stream.closable:  # noqa: SLF001 - whether anybody can still be told
+            if not state.stopping or not stream._stream.closable:  # noqa: SLF001 - whether the client can still be told
                 raise
             state.counters.requests_failed += 1
             raise stopping_error() from None
@@ -153,7 +153,7 @@ def guarded(method: Method, state: ServerState) -> Method:
                 # grpclib's own business: the client has gone, or its deadline has passed
                 if _is_cancelled() or not stream._stream.closable:  # noqa: SLF001 - as above
                     # by grpclib for that same reason, or it will be once it hears that the connection has ended; it
-                    # takes any other end for a failure and logs it
+                    # logs any other end as a failure
                     raise asyncio.CancelledError from None
                 raise error from None
             raise _status_error(error) from raised
@@ -179,7 +179,7 @@ def _first_cause(error: Exception) -> Exception:
 
 
 def _unforeseen(error: Exception) -> Iterator[Exception]:
-    """Yield what nobody foresaw, of a task group's errors each."""
+    """Yield what was not foreseen, of a task group's errors each."""
     if isinstance(error, ExceptionGroup):
         for each in error.exceptions:
             yield from _unforeseen(each)
@@ -213,7 +213,7 @@ def _problem_of(headers: list[tuple[str, str]]) -> str | None:
 
 
 class ServerHandler(GrpclibHandler):
-    """Takes the requests of one connection.
+    """Handles the requests of one connection.
 
     Args:
         mapping: the guarded methods by their paths.
@@ -261,6 +261,7 @@ class ServerHandler(GrpclibHandler):
         with boundary:
             self._accept(stream, headers, release_stream)
         if boundary.failed and stream not in self._tasks:
+            # Otherwise its task has begun, and answers and releases it.
             self._paths.pop(stream, None)
             self._turn_away(stream, release_stream, GRPCError(Status.INTERNAL, "internal error"))
 
@@ -274,11 +275,11 @@ class ServerHandler(GrpclibHandler):
         path = fields.get(":path", "")
         refusal = self._state.cluster_refusal(fields, self.peer)
         if refusal is not None:
-            # Before it is looked at who that is: who strays here has rights elsewhere.
+            # Before its identity is looked at: a client that strays here has its rights elsewhere.
             self._turn_away(stream, release_stream, refusal)
             return
         refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
-        # A method that nobody has heard of is just that, but to those only who are somebody.
+        # To a client with an identity, a method that is not known is just that; others learn nothing of methods.
         unknown = path not in self.mapping and requirement_of(path) is None
         if refusal is not None and (not unknown or refusal.status is Status.UNAUTHENTICATED):
             self._turn_away(stream, release_stream, refusal)

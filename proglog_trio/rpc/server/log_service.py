@@ -41,11 +41,11 @@ class LogService:
 
     Attributes:
         state: what its calls share.
-        takes_records: what the health service says of writing.
+        is_writable: what the health service says of writing.
     """
 
     state: LogServiceState
-    takes_records: ServiceStatus = field(factory=ServiceStatus)
+    is_writable: ServiceStatus = field(factory=ServiceStatus)
     _produce: ProduceCalls = field(init=False)
     _consume: ConsumeCalls = field(init=False)
 
@@ -87,7 +87,7 @@ class LogService:
 
     def health_checks(self) -> Mapping[str, Collection[CheckBase]]:
         """Return what the health service says of reading, of writing, and of all of it."""
-        return {SERVICE_NAME: [self.takes_records], WRITING: [self.takes_records], READING: []}
+        return {SERVICE_NAME: [self.is_writable], WRITING: [self.is_writable], READING: []}
 
     async def drain(self) -> None:
         """Accept nothing more, and return when what has been accepted is stored and answered (asyncio flavour)."""
@@ -133,16 +133,16 @@ async def open_log_service(
         else AcknowledgementWaits(replica.wait_acknowledged, replica.acknowledgements.end_all)
     )
     state = LogServiceState(log, config, LogServiceCounters(), executor, servers, acknowledgements)
-    takes_records = ServiceStatus()
+    is_writable = ServiceStatus()
 
     def changed() -> None:
         state.changed.wake_all()
-        takes_records.set(log.read_only_reason is None)
+        is_writable.set(log.read_only_reason is None)
 
     changed()
     forget = log.notify_durable(changed)
     try:
-        yield LogService(state, takes_records)
+        yield LogService(state, is_writable)
     finally:
         forget()
         with trio.CancelScope(shield=True):

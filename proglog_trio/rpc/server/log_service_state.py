@@ -23,7 +23,7 @@ class ServerInfo:
     Attributes:
         id: its name.
         rpc_addr: "host:port".
-        is_leader: whether it takes writes.
+        is_leader: whether it accepts writes.
     """
 
     id: str

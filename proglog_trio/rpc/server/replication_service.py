@@ -118,7 +118,9 @@ class ReplicationService:
         rests = Rests()
         with DiskCalls[FrameSource](self.executor) as disk:
             source = await disk.open(FrameSource, log)
+            # How far the source has read of the log, and whether it has sent all that is wanted up to there.
             read_to, is_done = -1, True
+            # The read that is under way while the answer before it is sent; at most one.
             ahead: asyncio.Future[SourceAnswer] | None = None
             while True:
                 ready.clear()
@@ -127,6 +129,7 @@ class ReplicationService:
                     await send_encoded(stream, encode_response(response), 1)
                     await rests.rest()
                 is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
+                # A read that is under way is always finished: wants that have changed meanwhile come with the next one.
                 if ahead is None and not (session.has_want_changes or is_behind):
                     await wait_until(ready, session.deadline, self.replica.clock)
                     continue
@@ -147,6 +150,7 @@ class ReplicationService:
     async def _next_answer(
         self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
     ) -> SourceAnswer:
+        # Frames that were appended just now are in memory, and need no thread; wants that have changed do.
         recent = None if session.has_want_changes else source.read_recent(self.config.answer_bytes)
         return recent if recent is not None else await self._read(disk, source, session)
 
