@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from proglog_trio.accepting import accept_streams
 from proglog_trio.address import Address
@@ -142,7 +142,7 @@ class Gossip:
     keyring: Keyring | None
     errors: InternalErrors = field(factory=InternalErrors)
     keys: KeyManager | None = field(init=False)
-    _timer: DeadlineTimer = field(init=False)
+    _timer: DeadlineTimer = Factory(lambda self: DeadlineTimer(lambda: self.core.swim.next_deadline), takes_self=True)
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
     _served: dict[trio.CancelScope, None] = field(factory=dict)
     _nursery: trio.Nursery | None = None
@@ -151,7 +151,6 @@ class Gossip:
     _turn: Turn = field(factory=Turn)
 
     def __attrs_post_init__(self) -> None:
-        self._timer = DeadlineTimer(lambda: self.core.swim.next_deadline)
         self.core.use_boundaries(self.errors.boundary)
         self.keys = None if self.keyring is None else KeyManager(self, self.config.keyring_file, self.errors)
 

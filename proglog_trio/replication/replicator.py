@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.internal_errors import Where
@@ -101,14 +101,13 @@ class Replicator:
     repairer: Repairer = field(init=False)
     _beginning: trio.Lock = field(factory=trio.Lock)
     _nursery: trio.Nursery | None = None
-    _timer: DeadlineTimer = field(init=False)
+    _timer: DeadlineTimer = Factory(lambda self: DeadlineTimer(lambda: self.replica.next_deadline), takes_self=True)
     _statuses_seen: Mapping[str, MemberStatus] = field(factory=dict)
     _directories_changed: trio.Event = field(factory=trio.Event)
     _superseded: trio.Event = field(factory=trio.Event)
     _superseded_by: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self._timer = DeadlineTimer(lambda: self.replica.next_deadline)
         self.repairer = Repairer(self.replica.log, self.replica, self._peers_with, self._fetch_frames, self._rng)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

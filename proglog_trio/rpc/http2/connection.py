@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import structlog
 from grpclib.config import Configuration
@@ -23,9 +24,6 @@ from proglog_trio.rpc.http2.message_buffer import MessageBuffer
 from proglog_trio.rpc.http2.stream_errors import TolerantConnection
 from proglog_trio.rpc.http2.transport_config import FRAME_BYTES, TransportConfig
 from proglog_trio.units import MEBIBYTE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _logger = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import structlog
 from grpclib.protocol import AbstractHandler, EventsProcessor
@@ -13,9 +13,6 @@ from h2.events import RemoteSettingsChanged, StreamReset
 
 from proglog_trio.rpc.http2.connection import TunedConnection, status_headers
 from proglog_trio.rpc.http2.stream_errors import RequestRefused, StreamFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _logger = structlog.get_logger(__name__)
 

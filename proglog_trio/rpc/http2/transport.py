@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import cast
 
 import structlog
 from grpclib.config import Configuration
@@ -38,9 +39,6 @@ from proglog_trio.rpc.http2.stream_errors import TolerantConnection
 from proglog_trio.rpc.http2.transport_config import FRAME_BYTES, TransportConfig
 from proglog_trio.security.tls_problems import tls_problem
 from proglog_trio.steps import Turn
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _logger = structlog.get_logger(__name__)
 

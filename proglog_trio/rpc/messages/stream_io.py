@@ -70,13 +70,7 @@ class _Decoder(Generic[Received]):
             return small
         self._bytes = 0
         steps: Steps[Received] = self._codec.decode_steps(data, self._kind)
-        while True:
-            await self._rests.rest()
-            try:
-                next(steps)
-            except StopIteration as end:
-                message: Received = end.value
-                return message
+        return await in_turns(steps, self._rests)
 
 
 async def receive_only(stream: Stream[Received, Any]) -> Received:
@@ -111,16 +105,16 @@ async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
     return await _Decoder[Received](stream).decode(messages[0]) if messages else None
 
 
-async def in_turns(steps: Steps[Result]) -> Result:
-    """Return what work gives, and let others run in between."""
-    rests = Rests()
+async def in_turns(steps: Steps[Result], rests: Rests | None = None) -> Result:
+    """Return what work gives, and let others run in between, and before if the turn of rests is over."""
+    rests = rests or Rests()
     while True:
+        await rests.rest()
         try:
             next(steps)
         except StopIteration as end:
             result: Result = end.value
             return result
-        await rests.rest()
 
 
 async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest: bytes = b"") -> bytes:

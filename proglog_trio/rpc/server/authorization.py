@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -99,12 +99,9 @@ class Gate:
     policy: FromFiles[Policy] | Policy
     counters: GateCounters = field(factory=GateCounters)
     _clock: Callable[[], float] = time.monotonic
-    _denials: DenialLog = field(init=False)
+    _denials: DenialLog = Factory(lambda self: DenialLog(self._clock), takes_self=True)
     # The policy that the denials in _denials were judged by.
     _judged_by: object = None
-
-    def __attrs_post_init__(self) -> None:
-        self._denials = DenialLog(self._clock)
 
     def refusal(self, path: str, identity: Identity, peer: str) -> GRPCError | None:
         """Return what a request is turned away with; None: it may pass.

@@ -7,8 +7,9 @@ a connection that no third party can listen to: with TLS, or within this machine
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -91,10 +92,8 @@ class ClusterService:
 
     async def _accept_gaps(self, stream: Stream[Any, Any]) -> None:
         request: log_v1.AcceptGapsRequest = await receive_only(stream)
-        try:
+        with _answered_with(Status.INVALID_ARGUMENT, ValueError):
             origin = Origin.parse(request.origin) if request.origin else None
-        except ValueError as error:
-            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
         given_up: GivenUp = await trio_as_aio(self.accept_gaps)(origin)
         await stream.send_message(log_v1.AcceptGapsResponse(records=given_up.records, unwritten=given_up.unwritten))
 
@@ -104,22 +103,16 @@ class ClusterService:
             raise GRPCError(
                 Status.INVALID_ARGUMENT, f"{len(request.addresses)} addresses; 1 to {MAX_ADDRESSES} are allowed"
             )
-        try:
+        with _answered_with(Status.INVALID_ARGUMENT, ValueError):
             addresses = [Address.parse(text, default_port=self.default_port) for text in request.addresses]
-        except ValueError as error:
-            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        try:
+        with _answered_with(Status.UNAVAILABLE, JoinFailed):
             joined: int = await trio_as_aio(self.membership.join)(addresses)
-        except JoinFailed as error:
-            raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         await stream.send_message(log_v1.JoinResponse(joined=joined))
 
     async def _leave(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
-        try:
+        with _answered_with(Status.UNAVAILABLE, NotAMember):
             await trio_as_aio(self.membership.leave)()
-        except NotAMember as error:
-            raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         await stream.send_message(log_v1.LeaveResponse())
         await stream.send_trailing_metadata()
         # Not at once: a client that sees the connection close together with the answer may drop the answer.
@@ -157,13 +150,21 @@ class ClusterService:
         keys = self.membership.gossip.keys
         if keys is None:
             raise GRPCError(Status.FAILED_PRECONDITION, "this node's gossip is not encrypted: it has no keys")
-        try:
+        with (
+            _answered_with(Status.INVALID_ARGUMENT, ValueError),
+            _answered_with(Status.RESOURCE_EXHAUSTED, KeysNotAsked),
+        ):
             answers: KeyAnswers = await trio_as_aio(keys.ask)(operation, key)
-        except ValueError as error:
-            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        except KeysNotAsked as error:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from None
         return answers
+
+
+@contextlib.contextmanager
+def _answered_with(status: Status, kind: type[Exception]) -> Iterator[None]:
+    """Have errors of a kind answered with a status and what they say."""
+    try:
+        yield
+    except kind as error:
+        raise GRPCError(status, str(error)) from None
 
 
 def _member_message(member: Member) -> log_v1.Member:

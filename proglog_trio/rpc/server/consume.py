@@ -38,13 +38,13 @@ class ConsumeCalls:
 
     state: LogServiceState
 
-    async def consume(self, stream: Stream[log_v1.ConsumeRequest, log_v1.ConsumeResponse]) -> None:
+    async def consume(self, stream: Stream[log_v1.ConsumeRequest, record_messages.ConsumeResponse]) -> None:
         """Answer with one record."""
         request = await receive_only(stream)
         log = self.state.log
         with DiskCalls[LogReader](self.state.executor) as disk:
             record = await disk.begin(read_record, log, request.offset, log.lowest_offset, log.next_offset)
-        await stream.send_message(log_v1.ConsumeResponse(record=record))
+        await stream.send_message(record_messages.ConsumeResponse(record=record))
         self.state.counters.records_consumed += 1
 
     async def consume_stream(self, stream: Stream[log_v1.ConsumeRequest, record_messages.ConsumeResponse]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import structlog
-from attrs import define, field
+from attrs import Factory, define
 
 from proglog_trio.repetition import BoundedNews
 
@@ -22,10 +22,9 @@ class DenialLog:
     """Logs denials, within bounds."""
 
     clock: Callable[[], float] = time.monotonic
-    _bounded: BoundedNews = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._bounded = BoundedNews(LOGGED_DENIALS, LOG_PERIOD_SECONDS, _tell_excess, self.clock)
+    _bounded: BoundedNews = Factory(
+        lambda self: BoundedNews(LOGGED_DENIALS, LOG_PERIOD_SECONDS, _tell_excess, self.clock), takes_self=True
+    )
 
     def tell(self, event: str, **what: str) -> None:
         """Log a denial, unless it is only a repetition or one too many."""

@@ -268,35 +268,11 @@ class ServerHandler(GrpclibHandler):
     def _accept(
         self, stream: ProtocolStream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]
     ) -> None:
-        if self._state.stopping:
-            self._turn_away(stream, release_stream, stopping_error())
-            return
         fields = dict(headers)
         path = fields.get(":path", "")
-        refusal = self._state.cluster_refusal(fields, self.peer)
+        refusal = self._refusal(path, fields, headers)
         if refusal is not None:
-            # Before its identity is looked at: a client that strays here has its rights elsewhere.
             self._turn_away(stream, release_stream, refusal)
-            return
-        refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
-        # To a client with an identity, a method that is not known is just that; others learn nothing of methods.
-        unknown = path not in self.mapping and requirement_of(path) is None
-        if refusal is not None and (not unknown or refusal.status is Status.UNAUTHENTICATED):
-            self._turn_away(stream, release_stream, refusal)
-            return
-        if path not in self.mapping:
-            # grpclib's own answer has no content type, which its clients do not understand.
-            error = GRPCError(Status.UNIMPLEMENTED, f"the method {path} is not known")
-            self._turn_away(stream, release_stream, error)
-            return
-        problem = _problem_of(headers)
-        if problem is not None:
-            self._turn_away(stream, release_stream, GRPCError(Status.INVALID_ARGUMENT, problem))
-            return
-        deadline = Deadline.from_headers(headers)
-        if deadline is not None and not deadline.time_remaining():
-            error = GRPCError(Status.DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
-            self._turn_away(stream, release_stream, error)
             return
         released = False
 
@@ -311,6 +287,30 @@ class ServerHandler(GrpclibHandler):
         super().accept(stream, headers, release_once)
         # grpclib's handler releases the stream itself, unless it is cancelled before its first step.
         self._tasks[stream].add_done_callback(lambda _: release_once())
+
+    def _refusal(self, path: str, fields: Mapping[str, str], headers: list[tuple[str, str]]) -> GRPCError | None:
+        """Return what a request is turned away with; None: it may pass."""
+        if self._state.stopping:
+            return stopping_error()
+        refusal = self._state.cluster_refusal(fields, self.peer)
+        if refusal is not None:
+            # Before its identity is looked at: a client that strays here has its rights elsewhere.
+            return refusal
+        refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
+        # To a client with an identity, a method that is not known is just that; others learn nothing of methods.
+        unknown = path not in self.mapping and requirement_of(path) is None
+        if refusal is not None and (not unknown or refusal.status is Status.UNAUTHENTICATED):
+            return refusal
+        if path not in self.mapping:
+            # grpclib's own answer has no content type, which its clients do not understand.
+            return GRPCError(Status.UNIMPLEMENTED, f"the method {path} is not known")
+        problem = _problem_of(headers)
+        if problem is not None:
+            return GRPCError(Status.INVALID_ARGUMENT, problem)
+        deadline = Deadline.from_headers(headers)
+        if deadline is not None and not deadline.time_remaining():
+            return GRPCError(Status.DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
+        return None
 
     def cancel(self, stream: ProtocolStream) -> None:
         """Cancel the handler of a stream that the client has reset."""

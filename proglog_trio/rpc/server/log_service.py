@@ -46,16 +46,6 @@ class LogService:
 
     state: LogServiceState
     is_writable: ServiceStatus = field(factory=ServiceStatus)
-    _produce: ProduceCalls = field(init=False)
-    _consume: ConsumeCalls = field(init=False)
-
-    @_produce.default
-    def _make_produce(self) -> ProduceCalls:
-        return ProduceCalls(self.state)
-
-    @_consume.default
-    def _make_consume(self) -> ConsumeCalls:
-        return ConsumeCalls(self.state)
 
     @property
     def counters(self) -> LogServiceCounters:
@@ -64,11 +54,11 @@ class LogService:
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """Return the methods by their paths, for grpclib."""
-        produce, consume = self._produce, self._consume
+        produce, consume = ProduceCalls(self.state), ConsumeCalls(self.state)
         unary, answers, both = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM
         methods = {
-            "Produce": Handler(produce.produce, unary, log_v1.ProduceRequest, log_v1.ProduceResponse),
-            "Consume": Handler(consume.consume, unary, log_v1.ConsumeRequest, log_v1.ConsumeResponse),
+            "Produce": Handler(produce.produce, unary, log_v1.ProduceRequest, record_messages.ProduceResponse),
+            "Consume": Handler(consume.consume, unary, log_v1.ConsumeRequest, record_messages.ConsumeResponse),
             "ConsumeStream": Handler(
                 consume.consume_stream, answers, log_v1.ConsumeRequest, record_messages.ConsumeResponse
             ),
@@ -127,11 +117,9 @@ async def open_log_service(
     """
     config = config or LogServiceConfig()
     executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
-    acknowledgements = (
-        AcknowledgementWaits()
-        if replica is None
-        else AcknowledgementWaits(replica.wait_acknowledged, replica.acknowledgements.end_all)
-    )
+    acknowledgements = AcknowledgementWaits()
+    if replica is not None:
+        acknowledgements = AcknowledgementWaits(replica.wait_acknowledged, replica.acknowledgements.end_all)
     state = LogServiceState(log, config, LogServiceCounters(), executor, servers, acknowledgements)
     is_writable = ServiceStatus()
 

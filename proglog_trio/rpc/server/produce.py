@@ -19,7 +19,7 @@ from grpclib.server import Stream
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import BatchRefused, LogBusy, ProglogError
 from proglog_trio.log.batch import Appended, Batch
-from proglog_trio.log.format.record import CHECKED_AT_ONCE_BYTES, payload_crc
+from proglog_trio.log.format.record import CHECKED_AT_ONCE_BYTES
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.messages import records as record_messages
@@ -30,11 +30,11 @@ from proglog_trio.rpc.server.log_service_state import LogServiceState
 from proglog_trio.rpc.server.produce_encoding import (
     Content,
     batch_of,
+    batch_of_records,
     batch_response,
     content_of,
     may_join,
     naming_request,
-    pack,
     produce_response,
 )
 from proglog_trio.rpc.server.requested_acknowledgement import THIS_NODE, RequestedAcknowledgement
@@ -58,7 +58,7 @@ class ProduceCalls:
 
     state: LogServiceState
 
-    async def produce(self, stream: Stream[log_v1.ProduceRequest, log_v1.ProduceResponse]) -> None:
+    async def produce(self, stream: Stream[log_v1.ProduceRequest, record_messages.ProduceResponse]) -> None:
         """Append one record."""
         with self._producing():
             request = await receive_only(stream)
@@ -68,23 +68,11 @@ class ProduceCalls:
             except BatchRefused:
                 self.state.counters.batches_refused += 1
                 raise
-            payload = pack([content])
-            batch = batch_of(request, payload, 1, payload_crc(payload), 0)
-            answer = await (await self._append(batch, requested))
+            answer = await (await self._append(batch_of_records(request, [content]), requested))
             if not isinstance(answer, Stored):
                 raise answer
-            appended, achieved = answer.appended, answer.achieved
-            self._stored(appended.count)
-            await stream.send_message(
-                log_v1.ProduceResponse(
-                    offset=appended.base_offset,
-                    origin=appended.origin.data,
-                    sequence=appended.base_sequence,
-                    log_time=appended.log_time,
-                    achieved=achieved.nodes,
-                    reached=achieved.reached,
-                )
-            )
+            self._stored(answer.appended.count)
+            await stream.send_message(produce_response(answer.appended, 0, answer.achieved))
 
     async def produce_stream(self, stream: _RecordStream) -> None:
         """Append records; what has arrived together goes into one batch."""
@@ -234,9 +222,8 @@ class ProduceCalls:
     ) -> None:
         if not group:
             return
-        payload = pack(group)
-        batch = batch_of(first, payload, len(group), payload_crc(payload), 0)
-        size = len(payload) + len(group) * _OVERHEAD_BYTES
+        batch = batch_of_records(first, group)
+        size = len(batch.payload) + len(group) * _OVERHEAD_BYTES
         await in_flight.wait_room(size)
         requested = self.state.config.acknowledgement.requested(first.acknowledgement)
         in_flight.add(PendingAppend(first.producer_sequence, len(group), size, await self._append(batch, requested)))

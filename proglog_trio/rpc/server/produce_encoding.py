@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
 from grpclib.exceptions import GRPCError
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import BatchRefused
 from proglog_trio.log.batch import Appended, Batch
-from proglog_trio.log.format.record import Record, pack_records, pack_values
+from proglog_trio.log.format.record import Record, pack_records, pack_values, payload_crc
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.rpc.messages import records as record_messages
 from proglog_trio.rpc.messages.status import grpc_error
@@ -18,34 +15,11 @@ from proglog_trio.rpc.server.in_flight import Answer, Stored
 
 Content = bytes | Record
 """What a record holds; bytes: a value and nothing else."""
+_ProduceRequest = log_v1.ProduceRequest | record_messages.ProduceRequest | log_v1.ProduceBatchRequest
 _EMPTY = "the record is empty: it has no value, no key and no headers"
 
 
-class _RecordFields(Protocol):
-    """A record as it comes in a request, of a generated class or of one of record_messages.py."""
-
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def key(self) -> bytes: ...
-    @property
-    def headers(self) -> Mapping[str, bytes]: ...
-    @property
-    def timestamp(self) -> int: ...
-
-
-class _BatchFields(Protocol):
-    """What all requests to append say of their batch."""
-
-    @property
-    def producer_id(self) -> int: ...
-    @property
-    def producer_sequence(self) -> int: ...
-    @property
-    def after_log_time(self) -> int: ...
-
-
-def content_of(record: _RecordFields | None) -> Content:
+def content_of(record: log_v1.Record | record_messages.Record | None) -> Content:
     """Return what a record of a request holds; raises BatchRefused if that is nothing."""
     if record is None:
         raise BatchRefused(_EMPTY)
@@ -59,15 +33,20 @@ def content_of(record: _RecordFields | None) -> Content:
     return Record(value, key or None, dict(headers) or None, timestamp or None)
 
 
-def pack(contents: list[Content]) -> bytes:
-    """Return the payload of a batch of records."""
+def _pack(contents: list[Content]) -> bytes:
     values = [content for content in contents if isinstance(content, bytes)]
     if len(values) == len(contents):
         return pack_values(values)
     return pack_records(Record(each) if isinstance(each, bytes) else each for each in contents)
 
 
-def batch_of(request: _BatchFields, payload: bytes, count: int, crc: int, attributes: int) -> Batch:
+def batch_of_records(request: _ProduceRequest, contents: list[Content]) -> Batch:
+    """Return the batch of some records that arrived one by one, of which the first came in this request."""
+    payload = _pack(contents)
+    return batch_of(request, payload, len(contents), payload_crc(payload), 0)
+
+
+def batch_of(request: _ProduceRequest, payload: bytes, count: int, crc: int, attributes: int) -> Batch:
     """Return the batch that a request asks to append."""
     return Batch(
         payload, count, crc, attributes, request.producer_id, request.producer_sequence, request.after_log_time

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from attrs import field, frozen, validators
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from proglog_trio._proto.log.v1 import AcknowledgementLevel
+from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.rpc.messages import records as record_messages
 
 THIS_NODE = 1
 MAX_ACKNOWLEDGEMENT_TIMEOUT = 300.0
 """In seconds."""
-
-
-class AcknowledgementFields(Protocol):
-    """An acknowledgement as it comes in a request, of a generated class or of one of record_messages.py."""
-
-    @property
-    def level(self) -> int:
-        """An AcknowledgementLevel, or a number that is none."""
-
-    @property
-    def nodes(self) -> int:
-        """How many nodes, if the level says that they are counted."""
-
-    @property
-    def timeout_milliseconds(self) -> int:
-        """How long to wait for other nodes; 0: as the node is configured."""
 
 
 @frozen
@@ -56,7 +39,9 @@ class AcknowledgementConfig:
     cluster_size: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     acknowledgement_timeout: float = field(default=5.0, validator=validators.gt(0))
 
-    def requested(self, fields: AcknowledgementFields | None) -> RequestedAcknowledgement:
+    def requested(
+        self, fields: log_v1.Acknowledgement | record_messages.Acknowledgement | None
+    ) -> RequestedAcknowledgement:
         """Return what a producer asks for; None, or what is not set, asks for this node alone.
 
         Raises:
@@ -73,15 +58,15 @@ class AcknowledgementConfig:
             )
         return RequestedAcknowledgement(self._nodes(fields), timeout)
 
-    def _nodes(self, fields: AcknowledgementFields) -> int:
+    def _nodes(self, fields: log_v1.Acknowledgement | record_messages.Acknowledgement) -> int:
         level = fields.level
-        if level == AcknowledgementLevel.LOCAL:
+        if level == log_v1.AcknowledgementLevel.LOCAL:
             return THIS_NODE
-        if level == AcknowledgementLevel.NODES:
+        if level == log_v1.AcknowledgementLevel.NODES:
             if fields.nodes < 1:
                 raise GRPCError(Status.INVALID_ARGUMENT, "an acknowledgement by nodes needs their number, at least 1")
             return fields.nodes
-        if level == AcknowledgementLevel.MAJORITY:
+        if level == log_v1.AcknowledgementLevel.MAJORITY:
             if self.cluster_size is None:
                 raise GRPCError(
                     Status.FAILED_PRECONDITION,

@@ -242,7 +242,7 @@ class _Server:
         idle = [each for each in self._protocols if each.handler.is_idle and not each.connection.is_closing()]
         if not idle:
             return False
-        # One that never spoke HTTP/2 first, then one without an identity; of several the one that is silent for longest.
+        # One that never spoke HTTP/2, else one without an identity; of several the one that is silent for longest.
         goes = min(
             idle,
             key=lambda each: (
