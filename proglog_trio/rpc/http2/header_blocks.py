@@ -92,7 +92,7 @@ class _String:
         self.is_huffman = is_huffman
 
     @property
-    def least_bytes(self) -> int:
+    def min_bytes(self) -> int:
         """How many bytes it decodes to at least."""
         return max(0, self.length * 8 - 7) // _LONGEST_CODE_BITS if self.is_huffman else self.length
 
@@ -163,8 +163,8 @@ class HeaderBlockDecoder(Decoder):
         index = reading.integer(6 if is_indexed else 4)
         name = self.header_table.get_by_index(index)[0] if index else reading.string()
         value = reading.string()
-        name_bytes = len(name) if isinstance(name, bytes) else name.least_bytes
-        least = name_bytes + value.least_bytes + _FIELD_BYTES
+        name_bytes = len(name) if isinstance(name, bytes) else name.min_bytes
+        least = name_bytes + value.min_bytes + _FIELD_BYTES
         table_bytes = self.header_table_size
         # A string that is so long encoded counts as that long: no encoder makes one longer than it was.
         counted = max(least, value.length, 0 if isinstance(name, bytes) else name.length)

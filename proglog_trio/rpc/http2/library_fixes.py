@@ -24,7 +24,7 @@ from attrs import define
 if TYPE_CHECKING:
     from hyperframe.frame import Frame
 
-LEAST_CANCELLED_TO_SWEEP = 100
+MIN_CANCELLED_TO_SWEEP = 100
 
 
 # -- grpclib: the current task -----------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class CancelledTimerSweeper:
     def __call__(self, handle: asyncio.TimerHandle) -> None:
         """Count one cancelled timer; asyncio calls this before it marks the handle as cancelled."""
         self.cancelled += 1
-        if self.cancelled >= LEAST_CANCELLED_TO_SWEEP and self.cancelled * 2 >= len(self.loop._timers):  # noqa: SLF001 - the heap has no public name
+        if self.cancelled >= MIN_CANCELLED_TO_SWEEP and self.cancelled * 2 >= len(self.loop._timers):  # noqa: SLF001 - the heap has no public name
             self.sweep()
 
     def sweep(self) -> None:

@@ -136,7 +136,7 @@ class ConsumeCalls:
         begun = False
         while True:
             if ahead is None:
-                window = await wait_writable(stream)
+                await wait_writable(stream)
                 end = log.next_offset
                 until = end if limit is None else min(limit, end)
                 if begun and source.next_offset >= until:

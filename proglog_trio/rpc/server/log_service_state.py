@@ -39,7 +39,7 @@ class LogServiceConfig:
         acknowledgement: see AcknowledgementConfig.
         answer_bytes: how many bytes of frames an answer of ConsumeBatches holds unless the client says otherwise.
         max_answer_bytes: and at most, whatever it says.
-        least_answer_bytes: what each stream may read at once, however many there are.
+        min_answer_bytes: what each stream may read at once, however many there are.
         consume_bytes: what all consume streams together may read at once; each gets its share.
         max_consumers: how many consume streams there may be at once.
         in_flight_bytes: how much of one produce stream may wait for its acknowledgement to be sent.
@@ -49,7 +49,7 @@ class LogServiceConfig:
     acknowledgement: AcknowledgementConfig = field(factory=AcknowledgementConfig)
     answer_bytes: int = 512 * KIBIBYTE
     max_answer_bytes: int = 3 * MEBIBYTE + 512 * KIBIBYTE  # with the frames' offsets still less than 4 MiB
-    least_answer_bytes: int = 64 * KIBIBYTE
+    min_answer_bytes: int = 64 * KIBIBYTE
     consume_bytes: int = 64 * MEBIBYTE
     max_consumers: int = field(default=1000, validator=validators.ge(1))
     in_flight_bytes: int = 16 * MEBIBYTE
@@ -134,4 +134,4 @@ class LogServiceState:
         config = self.config
         share = config.consume_bytes // max(1, self.counters.consumers)
         wanted = min(asked or config.answer_bytes, config.max_answer_bytes)
-        return min(wanted, max(share, config.least_answer_bytes))
+        return min(wanted, max(share, config.min_answer_bytes))

@@ -13,7 +13,7 @@ import trio
 from hyperframe.frame import DataFrame, Frame, PingFrame
 
 from proglog_trio.rpc.http2.bridge import TrioEventLoop, aio_as_trio, open_loop
-from proglog_trio.rpc.http2.library_fixes import LEAST_CANCELLED_TO_SWEEP, sweep_cancelled_timers
+from proglog_trio.rpc.http2.library_fixes import MIN_CANCELLED_TO_SWEEP, sweep_cancelled_timers
 
 HOUR = 3600.0
 
@@ -81,7 +81,7 @@ async def test_cancelled_timers_are_swept() -> None:
         sweep_cancelled_timers(loop)
         sweep_cancelled_timers(loop)
         kept = loop.call_later(HOUR, print)
-        assert await _timers_left(loop, 5 * LEAST_CANCELLED_TO_SWEEP) <= LEAST_CANCELLED_TO_SWEEP + 1
+        assert await _timers_left(loop, 5 * MIN_CANCELLED_TO_SWEEP) <= MIN_CANCELLED_TO_SWEEP + 1
         assert kept in loop._timers
 
 
@@ -90,7 +90,7 @@ async def test_timers_that_are_left_still_fire() -> None:
         sweep_cancelled_timers(loop)
         fired = trio.Event()
         loop.call_later(0.05, fired.set)
-        await _timers_left(loop, 2 * LEAST_CANCELLED_TO_SWEEP)
+        await _timers_left(loop, 2 * MIN_CANCELLED_TO_SWEEP)
         with trio.fail_after(5):
             await fired.wait()
 
@@ -98,4 +98,4 @@ async def test_timers_that_are_left_still_fire() -> None:
 async def test_trio_asyncio_still_keeps_cancelled_timers() -> None:
     """When this fails, trio-asyncio sweeps cancelled timers itself: sweep_cancelled_timers can go."""
     async with open_loop() as loop:
-        assert await _timers_left(loop, 3 * LEAST_CANCELLED_TO_SWEEP) == 3 * LEAST_CANCELLED_TO_SWEEP
+        assert await _timers_left(loop, 3 * MIN_CANCELLED_TO_SWEEP) == 3 * MIN_CANCELLED_TO_SWEEP
