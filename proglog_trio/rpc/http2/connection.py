@@ -195,7 +195,7 @@ class TunedConnection(Connection):
         events = super().feed(data)
         # h2 looks at a frame's length only when all of it is here, up to 16 MiB. What is left begins one.
         rest = self.h2_connection.incoming_buffer._data  # noqa: SLF001 - h2 gives no other way to what waits
-        length = int.from_bytes(rest[:3], "big") if len(rest) >= _LENGTH_BYTES else 0
+        length = int.from_bytes(rest[:_LENGTH_BYTES], "big") if len(rest) >= _LENGTH_BYTES else 0
         if length > FRAME_BYTES:
             raise FrameTooLargeError(f"a frame of {length} bytes is longer than the limit of {FRAME_BYTES}")
         return events
