@@ -37,10 +37,10 @@ from proglog_trio.membership.wire import DecodingError, Keyring, PushPull, Strea
 from proglog_trio.membership.wire.layers import compressed_layer, encrypt
 from proglog_trio.membership.wire.stream import StreamLimits
 from proglog_trio.rpc.messages.codec import MessageCodec
+from proglog_trio.rpc.messages.stream_io import receive_available
 from proglog_trio.rpc.server.authorization import Gate
 from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.server import ServerConfig, ServerProtocol, _Server
-from proglog_trio.rpc.server.stream_io import receive_available
 
 KEYRING = Keyring((b"k" * 16,))
 HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)

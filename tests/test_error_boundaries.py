@@ -63,7 +63,7 @@ from proglog_trio.replication.source_session import SourceSession
 from proglog_trio.rpc.calls.cluster import get_members
 from proglog_trio.rpc.calls.connection import open_connection
 from proglog_trio.rpc.http2.bridge import current_loop
-from proglog_trio.rpc.http2.transport import TunedEventsProcessor
+from proglog_trio.rpc.http2.events import TunedEventsProcessor
 from proglog_trio.rpc.server.acceptor import Acceptor
 from proglog_trio.rpc.server.handlers import ServerHandler
 from proglog_trio.rpc.server.log_service import LogService
@@ -315,7 +315,7 @@ async def no_exception(pair: Pair) -> None:
 
 
 async def tick(pair: Pair) -> None:
-    pair.a.parts.replicator._rescheduled.set()
+    pair.a.parts.replicator._timer.wake()
 
 
 async def decide(pair: Pair) -> None:
@@ -411,7 +411,8 @@ PLACES = {
     "source": Place(Where.RPC_REQUEST, ((SourceSession, "next_response"),), produce),
     "connection that begins": Place(Where.RPC_CONNECTION, ((ServerProtocol, "_begin"),), connect),
     "connection": Place(Where.RPC_CONNECTION, ((TunedEventsProcessor, "process"),), connect),
-    "connection that is made": Place(Where.RPC_ACCEPT, ((_Server, "new_handler"),), connect),
+    "connection that is made": Place(Where.RPC_ACCEPT, ((ServerProtocol, "__init__"),), connect),
+    "handler of a connection": Place(Where.RPC_CONNECTION, ((_Server, "new_handler"),), connect),
     "accepting connections": Place(Where.RPC_ACCEPT, ((Acceptor, "_make_room"),), connect),
     "callback of asyncio": Place(Where.ASYNCIO, (), callback),
     "timer of asyncio": Place(Where.ASYNCIO, (), timer),

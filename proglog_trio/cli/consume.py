@@ -203,7 +203,7 @@ async def _consume(options: Options) -> int:
 def reading_connection(tls: "ClientTls | None") -> "ConnectionConfig":
     """Return a connection that takes whatever a node may be configured to send."""
     from proglog_trio.client import ConnectionConfig
-    from proglog_trio.rpc.http2.transport import TransportConfig
+    from proglog_trio.rpc.http2.transport_config import TransportConfig
 
     return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE), tls=tls)
 

@@ -5,7 +5,6 @@ What is sent, again or not, is decided in producer_core.py; the gRPC stream is i
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -24,6 +23,7 @@ from proglog_trio.client.packing import Buffer, RecordPacker, checked_values, sp
 from proglog_trio.client.pending import ProducerStatistics
 from proglog_trio.client.producer_core import ProducerCore
 from proglog_trio.client.sessions import ProduceLink, ProduceSession
+from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.client_streams import produce_link
 from proglog_trio.rpc.calls.connection import ConnectionConfig
@@ -65,8 +65,7 @@ class Producer:
         self._work = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
         self._turn = trio.StrictFIFOLock()
-        self._rearm = trio.Event()
-        self._armed_for = math.inf
+        self._timer = DeadlineTimer(self._core.next_wake)
         self._since_yield = 0
 
     # -- sending -------------------------------------------------------------------------------------------------------
@@ -258,7 +257,7 @@ class Producer:
         session = self._session
         if session is not None and self._core.ready(trio.current_time()):
             session.on_ready()
-        self._rearm_if_earlier()
+        self._timer.rearm()
 
     def _wake_link(self) -> None:
         self._work.set()
@@ -270,11 +269,11 @@ class Producer:
     def _stream_opened(self, node: str) -> None:
         self._core.stream_opened(trio.current_time(), node)
         self._opened_once.set()
-        self._rearm_if_earlier()
+        self._timer.rearm()
 
     def _next_request(self) -> bytes | None:
         request = self._core.next_request(trio.current_time())
-        self._rearm_if_earlier()
+        self._timer.rearm()
         return request
 
     def _answered(self, answer: ProduceBatchResponse) -> None:
@@ -282,7 +281,7 @@ class Producer:
         self._nodes.worked(self._core.node)
         self._settled_some()
         self._wake_link()
-        self._rearm_if_earlier()
+        self._timer.rearm()
 
     def _settled_some(self) -> None:
         if self._room:
@@ -290,18 +289,11 @@ class Producer:
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
-    def _rearm_if_earlier(self) -> None:
-        if self._core.next_wake() < self._armed_for:
-            self._rearm.set()
-
     @trio.lowlevel.enable_ki_protection
     async def _watch_time(self) -> None:
         while True:
-            self._rearm = trio.Event()
-            self._armed_for = self._core.next_wake()
-            with trio.move_on_at(self._armed_for):
-                await self._rearm.wait()
-            if trio.current_time() > self._armed_for + LATE_SECONDS:
+            armed = await self._timer.wait()
+            if trio.current_time() > armed + LATE_SECONDS:
                 await trio.sleep(READING_SECONDS)
             failure = self._core.tick(trio.current_time())
             self._settled_some()
@@ -331,7 +323,7 @@ class Producer:
                 self._settled_some()
             self._nodes.failed(session.node)
             self._session = None
-            self._rearm_if_earlier()
+            self._timer.rearm()
             if self._opened_once.is_set() and not self._core.unsettled and not self._finishing:
                 # A stream is opened again when there is something to send on it.
                 self._work = trio.Event()

@@ -14,7 +14,6 @@ Nothing in the core waits, and nothing here decides: what the core wants is done
 
 from __future__ import annotations
 
-import math
 import random
 import socket
 from collections.abc import Callable, Mapping
@@ -23,10 +22,11 @@ from pathlib import Path
 
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from proglog_trio.accepting import accept_streams
 from proglog_trio.address import Address
+from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.errors import AddressUnsuitable
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.membership.key_manager import KeyManager
@@ -142,8 +142,7 @@ class Gossip:
     keyring: Keyring | None
     errors: InternalErrors = field(factory=InternalErrors)
     keys: KeyManager | None = field(init=False)
-    _rescheduled: trio.Event = field(factory=trio.Event)
-    _armed: float = math.inf
+    _timer: DeadlineTimer = Factory(lambda self: DeadlineTimer(lambda: self.core.swim.next_deadline), takes_self=True)
     _exchanges: set[tuple[Endpoint, str]] = field(factory=set)
     _served: dict[trio.CancelScope, None] = field(factory=dict)
     _nursery: trio.Nursery | None = None
@@ -266,9 +265,10 @@ class Gossip:
             if self._turn.is_over:
                 break
         del effects[:done]
-        deadline = self.core.swim.next_deadline
-        if effects or (deadline is not None and deadline < self._armed):
-            self._rescheduled.set()
+        if effects:
+            self._timer.wake()
+        else:
+            self._timer.rearm()
 
     def _acting(self, steps: Steps[Result]) -> Steps[Result]:
         """Do something to the core in steps, and then what it wants done for it."""
@@ -400,11 +400,7 @@ class Gossip:
                     await trio.lowlevel.checkpoint()
                     self.flush()
                     continue
-                deadline = self.core.swim.next_deadline
-                self._armed = math.inf if deadline is None else deadline
-                self._rescheduled = trio.Event()
-                with trio.CancelScope(deadline=self._armed):
-                    await self._rescheduled.wait()
+                await self._timer.wait()
                 self._advance()
                 self.flush()
 

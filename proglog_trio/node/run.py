@@ -53,13 +53,13 @@ from proglog_trio.replication.replica import Replica, ReplicationConfig
 from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.calls.pull_stream import PullStream, fetch_frames
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.cluster_service import ClusterService
 from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.log_service import LogService, open_log_service
 from proglog_trio.rpc.server.log_service_state import LogServiceConfig
 from proglog_trio.rpc.server.replication_service import ReplicationService
-from proglog_trio.rpc.server.requested_acks import AcknowledgementConfig
+from proglog_trio.rpc.server.requested_acknowledgement import AcknowledgementConfig
 from proglog_trio.rpc.server.server import MAX_FIELDS, ServerConfig, serve
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
 from proglog_trio.units import KIBIBYTE
@@ -333,7 +333,9 @@ async def _replicator(
 def log_service_config(config: NodeConfig) -> LogServiceConfig:
     """Return what a node's configuration says about its Log service."""
     return LogServiceConfig(
-        acknowledgement=AcknowledgementConfig(cluster_size=config.cluster_size, seconds=config.acknowledgement_timeout)
+        acknowledgement=AcknowledgementConfig(
+            cluster_size=config.cluster_size, acknowledgement_timeout=config.acknowledgement_timeout
+        )
     )
 
 

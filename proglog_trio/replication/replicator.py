@@ -15,15 +15,15 @@ Replicator.run
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
+from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.repair.missing_ranges import Missing
@@ -117,9 +117,9 @@ class Replicator:
     _beginning: trio.Lock = field(factory=trio.Lock)
     # While it runs.
     _nursery: trio.Nursery | None = None
-    # The timekeeper waits until a deadline; the event is set when there is an earlier one.
-    _armed: float = math.inf
-    _rescheduled: trio.Event = field(factory=trio.Event)
+    _timer: DeadlineTimer = Factory(
+        lambda self: DeadlineTimer(lambda: self.replica.scheduler.next_deadline), takes_self=True
+    )
     # As of the last look.
     _statuses_seen: Mapping[str, str] = field(factory=dict)
     # Each of these is set when there is something to write, and another one afterwards.
@@ -237,20 +237,14 @@ class Replicator:
 
     def deadline_changed(self) -> None:
         """See ReplicaHost."""
-        deadline = self.replica.scheduler.next_deadline
-        if deadline is not None and deadline < self._armed:
-            self._rescheduled.set()
+        self._timer.rearm()
 
     async def _keep_time(self) -> None:
         scheduler = self.replica.scheduler
         turns = self.replica.node.errors.turns(Where.REPLICATION)
         while True:
             async with turns:
-                deadline = scheduler.next_deadline
-                self._armed = math.inf if deadline is None else deadline
-                self._rescheduled = trio.Event()
-                with trio.CancelScope(deadline=self._armed):
-                    await self._rescheduled.wait()
+                await self._timer.wait()
                 scheduler.advance()
 
     async def _watch_lag(self) -> None:

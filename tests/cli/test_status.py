@@ -14,8 +14,8 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.client import ProducerConfig, open_producer
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
+from proglog_trio.rpc.messages.stream_io import receive_only
 from proglog_trio.rpc.server.server import serve
-from proglog_trio.rpc.server.stream_io import receive_only
 from tests.members import node_inside
 from tests.node_process import run_command
 from tests.pki import Pki

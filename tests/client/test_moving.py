@@ -37,7 +37,7 @@ from proglog_trio.log.format.record import Record
 from proglog_trio.log.log import Log
 from proglog_trio.rpc.calls import client_streams as streams
 from proglog_trio.rpc.calls.sessions import StreamBroken
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.log_service_state import ServerInfo
 from tests.client.harness import CuttingProxy, RunningNode, cutting_proxy, pull_all, running_node
 from tests.client.test_consumer import fill, numbers, values_of

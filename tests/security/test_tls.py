@@ -34,7 +34,7 @@ from proglog_trio.client import (
 from proglog_trio.errors import CallFailed, ConnectionNotOpened, NodeConnectionError
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.rpc.calls.connection import open_connection
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.authorization import Gate
 from proglog_trio.rpc.server.server import ServerConfig, ServerSecurity
 from proglog_trio.security.access_policy import AccessPolicy

@@ -25,7 +25,9 @@ from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.rpc.calls.expected_cluster import ExpectedCluster
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.bridge import aio_as_trio
-from proglog_trio.rpc.http2.transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
+from proglog_trio.rpc.http2.connection import abort_transport
+from proglog_trio.rpc.http2.transport import TunedProtocol
+from proglog_trio.rpc.http2.transport_config import TransportConfig, grpclib_configuration
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.security.tls import ClientTls
 from proglog_trio.security.tls_problems import NO_TLS, tls_problem, unaccepted
@@ -79,7 +81,7 @@ class TunedChannel(Channel):
 
     def _protocol_factory(self) -> TunedProtocol:
         return TunedProtocol(
-            ClientHandler(),
+            lambda _transport: ClientHandler(),
             self._config,
             self._h2_config,
             transport_config=self._connection_config.transport,

@@ -22,7 +22,7 @@ from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, op
 from proglog_trio.rpc.calls.task_pair import run_beside
 from proglog_trio.rpc.http2.wakeups import wait_until
 from proglog_trio.rpc.messages.replication import request_to_message, response_steps
-from proglog_trio.rpc.server.stream_io import Rests, in_turns, receive_next
+from proglog_trio.rpc.messages.stream_io import Rests, in_turns, receive_next
 
 PULL = "/log.v1.Replication/Pull"
 FETCH_FRAMES = "/log.v1.Replication/FetchFrames"

@@ -10,7 +10,7 @@ from typing import Any
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.rpc.http2.bridge import current_loop, open_loop
 from proglog_trio.rpc.http2.interrupts import keep_interrupts_out_of_callbacks
-from proglog_trio.rpc.http2.timers import sweep_cancelled_timers
+from proglog_trio.rpc.http2.library_fixes import sweep_cancelled_timers
 
 
 @contextlib.asynccontextmanager
@@ -20,7 +20,7 @@ async def asyncio_loop(errors: InternalErrors | None = None) -> AsyncIterator[as
     An error of the body comes out as it is, not inside the exception group that a new loop's nursery would make of it.
 
     Args:
-        errors: where a new loop counts what a callback or a task of its raises and nobody takes; None: that ends the
+        errors: where a new loop counts what a callback or a task of its raises and leaves; None: that ends the
             loop, and with it whatever runs here, which is what trio-asyncio does by itself.
     """
     running = current_loop.get()
@@ -49,7 +49,7 @@ def _note_errors(loop: asyncio.AbstractEventLoop, errors: InternalErrors) -> Non
         error = context.get("exception")
         message = str(context.get("message", ""))
         if error is None:
-            # Something was left behind, such as a task that nobody waited for.
+            # Something was left behind, such as a task that was never awaited.
             errors.note(Where.ASYNCIO, RuntimeError(message))
         elif isinstance(error, Exception):
             errors.note(Where.ASYNCIO, error, message=message)

@@ -1,6 +1,6 @@
 """trio-asyncio, the bridge between Trio and asyncio; everything of ours that needs it takes it from here.
 
-Importing it changes asyncio for the whole process. Two of its changes are made good here, whoever imported it first:
+Importing it changes asyncio for the whole process. Two of its changes are made good here, whatever imported it first:
 
 - From Python 3.12 on it derives from a class whose use is a DeprecationWarning, once, as it is imported. No program can
   do anything about that, and one that is run with ``-W error`` would end there.

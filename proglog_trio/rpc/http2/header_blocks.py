@@ -2,7 +2,7 @@
 
 The compression context is the connection's: a block must be read to its end even if its request is refused, or every
 later block would be read wrongly (RFC 9113, section 4.3). A block whose list is longer than the limit is therefore read
-on, but what is beyond the limit is dropped, and strings that nobody will ask for are not even decoded. What reading
+on, but what is beyond the limit is dropped, and strings that will not be asked for are not even decoded. What reading
 costs has bounds of its own, as multiples of the limit; a block above one of them ends the connection.
 """
 
@@ -44,10 +44,15 @@ class _Reading:
     def __init__(self, data: bytes, limit: int) -> None:
         self.data = data
         self.limit = limit
+        # Where the next byte is; string moves it past its end only to raise.
         self.place = 0
+        # The first ones of the list, as many as are within the limit.
         self.fields: list[HeaderTuple] = []
+        # Of all, those that are dropped included: their number, and their size as the limit counts it (an estimate of
+        # what is not decoded). It only grows: once it is above the limit all further fields are dropped.
         self.count = 0
         self.size = 0
+        # How many encoded bytes have been decoded from Huffman's code.
         self.huffman_bytes = 0
 
     def integer(self, prefix_bits: int) -> int:
@@ -56,6 +61,7 @@ class _Reading:
         if number < mask:  # nearly always, and hpack takes ten times as long for it
             self.place += 1
             return number
+        # At most so many bytes are shown to it: it would read on for as long as they go on.
         number, used = decode_integer(self.data[self.place : self.place + _INTEGER_BYTES], prefix_bits)
         self.place += used
         return number
@@ -70,7 +76,7 @@ class _Reading:
             raise HeaderBlockError("a header block ends in the middle of a string")
         return _String(self, begin, length, is_huffman)
 
-    def take(self, name: bytes, value: bytes) -> None:
+    def add(self, name: bytes, value: bytes) -> None:
         self.size += table_entry_size(name, value)
         if self.size <= self.limit:
             self.fields.append(HeaderTuple(name, value))
@@ -86,7 +92,7 @@ class _String:
         self.is_huffman = is_huffman
 
     @property
-    def least_bytes(self) -> int:
+    def min_bytes(self) -> int:
         """How many bytes it decodes to at least."""
         return max(0, self.length * 8 - 7) // _LONGEST_CODE_BITS if self.is_huffman else self.length
 
@@ -140,6 +146,8 @@ class HeaderBlockDecoder(Decoder):
 
     def _read_field(self, reading: _Reading) -> None:
         first = reading.data[reading.place]
+        # The kinds of fields by their first bits (RFC 7541, section 6): 001 table size, 1 indexed, 01 literal that goes
+        # into the table, 000x literal that does not.
         if first & 0xE0 == 0x20:
             if reading.count:
                 raise HeaderBlockError("a table size update is not at the start of its header block")
@@ -147,7 +155,7 @@ class HeaderBlockDecoder(Decoder):
             return
         reading.count += 1
         if first & 0x80:
-            reading.take(*self.header_table.get_by_index(reading.integer(7))[:2])
+            reading.add(*self.header_table.get_by_index(reading.integer(7))[:2])
         else:
             self._read_literal(reading, is_indexed=bool(first & 0x40))
 
@@ -155,18 +163,20 @@ class HeaderBlockDecoder(Decoder):
         index = reading.integer(6 if is_indexed else 4)
         name = self.header_table.get_by_index(index)[0] if index else reading.string()
         value = reading.string()
-        name_bytes = len(name) if isinstance(name, bytes) else name.least_bytes
-        least = name_bytes + value.least_bytes + _FIELD_BYTES
+        name_bytes = len(name) if isinstance(name, bytes) else name.min_bytes
+        least = name_bytes + value.min_bytes + _FIELD_BYTES
         table_bytes = self.header_table_size
-        # A string that takes so much encoded is taken for too long: no encoder makes one longer than it was.
+        # A string that is so long encoded counts as that long: no encoder makes one longer than it was.
         counted = max(least, value.length, 0 if isinstance(name, bytes) else name.length)
         if reading.size + counted > reading.limit and (not is_indexed or least > table_bytes):
-            # It is dropped, and no later field can refer to it.
+            # It is dropped, and no later field can refer to it: either it does not go into the table, or it is too long
+            # for the table whatever it decodes to, and then empties it (RFC 7541, section 4.4).
             reading.size += counted
             if is_indexed:
                 self.header_table.add(b"", bytes(table_bytes))  # larger than the table, which empties it
             return
+        # It is within the limit, or stands in the table from now on and must be right there.
         decoded = (name if isinstance(name, bytes) else name.decode()), value.decode()
-        reading.take(*decoded)
+        reading.add(*decoded)
         if is_indexed:
             self.header_table.add(*decoded)

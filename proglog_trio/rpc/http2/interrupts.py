@@ -2,7 +2,7 @@
 
 Trio raises KeyboardInterrupt in whatever code of a program is running at that moment, unless it is protected: then in
 the main task, at its next checkpoint. A trio-asyncio loop does not protect itself. KeyboardInterrupt in the middle of a
-callback ends the task that runs all callbacks, and whoever waits for something asyncio waits for ever: one of ten
+callback ends the task that runs all callbacks, and every task that waits for one of asyncio waits for ever: one of ten
 programs that wrote or read without a pause hung on Ctrl-C. asyncio's own runner keeps the first Ctrl-C out of callbacks
 too.
 

@@ -51,9 +51,13 @@ class PeerWatch:
     patience: PeerPatience
     ask: Callable[[], None]
     give_up: Callable[[str], None]
+    # By the loop's clock; written for each piece of data, which is cheaper than arming a timer anew: the timer looks.
     _last_received: float = 0.0
     _greeted: bool = False
+    # Once true, no timer is armed any more and give_up is not called.
     _stopped: bool = False
+    # The one timer: for the greeting, then in turn for silence and for the answer to what was asked. None: stopped, or
+    # not begun.
     _timer: asyncio.TimerHandle | None = None
 
     @property
@@ -72,17 +76,17 @@ class PeerWatch:
         self._after(self.patience.handshake, self._greeting_is_late)
 
     def received(self) -> None:
-        """Take note that something came from the peer, which shows that it is alive."""
+        """Count its silence from now: something came from the peer, which shows that it is alive."""
         self._last_received = self.loop.time()
 
     def greeted(self) -> None:
-        """Take note that the peer has greeted."""
+        """Watch for silence from now on: the peer has greeted."""
         if not self._greeted:
             self._greeted = True
             self._after(self.patience.silence, self._check_silence)
 
     def answered(self) -> None:
-        """Take note that the peer has given the sign of life that it was asked for."""
+        """Watch for silence again: the peer has given the sign of life that it was asked for."""
         self._after(self.patience.silence, self._check_silence)
 
     def stop(self) -> None:
@@ -115,7 +119,7 @@ class PeerWatch:
         try:
             then()
         except Exception as error:
-            # Nobody would notice any more when this peer has gone.
+            # No timer runs now, so it would not be noticed any more when this peer has gone.
             self._give_up(f"watching over the peer failed: {type(error).__name__}")
             raise
 
@@ -132,6 +136,7 @@ class PeerWatch:
         self.ask()
 
     def _check_answer(self, asked: float) -> None:
+        # Anything will do, not the answer to the PING alone: a peer that sends much may come to answer late.
         if self._last_received <= asked:
             self._give_up(f"the peer did not answer a PING within {self.patience.answer:g} s")
         else:

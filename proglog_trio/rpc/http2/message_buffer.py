@@ -1,4 +1,4 @@
-"""What a stream has received and nobody has read: whole gRPC messages are cut from it, and nothing else.
+"""What a stream has received and its reader has not: whole gRPC messages are cut from it, and nothing else.
 
 gRPC over HTTP/2 (grpc/doc/PROTOCOL-HTTP2.md) puts one byte (compressed or not) and a length of 32 bits, big endian, in
 front of each message. grpclib's own buffer believes that length, up to 4 GiB, and fails an assertion when a message is
@@ -57,19 +57,23 @@ class MessageBuffer:
         self._limit = limit
         self._compressed_status = compressed_status
         self._refused = refused
+        # None is empty, and all bytes from _start in the first one on are unread: _size of them.
         self._chunks: deque[bytes] = deque()
-        self._start = 0  # where in the first chunk the unread bytes begin
+        self._start = 0
         self._size = 0
+        # How many of the unread bytes still have to be given back to the window; none while a reader waits.
         self._unacknowledged = 0
         self._ended = False
+        # The one reader that waits, until _wanted bytes are here.
         self._waiter: asyncio.Future[None] | None = None
         self._wanted = 0
+        # Whether read comes to a prefix next, and not to the message behind one.
         self._at_prefix = True
 
     # -- what the HTTP/2 side calls
 
     def add(self, data: bytes, ack_size: int) -> None:
-        """Take in one DATA frame's data; ack_size is what it used of the window, its padding included."""
+        """Append one DATA frame's data; ack_size is what it used of the window, its padding included."""
         if data:
             self._chunks.append(data)
             self._size += len(data)
@@ -77,15 +81,17 @@ class MessageBuffer:
         if self._waiter is None:
             self._unacknowledged += len(data)
             if padding:
+                # No reader will ever consume it.
                 self._acknowledge(padding)
         else:
+            # Given back at once: a message may be longer than the window, and its reader waits for all of it.
             if ack_size:
                 self._acknowledge(ack_size)
             if self._size >= self._wanted:
                 self._wake()
 
     def eof(self) -> None:
-        """Take note that the sender has ended the stream."""
+        """Let readers have what is here and then the end: the sender has ended the stream."""
         self._ended = True
         self._wake()
 
@@ -169,6 +175,7 @@ class MessageBuffer:
     async def _wait(self, size: int) -> None:
         """Return when size bytes are here or the stream has ended."""
         while self._size < size and not self._ended:
+            # The sender may have used up its window with what is here, and would wait for this reader.
             if self._unacknowledged:
                 remaining, self._unacknowledged = self._unacknowledged, 0
                 self._acknowledge(remaining)
@@ -206,6 +213,7 @@ class MessageBuffer:
 
     def _consumed(self, size: int) -> None:
         self._size -= size
+        # Some may have been given back already, while a reader waited for them.
         due = min(size, self._unacknowledged)
         if due:
             self._unacknowledged -= due
@@ -218,12 +226,13 @@ class MessageBuffer:
                 return b""
             raise self._cut_off(size, what)
         parts = []
-        missing = size
-        while missing:
+        rest = size
+        while rest:
             chunk = self._chunks[0]
-            part = chunk[self._start : self._start + missing] if self._start or len(chunk) > missing else chunk
+            # A chunk that is wanted whole is not copied.
+            part = chunk[self._start : self._start + rest] if self._start or len(chunk) > rest else chunk
             parts.append(part)
-            missing -= len(part)
+            rest -= len(part)
             self._start += len(part)
             if self._start == len(chunk):
                 self._chunks.popleft()

@@ -18,6 +18,7 @@ This reaches into h2 (checked with 4.4.1); the tests beside say when it no longe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import define, frozen
@@ -28,6 +29,7 @@ from h2.errors import ErrorCodes
 from h2.events import Event, RequestReceived
 from h2.exceptions import NoSuchStreamError, ProtocolError
 from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamState
 from hyperframe.frame import (
     DataFrame,
@@ -72,7 +74,7 @@ class StreamFailed(Event):
     """A stream that was reset for what the peer sent on it.
 
     Attributes:
-        status, message: what came of the call, for whoever waits for it on this side.
+        status, message: what came of the call, for the caller that waits for it on this side.
     """
 
     stream_id: int
@@ -91,15 +93,18 @@ class _FaultyFrame:
 
 
 class _Frames(FrameBuffer):
-    """h2's buffer, but for frames that hyperframe takes for an error of the connection."""
+    """h2's buffer, which also finds frames that hyperframe would call an error of the connection."""
 
-    max_block_bytes = 0
+    def __init__(self, max_block_bytes: int, *, is_server: bool) -> None:
+        super().__init__(server=is_server)
+        self._max_block_bytes = max_block_bytes
 
     def __next__(self) -> Frame:
-        faulty = None if self._headers_buffer else self._take_faulty_frame()
+        # Within a header block nothing but its continuation may come, and h2 ends the connection for anything else.
+        faulty = None if self._headers_buffer else self._pop_faulty_frame()
         return super().__next__() if faulty is None else cast("Frame", faulty)
 
-    def _take_faulty_frame(self) -> _FaultyFrame | None:
+    def _pop_faulty_frame(self) -> _FaultyFrame | None:
         data = self._data
         if len(data) < _FRAME_HEADER_BYTES or data[3] not in (PriorityFrame.type, WindowUpdateFrame.type):
             return None
@@ -107,6 +112,7 @@ class _Frames(FrameBuffer):
         stream_id = int.from_bytes(data[5:9], "big") & 0x7FFFFFFF
         end = _FRAME_HEADER_BYTES + length
         if not stream_id or len(data) < end or length > self.max_frame_size:
+            # Of the connection, not all here yet, or too long: h2 knows what to do.
             return None
         if data[3] == PriorityFrame.type:
             if length == _PRIORITY_BYTES:
@@ -125,9 +131,9 @@ class _Frames(FrameBuffer):
     def _update_header_buffer(self, frame: Frame | None) -> Frame | None:
         complete = super()._update_header_buffer(frame)
         waiting = sum(len(part.data) for part in self._headers_buffer)
-        if waiting > self.max_block_bytes:
+        if waiting > self._max_block_bytes:
             raise HeaderBlockError(
-                f"a header block of more than {self.max_block_bytes} bytes is too long", ErrorCodes.ENHANCE_YOUR_CALM
+                f"a header block of more than {self._max_block_bytes} bytes is too long", ErrorCodes.ENHANCE_YOUR_CALM
             )
         return complete
 
@@ -139,20 +145,23 @@ class TolerantConnection(H2Connection):
 
     Args:
         config: h2's.
-        header_list_bytes: the longest header list that is taken.
+        settings: ours, MAX_FRAME_SIZE and MAX_HEADER_LIST_SIZE among them.
     """
 
-    def __init__(self, config: H2Configuration, header_list_bytes: int) -> None:
+    def __init__(self, config: H2Configuration, settings: Mapping[SettingCodes, int]) -> None:
         super().__init__(config=config)
-        self._blocks = HeaderBlockDecoder(max_header_list_size=header_list_bytes)
+        # In force at once and not when the peer acknowledges them: a peer that has read our SETTINGS may send a large
+        # frame in the same packet as its acknowledgement.
+        self.local_settings = Settings(client=bool(config.client_side), initial_values=dict(settings))
+        self.max_inbound_frame_size = settings[SettingCodes.MAX_FRAME_SIZE]
+        self._blocks = HeaderBlockDecoder(max_header_list_size=settings[SettingCodes.MAX_HEADER_LIST_SIZE])
         self.decoder = self._blocks
-        self.incoming_buffer = _Frames(server=not config.client_side)
-        self.incoming_buffer.max_block_bytes = self._blocks.max_encoded_bytes
+        self.incoming_buffer = _Frames(self._blocks.max_encoded_bytes, is_server=not config.client_side)
         dispatch: dict[Any, Any] = self._frame_dispatch_table
         dispatch[_FaultyFrame] = self._receive_faulty_frame
 
     def receive_data(self, data: Buffer) -> list[Event]:
-        """Take in bytes of the peer; raises h2.exceptions.ProtocolError when they end the connection."""
+        """Parse bytes of the peer; raises h2.exceptions.ProtocolError when they end the connection."""
         try:
             return super().receive_data(data)
         except ProtocolError as error:
@@ -170,9 +179,10 @@ class TolerantConnection(H2Connection):
     # -- frames --------------------------------------------------------------------------------------------------------
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> _Received:
-        fields = self._blocks.decode_block(frame.data)  # whoever sent it, or the next block is read wrongly
+        fields = self._blocks.decode_block(frame.data)  # even if it is refused, or the next block is read wrongly
         is_oversized = self._blocks.is_oversized
         events: list[Event] = self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        # h2's own check would end the connection. Counted before the stream is made, which would count itself.
         begins = frame.stream_id not in self.streams
         max_open = self.local_settings.max_concurrent_streams
         is_one_too_many = begins and self.open_inbound_streams >= max_open
@@ -198,6 +208,7 @@ class TolerantConnection(H2Connection):
         else:
             status, code, message = Status.INTERNAL, ErrorCodes.PROTOCOL_ERROR, f"the headers are malformed: {failed}"
         if begins and not self.config.client_side and not stream.closed:
+            # That the request has ended, if it has, is passed on; that it began is not.
             after = [event for event in stream_events if not isinstance(event, RequestReceived)]
             answered_with = ErrorCodes.NO_ERROR if is_oversized else code
             return frames, [*events, RequestRefused(frame.stream_id, status, message, answered_with), *after]
@@ -212,10 +223,11 @@ class TolerantConnection(H2Connection):
             raise
         except ProtocolError as error:
             stream = self.streams.get(frame.stream_id)
+            # Errors of the connection: a stream that was never opened, its own window exceeded, or it is over already.
             if stream is None or exceeds_connection or self.state_machine.state is ConnectionState.CLOSED:
                 raise
             frames, events = self._fail(stream, error.error_code, Status.INTERNAL, f"the body is malformed: {error}")
-            # Nobody will read these bytes, so they are given back to the window that all streams share.
+            # These bytes will not be read, so they are given back to the window that all streams share.
             increment = self._inbound_flow_control_window_manager.process_bytes(length)
             if increment:
                 update = WindowUpdateFrame(0)
@@ -234,6 +246,7 @@ class TolerantConnection(H2Connection):
                 try:
                     self._get_stream_by_id(frame.stream_id)
                 except NoSuchStreamError as error:
+                    # Its subclass StreamClosedError: there was such a stream, and its frames may still be on their way.
                     if type(error) is NoSuchStreamError:
                         raise ProtocolError(f"{frame.detail} on a stream that was never opened") from error
             return [], []
@@ -249,7 +262,7 @@ class TolerantConnection(H2Connection):
     @staticmethod
     def _reset(stream: H2Stream, code: ErrorCodes) -> RstStreamFrame:
         # h2's state machine may have closed the stream for the error already, and not have noted that by a reset: then
-        # what is still on its way on this stream would be taken for an error of the connection.
+        # what is still on its way on this stream would count as an error of the connection.
         stream.state_machine.state = StreamState.CLOSED
         stream.state_machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
         frame = RstStreamFrame(stream.stream_id)

@@ -13,15 +13,16 @@ from proglog_trio.durations import remaining
 
 @define
 class Wakeups:
-    """Wakes all who wait for the next change. Costs nothing while nobody waits.
+    """Wakes all tasks that wait for the next change. Costs nothing while none waits.
 
     Each waiter has a future of its own: cancelling one must not cancel the others.
     """
 
+    # Those of tasks that have not been woken; wake_all empties it, so that none is woken twice.
     _waiters: list[asyncio.Future[None]] = Factory(list)
 
     def wake_all(self) -> None:
-        """Wake everybody who waits now."""
+        """Wake all that wait now; those that begin to wait while they are woken wait for the next change."""
         if self._waiters:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
@@ -36,11 +37,16 @@ class Wakeups:
             await waiter
         finally:
             if waiter.cancelled():
+                # Otherwise wake_all has dropped it already.
                 self._waiters = [each for each in self._waiters if each is not waiter]
 
 
 async def wait_until(event: asyncio.Event, deadline: float | None, clock: Callable[[], float]) -> None:
-    """Return when an event is set, or at a time of the clock (seconds); None: only then."""
+    """Return when an event is set, or at a time of the clock (seconds); None: only then.
+
+    The one driver of deadlines on the asyncio side; what moves a deadline forward sets the event. Trio's counterpart is
+    `proglog_trio.deadline_timer`.
+    """
     if deadline is None:
         await event.wait()
         return

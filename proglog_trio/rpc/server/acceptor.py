@@ -1,7 +1,7 @@
 """Accepting connections: TLS handshakes in tasks of their own, bounded in number and time.
 
-A connection that shakes hands is nobody yet. When too many do, the one that has taken longest goes: those who mean it
-need milliseconds, and those who only want to hold a place are the old ones.
+A connection that shakes hands has no identity yet. When too many do, the one that has been at it for longest goes: true
+clients need milliseconds, and those that only hold a place are the old ones.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Acceptor:
     handshake_seconds: float
     counters: ServerCounters
     errors: InternalErrors
+    # Those under way, the oldest first; at most max_handshakes. A cancelled one is out of it before it has ended.
     _handshakes: dict[trio.CancelScope, None] = field(factory=dict)
     _denials: DenialLog = field(factory=DenialLog)
 
@@ -93,6 +94,7 @@ class Acceptor:
             oldest.cancel()
 
     async def _connect(self, accepted: socket.socket, peer: str, scope: trio.CancelScope) -> None:
+        # Whether the socket is asyncio's, which closes it whatever happens.
         entered = False
 
         async def connect() -> None:
@@ -125,7 +127,7 @@ class Acceptor:
                     )
                     raise
                 return
-            # The other side is no TLS client, has a certificate that is not accepted, took too long, or made room.
+            # The other side is no TLS client, has a certificate that is not accepted, was too slow, or made room.
             self.counters.handshakes_failed += 1
         finally:
             self._handshakes.pop(scope, None)

@@ -1,7 +1,7 @@
 """Which call needs which permission, and whether a client has it: asked for every request, before any of it is read.
 
 Without TLS there are no identities and no gate: a node listens on loopback then, or was told --insecure. A method that
-is not in the table is denied to everybody, so that a new one is open to nobody until somebody has thought about it.
+is not in the table is denied to every client, so that a new one is closed until it has been decided who may call it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -27,7 +27,7 @@ class Requirement:
     """What a client needs for a call.
 
     Attributes:
-        actions: one of these must be permitted; none: to be somebody is enough.
+        actions: one of these must be permitted; none: an identity is enough.
         is_open: nothing is needed, not even a certificate.
     """
 
@@ -64,7 +64,7 @@ SERVICES: Mapping[str, Requirement] = {
 
 
 def requirement_of(path: str) -> Requirement | None:
-    """Return what a method needs; None: nobody may call it."""
+    """Return what a method needs; None: no client may call it."""
     found = METHODS.get(path)
     if found is not None:
         return found
@@ -79,7 +79,7 @@ class GateCounters:
     Attributes:
         unauthenticated: calls of clients without a certificate, or with one that has expired since.
         denied: calls of clients that may not do that, by action.
-        connections_withdrawn: connections that were closed because their clients' rights had been taken away.
+        connections_withdrawn: connections that were closed because their clients' rights had been withdrawn.
     """
 
     unauthenticated: int = 0
@@ -99,11 +99,9 @@ class Gate:
     policy: FromFiles[Policy] | Policy
     counters: GateCounters = field(factory=GateCounters)
     _clock: Callable[[], float] = time.monotonic
-    _denials: DenialLog = field(init=False)
+    _denials: DenialLog = Factory(lambda self: DenialLog(self._clock), takes_self=True)
+    # The policy that the denials in _denials were judged by.
     _judged_by: object = None
-
-    def __attrs_post_init__(self) -> None:
-        self._denials = DenialLog(self._clock)
 
     def refusal(self, path: str, identity: Identity, peer: str) -> GRPCError | None:
         """Return what a request is turned away with; None: it may pass.
@@ -124,8 +122,8 @@ class Gate:
         if requirement is None:
             return self._denied(identity.subject, f"call {path}", "unknown method", path, peer)
         if requirement.actions and not self.permits(path, identity.subject):
-            wanted = " or ".join(action.value for action in requirement.actions)
-            return self._denied(identity.subject, f"{wanted} to {OBJECT}", wanted, path, peer)
+            needed = " or ".join(action.value for action in requirement.actions)
+            return self._denied(identity.subject, f"{needed} to {OBJECT}", needed, path, peer)
         if requirement.actions == (Action.ADMIN,):
             _logger.info("administration", subject=identity.subject, method=path, peer=peer)
         return None

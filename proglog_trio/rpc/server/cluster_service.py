@@ -1,9 +1,16 @@
-"""The Cluster service, log.v1.Cluster: the methods of proto/log/v1/cluster.proto over a membership."""
+"""The Cluster service, log.v1.Cluster: the methods of proto/log/v1/cluster.proto over a membership.
+
+Gossip keys are installed, used, removed and listed in the whole cluster. Keys are what their calls carry, so these want
+a connection that no third party can listen to: with TLS, or within this machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -14,20 +21,27 @@ from grpclib.server import Stream
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
 from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember
+from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.membership.serf.member import Member
 from proglog_trio.replication.replicator import GivenUp
 from proglog_trio.rpc.http2.bridge import trio_as_aio
+from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.messages.text import sendable
-from proglog_trio.rpc.server.key_calls import KeyCalls
+from proglog_trio.rpc.server.handlers import Method
 from proglog_trio.rpc.server.status_report import STATUS_MESSAGES
-from proglog_trio.rpc.server.stream_io import encode_list, receive_only, send_encoded
 
 SERVICE_NAME = "log.v1.Cluster"
 MAX_ADDRESSES = 100
 ANSWER_GRACE_SECONDS = 0.2
 _MEMBERS = 1
 """The field of GetMembersResponse."""
+_KEY_CHANGES: Mapping[str, tuple[KeyOperation, type, type]] = {
+    "InstallKey": (KeyOperation.INSTALL, log_v1.InstallKeyRequest, log_v1.InstallKeyResponse),
+    "UseKey": (KeyOperation.USE, log_v1.UseKeyRequest, log_v1.UseKeyResponse),
+    "RemoveKey": (KeyOperation.REMOVE, log_v1.RemoveKeyRequest, log_v1.RemoveKeyResponse),
+}
 
 
 @frozen(eq=False)
@@ -50,29 +64,26 @@ class ClusterService:
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """Return the methods by their paths, for grpclib."""
-        unary = Cardinality.UNARY_UNARY
+        methods: dict[str, tuple[Method, type, type]] = {
+            "GetMembers": (self._get_members, log_v1.GetMembersRequest, log_v1.GetMembersResponse),
+            "Join": (self._join, log_v1.JoinRequest, log_v1.JoinResponse),
+            "Leave": (self._leave, log_v1.LeaveRequest, log_v1.LeaveResponse),
+            "ForceLeave": (self._force_leave, log_v1.ForceLeaveRequest, log_v1.ForceLeaveResponse),
+            "GetStatus": (self._get_status, log_v1.GetStatusRequest, log_v1.GetStatusResponse),
+            "AcceptGaps": (self._accept_gaps, log_v1.AcceptGapsRequest, log_v1.AcceptGapsResponse),
+            "ListKeys": (self._list_keys, log_v1.ListKeysRequest, log_v1.ListKeysResponse),
+        }
+        for name, (operation, request, response) in _KEY_CHANGES.items():
+            methods[name] = partial(self._change_key, operation, response), request, response
         return {
-            f"/{SERVICE_NAME}/GetMembers": Handler(
-                self._get_members, unary, log_v1.GetMembersRequest, log_v1.GetMembersResponse
-            ),
-            f"/{SERVICE_NAME}/Join": Handler(self._join, unary, log_v1.JoinRequest, log_v1.JoinResponse),
-            f"/{SERVICE_NAME}/Leave": Handler(self._leave, unary, log_v1.LeaveRequest, log_v1.LeaveResponse),
-            f"/{SERVICE_NAME}/ForceLeave": Handler(
-                self._force_leave, unary, log_v1.ForceLeaveRequest, log_v1.ForceLeaveResponse
-            ),
-            f"/{SERVICE_NAME}/GetStatus": Handler(
-                self._get_status, unary, log_v1.GetStatusRequest, log_v1.GetStatusResponse
-            ),
-            f"/{SERVICE_NAME}/AcceptGaps": Handler(
-                self._accept_gaps, unary, log_v1.AcceptGapsRequest, log_v1.AcceptGapsResponse
-            ),
-            **KeyCalls(self.membership.gossip.keys).methods(SERVICE_NAME),
+            f"/{SERVICE_NAME}/{name}": Handler(method, Cardinality.UNARY_UNARY, request, response)
+            for name, (method, request, response) in methods.items()
         }
 
     async def _get_members(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
         found = map(self.membership.member, self.membership.names())
-        members = (_message(member) for member in found if member is not None)
+        members = (_member_message(member) for member in found if member is not None)
         await send_encoded(stream, await encode_list(_MEMBERS, members), 1)
 
     async def _get_status(self, stream: Stream[Any, Any]) -> None:
@@ -81,10 +92,8 @@ class ClusterService:
 
     async def _accept_gaps(self, stream: Stream[Any, Any]) -> None:
         request: log_v1.AcceptGapsRequest = await receive_only(stream)
-        try:
+        with _answered_with(Status.INVALID_ARGUMENT, ValueError):
             origin = Origin.parse(request.origin) if request.origin else None
-        except ValueError as error:
-            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
         given_up: GivenUp = await trio_as_aio(self.accept_gaps)(origin)
         await stream.send_message(log_v1.AcceptGapsResponse(records=given_up.records, unwritten=given_up.unwritten))
 
@@ -94,25 +103,19 @@ class ClusterService:
             raise GRPCError(
                 Status.INVALID_ARGUMENT, f"{len(request.addresses)} addresses; 1 to {MAX_ADDRESSES} are allowed"
             )
-        try:
+        with _answered_with(Status.INVALID_ARGUMENT, ValueError):
             addresses = [Address.parse(text, default_port=self.default_port) for text in request.addresses]
-        except ValueError as error:
-            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        try:
+        with _answered_with(Status.UNAVAILABLE, JoinFailed):
             joined: int = await trio_as_aio(self.membership.join)(addresses)
-        except JoinFailed as error:
-            raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         await stream.send_message(log_v1.JoinResponse(joined=joined))
 
     async def _leave(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
-        try:
+        with _answered_with(Status.UNAVAILABLE, NotAMember):
             await trio_as_aio(self.membership.leave)()
-        except NotAMember as error:
-            raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         await stream.send_message(log_v1.LeaveResponse())
         await stream.send_trailing_metadata()
-        # A client that sees the connection close together with the answer may take the answer for lost.
+        # Not at once: a client that sees the connection close together with the answer may drop the answer.
         asyncio.get_running_loop().call_later(ANSWER_GRACE_SECONDS, self.stop)
 
     async def _force_leave(self, stream: Stream[Any, Any]) -> None:
@@ -123,8 +126,48 @@ class ClusterService:
             raise GRPCError(Status.NOT_FOUND, f"no member named {request.name!r} is known")
         await stream.send_message(log_v1.ForceLeaveResponse())
 
+    # -- keys ----------------------------------------------------------------------------------------------------------
 
-def _message(member: Member) -> log_v1.Member:
+    async def _change_key(self, operation: KeyOperation, response: Any, stream: Stream[Any, Any]) -> None:  # noqa: ANN401 - a class of messages
+        request = await receive_only(stream)
+        answers = await self._ask_keys(stream, operation, request.key)
+        await stream.send_message(response(answers=_answers_message(answers)))
+
+    async def _list_keys(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        answers = await self._ask_keys(stream, KeyOperation.LIST, "")
+        holders = [
+            log_v1.KeyHolders(key=key, members=sorted(names), primary_of=sorted(answers.primary_of.get(key, ())))
+            for key, names in sorted(answers.holders.items())
+        ]
+        await stream.send_message(log_v1.ListKeysResponse(answers=_answers_message(answers), keys=holders))
+
+    async def _ask_keys(self, stream: Stream[Any, Any], operation: KeyOperation, key: str) -> KeyAnswers:
+        if not _is_private(stream):
+            raise GRPCError(
+                Status.FAILED_PRECONDITION, "keys are not sent over a connection without TLS to another machine"
+            )
+        keys = self.membership.gossip.keys
+        if keys is None:
+            raise GRPCError(Status.FAILED_PRECONDITION, "this node's gossip is not encrypted: it has no keys")
+        with (
+            _answered_with(Status.INVALID_ARGUMENT, ValueError),
+            _answered_with(Status.RESOURCE_EXHAUSTED, KeysNotAsked),
+        ):
+            answers: KeyAnswers = await trio_as_aio(keys.ask)(operation, key)
+        return answers
+
+
+@contextlib.contextmanager
+def _answered_with(status: Status, kind: type[Exception]) -> Iterator[None]:
+    """Have errors of a kind answered with a status and what they say."""
+    try:
+        yield
+    except kind as error:
+        raise GRPCError(status, str(error)) from None
+
+
+def _member_message(member: Member) -> log_v1.Member:
     return log_v1.Member(
         name=sendable(member.name),
         address=member.address,
@@ -133,3 +176,15 @@ def _message(member: Member) -> log_v1.Member:
         status=STATUS_MESSAGES[member.status],
         round_trip_seconds=member.round_trip_seconds or 0.0,
     )
+
+
+def _is_private(stream: Stream[Any, Any]) -> bool:
+    transport = stream._stream._transport  # noqa: SLF001 - grpclib tells of a peer's certificate alone, not of TLS
+    if transport.get_extra_info("ssl_object") is not None:
+        return True
+    peer = transport.get_extra_info("peername")
+    return bool(peer) and ipaddress.ip_address(str(peer[0]).partition("%")[0]).is_loopback
+
+
+def _answers_message(answers: KeyAnswers) -> log_v1.KeyAnswers:
+    return log_v1.KeyAnswers(done=answers.done, problems=answers.problems, silent=answers.silent)

@@ -21,11 +21,11 @@ from proglog_trio.errors import LogClosed, OffsetOutOfRange
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.rpc.messages import records as record_messages
+from proglog_trio.rpc.messages.stream_io import receive_only, send_encoded, wait_writable
 from proglog_trio.rpc.server.consume_encoding import Answers, BatchAnswers, RecordAnswers, read_record
 from proglog_trio.rpc.server.disk_calls import DiskCalls
 from proglog_trio.rpc.server.handlers import stopping_error
-from proglog_trio.rpc.server.log_service_state import ServiceState
-from proglog_trio.rpc.server.stream_io import receive_only, send_encoded, wait_writable
+from proglog_trio.rpc.server.log_service_state import LogServiceState
 
 
 @frozen
@@ -36,15 +36,15 @@ class ConsumeCalls:
         state: the service's.
     """
 
-    state: ServiceState
+    state: LogServiceState
 
-    async def consume(self, stream: Stream[log_v1.ConsumeRequest, log_v1.ConsumeResponse]) -> None:
+    async def consume(self, stream: Stream[log_v1.ConsumeRequest, record_messages.ConsumeResponse]) -> None:
         """Answer with one record."""
         request = await receive_only(stream)
         log = self.state.log
         with DiskCalls[LogReader](self.state.executor) as disk:
             record = await disk.begin(read_record, log, request.offset, log.lowest_offset, log.next_offset)
-        await stream.send_message(log_v1.ConsumeResponse(record=record))
+        await stream.send_message(record_messages.ConsumeResponse(record=record))
         self.state.counters.records_consumed += 1
 
     async def consume_stream(self, stream: Stream[log_v1.ConsumeRequest, record_messages.ConsumeResponse]) -> None:
@@ -65,7 +65,7 @@ class ConsumeCalls:
         request = await receive_only(stream)
         with self._consumer(), DiskCalls[BatchAnswers](self.state.executor) as disk:
             answers = await disk.open(self._open_batches, request)
-            # Taken after the reader has begun, so that "the end" is not before its start.
+            # Looked up after the reader has begun, so that "the end" is not before its start.
             limit = self.state.log.next_offset if request.until_end else None
             await stream.send_initial_metadata()
             await self._send_all(stream, disk, answers, asked_bytes=request.response_bytes, limit=limit)
@@ -130,11 +130,13 @@ class ConsumeCalls:
     ) -> None:
         """Send what the source reads, up to limit or for ever."""
         log = self.state.log
+        # The read that is under way while the answer before it is sent; at most one, so at most two answers are held.
         ahead: asyncio.Future[Answers] | None = None
+        # Whether the source was read: the first answer tells the start's position, even where there is nothing to read.
         begun = False
         while True:
             if ahead is None:
-                window = await wait_writable(stream)
+                await wait_writable(stream)
                 end = log.next_offset
                 until = end if limit is None else min(limit, end)
                 if begun and source.next_offset >= until:
@@ -146,7 +148,7 @@ class ConsumeCalls:
             answers = await ahead
             ahead, begun = None, True
             if not answers.data:
-                continue
+                continue  # it has passed over what no consumer is given, such as control frames
             window = await wait_writable(stream)
             end = log.next_offset
             until = end if limit is None else min(limit, end)

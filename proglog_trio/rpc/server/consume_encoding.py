@@ -117,6 +117,7 @@ class RecordAnswers:
 
     reader: LogReader
     next_offset: int
+    # Read and not begun; _records goes on in the frame before them. Once _failure is set nothing more is read.
     _frames: deque[StoredFrame] = Factory(deque)
     _records: Iterator[tuple[int, record_messages.ConsumeResponse]] | None = None
     _failure: ProglogError | None = None
@@ -126,7 +127,7 @@ class RecordAnswers:
 
         Raises:
             DataLoss: the next record is damaged, or is none; the reader can go on after it by another stream.
-            OffsetOutOfRange: retention removed the next records.
+            OffsetOutOfRange: the next records were retired.
         """
         parts: list[bytes] = []
         size = 0
@@ -144,6 +145,7 @@ class RecordAnswers:
             size += len(part)
             self.next_offset = offset + 1
         if self._failure is not None and not parts:
+            # Not before: the records that stand before the failure are sent first.
             raise self._failure
         if not parts and self.next_offset < until_offset:
             self.next_offset = until_offset  # nothing but frames without records
@@ -236,7 +238,7 @@ def _no_record(offset: int, error: Exception) -> DataLoss:
     return DataLoss(offset, offset + 1, f"the producer packed no proper record: {reason}")
 
 
-def read_record(log: Log, offset: int, lowest_offset: int, next_offset: int) -> log_v1.Record:
+def read_record(log: Log, offset: int, lowest_offset: int, next_offset: int) -> record_messages.Record:
     """Return the record at an offset. Blocks.
 
     Args:
@@ -254,23 +256,8 @@ def read_record(log: Log, offset: int, lowest_offset: int, next_offset: int) -> 
     reader = log.reader_at_offset(offset)
     try:
         for stored in reader.read(1, next_offset).frames:
-            for found, row in rows_of(stored, offset):
-                if found == offset:
-                    return _public_record(_record_of(row, stored, offset), stored, offset)
+            for _, message in records_of(stored, offset):
+                return message.record  # the first is the one at the offset
     finally:
         reader.close()
     raise OffsetOutOfRange(offset, reader.next_offset, next_offset)
-
-
-def _public_record(record: Record, stored: StoredFrame, offset: int) -> log_v1.Record:
-    header = stored.header
-    return log_v1.Record(
-        value=record.value,
-        offset=offset,
-        key=record.key or b"",
-        headers=dict(record.headers or {}),
-        timestamp=record.timestamp or 0,
-        origin=bytes(header.origin),
-        sequence=header.base_sequence + offset - stored.base_offset,
-        log_time=header.log_time,
-    )

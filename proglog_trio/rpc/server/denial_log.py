@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import structlog
-from attrs import define, field
+from attrs import Factory, define
 
 from proglog_trio.repetition import BoundedNews
 
@@ -22,10 +22,9 @@ class DenialLog:
     """Logs denials, within bounds."""
 
     clock: Callable[[], float] = time.monotonic
-    _bounded: BoundedNews = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._bounded = BoundedNews(LOGGED_DENIALS, LOG_PERIOD_SECONDS, _tell_excess, self.clock)
+    _bounded: BoundedNews = Factory(
+        lambda self: BoundedNews(LOGGED_DENIALS, LOG_PERIOD_SECONDS, _tell_excess, self.clock), takes_self=True
+    )
 
     def tell(self, event: str, **what: str) -> None:
         """Log a denial, unless it is only a repetition or one too many."""
@@ -34,7 +33,7 @@ class DenialLog:
             _logger.warning(event, **what, repeated=repeated)
 
     def begin_anew(self) -> None:
-        """Take whatever is denied from now on for news."""
+        """Treat whatever is denied from now on as news."""
         self._bounded.clear()
 
 

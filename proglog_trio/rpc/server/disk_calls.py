@@ -35,6 +35,7 @@ class DiskCalls(Generic[Opened]):
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        # The latest call. While it runs, _opened belongs to its thread, and to the loop's thread otherwise.
         self._running: Future[Any] | None = None
         self._opened: Opened | None = None
 
@@ -46,7 +47,7 @@ class DiskCalls(Generic[Opened]):
     ) -> None:
         if self._running is None:
             return
-        # Called at once where nothing runs any more.
+        # In the thread of the call that still runs, after it; here and at once where none does.
         self._running.add_done_callback(lambda _: self._close())
 
     async def open(self, function: Callable[[*Arguments], Opened], *arguments: *Arguments) -> Opened:
@@ -65,7 +66,7 @@ class DiskCalls(Generic[Opened]):
         running = self._executor.submit(function, *arguments)
         self._running = running
         result = asyncio.wrap_future(running)
-        result.add_done_callback(_take_note)
+        result.add_done_callback(_retrieve)
         return result
 
     def _close(self) -> None:
@@ -74,7 +75,7 @@ class DiskCalls(Generic[Opened]):
             self._opened = None
 
 
-def _take_note(result: asyncio.Future[Any]) -> None:
-    # An error that nobody awaits any more, since the stream has ended, is no news.
+def _retrieve(result: asyncio.Future[Any]) -> None:
+    # An error that is not awaited any more, since the stream has ended, is no news; asyncio would log it.
     if not result.cancelled():
         result.exception()

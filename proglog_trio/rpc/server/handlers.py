@@ -25,7 +25,7 @@ from h2.exceptions import H2Error
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.rpc.http2.transport import TunedStream, status_headers
+from proglog_trio.rpc.http2.connection import TunedStream, status_headers
 from proglog_trio.rpc.messages.cluster_names import CLUSTER_KEY, decode_name, encode_name, other_cluster
 from proglog_trio.rpc.messages.status import grpc_error
 from proglog_trio.rpc.server.authorization import Gate, requirement_of
@@ -52,7 +52,7 @@ class ServerCounters:
     """What a server has accepted and refused since it began.
 
     Attributes:
-        connections: connections that were taken in.
+        connections: connections that were accepted.
         connections_refused: connections above the limit.
         connections_evicted: idle connections that were closed above the limit, to make room for a new one.
         handshakes_failed: connections that did not get through the TLS handshake.
@@ -92,9 +92,9 @@ class ServerState:
     Attributes:
         counters: see ServerCounters.
         gate: decides which requests may pass; None: all may.
-        stopping: the server takes no more requests.
+        stopping: the server accepts no more requests. It stays so.
         errors: where unforeseen errors of requests and connections are counted.
-        cluster_name: of the node; None: it is of none, and takes every request.
+        cluster_name: of the node; None: it is of none, and accepts every request.
     """
 
     counters: ServerCounters
@@ -140,7 +140,7 @@ def guarded(method: Method, state: ServerState) -> Method:
         try:
             await method(stream)
         except asyncio.CancelledError:
-            if not state.stopping or not stream._stream.closable:  # noqa: SLF001 - whether anybody can still be told
+            if not state.stopping or not stream._stream.closable:  # noqa: SLF001 - whether the client can still be told
                 raise
             state.counters.requests_failed += 1
             raise stopping_error() from None
@@ -153,7 +153,7 @@ def guarded(method: Method, state: ServerState) -> Method:
                 # grpclib's own business: the client has gone, or its deadline has passed
                 if _is_cancelled() or not stream._stream.closable:  # noqa: SLF001 - as above
                     # by grpclib for that same reason, or it will be once it hears that the connection has ended; it
-                    # takes any other end for a failure and logs it
+                    # logs any other end as a failure
                     raise asyncio.CancelledError from None
                 raise error from None
             raise _status_error(error) from raised
@@ -179,7 +179,7 @@ def _first_cause(error: Exception) -> Exception:
 
 
 def _unforeseen(error: Exception) -> Iterator[Exception]:
-    """Yield what nobody foresaw, of a task group's errors each."""
+    """Yield what was not foreseen, of a task group's errors each."""
     if isinstance(error, ExceptionGroup):
         for each in error.exceptions:
             yield from _unforeseen(each)
@@ -213,13 +213,15 @@ def _problem_of(headers: list[tuple[str, str]]) -> str | None:
 
 
 class ServerHandler(GrpclibHandler):
-    """Takes the requests of one connection.
+    """Handles the requests of one connection.
 
     Args:
         mapping: the guarded methods by their paths.
         codec, status_details_codec, dispatch: grpclib's.
         state: the server's.
         concurrent_streams: how many streams the connection may have open.
+        identity: of the client; it stays the same for as long as the connection.
+        peer: the client's address, for the log.
     """
 
     def __init__(
@@ -230,13 +232,16 @@ class ServerHandler(GrpclibHandler):
         dispatch: _DispatchServerEvents,
         state: ServerState,
         concurrent_streams: int,
+        identity: Identity,
+        peer: str,
     ) -> None:
         super().__init__(mapping, codec, status_details_codec, dispatch)
         self._state = state
-        self._most_unfinished = concurrent_streams * _UNFINISHED_PER_STREAM
+        self._max_unfinished = concurrent_streams * _UNFINISHED_PER_STREAM
+        # Of each request that is being handled; whatever ends one pops it, so that an empty one means an idle client.
         self._paths: dict[ProtocolStream, str] = {}
-        self.identity = Identity(None)
-        self.peer = ""
+        self.identity = identity
+        self.peer = peer
 
     @property
     def is_idle(self) -> bool:
@@ -256,41 +261,18 @@ class ServerHandler(GrpclibHandler):
         with boundary:
             self._accept(stream, headers, release_stream)
         if boundary.failed and stream not in self._tasks:
+            # Otherwise its task has begun, and answers and releases it.
             self._paths.pop(stream, None)
             self._turn_away(stream, release_stream, GRPCError(Status.INTERNAL, "internal error"))
 
     def _accept(
         self, stream: ProtocolStream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]
     ) -> None:
-        if self._state.stopping:
-            self._turn_away(stream, release_stream, stopping_error())
-            return
         fields = dict(headers)
         path = fields.get(":path", "")
-        refusal = self._state.cluster_refusal(fields, self.peer)
+        refusal = self._refusal(path, fields, headers)
         if refusal is not None:
-            # Before it is looked at who that is: who strays here has rights elsewhere.
             self._turn_away(stream, release_stream, refusal)
-            return
-        refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
-        # A method that nobody has heard of is just that, but to those only who are somebody.
-        unknown = path not in self.mapping and requirement_of(path) is None
-        if refusal is not None and (not unknown or refusal.status is Status.UNAUTHENTICATED):
-            self._turn_away(stream, release_stream, refusal)
-            return
-        if path not in self.mapping:
-            # grpclib's own answer has no content type, which its clients do not understand.
-            error = GRPCError(Status.UNIMPLEMENTED, f"the method {path} is not known")
-            self._turn_away(stream, release_stream, error)
-            return
-        problem = _problem_of(headers)
-        if problem is not None:
-            self._turn_away(stream, release_stream, GRPCError(Status.INVALID_ARGUMENT, problem))
-            return
-        deadline = Deadline.from_headers(headers)
-        if deadline is not None and not deadline.time_remaining():
-            error = GRPCError(Status.DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
-            self._turn_away(stream, release_stream, error)
             return
         released = False
 
@@ -306,14 +288,38 @@ class ServerHandler(GrpclibHandler):
         # grpclib's handler releases the stream itself, unless it is cancelled before its first step.
         self._tasks[stream].add_done_callback(lambda _: release_once())
 
+    def _refusal(self, path: str, fields: Mapping[str, str], headers: list[tuple[str, str]]) -> GRPCError | None:
+        """Return what a request is turned away with; None: it may pass."""
+        if self._state.stopping:
+            return stopping_error()
+        refusal = self._state.cluster_refusal(fields, self.peer)
+        if refusal is not None:
+            # Before its identity is looked at: a client that strays here has its rights elsewhere.
+            return refusal
+        refusal = None if self._state.gate is None else self._state.gate.refusal(path, self.identity, self.peer)
+        # To a client with an identity, a method that is not known is just that; others learn nothing of methods.
+        unknown = path not in self.mapping and requirement_of(path) is None
+        if refusal is not None and (not unknown or refusal.status is Status.UNAUTHENTICATED):
+            return refusal
+        if path not in self.mapping:
+            # grpclib's own answer has no content type, which its clients do not understand.
+            return GRPCError(Status.UNIMPLEMENTED, f"the method {path} is not known")
+        problem = _problem_of(headers)
+        if problem is not None:
+            return GRPCError(Status.INVALID_ARGUMENT, problem)
+        deadline = Deadline.from_headers(headers)
+        if deadline is not None and not deadline.time_remaining():
+            return GRPCError(Status.DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
+        return None
+
     def cancel(self, stream: ProtocolStream) -> None:
         """Cancel the handler of a stream that the client has reset."""
         if stream not in self._tasks:
             return
         super().cancel(stream)
-        if len(self._cancelled) > self._most_unfinished:
+        if len(self._cancelled) > self._max_unfinished:
             self.__gc_collect__()
-            if len(self._cancelled) > self._most_unfinished and isinstance(stream, TunedStream):
+            if len(self._cancelled) > self._max_unfinished and isinstance(stream, TunedStream):
                 # Streams are reset faster than their handlers can end (CVE-2023-44487).
                 stream.connection.abort("too many streams were reset")
 

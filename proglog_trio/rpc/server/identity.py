@@ -37,7 +37,7 @@ def identity_of(transport: asyncio.BaseTransport) -> Identity:
         return Identity(None)
     names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
     if len(names) != 1 or not names[0]:
-        # With several, one program may take the first and another the last.
+        # With several, one program may look at the first and another at the last.
         return Identity(None, problem=f"the client's certificate has {len(names)} common names, and one is needed")
     try:
         expires = ssl.cert_time_to_seconds(certificate["notAfter"])

@@ -17,10 +17,16 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.log import Log
 from proglog_trio.replication.replica import Replica
 from proglog_trio.rpc.messages import records as record_messages
+from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.server.consume import ConsumeCalls
-from proglog_trio.rpc.server.log_service_state import LogServiceConfig, LogServiceCounters, ServerInfo, ServiceState
+from proglog_trio.rpc.server.log_service_state import (
+    AcknowledgementWaits,
+    LogServiceConfig,
+    LogServiceCounters,
+    LogServiceState,
+    ServerInfo,
+)
 from proglog_trio.rpc.server.produce import ProduceCalls
-from proglog_trio.rpc.server.stream_io import encode_list, receive_only, send_encoded
 
 SERVICE_NAME = "log.v1.Log"
 WRITING, READING = f"{SERVICE_NAME}.Produce", f"{SERVICE_NAME}.Consume"
@@ -35,21 +41,11 @@ class LogService:
 
     Attributes:
         state: what its calls share.
-        takes_records: what the health service says of writing.
+        is_writable: what the health service says of writing.
     """
 
-    state: ServiceState
-    takes_records: ServiceStatus = field(factory=ServiceStatus)
-    _produce: ProduceCalls = field(init=False)
-    _consume: ConsumeCalls = field(init=False)
-
-    @_produce.default
-    def _make_produce(self) -> ProduceCalls:
-        return ProduceCalls(self.state)
-
-    @_consume.default
-    def _make_consume(self) -> ConsumeCalls:
-        return ConsumeCalls(self.state)
+    state: LogServiceState
+    is_writable: ServiceStatus = field(factory=ServiceStatus)
 
     @property
     def counters(self) -> LogServiceCounters:
@@ -58,11 +54,11 @@ class LogService:
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """Return the methods by their paths, for grpclib."""
-        produce, consume = self._produce, self._consume
+        produce, consume = ProduceCalls(self.state), ConsumeCalls(self.state)
         unary, answers, both = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM
         methods = {
-            "Produce": Handler(produce.produce, unary, log_v1.ProduceRequest, log_v1.ProduceResponse),
-            "Consume": Handler(consume.consume, unary, log_v1.ConsumeRequest, log_v1.ConsumeResponse),
+            "Produce": Handler(produce.produce, unary, log_v1.ProduceRequest, record_messages.ProduceResponse),
+            "Consume": Handler(consume.consume, unary, log_v1.ConsumeRequest, record_messages.ConsumeResponse),
             "ConsumeStream": Handler(
                 consume.consume_stream, answers, log_v1.ConsumeRequest, record_messages.ConsumeResponse
             ),
@@ -81,17 +77,17 @@ class LogService:
 
     def health_checks(self) -> Mapping[str, Collection[CheckBase]]:
         """Return what the health service says of reading, of writing, and of all of it."""
-        return {SERVICE_NAME: [self.takes_records], WRITING: [self.takes_records], READING: []}
+        return {SERVICE_NAME: [self.is_writable], WRITING: [self.is_writable], READING: []}
 
     async def drain(self) -> None:
-        """Take in nothing more, and return when what has been taken in is stored and answered (asyncio flavour)."""
+        """Accept nothing more, and return when what has been accepted is stored and answered (asyncio flavour)."""
         state = self.state
         state.draining = True
         state.changed.wake_all()
         for reading in list(state.reading):
             reading.cancel()
-        # This node has left: nobody will pull any more.
-        state.end_waits()
+        # This node has left the cluster by now: no peer pulls from it any more, so no wait would be reached.
+        state.acknowledgements.end_all()
         if state.producing:
             await asyncio.wait(list(state.producing))
 
@@ -121,19 +117,20 @@ async def open_log_service(
     """
     config = config or LogServiceConfig()
     executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
-    state = ServiceState(log, config, LogServiceCounters(), executor, servers)
+    acknowledgements = AcknowledgementWaits()
     if replica is not None:
-        state.wait_acknowledged, state.end_waits = replica.wait_acknowledged, replica.holdings.acknowledgements.end_all
-    takes_records = ServiceStatus()
+        acknowledgements = AcknowledgementWaits(replica.wait_acknowledged, replica.holdings.acknowledgements.end_all)
+    state = LogServiceState(log, config, LogServiceCounters(), executor, servers, acknowledgements)
+    is_writable = ServiceStatus()
 
     def changed() -> None:
         state.changed.wake_all()
-        takes_records.set(log.read_only_reason is None)
+        is_writable.set(log.read_only_reason is None)
 
     changed()
     forget = log.notify_durable(changed)
     try:
-        yield LogService(state, takes_records)
+        yield LogService(state, is_writable)
     finally:
         forget()
         with trio.CancelScope(shield=True):

@@ -12,7 +12,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
 from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from proglog_trio.rpc.http2.wakeups import Wakeups
-from proglog_trio.rpc.server.requested_acks import THIS_NODE, AcknowledgementConfig
+from proglog_trio.rpc.server.requested_acknowledgement import THIS_NODE, AcknowledgementConfig
 from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
 
@@ -23,7 +23,7 @@ class ServerInfo:
     Attributes:
         id: its name.
         rpc_addr: "host:port".
-        is_leader: whether it takes writes.
+        is_leader: whether it accepts writes.
     """
 
     id: str
@@ -39,7 +39,7 @@ class LogServiceConfig:
         acknowledgement: see AcknowledgementConfig.
         answer_bytes: how many bytes of frames an answer of ConsumeBatches holds unless the client says otherwise.
         max_answer_bytes: and at most, whatever it says.
-        least_answer_bytes: what each stream may read at once, however many there are.
+        min_answer_bytes: what each stream may read at once, however many there are.
         consume_bytes: what all consume streams together may read at once; each gets its share.
         max_consumers: how many consume streams there may be at once.
         in_flight_bytes: how much of one produce stream may wait for its acknowledgement to be sent.
@@ -49,7 +49,7 @@ class LogServiceConfig:
     acknowledgement: AcknowledgementConfig = field(factory=AcknowledgementConfig)
     answer_bytes: int = 512 * KIBIBYTE
     max_answer_bytes: int = 3 * MEBIBYTE + 512 * KIBIBYTE  # with the frames' offsets still less than 4 MiB
-    least_answer_bytes: int = 64 * KIBIBYTE
+    min_answer_bytes: int = 64 * KIBIBYTE
     consume_bytes: int = 64 * MEBIBYTE
     max_consumers: int = field(default=1000, validator=validators.ge(1))
     in_flight_bytes: int = 16 * MEBIBYTE
@@ -83,20 +83,32 @@ WaitAcknowledged = Callable[[Origin, int, int, int, float, Callable[[Acknowledge
 """Calls back once so many nodes have some sequences of an origin, or after some seconds; see Replica."""
 
 
-def alone(
+def _alone(
     _origin: Origin,
     _first: int,
     _following: int,
-    wanted: int,
-    _seconds: float,
+    nodes: int,
+    _timeout: float,
     done: Callable[[AcknowledgementResult], None],
 ) -> None:
-    """Answer for a node without others: what is on its own disk is all that there will be."""
-    done(AcknowledgementResult(THIS_NODE, wanted <= THIS_NODE))
+    done(AcknowledgementResult(THIS_NODE, nodes <= THIS_NODE))
+
+
+@frozen
+class AcknowledgementWaits:
+    """Waits for other nodes to have what is appended; as it is, those of a node that has no others.
+
+    Attributes:
+        begin: see WaitAcknowledged.
+        end_all: ends all waits at once, with what is achieved by then.
+    """
+
+    begin: WaitAcknowledged = _alone
+    end_all: Callable[[], None] = lambda: None
 
 
 @define
-class ServiceState:
+class LogServiceState:
     """What all calls of the Log service share.
 
     Attributes:
@@ -104,11 +116,11 @@ class ServiceState:
         config, counters: see there.
         executor: threads for reading.
         servers: gives the nodes that clients can dial.
-        wait_acknowledged: waits for other nodes to have what is appended.
-        end_waits: answers those who wait for other nodes at once.
+        acknowledgements: see AcknowledgementWaits.
         changed: wakes consumers: the log's end has moved, or something ended.
-        draining: no more is taken in.
-        producing: the tasks of the produce calls; reading: those of them that take in more.
+        draining: the server stops: no call begins any more, none reads more. It stays so.
+        producing: the tasks of the produce calls that are not answered to the end.
+        reading: the tasks beside those that read more requests; drain cancels them, and what they read is answered.
     """
 
     log: Log
@@ -116,8 +128,7 @@ class ServiceState:
     counters: LogServiceCounters
     executor: Executor
     servers: Callable[[], Sequence[ServerInfo]]
-    wait_acknowledged: WaitAcknowledged = alone
-    end_waits: Callable[[], None] = lambda: None
+    acknowledgements: AcknowledgementWaits = Factory(AcknowledgementWaits)
     changed: Wakeups = Factory(Wakeups)
     draining: bool = False
     producing: set[asyncio.Task[object]] = Factory(set)
@@ -128,4 +139,4 @@ class ServiceState:
         config = self.config
         share = config.consume_bytes // max(1, self.counters.consumers)
         wanted = min(asked or config.answer_bytes, config.max_answer_bytes)
-        return min(wanted, max(share, config.least_answer_bytes))
+        return min(wanted, max(share, config.min_answer_bytes))

@@ -23,8 +23,7 @@ from proglog_trio.rpc.messages.replication import (
     origin_of,
     request_steps,
 )
-from proglog_trio.rpc.server.disk_calls import DiskCalls
-from proglog_trio.rpc.server.stream_io import (
+from proglog_trio.rpc.messages.stream_io import (
     Rests,
     in_turns,
     receive_available,
@@ -32,9 +31,10 @@ from proglog_trio.rpc.server.stream_io import (
     send_encoded,
     wait_writable,
 )
+from proglog_trio.rpc.server.disk_calls import DiskCalls
+from proglog_trio.units import KIBIBYTE
 
 SERVICE_NAME = "log.v1.Replication"
-_RECEIVE_BYTES = 64 * 1024
 
 _PullStream = Stream[log_v1.PullRequest, log_v1.PullResponse]
 
@@ -48,7 +48,7 @@ class ReplicationServiceConfig:
             may be larger.
     """
 
-    answer_bytes: int = field(default=512 * 1024, validator=validators.ge(1))
+    answer_bytes: int = field(default=512 * KIBIBYTE, validator=validators.ge(1))
 
 
 @frozen(eq=False)
@@ -106,7 +106,7 @@ class ReplicationService:
 
     async def _receive(self, stream: _PullStream, session: SourceSession) -> None:
         rests = Rests()
-        while messages := await receive_available(stream, _RECEIVE_BYTES):
+        while messages := await receive_available(stream):
             for message in messages:
                 request = await in_turns(request_steps(message))
                 session.received(request)
@@ -117,7 +117,9 @@ class ReplicationService:
         rests = Rests()
         with DiskCalls[FrameSource](self.executor) as disk:
             source = await disk.open(FrameSource, log)
+            # How far the source has read of the log, and whether it has sent all that is wanted up to there.
             read_to, is_done = -1, True
+            # The read that is under way while the answer before it is sent; at most one.
             ahead: asyncio.Future[SourceAnswer] | None = None
             while True:
                 ready.clear()
@@ -126,6 +128,7 @@ class ReplicationService:
                     await send_encoded(stream, encode_response(response), 1)
                     await rests.rest()
                 is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
+                # A read that is under way is always finished: wants that have changed meanwhile come with the next one.
                 if ahead is None and not (session.has_want_changes or is_behind):
                     await wait_until(ready, session.deadline, self.replica.node.clock)
                     continue
@@ -146,6 +149,7 @@ class ReplicationService:
     async def _next_answer(
         self, disk: DiskCalls[FrameSource], source: FrameSource, session: SourceSession
     ) -> SourceAnswer:
+        # Frames that were appended just now are in memory, and need no thread; wants that have changed do.
         recent = None if session.has_want_changes else source.read_recent(self.config.answer_bytes)
         return recent if recent is not None else await self._read(disk, source, session)
 

@@ -21,7 +21,9 @@ from h2.errors import ErrorCodes
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.bridge import aio_as_trio
-from proglog_trio.rpc.http2.transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
+from proglog_trio.rpc.http2.connection import abort_transport
+from proglog_trio.rpc.http2.transport import TunedProtocol
+from proglog_trio.rpc.http2.transport_config import TransportConfig, grpclib_configuration
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.descriptors import descriptor_pool
 from proglog_trio.rpc.server.acceptor import Acceptor
@@ -64,7 +66,7 @@ class Draining(Protocol):
     """A service whose calls can come to a good end when the server stops."""
 
     async def drain(self) -> None:
-        """Take in nothing more, finish what has been taken in, end calls that wait; cancelled if late (asyncio)."""
+        """Accept nothing more, finish what has been accepted, end calls that wait; cancelled if late (asyncio)."""
 
 
 @frozen(kw_only=True)
@@ -77,7 +79,7 @@ class ServerConfig:
             (GOAWAY, ENHANCE_YOUR_CALM, either way).
         max_handshakes: TLS handshakes that may be under way at once; above it the oldest is ended.
         backlog: how many connections may wait to be accepted.
-        drain_seconds: how long calls may take to finish what they have taken in when the server stops.
+        drain_seconds: how long calls may take to finish what they have accepted when the server stops.
         stop_seconds: how long the calls that are then cancelled may take to tell their clients.
     """
 
@@ -93,7 +95,7 @@ class ServerConfig:
 
 @frozen
 class ServerSecurity:
-    """Who gets through, and how it is known who somebody is.
+    """Which clients get through, and how they are told apart.
 
     Attributes:
         tls: the certificate, for each new connection.
@@ -111,7 +113,7 @@ class ServerProtocol(TunedProtocol):
 
     def __init__(self, server: _Server) -> None:
         super().__init__(
-            server.new_handler(),
+            server.new_handler,
             server.grpclib_config,
             server.h2_config,
             transport_config=server.config.transport,
@@ -122,19 +124,17 @@ class ServerProtocol(TunedProtocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take in a client, or send it away when there are too many."""
+        """Begin to serve a client, or send it away when there are too many."""
         boundary = self.errors.boundary(Where.RPC_CONNECTION)
         with boundary:
             self._begin(transport)
         if boundary.failed:
-            # asyncio would keep it open, and nobody would answer.
+            # asyncio would keep it open, and it would never be answered.
             self._server.forget(self)
             abort_transport(cast("asyncio.Transport", transport))
 
     def _begin(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.handler.identity = identity_of(transport)
-        self.handler.peer = str((transport.get_extra_info("peername") or ("unknown",))[0])
         if self._server.admit(self):
             return
         self.say_goodbye(ErrorCodes.ENHANCE_YOUR_CALM, b"too many connections")
@@ -175,7 +175,7 @@ class _Server:
         self.services = services
         self.denials = DenialLog()
         self.grpclib_config: Configuration = grpclib_configuration().__for_server__()
-        # Header names and values are checked by h2 on the way in; nobody checks ours on the way out.
+        # Header names and values are checked by h2 on the way in; nothing checks ours on the way out.
         self.h2_config = H2Configuration(
             client_side=False,
             header_encoding="ascii",
@@ -204,11 +204,13 @@ class _Server:
         self.__dispatch__ = _DispatchServerEvents()
         listen(self, SendInitialMetadata, self.state.say_cluster)
         listen(self, SendTrailingMetadata, self.state.say_cluster)
+        # Every connection from connection_made to connection_lost, those that are sent away included. _all_gone is set
+        # exactly while there is none.
         self._protocols: dict[ServerProtocol, None] = {}
         self._all_gone = trio.Event()
         self._all_gone.set()
 
-    def new_handler(self) -> ServerHandler:
+    def new_handler(self, transport: asyncio.BaseTransport) -> ServerHandler:
         return ServerHandler(
             self._mapping,
             self._codec,
@@ -216,6 +218,8 @@ class _Server:
             self.__dispatch__,
             self.state,
             self.config.transport.concurrent_streams,
+            identity_of(transport),
+            str((transport.get_extra_info("peername") or ("unknown",))[0]),
         )
 
     def admit(self, protocol: ServerProtocol) -> bool:
@@ -225,20 +229,20 @@ class _Server:
         else:
             self.state.counters.connections_refused += 1
             _logger.warning("connection refused: too many are open", open=len(self._protocols))
-        # Those sent away are waited for as well.
+        # Those sent away are waited for as well when the server stops.
         self._protocols[protocol] = None
         if self._all_gone.is_set():
             self._all_gone = trio.Event()
         return admitted
 
     def _has_room(self) -> bool:
-        """Tell whether there is room for one more connection, or make some: whoever does nothing goes first."""
+        """Tell whether there is room for one more connection, or make some: an idle one goes for it."""
         if len(self._protocols) < self.config.max_connections:
             return True
         idle = [each for each in self._protocols if each.handler.is_idle and not each.connection.is_closing()]
         if not idle:
             return False
-        # Those that never spoke HTTP/2 before those that are nobody, and those before clients that wait.
+        # One that never spoke HTTP/2, else one without an identity; of several the one that is silent for longest.
         goes = min(
             idle,
             key=lambda each: (
@@ -306,7 +310,7 @@ class _Server:
             _logger.error("connections could not be closed", count=len(self._protocols))
 
     async def _finish(self, step: Callable[[], Awaitable[object]]) -> None:
-        """Take one step of stopping (asyncio flavour); one that fails does not keep the others from being taken."""
+        """Do one step of stopping (asyncio flavour); one that fails does not keep the others from being done."""
         with self.state.errors.boundary(Where.STOPPING):
             await aio_as_trio(step)()
 
@@ -327,7 +331,7 @@ async def serve(
 
     Health (grpc.health.v1) and reflection (v1 and v1alpha) are served besides the services. Opens an asyncio loop
     (trio-asyncio) if none is running in this task. To stop, services that can (see Draining) finish what they have
-    taken in; what is left is cancelled and answered with UNAVAILABLE; then every connection is sent GOAWAY and closed.
+    accepted; what is left is cancelled and answered with UNAVAILABLE; then every connection is sent GOAWAY and closed.
 
     Args:
         services: what to serve.
@@ -335,13 +339,13 @@ async def serve(
         port: where to listen; 0: one that the operating system chooses.
         config: see ServerConfig.
         counters: where to count; see ServerCounters.
-        security: TLS and who may do what; None: no TLS, and everybody may do everything.
+        security: TLS and who may do what; None: no TLS, and every client may do everything.
         errors: where unforeseen errors of requests and connections are counted.
         cluster_name: said with every answer; requests that are meant for another cluster are refused. None: of none.
         task_status: is given the bound host and port once connections are accepted.
 
     Raises:
-        AddressUnavailable: nobody can listen there; AddressInUse if that is because another process does.
+        AddressUnavailable: the address cannot be listened at; AddressInUse if that is because another process does.
     """
     config = config or ServerConfig()
     errors = errors if errors is not None else InternalErrors()

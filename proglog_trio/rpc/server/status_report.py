@@ -19,7 +19,7 @@ from proglog_trio.rpc.messages.text import sendable
 from proglog_trio.rpc.server.log_service_state import LogServiceCounters
 
 MAX_RANGES = 100
-"""Of what is missing in one origin; more are not named."""
+"""So many ranges of what is missing in one origin are named."""
 MAX_NAMED = 50
 MAX_FAILED = 100
 """Failed peers that are told of."""

@@ -13,7 +13,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import CallFailed, ConnectionLost, ConnectionNotOpened
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
 from proglog_trio.rpc.http2.bridge import current_loop, open_loop
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from tests.rpc.support import call, method_path, produce, running_server
 
 

@@ -29,7 +29,7 @@ from hyperframe.frame import (
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.rpc.calls.connection import ConnectionConfig, open_connection
 from proglog_trio.rpc.http2.message_buffer import prefixed
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.server import ServerConfig
 from tests.rpc.support import RawClient, RunningServer, call, message_frame, method_path, running_server
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from asyncio import sslproto
 from pathlib import Path
-from typing import Any, cast
 
 import h2.events
 import pytest
@@ -14,7 +12,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.internal_errors import Where
 from proglog_trio.rpc.calls.connection import ConnectionConfig, open_connection
 from proglog_trio.rpc.http2.message_buffer import prefixed
-from proglog_trio.rpc.http2.transport import TransportConfig, abort_transport
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.handlers import ServerHandler
 from proglog_trio.rpc.server.server import ServerConfig
 from tests.rpc.support import RawClient, call, eventually, message_frame, running_server
@@ -215,26 +213,3 @@ def _fail(*_arguments: object) -> None:
 async def _serves(address: str) -> None:
     async with open_connection(address) as connection:
         await connection.run(call, "GetServers", log_v1.GetServersRequest())
-
-
-class _TlsProtocol:
-    """What asyncio's transport of TLS calls."""
-
-    def __init__(self) -> None:
-        self.called: list[str] = []
-
-    def _start_shutdown(self) -> None:
-        self.called.append("shut down")
-
-    def _abort(self, exception: BaseException | None = None) -> None:
-        self.called.append("aborted")
-
-
-@pytest.mark.parametrize("closed", [0, 1, 2, 3])
-def test_a_transport_can_be_aborted_however_often_it_was_closed(closed: int) -> None:
-    protocol = _TlsProtocol()
-    transport = cast("Any", sslproto)._SSLProtocolTransport(None, protocol)
-    for _ in range(closed):
-        transport.close()
-    abort_transport(transport)
-    assert protocol.called == ["shut down"][:closed] + ["aborted"][: closed < 2]

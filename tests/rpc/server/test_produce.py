@@ -14,7 +14,7 @@ from proglog_trio.log.format.record import pack_values, payload_crc
 from proglog_trio.rpc.calls.connection import TunedChannel, open_connection
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.server.log_service_state import LogServiceConfig
-from proglog_trio.rpc.server.requested_acks import AcknowledgementConfig
+from proglog_trio.rpc.server.requested_acknowledgement import AcknowledgementConfig
 from tests.rpc.support import RawClient, batch_request, call, eventually, exchange, method_path, produce, running_server
 
 

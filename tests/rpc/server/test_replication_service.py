@@ -35,7 +35,7 @@ from proglog_trio.replication.replicator import Replicator, log_event
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
 from proglog_trio.rpc.calls.pull_stream import PULL, PullStream, fetch_frames
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.messages.replication import request_to_message
 from proglog_trio.rpc.server.log_service import open_log_service
 from proglog_trio.rpc.server.replication_service import ReplicationService

@@ -29,7 +29,7 @@ from proglog_trio.log.storage.disk import NotWritten
 from proglog_trio.log.writer import CommitFailed
 from proglog_trio.rpc.calls.connection import TunedChannel, open_connection
 from proglog_trio.rpc.http2.message_buffer import prefixed
-from proglog_trio.rpc.http2.transport import TransportConfig
+from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.server import ServerConfig, serve
 from tests.rpc.support import RawClient, batch_request, call, eventually, method_path, produce, running_server
 

@@ -13,13 +13,17 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from proglog_trio.rpc.http2.connection import TunedStream
 from proglog_trio.rpc.http2.message_buffer import prefixed
-from proglog_trio.rpc.http2.transport import TunedStream
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.protobuf import bytes_field_header
 from proglog_trio.steps import COPIED_AT_ONCE_BYTES, Result, Steps, Turn
+from proglog_trio.units import KIBIBYTE
 
 Received = TypeVar("Received")
+
+READ_AT_ONCE_BYTES = 64 * KIBIBYTE
+"""Requests are read together until they are so long; one may be longer."""
 
 
 def _tuned(stream: Stream[Any, Any] | ClientStream[Any, Any]) -> TunedStream:
@@ -66,13 +70,7 @@ class _Decoder(Generic[Received]):
             return small
         self._bytes = 0
         steps: Steps[Received] = self._codec.decode_steps(data, self._kind)
-        while True:
-            await self._rests.rest()
-            try:
-                next(steps)
-            except StopIteration as end:
-                message: Received = end.value
-                return message
+        return await in_turns(steps, self._rests)
 
 
 async def receive_only(stream: Stream[Received, Any]) -> Received:
@@ -83,10 +81,11 @@ async def receive_only(stream: Stream[Received, Any]) -> Received:
     return await _Decoder(stream).decode(messages[0])
 
 
-async def receive_available(stream: Stream[Received, Any], max_bytes: int) -> list[Received]:
-    """Return the requests that have arrived, at least one; an empty list when the client has ended the stream.
+async def receive_available(stream: Stream[Received, Any], max_bytes: int = READ_AT_ONCE_BYTES) -> list[Received]:
+    """Return the requests that have arrived, at least one, up to the first that makes them max_bytes.
 
-    Lets others run first: a client that sends fast must not keep the event loop to itself.
+    The list is empty when the client has ended the stream. Lets others run first: a client that sends fast must not
+    keep the event loop to itself.
     """
     await asyncio.sleep(0)
     messages = await _tuned(stream).read_messages(max_bytes)
@@ -106,16 +105,16 @@ async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
     return await _Decoder[Received](stream).decode(messages[0]) if messages else None
 
 
-async def in_turns(steps: Steps[Result]) -> Result:
-    """Return what work gives, and let others run in between."""
-    rests = Rests()
+async def in_turns(steps: Steps[Result], rests: Rests | None = None) -> Result:
+    """Return what work gives, and let others run in between, and before if the turn of rests is over."""
+    rests = rests or Rests()
     while True:
+        await rests.rest()
         try:
             next(steps)
         except StopIteration as end:
             result: Result = end.value
             return result
-        await rests.rest()
 
 
 async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest: bytes = b"") -> bytes:
