@@ -40,21 +40,20 @@ from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.frame_lookup import FoundFrames, find_frames
 from proglog_trio.log.producer_table import Remembered, StoredBatch
-from proglog_trio.log.reader import Bounds, LogReader
+from proglog_trio.log.reader import LogReader
 from proglog_trio.log.recovery import RecoveryReport
 from proglog_trio.log.repair.plan import RepairPlan, plan_repair
 from proglog_trio.log.retention_state import RetentionState
 from proglog_trio.log.room import Room, reserve_reached
-from proglog_trio.log.start_position import position_of
-from proglog_trio.log.state import LogState
+from proglog_trio.log.state import Bounds, LogState, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.damage_registry import DamageRegistry
 from proglog_trio.log.storage.disk import File, ReserveReached
 from proglog_trio.log.storage.opening_number import next_opening
 from proglog_trio.log.storage.retired_origins import RetiredOrigins
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.segment import SegmentFiles, Unplaced, bare_envelope
-from proglog_trio.log.tail_cache import RecentFrames
+from proglog_trio.log.storage.segment import PendingFrame, SegmentFiles, bare_envelope
+from proglog_trio.log.tail_cache import TailCache
 from proglog_trio.log.writer import CommitFailed, Complete, LogWriter, Roll, Work
 from proglog_trio.steps import Steps
 
@@ -136,7 +135,7 @@ class Log:
         running_time: counts the age of what is held.
         retention: what retention by age did and could not do.
         lowest_offset, next_offset: the log durably holds [lowest_offset, next_offset).
-        recent: the newest of what is durable.
+        tail_cache: the newest of what is durable.
         opening: the number of this opening of the directory.
         room: whether it takes records, and when it does again.
         errors: where it counts what those raise who are told of commits.
@@ -164,7 +163,7 @@ class Log:
     counters: LogCounters = field(factory=LogCounters)
     errors: InternalErrors = field(factory=InternalErrors)
     retention: RetentionState = field(factory=RetentionState)
-    recent: RecentFrames = field(init=False)
+    tail_cache: TailCache = field(init=False)
     _pending: deque[_Pending] = field(factory=deque)
     _retries: list[tuple[int, Appended, Done]] = field(factory=list)
     # What stands in the newest segment: the planned figures, as far as they are durable.
@@ -179,7 +178,7 @@ class Log:
     _bounds_lock: threading.Lock = Factory(threading.Lock)
 
     def __attrs_post_init__(self) -> None:
-        self.recent = RecentFrames(self.config.recent_bytes, self.next_offset)
+        self.tail_cache = TailCache(self.config.tail_cache_bytes, self.next_offset)
         self.room = Room(self.config.reserve_bytes)
         self._durable_bytes, self._durable_frames = self._planned_bytes, self._planned_frames
 
@@ -376,7 +375,7 @@ class Log:
         self._rolls_at_first_frame = False
         return _Pending(Roll(header), self._state.next_offset, None, None, None, 0)
 
-    def _plan(self, unplaced: Unplaced, answer: Appended | None, done: Done) -> None:
+    def _plan(self, unplaced: PendingFrame, answer: Appended | None, done: Done) -> None:
         size = unplaced.stored_bytes
         self._planned_bytes += size
         if unplaced.count:
@@ -437,8 +436,8 @@ class Log:
                         gaps = tuple(gap for gap in planned.gaps if gap[1] <= state.next)
                         state = evolve(state, missing=missing, gaps=gaps)
                     self._durable_origins[origin] = state
-                    if isinstance(item.work, Unplaced):
-                        self.recent.add(item.work)
+                    if isinstance(item.work, PendingFrame):
+                        self.tail_cache.add(item.work)
                     self.counters.batches_appended += 1
                     self.counters.bytes_appended += item.size
                 if item.done is not None:

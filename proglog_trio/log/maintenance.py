@@ -268,7 +268,7 @@ async def _run_background(log: Log, scope: trio.CancelScope) -> None:
     with scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_disk, log)
-            if config.retention_bytes is not None or config.retention_seconds is not None:
+            if config.retention_bytes is not None or config.retention_age is not None:
                 nursery.start_soon(watch_retention, log)
             nursery.start_soon(keep_running_time, log)
             if config.scrub_bytes_per_second is not None:

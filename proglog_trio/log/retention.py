@@ -21,7 +21,7 @@ def removable(
 ) -> tuple[int, SegmentHeader] | None:
     """Return how many of the oldest segments may go, and the header of the one that is then the oldest.
 
-    A segment goes when those after it hold retention_bytes, or when one after it was begun retention_seconds of running
+    A segment goes when those after it hold retention_bytes, or when one after it was begun retention_age of running
     time ago: then so was everything in it stored. A header that cannot be read, or does not tell, is passed over: the
     next one that does serves, which is later and so more cautious. The newest that the log has taken note of stays:
     what stands in one that has just been begun the log does not know yet. Blocks.
@@ -36,8 +36,8 @@ def removable(
     """
     segments = catalog.noted_segments
     count = _removable_by_bytes(catalog, config, segments)
-    if config.retention_seconds is not None:
-        begun_by = running_time.milliseconds() - config.retention_seconds * 1000
+    if config.retention_age is not None:
+        begun_by = running_time.milliseconds() - config.retention_age * 1000
         for place in range(count + 1, len(segments)):
             header = _header(catalog, segments[place])
             begun = None if header is None else running_time.begun(header)
@@ -58,13 +58,13 @@ def removable(
 def is_due_to_roll(catalog: SegmentCatalog, config: LogConfig, running_time: RunningTime) -> bool:
     """Tell whether another segment should be begun, so that the records of a quiet log grow old too.
 
-    A segment goes retention_seconds after the next was begun; so what is stored is gone after one and a half times
-    retention_seconds of running time, and a look or two.
+    A segment goes retention_age after the next was begun; so what is stored is gone after one and a half times
+    retention_age of running time, and a look or two.
     """
-    if config.retention_seconds is None:
+    if config.retention_age is None:
         return False
     begun = running_time.begun(catalog.active.read.header)
-    return begun is None or running_time.milliseconds() - begun > config.retention_seconds * 1000 / 2
+    return begun is None or running_time.milliseconds() - begun > config.retention_age * 1000 / 2
 
 
 def overdue_milliseconds(catalog: SegmentCatalog, config: LogConfig, wall_milliseconds: int) -> int:
@@ -72,12 +72,12 @@ def overdue_milliseconds(catalog: SegmentCatalog, config: LogConfig, wall_millis
 
     It is still there: so nodes have not run for so long since, or one of the wall clocks is or was wrong.
     """
-    if config.retention_seconds is None:
+    if config.retention_age is None:
         return 0
     for files in catalog.noted_segments[1:]:
         header = _header(catalog, files)
         if header is not None:
-            return max(wall_milliseconds - header.created - int(config.retention_seconds * 1000), 0)
+            return max(wall_milliseconds - header.created - int(config.retention_age * 1000), 0)
     return 0
 
 

@@ -397,7 +397,7 @@ def log_config(config: NodeConfig) -> LogConfig:
         cluster_name=config.cluster_name,
         segment_bytes=config.segment_bytes,
         retention_bytes=config.retention_bytes,
-        retention_seconds=config.retention_age,
+        retention_age=config.retention_age,
         reserve_bytes=config.disk_reserve,
         max_batch_bytes=config.max_message_bytes - _MESSAGE_OVERHEAD_BYTES,
     )

@@ -131,7 +131,7 @@ async def test_positions_are_right_while_the_log_grows(tmp_path: Path) -> None:
 
 
 async def test_readers_whose_segments_are_removed_under_them(tmp_path: Path) -> None:
-    """Each reader gets everything, or is told from where on it may go on; what it gets has no unnamed hole."""
+    """Each reader gets everything, or is told from where on it may go on; what it gets has no unnamed gap."""
     config = evolve(config_of(tmp_path), retention_bytes=4_000)
     async with open_log(config) as log:
         writing = trio.Event()

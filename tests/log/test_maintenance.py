@@ -205,7 +205,7 @@ async def test_retention_under_readers(tmp_path: Path) -> None:
 async def test_quiet_log_grows_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any append the records' segment is followed by another in time, and goes."""
     monkeypatch.setattr(retention_service, "RETENTION_INTERVAL_SECONDS", 0.005)
-    async with open_log(evolve(config_of(tmp_path), retention_seconds=100.0)) as log:
+    async with open_log(evolve(config_of(tmp_path), retention_age=100.0)) as log:
         await log.append(batch_of(b"a"))
         changed = trio.Event()
         log.notify_durable(lambda: changed.set())
@@ -458,7 +458,7 @@ async def test_retention_that_the_wall_clock_finds_late_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    config = evolve(config_of(tmp_path), segment_frames=1, retention_seconds=1000.0)
+    config = evolve(config_of(tmp_path), segment_frames=1, retention_age=1000.0)
     async with open_log(config) as log:
         await log.append(batch_of(b"0"))
         await log.append(batch_of(b"1"))

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proglog_trio.errors import RecordsMissing
+from proglog_trio.log.chunk import Chunk
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.segment_header import MissingRange, OriginState
 from proglog_trio.log.inspect.verify import Verifier
 from proglog_trio.log.log import Log
-from proglog_trio.log.reader import Chunk
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from tests.log.driving import DIRECTORY, OpenLog, read_everything
 from tests.log.repairing import CONFIG, EVERYTHING, Clock, Peers, Step, Written, repair, repair_all, scrub, write_log
@@ -131,8 +131,8 @@ def test_what_is_missing_has_a_place_and_is_told() -> None:
     skipped = [each for chunk in read_to_end(written.log, 0) for each in chunk.skipped]
     assert [each.at_present for each in skipped] == [True] * 3
     assert sum(each.to_offset - each.from_offset for each in skipped) == 6
-    holes = [hole for chunk in read_to_end(written.log, Position.empty()) for hole in chunk.holes]
-    assert [(hole.to_sequence - hole.from_sequence, hole.marked, hole.at_present) for hole in holes] == [
+    sequence_gaps = [gap for chunk in read_to_end(written.log, Position.empty()) for gap in chunk.sequence_gaps]
+    assert [(gap.to_sequence - gap.from_sequence, gap.marked, gap.at_present) for gap in sequence_gaps] == [
         (3, True, True),
         (2, True, True),
         (1, True, True),

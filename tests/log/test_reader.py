@@ -5,11 +5,12 @@ from collections.abc import Iterable
 import pytest
 
 from proglog_trio.errors import DataLoss, OffsetOutOfRange, SequenceOutOfRange
+from proglog_trio.log.chunk import Chunk, Skipped
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import Frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.position import Position, Range
-from proglog_trio.log.reader import Chunk, LogReader, Skipped
+from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention import remove_files
 from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of, position_after, read_all
 from tests.log.simulated_disk import SimulatedDisk

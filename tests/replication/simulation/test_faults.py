@@ -80,7 +80,7 @@ class Faults(RuleBasedStateMachine):
             index_interval_bytes=512,
             pending_bytes_limit=pending,
             retention_bytes=retention,
-            recent_bytes=recent,
+            tail_cache_bytes=recent,
         )
         self.loses_by_retention = retention is not None
         self.has_damage = damage
