@@ -21,7 +21,7 @@ class LogConfig:
         max_batch_bytes: the largest payload.
         index_interval_bytes: how far apart entries of the sparse index are.
         tail_cache_bytes: how many bytes of the newest frames are kept in memory for peers that follow the log closely.
-        pending_bytes_limit: how many bytes may wait for their commit before appends have to wait.
+        max_pending_bytes: how many bytes may wait for their commit before appends have to wait.
         reserve_bytes: the log takes no records while less than this is free on its disk; 0: it may fill the disk.
         damaged_bytes, damaged_files: how much of what opening could not read is kept aside; the oldest goes first.
         scrub_bytes_per_second: how fast the whole log is read in the background to find damage; None: not at all.
@@ -37,7 +37,7 @@ class LogConfig:
     max_batch_bytes: int = (4 << 20) - (64 << 10)
     index_interval_bytes: int = 32 << 10
     tail_cache_bytes: int = 8 << 20
-    pending_bytes_limit: int = 64 << 20
+    max_pending_bytes: int = 64 << 20
     reserve_bytes: int = 0
     damaged_bytes: int = 1 << 30
     damaged_files: int = 100

@@ -97,6 +97,12 @@ class LogState:
             self.running,
         )
 
+    def find_stored(self, batch: Batch) -> StoredBatch | None:
+        """Return what a batch repeats, or None if it is new; raises as ProducerTable.find does."""
+        if not batch.producer_id:
+            return None
+        return self.producers.find(batch.producer_id, batch.producer_sequence, batch.payload_crc, self.running)
+
     def append(self, batch: Batch, wall_milliseconds: int, rng: random.Random) -> tuple[PendingFrame, Appended]:
         """Give a batch its place under this opening's own origin and return its frame and that place."""
         own = self.own

@@ -35,7 +35,7 @@ from proglog_trio.errors import DirectoryCopied
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership

@@ -289,7 +289,9 @@ class Replicator:
                 unwritten |= old
                 if len(unwritten) < MAX_ORIGINS:
                     unwritten |= replica.take_retired()
-                if unwritten and await _written("where old origins ended", replica.log.retired_origins.add, unwritten):
+                if unwritten and await _written(
+                    "where old origins ended", replica.log.durable.retired_origins.add, unwritten
+                ):
                     unwritten = {}
                     if old and (forgotten := replica.forget_origins(old)):
                         _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)

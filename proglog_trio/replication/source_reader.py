@@ -111,13 +111,13 @@ class FrameSource:
         It does not block, and is called in the log's thread, while no read is under way.
         """
         log, lane = self.log, self._tail
-        if self._catch_up.origins or not lane.origins or self._tail_offset < log.tail_cache.start_offset:
+        if self._catch_up.origins or not lane.origins or self._tail_offset < log.durable.tail_cache.start_offset:
             return None
         bounds = Bounds(log.lowest_offset, log.next_offset, log.origins)
         pieces: list[bytes] = []
         ended: list[Ended] = []
         count = size = 0
-        for frame in log.tail_cache.since(self._tail_offset):
+        for frame in log.durable.tail_cache.since(self._tail_offset):
             if pieces and size + frame.length > max_bytes:
                 return SourceAnswer(tuple(pieces), count, tuple(ended), bounds.next_offset, is_done=False)
             if self._take(lane, frame, bounds, ended):
@@ -132,7 +132,7 @@ class FrameSource:
     @property
     def is_at_the_end(self) -> bool:
         """Whether what comes next is in memory."""
-        return not self._catch_up.origins and self._tail_offset >= self.log.tail_cache.start_offset
+        return not self._catch_up.origins and self._tail_offset >= self.log.durable.tail_cache.start_offset
 
     def close(self) -> None:
         """Close the readers."""

@@ -18,7 +18,7 @@ from proglog_trio.errors import (
     ProducerSequenceTooOld,
     ProglogError,
 )
-from proglog_trio.log import log as log_module
+from proglog_trio.log import commit_queue
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.clock import from_milliseconds
@@ -164,7 +164,7 @@ def test_failed_commit_turns_the_log_read_only(kind: str) -> None:
 
 
 def test_busy_log_and_room() -> None:
-    opened = new_log(evolve(CONFIG, pending_bytes_limit=300))
+    opened = new_log(evolve(CONFIG, max_pending_bytes=300))
     outcomes: Outcomes = []
     calls: list[str] = []
     while opened.log.pending_bytes < 300:
@@ -183,13 +183,13 @@ def test_busy_log_and_room() -> None:
 
 
 def test_who_no_longer_waits_for_room_is_forgotten() -> None:
-    opened = new_log(evolve(CONFIG, pending_bytes_limit=100))
+    opened = new_log(evolve(CONFIG, max_pending_bytes=100))
     opened.log.append_soon(batch_of(b"x" * 100), lambda _: None)
     calls: list[int] = []
     stops = [opened.log.notify_room(partial(calls.append, number)) for number in range(10)]
     for number in (3, 3, 0, 9):
         stops[number]()
-    assert len(opened.log._room_waiters) == 7
+    assert len(opened.log._queue._room_waiters) == 7
     opened.commit()
     assert calls == [1, 2, 4, 5, 6, 7, 8]
     stops[5]()
@@ -198,16 +198,16 @@ def test_who_no_longer_waits_for_room_is_forgotten() -> None:
 async def test_an_append_that_is_cancelled_while_it_waits_for_room_leaves_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    opened = new_log(evolve(CONFIG, pending_bytes_limit=100))
+    opened = new_log(evolve(CONFIG, max_pending_bytes=100))
     opened.log.append_soon(batch_of(b"x" * 100), lambda _: None)
     for _ in range(10):
         with trio.move_on_after(1):
             await opened.log.append(batch_of(b"y"))
-    assert not opened.log._room_waiters
+    assert not opened.log._queue._room_waiters
 
 
 def test_retries_of_what_is_being_committed_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "MAX_WAITING_RETRIES", 3)
+    monkeypatch.setattr(commit_queue, "MAX_WAITING_RETRIES", 3)
     opened = new_log()
     outcomes: Outcomes = []
     batch = batch_of(b"x", producer_id=1, producer_sequence=1)
@@ -227,7 +227,7 @@ def test_retries_of_what_is_being_committed_are_bounded(monkeypatch: pytest.Monk
 
 def test_room_is_called_as_far_as_there_is_room() -> None:
     """A callback that appends may fill the log again: the others go on waiting."""
-    opened = new_log(evolve(CONFIG, pending_bytes_limit=100))
+    opened = new_log(evolve(CONFIG, max_pending_bytes=100))
     opened.log.append_soon(batch_of(b"x" * 100), lambda _: None)
     calls: list[int] = []
 

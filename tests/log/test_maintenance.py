@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -23,13 +24,11 @@ from proglog_trio.errors import (
     OutcomeUnknown,
     ProglogError,
 )
-from proglog_trio.log import maintenance as service
-from proglog_trio.log import retention_service
+from proglog_trio.log import opening, retention_service
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
-from proglog_trio.log.opening import open_log_files
+from proglog_trio.log.opening import open_log, open_log_files
 from proglog_trio.log.retention_service import apply_retention
 from proglog_trio.log.storage.disk import OperatingSystemDisk, OperatingSystemFile
 from proglog_trio.log.storage.running_time import RunningTime
@@ -150,7 +149,7 @@ async def test_error_in_the_body_closes_the_log(tmp_path: Path) -> None:
 
 
 async def test_backpressure(tmp_path: Path) -> None:
-    config = evolve(config_of(tmp_path), pending_bytes_limit=2_000)
+    config = evolve(config_of(tmp_path), max_pending_bytes=2_000)
     highest = 0
     async with open_log(config) as log:
 
@@ -253,11 +252,12 @@ async def test_failing_sync_turns_the_log_read_only(tmp_path: Path, monkeypatch:
 FILLS_ITS_DISK = """
 import json, sys
 from pathlib import Path
+from typing import Any
 import trio
 from proglog_trio.errors import LogReadOnly
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.record import Record
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.log.batch import Batch
 
 async def main():
@@ -350,12 +350,12 @@ async def test_a_shielded_append_works_when_the_end_came_while_the_log_was_opene
 
     with trio.CancelScope() as scope:
 
-        def open_and_cancel(config: LogConfig) -> Log:
-            log = open_log_files(config)
+        def open_and_cancel(*arguments: Any, **options: Any) -> Log:
+            log = open_log_files(*arguments, **options)
             trio.from_thread.run_sync(scope.cancel, trio_token=token)
             return log
 
-        monkeypatch.setattr(service, "open_log_files", open_and_cancel)
+        monkeypatch.setattr(opening, "open_log_files", open_and_cancel)
         async with open_log(config_of(tmp_path)) as log:
             with trio.CancelScope(shield=True), trio.fail_after(10):
                 await log.append(batch_of(b"farewell"))
@@ -369,7 +369,7 @@ async def test_a_committer_that_fails_keeps_nobody_waiting(
 ) -> None:
     """By an error that no disk gives: it ends the log, and the body is told."""
     monkeypatch.setattr(LogWriter, "commit", lambda *_: 1 / 0)
-    config = evolve(config_of(tmp_path), pending_bytes_limit=1)
+    config = evolve(config_of(tmp_path), max_pending_bytes=1)
     told = 0
 
     async def append(log: Log) -> None:

@@ -48,10 +48,10 @@ def missing_of(log: Log) -> dict[Origin, list[tuple[int, int]]]:
 def fill(log: Log, peers: Peers) -> int:
     """Do as a node does that looks for what is missing; return how many offsets were filled."""
     filled = 0
-    for files in log.missing_segments():
+    for files in log.durable.missing_segments():
         if files != log.catalog.active.files:
             outcome = repair(log, files, peers)
-            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
             filled += outcome.filled_offsets
     return filled
 
@@ -112,11 +112,11 @@ def chained(absent: set[tuple[Origin, int]], had: set[tuple[Origin, int]]) -> se
 
 def look(log: Log) -> None:
     """Look at what is missing, and find nothing that could be put there."""
-    for files in log.missing_segments():
+    for files in log.durable.missing_segments():
         if files != log.catalog.active.files:
             outcome = repair(log, files, Peers())
             assert not outcome.rewritten
-            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
 
 
 def reopened(written: Written) -> Log:
@@ -147,7 +147,7 @@ def test_it_is_put_in_its_place_and_a_reader_gives_it_there() -> None:
     given, left = check(written.log, written.peers)
     assert not left
     assert absent <= given
-    assert written.log.missing_segments() == []
+    assert written.log.durable.missing_segments() == []
     after = {frame.base_offset: frame.data for frame in read_everything(written.log).frames}
     assert before.items() <= after.items(), "what was there keeps its offset"
     assert len(written.log.damage) == 0
@@ -242,13 +242,13 @@ def test_what_is_given_up_keeps_its_offsets(which: int, reopen: bool) -> None:
     }
     log.roll()
     opened.commit()
-    for files in log.missing_segments():
+    for files in log.durable.missing_segments():
         plan = log.plan_repair(files)
         assert plan is not None
         outcome = plan.rebuild(
             FetchedFrames(), {origin: [each for at, each in chosen if at == origin] for origin in log.origins}
         )
-        log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+        log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
     if reopen:
         log = reopened(written)
         look(log)
@@ -276,7 +276,7 @@ def test_retention_takes_what_is_missing_too() -> None:
     written = write_log((*STEPS, ("roll", 0, 0), ("own", 0, 1)))
     log = written.log
     count = len(log.catalog.segments) - 1
-    log.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
+    log.durable.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
     assert missing_of(log) == {}
 
 

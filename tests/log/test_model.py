@@ -348,7 +348,7 @@ class LogMachine(RuleBasedStateMachine):
             found = removable(log.catalog, config, log.running_time)
             if found is None:
                 return
-            forgotten = log.forget_segments(*found)
+            forgotten = log.durable.forget_segments(*found)
             try:
                 remove_files(log.catalog, forgotten)
             except OSError as error:

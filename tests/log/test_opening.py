@@ -10,7 +10,7 @@ from attrs import evolve
 from proglog_trio.errors import DataDirectoryError, DataDirectoryFull
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.opening import open_log_files
-from tests.log.driving import DIRECTORY, OpenLog, batch_of, read_all
+from tests.log.driving import DIRECTORY, OpenLog, read_all
 from tests.log.simulated_disk import SimulatedDisk
 
 CONFIG = LogConfig(DIRECTORY)
@@ -25,12 +25,6 @@ def test_directory_in_use_is_refused() -> None:
     first.close()
     OpenLog.open(disk, config=CONFIG).close()
     assert not disk.open_files
-
-
-def test_nobody_takes_the_work() -> None:
-    log = open_log_files(CONFIG, disk=SimulatedDisk())
-    with pytest.raises(RuntimeError, match="nobody takes"):
-        log.append_soon(batch_of(b"x"), lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +69,7 @@ def test_oldest_segment_that_cannot_be_read_gives_the_lock_back() -> None:
     for number in range(4):
         opened.append_values(b"%d" % number)
     catalog = opened.log.catalog
-    opened.log.forget_segments(1, catalog.load(catalog.segments[1]).header)
+    opened.log.durable.forget_segments(1, catalog.load(catalog.segments[1]).header)
     oldest = catalog.segments[0]
     opened.close()
     disk.delete(oldest.store.with_name(f"{0:020d}.store"))
@@ -92,6 +86,6 @@ def test_directory_that_is_not_writable(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(DataDirectoryError, match="it is not writable"):
-            open_log_files(LogConfig(tmp_path / "data"))
+            open_log_files(LogConfig(tmp_path / "data"), lambda work: None)
     finally:
         tmp_path.chmod(0o700)

@@ -32,7 +32,7 @@ def bases(chunk: Chunk) -> list[int]:
 
 def remove_oldest(opened: OpenLog, count: int) -> None:
     catalog = opened.log.catalog
-    remove_files(catalog, opened.log.forget_segments(count, catalog.load(catalog.segments[count]).header))
+    remove_files(catalog, opened.log.durable.forget_segments(count, catalog.load(catalog.segments[count]).header))
 
 
 def spoil(disk: SimulatedDisk, opened: OpenLog, offset: int) -> None:
@@ -345,7 +345,7 @@ def test_a_reader_that_skips_tells_of_what_has_no_offsets_too() -> None:
     skipped = [each for _ in range(9) for each in reader.read(1, log.next_offset).skipped]
     assert [each.sequences for each in skipped] == [(origin, 4, 6)]
     count = 3
-    log.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
+    log.durable.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
     reader = log.reader_at_position(Position({origin: Range(0, 2)}), skip_missing=True)
     skipped = [each for _ in range(9) for each in reader.read(1, log.next_offset).skipped]
     own = log.own_origin

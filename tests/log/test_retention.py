@@ -52,7 +52,7 @@ def apply(opened: OpenLog, *, retention_bytes: int | None = None, retention_age:
     found = removable(opened.log.catalog, config, opened.log.running_time)
     if found is None:
         return 0
-    forgotten = opened.log.forget_segments(*found)
+    forgotten = opened.log.durable.forget_segments(*found)
     remove_files(opened.log.catalog, forgotten)
     return len(forgotten)
 

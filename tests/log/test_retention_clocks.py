@@ -102,7 +102,7 @@ class World:
         lowest = log.lowest_offset
         found = removable(log.catalog, log.config, log.running_time)
         if found is not None:
-            remove_files(log.catalog, log.forget_segments(*found))
+            remove_files(log.catalog, log.durable.forget_segments(*found))
         for offset in range(lowest, log.lowest_offset):
             age = self.true - self.stored[offset]
             assert age >= AGE, f"offset {offset} was removed {age} s after it was stored"

@@ -108,7 +108,7 @@ def test_what_retention_removed_is_a_hole_too() -> None:
     written = write_log()
     log = written.log
     oldest = log.catalog.load(log.catalog.segments[1]).header
-    log.forget_segments(1, oldest)
+    log.durable.forget_segments(1, oldest)
     sequence_gaps = unmarked(sequence_gaps_of(read_from(log, Position.empty())))
     removed = {origin: state.next for origin, state in oldest.origins.items() if state.next}
     assert {gap.origin: (gap.from_sequence, gap.to_sequence) for gap in sequence_gaps} == {

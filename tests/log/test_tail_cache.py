@@ -56,9 +56,9 @@ def test_a_log_keeps_what_is_durable() -> None:
     opened = OpenLog.open(SimulatedDisk(), config=LogConfig(DIRECTORY))
     log = opened.log
     log.append_soon(batch_of(b"1", b"2"), lambda _answer: None)
-    assert list(log.tail_cache.since(0)) == []
+    assert list(log.durable.tail_cache.since(0)) == []
     opened.commit()
-    assert [each.count for each in log.tail_cache.since(0)] == [2]
+    assert [each.count for each in log.durable.tail_cache.since(0)] == [2]
     opened.close()
     again = OpenLog.open(opened.log.writer.disk, seed=1, config=LogConfig(DIRECTORY)).log
-    assert again.tail_cache.start_offset == again.next_offset == 2
+    assert again.durable.tail_cache.start_offset == again.next_offset == 2

@@ -19,7 +19,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.replication.directories_file import read_directories
 from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
@@ -299,7 +299,7 @@ async def test_no_origin_is_forgotten_whose_end_is_not_kept(monkeypatch: pytest.
     from_peers = iter([{Origin(b"that a peer told"): 3}])
 
     def forget_origins(replica: Replica, origins: Iterable[Origin]) -> int:
-        assert replica.log.retired_origins.ends_of(origins) == {old: 7}
+        assert replica.log.durable.retired_origins.ends_of(origins) == {old: 7}
         forgotten.set()
         return 1
 

@@ -278,6 +278,7 @@ class Cluster:
             wall_clock=wall_clock,
             config=node.config,
             monotonic_clock=lambda: self.network.now + node.ahead,
+            on_work=lambda: self._schedule_commit(node, life),
         )
         hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, opened.log.opening)
         replica = Replica(
@@ -292,7 +293,6 @@ class Cluster:
         replica.on_directories = lambda: self._keep_directories(node, life)
         replica.on_superseded = lambda opened: self._raise_opening(node, life, opened)
         self.network.after(1.0, lambda: self._look_at_missing(node, life))
-        opened.log.on_work = lambda work: self._work(node, life, work)
         replica.on_decide = lambda: self._wake(node, life)
         node.members = set()
         node.backoff = 0.25
@@ -300,8 +300,7 @@ class Cluster:
 
     # -- a node's own tasks --------------------------------------------------------------------------------------------
 
-    def _work(self, node: Node, life: Life, work: object) -> None:
-        life.opened.work.extend(work)  # type: ignore[arg-type]
+    def _schedule_commit(self, node: Node, life: Life) -> None:
         if not life.commit_scheduled:
             life.commit_scheduled = True
             self.network.after(self.rng.uniform(0.0005, 0.004), lambda: self._commit(node, life))
@@ -374,7 +373,7 @@ class Cluster:
             return
         if retired := life.replica.take_retired():
             with contextlib.suppress(OSError):
-                life.opened.log.retired_origins.add(retired)
+                life.opened.log.durable.retired_origins.add(retired)
         life.looks += 1
         if life.looks % 60 == 0:
             life.replica.review_all()
@@ -385,7 +384,7 @@ class Cluster:
     def fill(self, node: Node) -> None:
         """Put what is missing at a node in its place, as far as reachable members have it."""
         log, replica = node.running.opened.log, node.running.replica
-        for files in log.missing_segments():
+        for files in log.durable.missing_segments():
             if files == log.catalog.active.files:
                 log.roll()
                 node.running.opened.commit()
@@ -394,7 +393,7 @@ class Cluster:
             if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan), replica.given_up())
-            gaps = log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            gaps = log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
             replica.missing_settled(outcome.filled_offsets, gaps)
 
     def _fetched(self, node: Node, plan: RepairPlan) -> FetchedFrames:
@@ -412,7 +411,7 @@ class Cluster:
         """Forget origins of which nothing is left, as a node does once a minute; return how many."""
         replica = node.running.replica
         old = replica.old_origins()
-        replica.log.retired_origins.add(old)
+        replica.log.durable.retired_origins.add(old)
         return replica.forget_origins(old)
 
     def forget_member(self, name: str) -> None:
@@ -476,7 +475,7 @@ class Cluster:
             if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan))
-            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
             self.repaired_offsets += outcome.repaired_offsets
 
     def dial_later(self, node: Node, name: str) -> None:
@@ -564,7 +563,7 @@ class Cluster:
         log = node.running.opened.log
         found = removable(log.catalog, log.config, log.running_time)
         if found is not None:
-            remove_files(log.catalog, log.forget_segments(*found))
+            remove_files(log.catalog, log.durable.forget_segments(*found))
         for origin, state in log.origins.items():
             self.removed_below[origin] = max(self.removed_below.get(origin, 0), state.low)
 
