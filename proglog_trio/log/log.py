@@ -338,7 +338,7 @@ class Log:
         """Wait until more than an offset is durable, and return next_offset: how far a reader may read then.
 
         Raises:
-            LogClosed: the log is closing, and nothing more will be.
+            LogClosed: the log is closing. What waits for its commit then may become durable all the same.
         """
         while self.next_offset <= offset:
             if self.closing:
