@@ -84,7 +84,7 @@ class Committer:
                 durable, error, failed = caught.durable, caught, True
                 if isinstance(caught.reason, DataDirectoryLost):
                     self.failure, stopping = caught.reason, True
-            except Exception as unforeseen:  # noqa: BLE001 - raised by run_until_told, once those who wait were answered
+            except Exception as unforeseen:  # noqa: BLE001 - raised by run_until_told, once what waits was answered
                 durable, error, failed = 0, unforeseen, True
                 self.failure, stopping = unforeseen, True
             self.token.run_sync_soon(self._committed, durable, error)

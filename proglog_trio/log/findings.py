@@ -50,7 +50,7 @@ def say_what_was_found(log: Log) -> None:
 
 
 def say_what_was_moved(log: Log, moved: int, removed: int) -> tuple[int, int]:
-    """Log what was moved aside, and what went for that, beyond so many that have been logged; return how many then."""
+    """Log what was moved aside and removed, beyond so many of each that have been logged; return how many then."""
     report = log.report
     for each in report.moved_aside[moved:]:
         _logger.warning(
@@ -60,13 +60,13 @@ def say_what_was_moved(log: Log, moved: int, removed: int) -> tuple[int, int]:
             from_offset=each.from_offset,
             detail=each.detail,
         )
-    gone = report.aside.removed if report.aside is not None else []
-    for path, size in gone[removed:]:
+    removed_files = report.aside.removed if report.aside is not None else []
+    for path, size in removed_files[removed:]:
         _logger.warning("an old file that had been moved aside was removed", path=str(path), bytes=size)
     if report.aside is not None and report.aside.trouble is not None:
         _logger.warning("old files that had been moved aside cannot be removed", error=str(report.aside.trouble))
         report.aside.trouble = None
-    return len(report.moved_aside), len(gone)
+    return len(report.moved_aside), len(removed_files)
 
 
 def name_damage(log: Log) -> Callable[[], None]:

@@ -151,7 +151,7 @@ class LogReader:
 
     @property
     def start_position(self) -> Position:
-        """What lies before the reader's start. Blocks where it has to be looked up, so it is when somebody asks."""
+        """What lies before the reader's start. Blocks where it has to be looked up, so only when it is asked for."""
         if not isinstance(self._start_position, Position):
             self._start_position = self._start_position()
         return self._start_position
@@ -343,7 +343,7 @@ def _is_given_up(found: StoredFrame) -> bool:
     try:
         return GapMarker.of_frame(found.frame).final
     except FrameError:
-        return True  # Whoever wrote the marker is at fault; nobody can put anything there.
+        return True  # The program that wrote the marker is at fault; no repair knows what to put there.
 
 
 def place_of_sequence(catalog: SegmentCatalog, origin: Origin, sequence: int) -> tuple[Place, SegmentFiles]:

@@ -23,7 +23,7 @@ def removable(
 
     A segment goes when those after it hold retention_bytes, or when one after it was begun retention_age of running
     time ago: then so was everything in it stored. A header that cannot be read, or does not tell, is passed over: the
-    next one that does serves, which is later and so more cautious. The newest that the log has taken note of stays:
+    next one that does serves, which is later and so more cautious. The newest that is noted as durable stays:
     what stands in one that has just been begun the log does not know yet. Blocks.
 
     Args:
@@ -50,7 +50,7 @@ def removable(
         header = _header(catalog, segments[count])
         if header is not None:
             return count, header
-        # Its snapshot is needed to tell what is gone; so the one before it stays.
+        # Its snapshot is needed to tell what is retired; so the one before it stays.
         count -= 1
     return None
 
@@ -94,7 +94,7 @@ def _removable_by_bytes(catalog: SegmentCatalog, config: LogConfig, segments: Se
 
 
 def _size(catalog: SegmentCatalog, files: SegmentFiles) -> int:
-    """Return the size of a segment's files in bytes; one that somebody removed has none."""
+    """Return the size of a segment's files in bytes; a file that is not there has none."""
     size = 0
     for path in (files.store, files.index):
         try:
@@ -107,7 +107,7 @@ def _size(catalog: SegmentCatalog, files: SegmentFiles) -> int:
 def _header(catalog: SegmentCatalog, files: SegmentFiles) -> SegmentHeader | None:
     """Return a segment's header; None if it cannot be read, whatever is wrong: that must not stop retention for ever.
 
-    Whoever reads the segment says what is wrong with it, and so does the scrub.
+    Readers of the segment say what is wrong with it, and so does the scrub.
     """
     try:
         return catalog.load(files).header
@@ -123,7 +123,7 @@ def remove_files(catalog: SegmentCatalog, forgotten: Sequence[SegmentFiles]) -> 
                 try:
                     catalog.disk.remove(path)
                 except FileNotFoundError:
-                    # An index is a hint, a segment may be without; and somebody may have removed the store.
+                    # An index is a hint, a segment may be without; and the store may not be there either.
                     continue
         # One after the other, or a crash could leave an older segment and take a newer one.
         catalog.disk.sync_directory(files.directory)

@@ -105,7 +105,7 @@ class LogWriter:
         try:
             self._check_reserve(wanted)
             self.catalog.active.commit(frames)
-            # What was synced into a file that nobody will find again is not stored.
+            # What was synced into a file that no opening will find again is not stored.
             self._check_active()
         except NotWritten as error:
             if isinstance(error, ReserveReached) and len(frames) > 1:
@@ -152,7 +152,7 @@ class LogWriter:
         """Return how many bytes are free on the disk. Blocks.
 
         Raises:
-            DataDirectoryLost: the directory is gone.
+            DataDirectoryLost: the directory is not there any more.
             OSError: as the disk gives it.
         """
         try:

@@ -1,4 +1,7 @@
-"""Driving a Log without Trio: opening it on a simulated disk, committing its work step by step, reading all of it."""
+"""Driving a Log without Trio: opening it on a simulated disk, committing its work step by step, reading all of it.
+
+And, at the end, what tests of open_log share.
+"""
 
 from __future__ import annotations
 
@@ -213,3 +216,16 @@ def position_after(frames: Sequence[StoredFrame]) -> Position:
         header = frame.header
         position = position.advanced(header.origin, header.base_sequence, header.next_sequence)
     return position
+
+
+def config_of(path: Path) -> LogConfig:
+    return LogConfig(path / "data", scrub_bytes_per_second=None)
+
+
+def read(log: Log, offset: int = 0) -> list[StoredFrame]:
+    reader = log.reader_at_offset(offset)
+    frames: list[StoredFrame] = []
+    while reader.next_offset < log.next_offset:
+        frames += reader.read(1 << 20, log.next_offset).frames
+    reader.close()
+    return frames
