@@ -58,7 +58,6 @@ class CommitQueue:
     # offsets. The durable figures are those of the segment that is the newest on the disk.
     _planned_bytes: int
     _planned_frames: int
-    _room_waiters: Watchers
     completion: OpeningCompletion | None
     pending_bytes: int = 0
     # In the order in which it was handed over: what is durable is always the beginning of it.
@@ -69,9 +68,12 @@ class CommitQueue:
     _durable_frames: int = field(init=False)
     # The newest segment is to be left, and has used no offset; see roll_soon.
     _rolls_at_first_frame: bool = False
+    # Are called once, when an append would not raise LogBusy any more.
+    _room_waiters: Watchers = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._durable_bytes, self._durable_frames = self._planned_bytes, self._planned_frames
+        self._room_waiters = Watchers(self._errors)
 
     # -- what goes in --------------------------------------------------------------------------------------------------
 
@@ -205,16 +207,15 @@ class CommitQueue:
             elif isinstance(item.work, Complete):
                 self.completion = None
                 self._durable_frames = max(self._durable_frames, _frames_at_least(item.work.completion))
-            elif item.work.count:
-                self._durable_frames += 1
-            if item.changed is not None:
-                self._counters.batches_appended += 1
+            else:
+                self._durable_frames += item.work.count > 0
+                self._counters.batches_appended += item.changed is not None
                 self._counters.bytes_appended += item.size
                 self._counters.records_appended += item.records
         ends, retries = self._durable.next_offset, self._retries
         self._retries = [(end, settle) for end, settle in retries if end > ends]
-        settled = [item.settle for item in items] + [settle for end, settle in retries if end <= ends]
-        self._tell((settle, None) for settle in settled if settle is not None)
+        settled = [(item.settle, None) for item in items if item.settle is not None]
+        self._tell([*settled, *((settle, None) for end, settle in retries if end <= ends)])
 
     def fail(self, error: Exception) -> None:
         """Turn the log read-only and answer all that waits: nothing of it that was not durable will be.

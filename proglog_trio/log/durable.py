@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from attrs import Factory, define, evolve
+from attrs import Factory, define, evolve, field
 
 from proglog_trio.log.counters import LogCounters
 from proglog_trio.log.format.origin import Origin
@@ -50,13 +50,18 @@ class DurableLog:
     _planned: LogState
     _running_time: RunningTime
     _counters: LogCounters
-    lowest_offset: int
-    next_offset: int
-    origins: dict[Origin, OriginState]
     tail_cache: TailCache
     retired_origins: RetiredOrigins
     watchers: Watchers
+    lowest_offset: int = field(init=False)
+    next_offset: int = field(init=False)
+    origins: dict[Origin, OriginState] = field(init=False)
     _lock: threading.Lock = Factory(threading.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        # When a log is opened, everything that its state has is durable.
+        self.lowest_offset, self.next_offset = self.catalog.segments[0].base_offset, self._planned.next_offset
+        self.origins = dict(self._planned.origins)
 
     # -- for readers ---------------------------------------------------------------------------------------------------
 
@@ -65,9 +70,6 @@ class DurableLog:
         with self._lock:
             return Bounds(self.lowest_offset, self.next_offset, dict(self.origins))
 
-    def _origins_now(self) -> Mapping[Origin, OriginState]:
-        return self.bounds().origins
-
     def reader_at_offset(self, offset: int, *, skip_missing: bool) -> LogReader:
         """Return a reader from an offset on; see LogReader.at_offset. Blocks; in any thread."""
         while True:
@@ -75,7 +77,7 @@ class DurableLog:
                 lowest, following = self.lowest_offset, self.next_offset
                 # Copied only where it is needed: a log may have many thousands of origins.
                 at_end = dict(self.origins) if offset >= following else {}
-            origins = partial(dict, at_end) if offset >= following else self._origins_now
+            origins = partial(dict, at_end) if offset >= following else lambda: self.bounds().origins
             reader = LogReader.at_offset(self.catalog, lowest, following, origins, offset, skip_missing=skip_missing)
             if lowest == self.lowest_offset:
                 return reader
@@ -111,22 +113,19 @@ class DurableLog:
                 self.next_offset = item.next_offset
                 if isinstance(item.work, Roll):
                     self.catalog.noted_offset = item.work.header.base_offset
-                if item.changed is not None:
+                elif item.changed is not None:
                     origin, state = item.changed
-                    self.origins[origin] = self._as_it_is_now(origin, state)
+                    # Since the state was planned, retention may have removed segments, and a repair have filled places.
+                    held = self.origins.get(origin)
+                    if held is not None and held.low > state.low:
+                        state = state.raised(held.low, self._running_time.milliseconds())
+                    if state.missing and (planned := self._planned.origins.get(origin)) is not None:
+                        missing = still_missing(state.missing, planned.missing)
+                        gaps = tuple(gap for gap in planned.gaps if gap[1] <= state.next)
+                        state = evolve(state, missing=missing, gaps=gaps)
+                    self.origins[origin] = state
                     if isinstance(item.work, PendingFrame):
                         self.tail_cache.add(item.work)
-
-    def _as_it_is_now(self, origin: Origin, state: OriginState) -> OriginState:
-        """Return a state that was planned with what retention removed, and a repair filled, since it was planned."""
-        held, planned = self.origins.get(origin), self._planned.origins.get(origin)
-        if held is not None and held.low > state.low:
-            state = state.raised(held.low, self._running_time.milliseconds())
-        if state.missing and planned is not None:
-            missing = still_missing(state.missing, planned.missing)
-            gaps = tuple(gap for gap in planned.gaps if gap[1] <= state.next)
-            state = evolve(state, missing=missing, gaps=gaps)
-        return state
 
     def forget_segments(self, count: int, oldest: SegmentHeader) -> tuple[SegmentFiles, ...]:
         """Take the oldest segments out of the log, so that their files can be removed.

@@ -251,49 +251,30 @@ def _assemble(
     if recovered.completion is not None:
         room.failed(f"the log takes no records since it was opened on a disk without room: {recovered.obstacle}", 0)
         counters.read_only_times += 1
-    durable = DurableLog(
-        catalog,
-        state,
-        running_time,
-        counters,
-        oldest.base_offset,
-        state.next_offset,
-        dict(state.origins),
-        TailCache(config.tail_cache_bytes, state.next_offset),
-        RetiredOrigins(disk, directory),
-        Watchers(errors),
-    )
+    tail_cache = TailCache(config.tail_cache_bytes, state.next_offset)
+    retired_origins = RetiredOrigins(disk, directory)
+    durable = DurableLog(catalog, state, running_time, counters, tail_cache, retired_origins, Watchers(errors))
+    # Where only damage is left in the segment its offsets are used all the same, and it can be followed by another.
+    frames = max(recovered.report.frames, int(state.next_offset > active.files.base_offset))
     commits = CommitQueue(
-        config,
-        state,
-        durable,
-        room,
-        counters,
-        errors,
-        rng,
-        hand_over,
-        active.position,
-        # Where only damage is left in the segment its offsets are used all the same, and it can be followed by another.
-        max(recovered.report.frames, int(state.next_offset > active.files.base_offset)),
-        Watchers(errors),
-        recovered.completion,
+        config, state, durable, room, counters, errors, rng, hand_over, active.position, frames, recovered.completion
     )
     log = Log(
-        config,
-        recovered.report,
-        writer,
-        catalog,
-        running_time,
-        wall_clock,
-        room,
-        durable,
-        counters,
-        errors,
-        opening,
-        state,
-        commits,
-        rng,
-        lock,
+        config=config,
+        report=recovered.report,
+        writer=writer,
+        catalog=catalog,
+        running_time=running_time,
+        wall_clock=wall_clock,
+        room=room,
+        durable=durable,
+        counters=counters,
+        errors=errors,
+        opening=opening,
+        state=state,
+        queue=commits,
+        rng=rng,
+        lock_file=lock,
     )
     if config.reserve_bytes:
         log.looked_at_disk(writer.free_bytes())

@@ -55,10 +55,10 @@ class _NotGiven:
 
 @define
 class LogReader:
-    """Reads frames in the order of the log.
+    """Reads frames in the order of the log. For one thread at a time.
 
     Attributes:
-        next_offset: the first offset that is not read yet.
+        next_offset: the first offset that is not read yet; it never goes back.
         skip_missing: leave out what cannot be read instead of raising.
         covered: frames that lie before this position are left out.
     """
@@ -68,11 +68,16 @@ class LogReader:
     skip_missing: bool
     covered: Position | None
     _catalog: SegmentCatalog
+    # The segment that is read, or is to be. Its file and the walk through it are there together, or neither is.
     _files: SegmentFiles
     _file: File | None = None
     _walk: SegmentWalk | None = None
+    # Where to begin in the first segment, if that is known; used once.
     _start: Place | None = None
+    # What one step has read and no read has passed yet: a frame, what cannot be given, or one of each. It is empty when
+    # a segment is opened.
     _waiting: deque[StoredFrame | _NotGiven] = field(factory=deque)
+    # What was passed since the last read that returned: one that raises keeps them for the next.
     _skipped: list[Skipped] = field(factory=list)
     _finder: SequenceGapFinder | None = None
     _sequence_gaps: list[SequenceGap] = field(factory=list)
@@ -177,6 +182,7 @@ class LogReader:
                 break
             item = self._waiting[0]
             if isinstance(item, _NotGiven):
+                # What stands before it is given first, so that no read both raises and has something to give.
                 if frames and item.next_offset > self.next_offset:
                     break
                 self._pass_not_given(item, until_offset)
@@ -192,6 +198,7 @@ class LogReader:
                 frames.append(item)
                 size += len(item.data)
             self._waiting.popleft()
+            # Not always further: the first frame may begin, and a marker without offsets may stand, before next_offset.
             self.next_offset = max(self.next_offset, item.next_offset)
             if self._finder is not None:
                 gaps = self._finder.pass_frame(item)
@@ -263,11 +270,13 @@ class LogReader:
             walk = self._walk if self._walk is not None else self._open(until_offset)
             if walk is None:
                 continue
+            # The segment may have been the newest before, and grown or been closed since.
             walk.end = self._catalog.durable_end(self._files)
             item = walk.step()
             if isinstance(item, StoredFrame):
                 envelope = item.envelope
                 if envelope.kind is EnvelopeKind.REOPENED:
+                    # It has a next offset and no records: what it steps over was given out by a tail that is not here.
                     if envelope.lost_below > self.next_offset:
                         self._waiting.append(_NotGiven(envelope.lost_below, CUT_OFF))
                 elif envelope.base_offset > self.next_offset:
@@ -294,6 +303,7 @@ class LogReader:
     def _note_damage(self, place: DamagedPlace, until_offset: int) -> None:
         self._report(self._files, place)
         following = place.next_offset
+        # What lies before the reader's position it need not give, damaged or not.
         if following is not None and place.envelope is not None and self._covers(place.envelope):
             self.next_offset = max(self.next_offset, following)
             return
@@ -317,6 +327,7 @@ class LogReader:
             self._file, read = self._catalog.open(files)
         except (SegmentError, FileNotFoundError) as error:
             if files not in self._catalog.segments:
+                # Retention removed it since it was found: no damage.
                 self._files = self._catalog.containing(self.next_offset)
                 return None
             after = self._catalog.after(files)

@@ -22,9 +22,6 @@ class Watchers:
     _callbacks: dict[int, Callable[[], None]] = Factory(dict)
     _next_number: int = 0
 
-    def __len__(self) -> int:
-        return len(self._callbacks)
-
     def add(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Add a callback and return what takes it out."""
         number = self._next_number

@@ -189,7 +189,7 @@ def test_who_no_longer_waits_for_room_is_forgotten() -> None:
     stops = [opened.log.notify_room(partial(calls.append, number)) for number in range(10)]
     for number in (3, 3, 0, 9):
         stops[number]()
-    assert len(opened.log._queue._room_waiters) == 7
+    assert len(opened.log._queue._room_waiters._callbacks) == 7
     opened.commit()
     assert calls == [1, 2, 4, 5, 6, 7, 8]
     stops[5]()
@@ -203,7 +203,7 @@ async def test_an_append_that_is_cancelled_while_it_waits_for_room_leaves_nothin
     for _ in range(10):
         with trio.move_on_after(1):
             await opened.log.append(batch_of(b"y"))
-    assert not opened.log._queue._room_waiters
+    assert not opened.log._queue._room_waiters._callbacks
 
 
 def test_retries_of_what_is_being_committed_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
