@@ -14,7 +14,7 @@ import queue
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import structlog
@@ -149,40 +149,33 @@ def open_log_files(
     disk = disk if disk is not None else OperatingSystemDisk()
     rng = rng if rng is not None else random.SystemRandom()
     directory = config.directory
-    lock = None
+    errors = errors if errors is not None else InternalErrors()
     try:
         disk.make_directory(directory)
-        lock = _lock(disk, config)
-        recovery = Recovery(
-            disk,
-            directory,
-            config.cluster_name,
-            config.index_interval_bytes,
-            wall_clock(),
-            rng,
-            monotonic_clock,
-            config.damaged_bytes,
-            config.damaged_files,
-        )
-        recovered = recovery.run()
-        try:
-            errors = errors if errors is not None else InternalErrors()
-            return _assemble(config, hand_over, disk, recovered, lock, rng, wall_clock, errors)
-        except BaseException:
-            recovered.active.close()
-            raise
+        # What was opened is closed again, the newest first, unless the log has it in the end.
+        with ExitStack() as opened:
+            lock = _lock(disk, config)
+            opened.callback(lock.close)
+            recovery = Recovery(
+                disk,
+                directory,
+                config.cluster_name,
+                config.index_interval_bytes,
+                wall_clock(),
+                rng,
+                monotonic_clock,
+                config.damaged_bytes,
+                config.damaged_files,
+            )
+            recovered = recovery.run()
+            opened.callback(recovered.active.close)
+            log = _assemble(config, hand_over, disk, recovered, lock, rng, wall_clock, errors)
+            opened.pop_all()
+            return log
     except OSError as error:
-        if lock is not None:
-            lock.close()
         raise _kind(error)(f"{directory}: {_reason(error)}") from error
     except SegmentError as error:
-        if lock is not None:
-            lock.close()
         raise DataDirectoryError(f"{directory}: {error}") from error
-    except BaseException:
-        if lock is not None:
-            lock.close()
-        raise
 
 
 def _reason(error: OSError) -> str:
