@@ -86,13 +86,17 @@ if TYPE_CHECKING:
     from proglog_trio.log.opening import open_log
     from proglog_trio.log.reader import LogReader
     from proglog_trio.log.sequence_gaps import SequenceGap
-    from proglog_trio.log.storage.scanner import StoredFrame
+    from proglog_trio.log.storage.damage_registry import Damage
+    from proglog_trio.log.storage.scanner import DamagedPlace, StoredFrame
+    from proglog_trio.log.storage.segment import SegmentFiles
 
 __all__ = [
     "Appended",
     "Batch",
     "BatchRefused",
     "Chunk",
+    "Damage",
+    "DamagedPlace",
     "DataDirectoryError",
     "DataDirectoryFull",
     "DataDirectoryHeld",
@@ -120,6 +124,7 @@ __all__ = [
     "Record",
     "RecordsGivenUp",
     "RecordsMissing",
+    "SegmentFiles",
     "SequenceGap",
     "SequenceOutOfRange",
     "Skipped",
@@ -140,7 +145,9 @@ _HOMES = {
     "opening": ("open_log",),
     "reader": ("LogReader",),
     "sequence_gaps": ("SequenceGap",),
-    "storage.scanner": ("StoredFrame",),
+    "storage.damage_registry": ("Damage",),
+    "storage.scanner": ("DamagedPlace", "StoredFrame"),
+    "storage.segment": ("SegmentFiles",),
 }
 _HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -17,7 +17,8 @@ class LogConfig:
         segment_bytes, segment_frames: a segment that has reached either is followed by a new one. Opening reads one
             segment.
         retention_bytes: the oldest segments go while the rest holds at least this much; None: never.
-        retention_age: segments go whose newest record was stored longer ago than this; None: never.
+        retention_age: a segment goes when programs have had the log open for so many seconds since the one after it was
+            begun; None: never.
         max_batch_bytes: the largest payload.
         index_interval_bytes: how far apart entries of the sparse index are.
         tail_cache_bytes: how many bytes of the newest frames are kept in memory for peers that follow the log closely.
