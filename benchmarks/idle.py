@@ -25,7 +25,7 @@ from proglog_trio.client import open_consumer, open_producer
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.record import Record
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.node.log_output import configure_log_output
 
 MEBIBYTE = 1024 * 1024

@@ -70,13 +70,12 @@ THEIRS = Hello("proglog", PEER, ORIGIN.data[:8], NOON)
 class _World:
     """A replica whose log has half of what the peer wrote, and something of its own."""
 
-    opened: OpenLog = field(factory=lambda: OpenLog.open(SimulatedDisk()))
+    opened: OpenLog = field(factory=lambda: OpenLog.open(SimulatedDisk(), errors=Strict()))
     now: float = 0.0
     replica: Replica = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         log = self.opened.log
-        log.errors = Strict()
         mine = Hello("proglog", "me", log.directory_id, NOON)
         node = LocalNode(log, mine, lambda: self.now, lambda _event: None, errors=Strict())
         self.replica = Replica(node, ReplicationConfig(), QuietHost())

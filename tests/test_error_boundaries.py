@@ -612,7 +612,7 @@ async def test_a_committer_that_fails_ends_the_node(
             if place == "commit":
                 monkeypatch.setattr(LogWriter, "commit", fail)
             else:
-                monkeypatch.setattr(type(found["a"][0].log.recent), "add", fail)
+                monkeypatch.setattr(type(found["a"][0].log.durable.tail_cache), "add", fail)
             nursery.start_soon(produce_at, node)
 
     async with inside(monkeypatch) as found:

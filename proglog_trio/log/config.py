@@ -17,11 +17,12 @@ class LogConfig:
         segment_bytes, segment_frames: a segment that has reached either is followed by a new one. Opening reads one
             segment.
         retention_bytes: the oldest segments go while the rest holds at least this much; None: never.
-        retention_seconds: segments go whose newest record was stored longer ago than this; None: never.
+        retention_age: a segment goes when programs have had the log open for so many seconds since the one after it was
+            begun; None: never.
         max_batch_bytes: the largest payload.
         index_interval_bytes: how far apart entries of the sparse index are.
-        recent_bytes: how many bytes of the newest frames are kept in memory for peers that follow the log closely.
-        pending_bytes_limit: how many bytes may wait for their commit before appends have to wait.
+        tail_cache_bytes: how many bytes of the newest frames are kept in memory for peers that follow the log closely.
+        max_pending_bytes: how many bytes may wait for their commit before appends have to wait.
         reserve_bytes: the log takes no records while less than this is free on its disk; 0: it may fill the disk.
         damaged_bytes, damaged_files: how much of what opening could not read is kept aside; the oldest goes first.
         scrub_bytes_per_second: how fast the whole log is read in the background to find damage; None: not at all.
@@ -33,11 +34,11 @@ class LogConfig:
     segment_bytes: int = 64 << 20
     segment_frames: int = 50_000
     retention_bytes: int | None = None
-    retention_seconds: float | None = None
+    retention_age: float | None = None
     max_batch_bytes: int = (4 << 20) - (64 << 10)
     index_interval_bytes: int = 32 << 10
-    recent_bytes: int = 8 << 20
-    pending_bytes_limit: int = 64 << 20
+    tail_cache_bytes: int = 8 << 20
+    max_pending_bytes: int = 64 << 20
     reserve_bytes: int = 0
     damaged_bytes: int = 1 << 30
     damaged_files: int = 100

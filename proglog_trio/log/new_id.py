@@ -16,7 +16,7 @@ from proglog_trio.log.opening import open_log_files
 from proglog_trio.log.recovery import LOG_DIRECTORY
 from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
 from proglog_trio.log.storage.segment import list_segments, read_segment_header
-from proglog_trio.log.writer import CommitFailed
+from proglog_trio.log.writer import CommitFailed, Work
 
 
 @frozen
@@ -42,12 +42,15 @@ def give_new_id(directory: Path, *, disk: Disk | None = None, rng: random.Random
     """
     disk = disk if disk is not None else OperatingSystemDisk()
     rng = rng if rng is not None else random.SystemRandom()
-    log = open_log_files(LogConfig(directory, cluster_name=_cluster_of(disk, directory)), disk=disk, rng=rng)
+    work: list[Work] = []
+    config = LogConfig(directory, cluster_name=_cluster_of(disk, directory))
+    log = open_log_files(config, work.extend, disk=disk, rng=rng)
     try:
         if log.read_only_reason is not None:
             raise DataDirectoryError(f"{directory}: {log.read_only_reason}")
         before = log.directory_id
-        log.take_new_id(rng)
+        log.change_directory_id(rng)
+        log.writer.commit(work)
     except DataDirectoryError:
         log.close(cleanly=False)
         raise

@@ -7,6 +7,7 @@ producer numbers its batches upwards; one that it sends again is known by its nu
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import Factory, define, frozen
@@ -32,6 +33,17 @@ class StoredBatch:
     producer_sequence: int
     payload_crc: int
     appended: Appended
+
+    def to_row(self) -> list[object]:
+        """Return it as a plain list."""
+        at = self.appended
+        place = [at.base_offset, at.count, at.origin.data, at.base_sequence, at.log_time]
+        return [self.producer_sequence, self.payload_crc, *place]
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> StoredBatch:
+        """Return what to_row gave; raises ValueError, TypeError or IndexError for what it cannot have given."""
+        return cls(row[0], row[1], Appended(row[2], row[3], Origin.parse(row[4]), row[5], row[6]))
 
 
 @frozen
@@ -163,22 +175,7 @@ class ProducerTable:
     def encode(self) -> list[Any]:
         """Return the table as plain lists for a segment's header, least recently used first."""
         return [
-            [
-                producer_id,
-                producer.last_used,
-                [
-                    [
-                        batch.producer_sequence,
-                        batch.payload_crc,
-                        batch.appended.base_offset,
-                        batch.appended.count,
-                        batch.appended.origin.data,
-                        batch.appended.base_sequence,
-                        batch.appended.log_time,
-                    ]
-                    for batch in producer.batches
-                ],
-            ]
+            [producer_id, producer.last_used, [batch.to_row() for batch in producer.batches]]
             for producer_id, producer in self._producers.items()
         ]
 
@@ -187,11 +184,5 @@ class ProducerTable:
         """Return the table of encode's lists; raises ValueError, TypeError or IndexError for others."""
         table = cls()
         for producer_id, last_used, batches in rows:
-            table._producers[int(producer_id)] = _Producer(
-                int(last_used),
-                [
-                    StoredBatch(row[0], row[1], Appended(row[2], row[3], Origin.parse(row[4]), row[5], row[6]))
-                    for row in batches
-                ],
-            )
+            table._producers[int(producer_id)] = _Producer(int(last_used), [StoredBatch.of_row(row) for row in batches])
         return table

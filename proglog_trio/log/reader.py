@@ -7,7 +7,7 @@ remove a segment that it is in the middle of.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Self
 
@@ -22,13 +22,15 @@ from proglog_trio.errors import (
     SegmentError,
     SequenceOutOfRange,
 )
+from proglog_trio.log.chunk import CUT_OFF, GIVEN_UP, MISSING_AT_PRESENT, RETIRED, Chunk, Skipped
 from proglog_trio.log.format.envelope import IN_OFFSETS, Envelope, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.log.sequence_gaps import Hole, HoleFinder
-from proglog_trio.log.start_position import Origins, position_before, position_of
+from proglog_trio.log.sequence_gaps import SequenceGap, SequenceGapFinder
+from proglog_trio.log.start_position import Origins, position_before
+from proglog_trio.log.state import Bounds, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.index import Place
@@ -36,78 +38,29 @@ from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFr
 from proglog_trio.log.storage.segment import SegmentFiles
 from proglog_trio.log.storage.segment_check import absent, whole_segment
 
-MISSING_AT_PRESENT = "no node that was reachable had them; they are put here when one turns up that has"
-REMOVED = "retention removed them"
-GIVEN_UP = "no node has them any more"
-LOST_RECORDS = "they had been acknowledged, and the file ended before them when the log was opened again"
-
 
 @frozen
-class Skipped:
-    """The offsets [from_offset, to_offset), which a reader left out because they cannot be read.
-
-    Attributes:
-        at_present: they may be put there later.
-        sequences: the origin and the sequences [from, to) of what has no offsets here; None: it has.
-    """
-
-    from_offset: int
-    to_offset: int
-    reason: str
-    at_present: bool = False
-    sequences: tuple[Origin, int, int] | None = None
-
-
-@frozen
-class Chunk:
-    """What one read gave.
-
-    Attributes:
-        frames: in the order of their offsets; the first may begin before the place that was asked for.
-        next_offset: where the next read goes on.
-        skipped: what was left out before or between the frames.
-        holes: the same by origin and sequence, and marked gaps as well, as far as they have shown; for a reader from
-            a position alone.
-    """
-
-    frames: list[StoredFrame]
-    next_offset: int
-    skipped: list[Skipped]
-    holes: list[Hole] = field(factory=list)
-
-
-@frozen
-class _Missing:
-    """Records that cannot be given: from the reader's place up to next_offset.
+class _NotGiven:
+    """Records that cannot be given, since they are damaged or retired: from the reader's place up to next_offset.
 
     Attributes:
         detail: why, in words.
-        removed: retention took them, they are not damaged.
+        is_retired: they are retired, not damaged.
     """
 
     next_offset: int
     detail: str
-    removed: bool = False
-
-
-@frozen
-class Bounds:
-    """What a log holds durably when a reader is made."""
-
-    lowest_offset: int
-    next_offset: int
-    origins: Mapping[Origin, OriginState]
+    is_retired: bool = False
 
 
 @define
 class LogReader:
-    """Reads frames in the order of the log.
+    """Reads frames in the order of the log. For one thread at a time.
 
     Attributes:
-        next_offset: the first offset that is not read yet.
+        next_offset: the first offset that is not read yet; it never goes back.
         skip_missing: leave out what cannot be read instead of raising.
         covered: frames that lie before this position are left out.
-        wanted: tells of a frame by its envelope whether it is to be given; None: every frame is.
     """
 
     next_offset: int
@@ -115,15 +68,19 @@ class LogReader:
     skip_missing: bool
     covered: Position | None
     _catalog: SegmentCatalog
+    # The segment that is read, or is to be. Its file and the walk through it are there together, or neither is.
     _files: SegmentFiles
     _file: File | None = None
     _walk: SegmentWalk | None = None
+    # Where to begin in the first segment, if that is known; used once.
     _start: Place | None = None
-    wanted: Callable[[Envelope], bool] | None = None
-    _waiting: deque[StoredFrame | _Missing] = field(factory=deque)
+    # What one step has read and no read has passed yet: a frame, what cannot be given, or one of each. It is empty when
+    # a segment is opened.
+    _waiting: deque[StoredFrame | _NotGiven] = field(factory=deque)
+    # What was passed since the last read that returned: one that raises keeps them for the next.
     _skipped: list[Skipped] = field(factory=list)
-    _finder: HoleFinder | None = None
-    _holes: list[Hole] = field(factory=list)
+    _finder: SequenceGapFinder | None = None
+    _sequence_gaps: list[SequenceGap] = field(factory=list)
 
     @classmethod
     def at_offset(
@@ -153,7 +110,7 @@ class LogReader:
         if offset < lowest_offset:
             if not skip_missing:
                 raise OffsetOutOfRange(offset, lowest_offset, next_offset)
-            skipped.append(Skipped(offset, lowest_offset, REMOVED))
+            skipped.append(Skipped(offset, lowest_offset, RETIRED))
             offset = lowest_offset
         files = catalog.containing(min(offset, next_offset))
         position: Position | Callable[[], Position]
@@ -180,7 +137,7 @@ class LogReader:
                 if not skip_missing:
                     raise SequenceOutOfRange(str(origin), sequence, state.low)
                 lowest = bounds.lowest_offset
-                skipped.append(Skipped(lowest, lowest, REMOVED, sequences=(origin, sequence, state.low)))
+                skipped.append(Skipped(lowest, lowest, RETIRED, sequences=(origin, sequence, state.low)))
                 sequence = state.low
                 if sequence == state.next:
                     continue
@@ -192,24 +149,25 @@ class LogReader:
         else:
             start, files = found
         offset = bounds.next_offset if start is None else start.offset
-        finder = HoleFinder(position)
+        finder = SequenceGapFinder(position)
         return cls(
             offset, position, skip_missing, position, catalog, files, start=start, finder=finder, skipped=skipped
         )
 
     @property
     def start_position(self) -> Position:
-        """What lies before the reader's start. Blocks where it has to be looked up, so it is when somebody asks."""
+        """What lies before the reader's start. Blocks where it has to be looked up, so only when it is asked for."""
         if not isinstance(self._start_position, Position):
             self._start_position = self._start_position()
         return self._start_position
 
-    def read(self, max_bytes: int, until_offset: int) -> Chunk:
+    def read(self, max_bytes: int, until_offset: int, wanted: Callable[[Envelope], bool] | None = None) -> Chunk:
         """Return the next frames below until_offset, which must be durable.
 
         Args:
             max_bytes: how many bytes of frames to return at most; one frame may be larger.
             until_offset: where to stop; a frame is returned whole.
+            wanted: tells of a frame by its envelope whether it is to be given; None: every frame is.
 
         Raises:
             DataLoss: the next records are damaged, and skip_missing is not set. The next read goes on after them.
@@ -223,31 +181,33 @@ class LogReader:
             if not self._waiting and not self._step(until_offset):
                 break
             item = self._waiting[0]
-            if isinstance(item, _Missing):
+            if isinstance(item, _NotGiven):
+                # What stands before it is given first, so that no read both raises and has something to give.
                 if frames and item.next_offset > self.next_offset:
                     break
-                self._pass_missing(item, until_offset)
+                self._pass_not_given(item, until_offset)
                 continue
             if item.envelope.kind is EnvelopeKind.MISSING and item.next_offset > self.next_offset:
                 if frames:
                     break
                 self._pass_marker(item, until_offset)
                 continue
-            if self._is_wanted(item):
+            if self._is_to_be_given(item) and (wanted is None or wanted(item.envelope)):
                 if frames and size + len(item.data) > max_bytes:
                     break
                 frames.append(item)
                 size += len(item.data)
             self._waiting.popleft()
+            # Not always further: the first frame may begin, and a marker without offsets may stand, before next_offset.
             self.next_offset = max(self.next_offset, item.next_offset)
             if self._finder is not None:
-                holes = self._finder.take(item)
-                self._holes += holes
+                gaps = self._finder.pass_frame(item)
+                self._sequence_gaps += gaps
                 if self.skip_missing:
-                    self._skipped += [_skipped_gap(hole, self.next_offset) for hole in holes if hole.marked]
+                    self._skipped += [Skipped.gap(gap, self.next_offset) for gap in gaps if gap.marked]
         skipped, self._skipped = self._skipped, []
-        holes, self._holes = self._holes, []
-        return Chunk(frames, self.next_offset, skipped, holes)
+        gaps, self._sequence_gaps = self._sequence_gaps, []
+        return Chunk(frames, self.next_offset, skipped, gaps)
 
     def close(self) -> None:
         """Close the reader's file."""
@@ -255,11 +215,9 @@ class LogReader:
             self._file.close()
             self._file = self._walk = None
 
-    def _is_wanted(self, item: StoredFrame) -> bool:
+    def _is_to_be_given(self, item: StoredFrame) -> bool:
         envelope = item.envelope
         if envelope.kind is not EnvelopeKind.RECORDS or envelope.next_offset <= self.next_offset:
-            return False
-        if self.wanted is not None and not self.wanted(envelope):
             return False
         return not self._covers(envelope)
 
@@ -271,7 +229,7 @@ class LogReader:
             and self.covered.covers(envelope.origin, envelope.base_sequence, envelope.count)
         )
 
-    def _pass_missing(self, item: _Missing, until_offset: int) -> None:
+    def _pass_not_given(self, item: _NotGiven, until_offset: int) -> None:
         """Skip or raise for records that cannot be given; what lies beyond until_offset waits until it is asked for."""
         first, following = self.next_offset, min(item.next_offset, until_offset)
         if item.next_offset <= until_offset:
@@ -281,7 +239,7 @@ class LogReader:
         self.next_offset = following
         if self.skip_missing:
             self._skipped.append(Skipped(first, following, item.detail))
-        elif item.removed:
+        elif item.is_retired:
             raise OffsetOutOfRange(first, item.next_offset, max(until_offset, item.next_offset))
         else:
             raise DataLoss(first, following, item.detail)
@@ -293,7 +251,7 @@ class LogReader:
         if marker.next_offset <= until_offset:
             self._waiting.popleft()
             if self._finder is not None:
-                self._holes += self._finder.take(marker)
+                self._sequence_gaps += self._finder.pass_frame(marker)
         self.next_offset = following
         if covered:
             return
@@ -312,16 +270,18 @@ class LogReader:
             walk = self._walk if self._walk is not None else self._open(until_offset)
             if walk is None:
                 continue
+            # The segment may have been the newest before, and grown or been closed since.
             walk.end = self._catalog.durable_end(self._files)
             item = walk.step()
             if isinstance(item, StoredFrame):
                 envelope = item.envelope
                 if envelope.kind is EnvelopeKind.REOPENED:
+                    # It has a next offset and no records: what it steps over was given out by a tail that is not here.
                     if envelope.lost_below > self.next_offset:
-                        self._waiting.append(_Missing(envelope.lost_below, LOST_RECORDS))
+                        self._waiting.append(_NotGiven(envelope.lost_below, CUT_OFF))
                 elif envelope.base_offset > self.next_offset:
                     detail = f"the next frame in {self._files.store.name} has offset {envelope.base_offset}"
-                    self._waiting.append(_Missing(envelope.base_offset, detail))
+                    self._waiting.append(_NotGiven(envelope.base_offset, detail))
                     self._report(self._files, absent(item.position, self.next_offset, envelope.base_offset))
                 self._waiting.append(item)
             elif item is not None:
@@ -331,7 +291,7 @@ class LogReader:
                 if after is None:
                     # Everything below until_offset is durable, so it ought to be here.
                     detail = f"{self._files.store.name} ends at byte {walk.position}"
-                    self._waiting.append(_Missing(until_offset, detail))
+                    self._waiting.append(_NotGiven(until_offset, detail))
                     break
                 self.close()
                 self._files = after
@@ -343,22 +303,23 @@ class LogReader:
     def _note_damage(self, place: DamagedPlace, until_offset: int) -> None:
         self._report(self._files, place)
         following = place.next_offset
+        # What lies before the reader's position it need not give, damaged or not.
         if following is not None and place.envelope is not None and self._covers(place.envelope):
             self.next_offset = max(self.next_offset, following)
             return
         if following is None:
             after = self._catalog.after(self._files)
             following = until_offset if after is None else after.base_offset
-        self._waiting.append(_Missing(following, str(place)))
+        self._waiting.append(_NotGiven(following, str(place)))
 
     def _open(self, until_offset: int) -> SegmentWalk | None:
         """Open the current segment; None: what is missing waits now, or the reader is at another segment."""
         files = self._files
         if self.next_offset < files.base_offset:
-            removed = files.base_offset <= self._catalog.segments[0].base_offset
-            detail = REMOVED if removed else f"the next segment is {files.store.name}"
-            self._waiting.append(_Missing(files.base_offset, detail, removed))
-            if not removed:
+            is_retired = files.base_offset <= self._catalog.segments[0].base_offset
+            detail = RETIRED if is_retired else f"the next segment is {files.store.name}"
+            self._waiting.append(_NotGiven(files.base_offset, detail, is_retired))
+            if not is_retired:
                 before = self._catalog.containing(self.next_offset)
                 self._report(before, absent(0, self.next_offset, files.base_offset))
             return None
@@ -366,17 +327,18 @@ class LogReader:
             self._file, read = self._catalog.open(files)
         except (SegmentError, FileNotFoundError) as error:
             if files not in self._catalog.segments:
+                # Retention removed it since it was found: no damage.
                 self._files = self._catalog.containing(self.next_offset)
                 return None
             after = self._catalog.after(files)
             following = until_offset if after is None else after.base_offset
-            self._waiting.append(_Missing(following, f"{files.store.name}: {error}"))
+            self._waiting.append(_NotGiven(following, f"{files.store.name}: {error}"))
             self._report(files, whole_segment(files, str(error), None if after is None else following))
             self._files = files if after is None else after
             return None
         if self._finder is not None:
             # Nothing waits when a segment is opened: what came before it has been given, or never will be.
-            self._holes += self._finder.enter(read.header.origins)
+            self._sequence_gaps += self._finder.enter_segment(read.header.origins)
         start, self._start = self._start, None
         if start is None and self.next_offset > read.header.base_offset:
             # From the beginning otherwise: a marker without offsets may stand before the first frame.
@@ -388,15 +350,11 @@ class LogReader:
         return self._walk
 
 
-def _skipped_gap(hole: Hole, offset: int) -> Skipped:
-    return Skipped(offset, offset, GIVEN_UP, sequences=(hole.origin, hole.from_sequence, hole.to_sequence))
-
-
 def _is_given_up(found: StoredFrame) -> bool:
     try:
         return GapMarker.of_frame(found.frame).final
     except FrameError:
-        return True  # Whoever wrote the marker is at fault; nobody can put anything there.
+        return True  # The program that wrote the marker is at fault; no repair knows what to put there.
 
 
 def place_of_sequence(catalog: SegmentCatalog, origin: Origin, sequence: int) -> tuple[Place, SegmentFiles]:

@@ -21,9 +21,9 @@ def removable(
 ) -> tuple[int, SegmentHeader] | None:
     """Return how many of the oldest segments may go, and the header of the one that is then the oldest.
 
-    A segment goes when those after it hold retention_bytes, or when one after it was begun retention_seconds of running
+    A segment goes when those after it hold retention_bytes, or when one after it was begun retention_age of running
     time ago: then so was everything in it stored. A header that cannot be read, or does not tell, is passed over: the
-    next one that does serves, which is later and so more cautious. The newest that the log has taken note of stays:
+    next one that does serves, which is later and so more cautious. The newest that is noted as durable stays:
     what stands in one that has just been begun the log does not know yet. Blocks.
 
     Args:
@@ -36,8 +36,8 @@ def removable(
     """
     segments = catalog.noted_segments
     count = _removable_by_bytes(catalog, config, segments)
-    if config.retention_seconds is not None:
-        begun_by = running_time.milliseconds() - config.retention_seconds * 1000
+    if config.retention_age is not None:
+        begun_by = running_time.milliseconds() - config.retention_age * 1000
         for place in range(count + 1, len(segments)):
             header = _header(catalog, segments[place])
             begun = None if header is None else running_time.begun(header)
@@ -50,7 +50,7 @@ def removable(
         header = _header(catalog, segments[count])
         if header is not None:
             return count, header
-        # Its snapshot is needed to tell what is gone; so the one before it stays.
+        # Its snapshot is needed to tell what is retired; so the one before it stays.
         count -= 1
     return None
 
@@ -58,13 +58,13 @@ def removable(
 def is_due_to_roll(catalog: SegmentCatalog, config: LogConfig, running_time: RunningTime) -> bool:
     """Tell whether another segment should be begun, so that the records of a quiet log grow old too.
 
-    A segment goes retention_seconds after the next was begun; so what is stored is gone after one and a half times
-    retention_seconds of running time, and a look or two.
+    A segment goes retention_age after the next was begun; so what is stored is gone after one and a half times
+    retention_age of running time, and a look or two.
     """
-    if config.retention_seconds is None:
+    if config.retention_age is None:
         return False
     begun = running_time.begun(catalog.active.read.header)
-    return begun is None or running_time.milliseconds() - begun > config.retention_seconds * 1000 / 2
+    return begun is None or running_time.milliseconds() - begun > config.retention_age * 1000 / 2
 
 
 def overdue_milliseconds(catalog: SegmentCatalog, config: LogConfig, wall_milliseconds: int) -> int:
@@ -72,12 +72,12 @@ def overdue_milliseconds(catalog: SegmentCatalog, config: LogConfig, wall_millis
 
     It is still there: so nodes have not run for so long since, or one of the wall clocks is or was wrong.
     """
-    if config.retention_seconds is None:
+    if config.retention_age is None:
         return 0
     for files in catalog.noted_segments[1:]:
         header = _header(catalog, files)
         if header is not None:
-            return max(wall_milliseconds - header.created - int(config.retention_seconds * 1000), 0)
+            return max(wall_milliseconds - header.created - int(config.retention_age * 1000), 0)
     return 0
 
 
@@ -94,7 +94,7 @@ def _removable_by_bytes(catalog: SegmentCatalog, config: LogConfig, segments: Se
 
 
 def _size(catalog: SegmentCatalog, files: SegmentFiles) -> int:
-    """Return the size of a segment's files in bytes; one that somebody removed has none."""
+    """Return the size of a segment's files in bytes; a file that is not there has none."""
     size = 0
     for path in (files.store, files.index):
         try:
@@ -107,7 +107,7 @@ def _size(catalog: SegmentCatalog, files: SegmentFiles) -> int:
 def _header(catalog: SegmentCatalog, files: SegmentFiles) -> SegmentHeader | None:
     """Return a segment's header; None if it cannot be read, whatever is wrong: that must not stop retention for ever.
 
-    Whoever reads the segment says what is wrong with it, and so does the scrub.
+    Readers of the segment say what is wrong with it, and so does the scrub.
     """
     try:
         return catalog.load(files).header
@@ -123,7 +123,7 @@ def remove_files(catalog: SegmentCatalog, forgotten: Sequence[SegmentFiles]) -> 
                 try:
                     catalog.disk.remove(path)
                 except FileNotFoundError:
-                    # An index is a hint, a segment may be without; and somebody may have removed the store.
+                    # An index is a hint, a segment may be without; and the store may not be there either.
                     continue
         # One after the other, or a crash could leave an older segment and take a newer one.
         catalog.disk.sync_directory(files.directory)

@@ -40,7 +40,7 @@ async def apply_retention(log: Log) -> int:
     try:
         found = await trio.to_thread.run_sync(removable, log.catalog, log.config, log.running_time)
         if found is not None:
-            forgotten = log.forget_segments(*found)
+            forgotten = log.durable.forget_segments(*found)
             state.unremoved.extend(forgotten)
             count = len(forgotten)
             _logger.info("retention removes segments", segments=count, lowest_offset=log.lowest_offset)

@@ -1,7 +1,10 @@
 """Which sequences of an origin a reader has passed without giving them.
 
-Whoever pulls from a log must not take the frame after a hole for the one that follows what it has. The hole shows in
-the next frame of the origin, in a gap marker, or, where none comes, in the header of the next segment.
+A puller must not store the frame after such a place as the one that follows what it has. The place shows in the next
+frame of the origin, in a gap marker, or, where neither comes, in the header of the next segment.
+
+What a place lacks may be a gap, missing, damaged or retired: a marker tells the first two from the others, and nothing
+that a reader meets tells those apart.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ from proglog_trio.log.storage.scanner import StoredFrame
 
 
 @frozen
-class Hole:
+class SequenceGap:
     """The sequences [from_sequence, to_sequence) of an origin, which a reader cannot give.
 
     Attributes:
-        marked: there is a marker for them: the log never had them. Otherwise they are damaged, or were removed.
-        next_header_crc: for a marked hole, the header CRC of the frame before to_sequence; see GapMarker.
-        at_present: the log may yet get them.
+        marked: a marker stands for them: a gap, or missing. Otherwise they are damaged or retired.
+        next_header_crc: if marked, the header CRC of the frame before to_sequence; see GapMarker.
+        at_present: they are missing: the log may yet get them.
     """
 
     origin: Origin
@@ -38,14 +41,15 @@ class Hole:
 
 
 @define
-class HoleFinder:
-    """Follows what a reader gives and finds the holes in it.
+class SequenceGapFinder:
+    """Follows what a reader passes and finds the sequences that are not among it.
 
     Attributes:
-        start: where the reader begins; what lies before it is no hole.
+        start: where the reader begins; what lies before it is not looked for.
     """
 
     start: Position
+    # Of each origin that has shown up the sequence that comes next; it only grows. Others are where start has them.
     _next: dict[Origin, int] = Factory(dict)
 
     def next_sequence(self, origin: Origin) -> int:
@@ -53,36 +57,37 @@ class HoleFinder:
         known = self._next.get(origin)
         return self.start.next_sequence(origin) if known is None else known
 
-    def take(self, found: StoredFrame) -> list[Hole]:
-        """Take note of a frame that is read, given or not, and return the holes before it, or that it marks."""
+    def pass_frame(self, found: StoredFrame) -> list[SequenceGap]:
+        """Go past a frame that is read, given or not, and return the gaps before it and the one that it marks."""
         envelope = found.envelope
         origin = envelope.origin
         if envelope.kind is EnvelopeKind.RECORDS:
-            holes = self._reach(origin, envelope.base_sequence)
+            gaps = self._reach(origin, envelope.base_sequence)
             following = envelope.base_sequence + envelope.count
         elif envelope.kind in MARKERS:
             try:
                 marker = GapMarker.of_frame(found.frame)
             except FrameError:
-                return []  # Whoever wrote it is at fault; the next frame shows the hole.
-            holes = self._reach(origin, envelope.base_sequence)
+                return []  # The program that wrote it is at fault; the next frame shows what it stood for.
+            gaps = self._reach(origin, envelope.base_sequence)
             following = marker.to_sequence
             first = max(self.next_sequence(origin), marker.from_sequence)
             if first < following:
                 crc, at_present = marker.previous_header_crc, marker.at_present
-                holes.append(Hole(origin, first, following, True, crc, at_present))
+                gaps.append(SequenceGap(origin, first, following, True, crc, at_present))
         else:
             return []
+        # Not below what is known: frames from before start are read as well, where they stand between later ones.
         self._next[origin] = max(self.next_sequence(origin), following)
-        return holes
+        return gaps
 
-    def enter(self, origins: Mapping[Origin, OriginState]) -> list[Hole]:
-        """Take note that the reader begins a segment, before which the log had these origins; return the holes."""
-        return [hole for origin, state in origins.items() for hole in self._reach(origin, state.next)]
+    def enter_segment(self, origins: Mapping[Origin, OriginState]) -> list[SequenceGap]:
+        """Begin a segment before which the log had these origins, and return the gaps that this shows."""
+        return [gap for origin, state in origins.items() for gap in self._reach(origin, state.next)]
 
-    def _reach(self, origin: Origin, sequence: int) -> list[Hole]:
+    def _reach(self, origin: Origin, sequence: int) -> list[SequenceGap]:
         first = self.next_sequence(origin)
         if sequence <= first:
             return []
         self._next[origin] = sequence
-        return [Hole(origin, first, sequence)]
+        return [SequenceGap(origin, first, sequence)]

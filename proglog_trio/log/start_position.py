@@ -18,6 +18,7 @@ from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.state import position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.index import Place
@@ -27,11 +28,6 @@ from proglog_trio.log.storage.segment import ReadSegment, SegmentFiles
 _LEAST_CHUNK_BYTES = 4096
 
 Origins = Callable[[], Mapping[Origin, OriginState]]
-
-
-def position_of(origins: Mapping[Origin, OriginState]) -> Position:
-    """Return the position after everything that a log has."""
-    return Position({origin: Range(state.low, state.next) for origin, state in origins.items() if state.next})
 
 
 def position_before(catalog: SegmentCatalog, origins: Origins, files: SegmentFiles, offset: int) -> Position:

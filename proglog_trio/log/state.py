@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from attrs import Factory, define, evolve
+from attrs import Factory, define, evolve, frozen
 
 from proglog_trio.errors import FrameError
 from proglog_trio.log.batch import Appended, Batch
@@ -18,9 +18,24 @@ from proglog_trio.log.format.envelope import EnvelopeKind, Salt
 from proglog_trio.log.format.frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, Remembered, StoredBatch
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.storage.segment import PendingFrame
+
+
+def position_of(origins: Mapping[Origin, OriginState]) -> Position:
+    """Return the position after everything that a log has."""
+    return Position({origin: Range(state.low, state.next) for origin, state in origins.items() if state.next})
+
+
+@frozen
+class Bounds:
+    """What a log holds durably at one moment: the offsets [lowest_offset, next_offset), and what per origin."""
+
+    lowest_offset: int
+    next_offset: int
+    origins: Mapping[Origin, OriginState]
 
 
 @define
@@ -29,10 +44,15 @@ class LogState:
 
     Attributes:
         directory_id, cluster_name: of the data directory.
-        next_offset: what the next record gets.
-        origins: per origin what the log has.
-        own: the origin under which this opening of the directory appends; None before its first append.
-        running: the running time in milliseconds, see running_time.py; whoever changes the state sets it before.
+        next_offset: what the next record gets. It goes back only where nothing was stored, and skips what a tail that
+            was cut away may have used.
+        clock: gives out log times.
+        origins: per origin what the log has. Its next and last_header_crc are always those of one frame or marker, the
+            last: the next frame of the origin is checked against both.
+        producers: what producers stored last.
+        own: the origin under which this opening of the directory appends; None before its first append, and again after
+            a return to the wall clock. It is always a new one, so that no sequence is ever given out twice.
+        running: the running time in milliseconds, see running_time.py; it is set before each change of the state.
         remembered: what the producer table took in of the newest frame, so that it can be taken back.
     """
 
@@ -62,10 +82,10 @@ class LogState:
         )
 
     def go_on(self, header: SegmentHeader, running: int) -> None:
-        """Take note of the running time at which an opening goes on from a header."""
+        """Go on from a header, at the running time at which the directory was opened."""
         self.running = running
         if header.running is None:
-            # The times in its table are a wall clock's.
+            # The times in its table are a wall clock's, which cannot be compared with running time.
             self.producers.use_all(running)
 
     def to_header(self, salt: Salt, wall_milliseconds: int) -> SegmentHeader:
@@ -82,7 +102,13 @@ class LogState:
             self.running,
         )
 
-    def append(self, batch: Batch, wall_milliseconds: int, rng: random.Random) -> tuple[Unplaced, Appended]:
+    def find_stored(self, batch: Batch) -> StoredBatch | None:
+        """Return what a batch repeats, or None if it is new; raises as ProducerTable.find does."""
+        if not batch.producer_id:
+            return None
+        return self.producers.find(batch.producer_id, batch.producer_sequence, batch.payload_crc, self.running)
+
+    def append(self, batch: Batch, wall_milliseconds: int, rng: random.Random) -> tuple[PendingFrame, Appended]:
         """Give a batch its place under this opening's own origin and return its frame and that place."""
         own = self.own
         if own is None:
@@ -105,13 +131,13 @@ class LogState:
         )
         data = header.encode()
         base_offset = self.next_offset
-        self._take_records(header, int.from_bytes(data[-4:], "big"), base_offset, self.running)
-        unplaced = Unplaced(
+        self._apply_records(header, int.from_bytes(data[-4:], "big"), base_offset, self.running)
+        unplaced = PendingFrame(
             EnvelopeKind.RECORDS, base_offset, own, header.base_sequence, header.count, (data, batch.payload)
         )
         return unplaced, Appended(base_offset, header.count, own, header.base_sequence, header.log_time)
 
-    def append_foreign(self, frame: Frame, data: bytes, wall_milliseconds: int) -> Unplaced:
+    def append_foreign(self, frame: Frame, data: bytes, wall_milliseconds: int) -> PendingFrame:
         """Give the next frame of another origin, pulled from a peer, its place.
 
         Args:
@@ -139,10 +165,12 @@ class LogState:
             raise FrameError(f"sequence {header.base_sequence} of {header.origin} is older than the one before it")
         base_offset = self.next_offset
         self.clock.witness(header.log_time, wall_milliseconds)
-        self._take_records(header, header.header_crc, base_offset, self.running)
-        return Unplaced(EnvelopeKind.RECORDS, base_offset, header.origin, header.base_sequence, header.count, (data,))
+        self._apply_records(header, header.header_crc, base_offset, self.running)
+        return PendingFrame(
+            EnvelopeKind.RECORDS, base_offset, header.origin, header.base_sequence, header.count, (data,)
+        )
 
-    def append_gap(self, marker: GapMarker) -> Unplaced:
+    def append_gap(self, marker: GapMarker) -> PendingFrame:
         """Note that the log does not have some sequences of an origin, from its next one on.
 
         Raises:
@@ -155,12 +183,12 @@ class LogState:
             )
         frame = marker.to_frame(self.clock.high_mark)
         base_offset = self.next_offset
-        self._take_marker(marker, base_offset)
+        self._apply_marker(marker, base_offset)
         data = (frame.encode(),)
-        return Unplaced(marker.kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data)
+        return PendingFrame(marker.kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data)
 
     def read_back(self, kind: EnvelopeKind, base_offset: int, frame: Frame | None, wall_milliseconds: int) -> None:
-        """Take note of what stands in the log at opening; frame is None for envelopes without one.
+        """Apply what stands in the log at opening; frame is None for envelopes without one.
 
         Raises:
             FrameError: a gap marker that is none.
@@ -169,7 +197,7 @@ class LogState:
         if frame is None:
             return
         if kind in (EnvelopeKind.GAP, EnvelopeKind.MISSING):
-            self._take_marker(GapMarker.of_frame(frame), base_offset)
+            self._apply_marker(GapMarker.of_frame(frame), base_offset)
             return
         header = frame.header
         if header.origin.directory_id == self.directory_id:
@@ -178,14 +206,14 @@ class LogState:
             self.clock.witness(header.log_time, wall_milliseconds)
         # When it was stored only clocks tell that may be wrong, so they are believed for little.
         ago = min(max(wall_milliseconds - to_milliseconds(header.log_time), 0), BELIEVED_IDLE_MILLISECONDS)
-        self._take_records(header, header.header_crc, base_offset, max(self.running - ago, 0))
+        self._apply_records(header, header.header_crc, base_offset, max(self.running - ago, 0))
 
     def return_to(self, wall_milliseconds: int) -> None:
         """Give out log times from the wall clock's on again, under a new origin, although greater ones were given."""
         self.clock.high_mark = from_milliseconds(clamped(wall_milliseconds))
         self.own = None
 
-    def _take_records(self, header: FrameHeader, header_crc: int, base_offset: int, used: int) -> None:
+    def _apply_records(self, header: FrameHeader, header_crc: int, base_offset: int, used: int) -> None:
         before = self.origins.get(header.origin, OriginState())
         self.origins[header.origin] = evolve(
             before,
@@ -204,7 +232,7 @@ class LogState:
     def go_back(
         self, next_offset: int, origins: Mapping[Origin, OriginState], remembered: Iterable[Remembered | None]
     ) -> None:
-        """Go back to an earlier state: what came after it is certainly not stored, and was told to nobody.
+        """Go back to an earlier state: what came after it is certainly not stored, and no answer said so.
 
         The clock stays, so that no log time is given out twice, and so does the origin.
 
@@ -214,14 +242,14 @@ class LogState:
             remembered: what the producer table took in since, the newest first.
         """
         self.next_offset = next_offset
-        # In its place: others hold on to the mapping.
+        # In its place: the durable log, and views that were given out, hold on to the mapping.
         self.origins.clear()
         self.origins.update(origins)
         for each in remembered:
             if each is not None:
                 self.producers.forget(each)
 
-    def _take_marker(self, marker: GapMarker, base_offset: int) -> None:
+    def _apply_marker(self, marker: GapMarker, base_offset: int) -> None:
         self.remembered = None
         before = self.origins.get(marker.origin, OriginState())
         first, following = marker.from_sequence, marker.to_sequence

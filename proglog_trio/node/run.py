@@ -34,7 +34,7 @@ from proglog_trio.errors import DirectoryCopied
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.membership import Membership, NotAMember, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
@@ -362,7 +362,7 @@ def log_config(config: NodeConfig) -> LogConfig:
         cluster_name=config.cluster_name,
         segment_bytes=config.segment_bytes,
         retention_bytes=config.retention_bytes,
-        retention_seconds=config.retention_age,
+        retention_age=config.retention_age,
         reserve_bytes=config.disk_reserve,
         max_batch_bytes=config.max_message_bytes - _MESSAGE_OVERHEAD_BYTES,
     )

@@ -88,7 +88,7 @@ class Repairer:
     async def _repair_all(self) -> int:
         """Try every segment in which there is damage; return how many offsets can be read again."""
         repaired = 0
-        segments = {*self.log.damage.segments(), *self.log.missing_segments()}
+        segments = {*self.log.damage.segments(), *self.log.durable.missing_segments()}
         for files in sorted(segments, key=lambda files: files.base_offset):
             with self.log.errors.boundary(Where.REPAIR, segment=str(files.store)):
                 try:

@@ -183,7 +183,7 @@ class Replica:
 
     def forget_origins(self, origins: Iterable[Origin]) -> int:
         """Drop old origins, whose ends are kept among the log's retired origins by now; return how many those are."""
-        forgotten = self.node.log.forget_origins(origins)
+        forgotten = self.node.log.durable.forget_origins(origins)
         for origin in forgotten:
             self._seen.pop(origin, None)
         self.scheduler.plan.forget(forgotten)

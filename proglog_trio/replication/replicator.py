@@ -306,7 +306,8 @@ class Replicator:
                 unwritten |= old
                 if len(unwritten) < MAX_ORIGINS:
                     unwritten |= retirement.pop_ends()
-                if unwritten and await _written("where old origins ended", node.log.retired_origins.add, unwritten):
+                keep = node.log.durable.retired_origins.add
+                if unwritten and await _written("where old origins ended", keep, unwritten):
                     unwritten = {}
                     if old and (forgotten := self.replica.forget_origins(old)):
                         _logger.info("origins of which no log has anything left are forgotten", origins=forgotten)

@@ -7,6 +7,7 @@ frames, and one behind it, for those that are being caught up with; so a long wa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from attrs import Factory, define, frozen
 
@@ -15,8 +16,9 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.log import Log
-from proglog_trio.log.reader import Bounds, LogReader
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.reader import LogReader
+from proglog_trio.log.state import Bounds
+from proglog_trio.log.storage.segment import PendingFrame
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Want
 
 _HIGHEST = 2**64 - 1
@@ -112,13 +114,13 @@ class FrameSource:
         It does not block, and is called in the log's thread, while no read is under way.
         """
         log, lane = self.log, self._tail
-        if self._catch_up.origins or not lane.origins or self._tail_offset < log.recent.start_offset:
+        if self._catch_up.origins or not lane.origins or self._tail_offset < log.durable.tail_cache.start_offset:
             return None
         bounds = Bounds(log.lowest_offset, log.next_offset, log.origins)
         pieces: list[bytes] = []
         ended: list[Ended] = []
         count = size = 0
-        for frame in log.recent.since(self._tail_offset):
+        for frame in log.durable.tail_cache.since(self._tail_offset):
             # Not before the first: one that is larger than that would never be sent.
             if pieces and size + frame.length > max_bytes:
                 return SourceAnswer(tuple(pieces), count, tuple(ended), bounds.next_offset, is_done=False)
@@ -134,7 +136,7 @@ class FrameSource:
     @property
     def is_at_the_end(self) -> bool:
         """Whether what comes next is in memory."""
-        return not self._catch_up.origins and self._tail_offset >= self.log.recent.start_offset
+        return not self._catch_up.origins and self._tail_offset >= self.log.durable.tail_cache.start_offset
 
     def close(self) -> None:
         """Close the readers."""
@@ -202,13 +204,13 @@ class FrameSource:
         if not lane.origins:
             lane.close()
             return True
-        # What is not wanted is passed over by its envelope, without its payload being read.
-        reader.wanted = lambda envelope: self._wants(lane, envelope)
         size = 0
         for _ in range(_STEPS):
             if reader.next_offset >= bounds.next_offset:
                 break
-            for stored in reader.read(max_bytes - size, bounds.next_offset).frames:
+            # What is not wanted is passed over by its envelope, without its payload being read.
+            chunk = reader.read(max_bytes - size, bounds.next_offset, partial(self._wants, lane))
+            for stored in chunk.frames:
                 if self._accept(lane, stored.envelope, bounds, ended):
                     frames.append(stored.data)
                     size += len(stored.data)
@@ -228,14 +230,14 @@ class FrameSource:
                 # It may be there when it is asked for again; this is what holds of what there is now.
                 self._end(lane, origin, state.next, bounds, ended)
 
-    def _wants(self, lane: _Lane, frame: Envelope | Unplaced) -> bool:
+    def _wants(self, lane: _Lane, frame: Envelope | PendingFrame) -> bool:
         return (
             frame.kind is EnvelopeKind.RECORDS
             and frame.origin in lane.origins
             and frame.base_sequence + frame.count > self._cursors[frame.origin]
         )
 
-    def _accept(self, lane: _Lane, frame: Envelope | Unplaced, bounds: Bounds, ended: list[Ended]) -> bool:
+    def _accept(self, lane: _Lane, frame: Envelope | PendingFrame, bounds: Bounds, ended: list[Ended]) -> bool:
         if not self._wants(lane, frame):
             return False
         origin = frame.origin

@@ -15,7 +15,7 @@ from attrs import Factory, define, field
 
 from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.errors import CallFailed, NodeConnectionError
-from proglog_trio.log.reader import LOST_RECORDS
+from proglog_trio.log.chunk import CUT_OFF
 from proglog_trio.rpc.calls.cluster import get_status
 from tests.chaos.switch import Switch, switch
 from tests.interop.agents import end
@@ -170,7 +170,7 @@ class ChaosCluster:
             against = ("--against", *others) if node is nodes[0] else ()
             code, output, _ = await run_command("log", "verify", str(node.directory), *against)
             lines = output.decode().splitlines()
-            allowed = [line for line in lines if LOST_RECORDS in line] if node in cut_at_the_end else []
+            allowed = [line for line in lines if CUT_OFF in line] if node in cut_at_the_end else []
             bad = [line for line in lines if line.startswith("damage:") and line not in allowed]
             bad += [line for line in lines if line.startswith("difference:")]
             bad += [line for line in lines if " frames are the same" in line and " no holes" not in line]

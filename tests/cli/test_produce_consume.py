@@ -27,7 +27,7 @@ from proglog_trio.log.format.frame import FrameHeader
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import Record, pack_records
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.run import RunningNode, run_node
 from tests.node_process import (

@@ -11,7 +11,7 @@ from proglog_trio.errors import ProglogError
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import decode_frame
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.server.log_service import open_log_service
 from proglog_trio.rpc.server.log_service_state import ServerInfo

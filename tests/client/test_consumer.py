@@ -34,7 +34,7 @@ from proglog_trio.log.batch import Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.rpc.calls.sessions import StreamBroken
 from tests.client.harness import cutting_proxy, running_node
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame

@@ -31,7 +31,7 @@ from proglog_trio.client import (
 from proglog_trio.client.nodes import ELSEWHERE_SECONDS, MAX_FOUND, NodeList
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
 from proglog_trio.rpc.calls.expected_cluster import ExpectedCluster, OtherCluster
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop

@@ -1,4 +1,7 @@
-"""Driving a Log without Trio: opening it on a simulated disk, committing its work step by step, reading all of it."""
+"""Driving a Log without Trio: opening it on a simulated disk, committing its work step by step, reading all of it.
+
+And, at the end, what tests of open_log share.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from attrs import Factory, define
 
 from proglog_trio.errors import DataLoss, ProglogError, RecordsGivenUp
+from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import Frame, decode_frame
@@ -43,7 +47,7 @@ def record_batch(value: bytes) -> Batch:
 
 @define
 class OpenLog:
-    """A log and its work that nobody has done yet.
+    """A log and its work that is not done yet.
 
     Attributes:
         unnoted: how much work is done that the log has not heard of yet, and what went wrong.
@@ -51,7 +55,7 @@ class OpenLog:
     """
 
     log: Log
-    work: list[Work] = Factory(list)
+    work: list[Work]
     unnoted: list[tuple[int, CommitFailed | None]] = Factory(list)
     has_ended: bool = False
 
@@ -63,17 +67,28 @@ class OpenLog:
         wall_clock: Callable[[], int] = lambda: NOON,
         config: LogConfig | None = None,
         monotonic_clock: Callable[[], float] = lambda: 0.0,
+        errors: InternalErrors | None = None,
+        on_work: Callable[[], None] = lambda: None,
     ) -> OpenLog:
-        config = config if config is not None else LogConfig(DIRECTORY)
+        work: list[Work] = []
+
+        def hand_over(more: Sequence[Work]) -> None:
+            work.extend(more)
+            on_work()
+
         log = open_log_files(
-            config, disk=disk, rng=random.Random(seed), wall_clock=wall_clock, monotonic_clock=monotonic_clock
+            config if config is not None else LogConfig(DIRECTORY),
+            hand_over,
+            disk=disk,
+            rng=random.Random(seed),
+            wall_clock=wall_clock,
+            monotonic_clock=monotonic_clock,
+            errors=errors,
         )
-        opened = cls(log)
-        log.on_work = opened.work.extend
-        return opened
+        return cls(log, work)
 
     def commit(self, count: int | None = None) -> CommitFailed | None:
-        """Do the oldest pieces of work, as service.py does; return what went wrong."""
+        """Do the oldest pieces of work, as the committer does; return what went wrong."""
         self.note()
         error = self.write(count)
         self.note()
@@ -107,7 +122,7 @@ class OpenLog:
                 self.work.clear()  # what came while the log had not heard of it is not written either
 
     def look_at_disk(self) -> None:
-        """Tell the log how much is free, as service.py does twice a second."""
+        """Tell the log how much is free, as maintenance.py does twice a second."""
         self.log.writer.check_place()
         self.log.looked_at_disk(self.log.writer.free_bytes())
 
@@ -201,3 +216,16 @@ def position_after(frames: Sequence[StoredFrame]) -> Position:
         header = frame.header
         position = position.advanced(header.origin, header.base_sequence, header.next_sequence)
     return position
+
+
+def config_of(path: Path) -> LogConfig:
+    return LogConfig(path / "data", scrub_bytes_per_second=None)
+
+
+def read(log: Log, offset: int = 0) -> list[StoredFrame]:
+    reader = log.reader_at_offset(offset)
+    frames: list[StoredFrame] = []
+    while reader.next_offset < log.next_offset:
+        frames += reader.read(1 << 20, log.next_offset).frames
+    reader.close()
+    return frames

@@ -16,7 +16,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import unpack_records
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention_service import apply_retention
 from proglog_trio.log.storage.scanner import StoredFrame
@@ -131,7 +131,7 @@ async def test_positions_are_right_while_the_log_grows(tmp_path: Path) -> None:
 
 
 async def test_readers_whose_segments_are_removed_under_them(tmp_path: Path) -> None:
-    """Each reader gets everything, or is told from where on it may go on; what it gets has no unnamed hole."""
+    """Each reader gets everything, or is told from where on it may go on; what it gets has no unnamed gap."""
     config = evolve(config_of(tmp_path), retention_bytes=4_000)
     async with open_log(config) as log:
         writing = trio.Event()

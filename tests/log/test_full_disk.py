@@ -44,7 +44,7 @@ def apply_retention(opened: OpenLog, retention_bytes: int) -> None:
     log = opened.log
     found = removable(log.catalog, evolve(log.config, retention_bytes=retention_bytes), log.running_time)
     assert found is not None
-    remove_files(log.catalog, log.forget_segments(*found))
+    remove_files(log.catalog, log.durable.forget_segments(*found))
 
 
 def test_retention_makes_room_and_the_log_goes_on() -> None:

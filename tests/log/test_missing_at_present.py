@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proglog_trio.errors import RecordsMissing
+from proglog_trio.log.chunk import Chunk
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.segment_header import MissingRange, OriginState
 from proglog_trio.log.inspect.verify import Verifier
 from proglog_trio.log.log import Log
-from proglog_trio.log.reader import Chunk
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from tests.log.driving import DIRECTORY, OpenLog, read_everything
 from tests.log.repairing import CONFIG, EVERYTHING, Clock, Peers, Step, Written, repair, repair_all, scrub, write_log
@@ -48,10 +48,10 @@ def missing_of(log: Log) -> dict[Origin, list[tuple[int, int]]]:
 def fill(log: Log, peers: Peers) -> int:
     """Do as a node does that looks for what is missing; return how many offsets were filled."""
     filled = 0
-    for files in log.missing_segments():
+    for files in log.durable.missing_segments():
         if files != log.catalog.active.files:
             outcome = repair(log, files, peers)
-            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
             filled += outcome.filled_offsets
     return filled
 
@@ -112,11 +112,11 @@ def chained(absent: set[tuple[Origin, int]], had: set[tuple[Origin, int]]) -> se
 
 def look(log: Log) -> None:
     """Look at what is missing, and find nothing that could be put there."""
-    for files in log.missing_segments():
+    for files in log.durable.missing_segments():
         if files != log.catalog.active.files:
             outcome = repair(log, files, Peers())
             assert not outcome.rewritten
-            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
 
 
 def reopened(written: Written) -> Log:
@@ -131,8 +131,8 @@ def test_what_is_missing_has_a_place_and_is_told() -> None:
     skipped = [each for chunk in read_to_end(written.log, 0) for each in chunk.skipped]
     assert [each.at_present for each in skipped] == [True] * 3
     assert sum(each.to_offset - each.from_offset for each in skipped) == 6
-    holes = [hole for chunk in read_to_end(written.log, Position.empty()) for hole in chunk.holes]
-    assert [(hole.to_sequence - hole.from_sequence, hole.marked, hole.at_present) for hole in holes] == [
+    sequence_gaps = [gap for chunk in read_to_end(written.log, Position.empty()) for gap in chunk.sequence_gaps]
+    assert [(gap.to_sequence - gap.from_sequence, gap.marked, gap.at_present) for gap in sequence_gaps] == [
         (3, True, True),
         (2, True, True),
         (1, True, True),
@@ -147,7 +147,7 @@ def test_it_is_put_in_its_place_and_a_reader_gives_it_there() -> None:
     given, left = check(written.log, written.peers)
     assert not left
     assert absent <= given
-    assert written.log.missing_segments() == []
+    assert written.log.durable.missing_segments() == []
     after = {frame.base_offset: frame.data for frame in read_everything(written.log).frames}
     assert before.items() <= after.items(), "what was there keeps its offset"
     assert len(written.log.damage) == 0
@@ -242,13 +242,13 @@ def test_what_is_given_up_keeps_its_offsets(which: int, reopen: bool) -> None:
     }
     log.roll()
     opened.commit()
-    for files in log.missing_segments():
+    for files in log.durable.missing_segments():
         plan = log.plan_repair(files)
         assert plan is not None
         outcome = plan.rebuild(
             FetchedFrames(), {origin: [each for at, each in chosen if at == origin] for origin in log.origins}
         )
-        log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+        log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
     if reopen:
         log = reopened(written)
         look(log)
@@ -276,7 +276,7 @@ def test_retention_takes_what_is_missing_too() -> None:
     written = write_log((*STEPS, ("roll", 0, 0), ("own", 0, 1)))
     log = written.log
     count = len(log.catalog.segments) - 1
-    log.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
+    log.durable.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
     assert missing_of(log) == {}
 
 

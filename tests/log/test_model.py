@@ -30,7 +30,7 @@ from proglog_trio.log.format.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.storage.segment import PendingFrame
 from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, position_after, read_all
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -143,7 +143,7 @@ class LogMachine(RuleBasedStateMachine):
     def is_writable(self) -> bool:
         return self.opened is not None and self.opened.log.read_only_reason is None
 
-    def note_planned(self, unplaced: Unplaced) -> None:
+    def note_planned(self, unplaced: PendingFrame) -> None:
         data = b"".join(unplaced.buffers)
         if not unplaced.count:
             return
@@ -153,9 +153,9 @@ class LogMachine(RuleBasedStateMachine):
         assert unplaced.base_offset >= self.model.acknowledged, "an acknowledged offset was given out again"
         self.model.chain.append(Planned(unplaced.base_offset, data))
 
-    def newest_work(self) -> Unplaced:
+    def newest_work(self) -> PendingFrame:
         unplaced = self.log.work[-1]
-        assert isinstance(unplaced, Unplaced)
+        assert isinstance(unplaced, PendingFrame)
         return unplaced
 
     def answer(self, planned: Planned) -> Callable[[Appended | ProglogError], None]:
@@ -343,12 +343,12 @@ class LogMachine(RuleBasedStateMachine):
     @rule(bytes_kept=st.sampled_from([None, 1, 1_500]), seconds=st.sampled_from([None, 0.0, 5.0]))
     def apply_retention(self, bytes_kept: int | None, seconds: float | None) -> None:
         log = self.log.log
-        config = LogConfig(DIRECTORY, retention_bytes=bytes_kept, retention_seconds=seconds)
+        config = LogConfig(DIRECTORY, retention_bytes=bytes_kept, retention_age=seconds)
         with self.powered():
             found = removable(log.catalog, config, log.running_time)
             if found is None:
                 return
-            forgotten = log.forget_segments(*found)
+            forgotten = log.durable.forget_segments(*found)
             try:
                 remove_files(log.catalog, forgotten)
             except OSError as error:

@@ -11,7 +11,7 @@ import trio
 
 from proglog_trio.errors import DataDirectoryLost, LogClosed, LogReadOnly, OutcomeUnknown
 from proglog_trio.log.config import LogConfig
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from tests.log.driving import batch_of
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 import pytest
 
 from proglog_trio.errors import DataLoss, OffsetOutOfRange, SequenceOutOfRange
+from proglog_trio.log.chunk import Chunk, Skipped
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import Frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.position import Position, Range
-from proglog_trio.log.reader import Chunk, LogReader, Skipped
+from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention import remove_files
 from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of, position_after, read_all
 from tests.log.simulated_disk import SimulatedDisk
@@ -31,7 +32,7 @@ def bases(chunk: Chunk) -> list[int]:
 
 def remove_oldest(opened: OpenLog, count: int) -> None:
     catalog = opened.log.catalog
-    remove_files(catalog, opened.log.forget_segments(count, catalog.load(catalog.segments[count]).header))
+    remove_files(catalog, opened.log.durable.forget_segments(count, catalog.load(catalog.segments[count]).header))
 
 
 def spoil(disk: SimulatedDisk, opened: OpenLog, offset: int) -> None:
@@ -344,7 +345,7 @@ def test_a_reader_that_skips_tells_of_what_has_no_offsets_too() -> None:
     skipped = [each for _ in range(9) for each in reader.read(1, log.next_offset).skipped]
     assert [each.sequences for each in skipped] == [(origin, 4, 6)]
     count = 3
-    log.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
+    log.durable.forget_segments(count, log.catalog.load(log.catalog.segments[count]).header)
     reader = log.reader_at_position(Position({origin: Range(0, 2)}), skip_missing=True)
     skipped = [each for _ in range(9) for each in reader.read(1, log.next_offset).skipped]
     own = log.own_origin

@@ -47,12 +47,12 @@ def sizes_of(disk: SimulatedDisk, store: Path) -> int:
     return len(disk.content(store)) + len(disk.content(store.with_suffix(".index")))
 
 
-def apply(opened: OpenLog, *, retention_bytes: int | None = None, retention_seconds: float | None = None) -> int:
-    config = evolve(CONFIG, retention_bytes=retention_bytes, retention_seconds=retention_seconds)
+def apply(opened: OpenLog, *, retention_bytes: int | None = None, retention_age: float | None = None) -> int:
+    config = evolve(CONFIG, retention_bytes=retention_bytes, retention_age=retention_age)
     found = removable(opened.log.catalog, config, opened.log.running_time)
     if found is None:
         return 0
-    forgotten = opened.log.forget_segments(*found)
+    forgotten = opened.log.durable.forget_segments(*found)
     remove_files(opened.log.catalog, forgotten)
     return len(forgotten)
 
@@ -76,11 +76,11 @@ def test_by_age() -> None:
     disk, opened = log_of(6, clock)
     # The segments begin with the appends of second 0, 2 and 4.
     clock.now = NOON + 11_999
-    assert apply(opened, retention_seconds=10.0) == 0
+    assert apply(opened, retention_age=10.0) == 0
     clock.now = NOON + 12_000
-    assert apply(opened, retention_seconds=10.0) == 1
+    assert apply(opened, retention_age=10.0) == 1
     clock.now = NOON + 10**9
-    assert apply(opened, retention_seconds=10.0) == 1
+    assert apply(opened, retention_age=10.0) == 1
     assert len(stores(disk)) == 1
 
 

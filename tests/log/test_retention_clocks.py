@@ -39,7 +39,7 @@ from tests.log.simulated_disk import Loss, SimulatedDisk
 EXAMPLES = settings().max_examples
 
 AGE = 600.0
-CONFIG = LogConfig(DIRECTORY, segment_frames=3, retention_seconds=AGE)
+CONFIG = LogConfig(DIRECTORY, segment_frames=3, retention_age=AGE)
 SECOND, HOUR, YEAR = 1.0, 3600.0, 365 * 86_400.0
 SPANS = st.sampled_from([0.1, 1.0, 30.0, 250.0, AGE, 2 * AGE, HOUR, 86_400.0])
 JUMPS = st.sampled_from([sign * span for span in (SECOND, 90.0, HOUR, YEAR, 54 * YEAR) for sign in (1, -1)])
@@ -102,7 +102,7 @@ class World:
         lowest = log.lowest_offset
         found = removable(log.catalog, log.config, log.running_time)
         if found is not None:
-            remove_files(log.catalog, log.forget_segments(*found))
+            remove_files(log.catalog, log.durable.forget_segments(*found))
         for offset in range(lowest, log.lowest_offset):
             age = self.true - self.stored[offset]
             assert age >= AGE, f"offset {offset} was removed {age} s after it was stored"

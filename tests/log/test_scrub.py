@@ -60,7 +60,7 @@ def test_segments_that_retention_removes_meanwhile_are_not_damaged() -> None:
     catalog = opened.log.catalog
     scrub = Scrub(catalog)
     assert scrub.step(1) == []
-    for files in opened.log.forget_segments(2, catalog.load(catalog.segments[2]).header):
+    for files in opened.log.durable.forget_segments(2, catalog.load(catalog.segments[2]).header):
         disk.delete(files.store)
         disk.delete(files.index)
     while not scrub.finished:

@@ -1,14 +1,14 @@
-"""Holes in what a reader gives, by origin and sequence."""
+"""Gaps in what a reader gives, by origin and sequence."""
 
 from __future__ import annotations
 
 from proglog_trio.errors import DataLoss
+from proglog_trio.log.chunk import Chunk
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.log import Log
-from proglog_trio.log.reader import Chunk
-from proglog_trio.log.sequence_gaps import Hole, HoleFinder
+from proglog_trio.log.sequence_gaps import SequenceGap, SequenceGapFinder
 from tests.log.repairing import Written, write_log
 
 ORIGIN = Origin(bytes(range(16)))
@@ -26,33 +26,33 @@ def read_from(log: Log, position: Position, *, skip_missing: bool = True, max_by
     return chunks
 
 
-def holes_of(chunks: list[Chunk]) -> list[Hole]:
-    return [hole for chunk in chunks for hole in chunk.holes]
+def sequence_gaps_of(chunks: list[Chunk]) -> list[SequenceGap]:
+    return [gap for chunk in chunks for gap in chunk.sequence_gaps]
 
 
-def gaps(written: Written) -> list[Hole]:
+def gaps(written: Written) -> list[SequenceGap]:
     return [
-        Hole(origin, first, following, marked=True)
+        SequenceGap(origin, first, following, marked=True)
         for origin, state in written.log.origins.items()
         for first, following in state.gaps
     ]
 
 
-def unmarked(holes: list[Hole]) -> list[Hole]:
-    return [hole for hole in holes if not hole.marked]
+def unmarked(sequence_gaps: list[SequenceGap]) -> list[SequenceGap]:
+    return [gap for gap in sequence_gaps if not gap.marked]
 
 
 def test_gap_markers_are_told_with_what_a_reader_needs_to_mark_them_too() -> None:
     written = write_log()
-    holes = holes_of(read_from(written.log, Position.empty()))
-    assert {(hole.origin, hole.from_sequence, hole.to_sequence) for hole in holes} == {
-        (hole.origin, hole.from_sequence, hole.to_sequence) for hole in gaps(written)
+    sequence_gaps = sequence_gaps_of(read_from(written.log, Position.empty()))
+    assert {(gap.origin, gap.from_sequence, gap.to_sequence) for gap in sequence_gaps} == {
+        (gap.origin, gap.from_sequence, gap.to_sequence) for gap in gaps(written)
     }
-    assert not unmarked(holes)
+    assert not unmarked(sequence_gaps)
     headers = [frame.header for frame in written.frames.values()]
-    for hole in holes:
-        after = [each for each in headers if (each.origin, each.base_sequence) == (hole.origin, hole.to_sequence)]
-        assert all(each.previous_header_crc == hole.next_header_crc for each in after)
+    for gap in sequence_gaps:
+        after = [each for each in headers if (each.origin, each.base_sequence) == (gap.origin, gap.to_sequence)]
+        assert all(each.previous_header_crc == gap.next_header_crc for each in after)
 
 
 def test_every_damaged_frame_is_a_hole_of_its_origin() -> None:
@@ -63,13 +63,15 @@ def test_every_damaged_frame_is_a_hole_of_its_origin() -> None:
             for position in (frame.end - 1, frame.position + 7):
                 content = written.disk.content(files.store)
                 written.disk.flip(files.store, position, 0x08)
-                holes = unmarked(holes_of(read_from(written.log, Position.empty(), skip_missing=skip_missing)))
+                sequence_gaps = unmarked(
+                    sequence_gaps_of(read_from(written.log, Position.empty(), skip_missing=skip_missing))
+                )
                 header = frame.header
                 last = max(each.base_offset for each in written.frames.values() if each.header.origin == header.origin)
                 if frame.base_offset == last and files == written.log.catalog.active.files:
-                    assert holes == [], "nothing comes after it that would show it"
+                    assert sequence_gaps == [], "nothing comes after it that would show it"
                 else:
-                    assert holes == [Hole(header.origin, header.base_sequence, header.next_sequence)]
+                    assert sequence_gaps == [SequenceGap(header.origin, header.base_sequence, header.next_sequence)]
                 written.disk.put(files.store, content)
 
 
@@ -78,14 +80,14 @@ def test_lost_segment_is_told_by_the_header_of_the_next() -> None:
     files, following = written.closed[1], written.log.catalog.segments[2]
     written.disk.delete(files.store)
     written.log.catalog._loaded.clear()
-    holes = unmarked(holes_of(read_from(written.log, Position.empty())))
+    sequence_gaps = unmarked(sequence_gaps_of(read_from(written.log, Position.empty())))
     lost = {
         (frame.header.origin, sequence)
         for frame in written.frames.values()
         if files.base_offset <= frame.base_offset < following.base_offset
         for sequence in range(frame.header.base_sequence, frame.header.next_sequence)
     }
-    told = {(hole.origin, each) for hole in holes for each in range(hole.from_sequence, hole.to_sequence)}
+    told = {(gap.origin, each) for gap in sequence_gaps for each in range(gap.from_sequence, gap.to_sequence)}
     assert lost <= told
     in_gaps = {(gap.origin, each) for gap in gaps(written) for each in range(gap.from_sequence, gap.to_sequence)}
     assert told <= lost | in_gaps
@@ -94,21 +96,21 @@ def test_lost_segment_is_told_by_the_header_of_the_next() -> None:
 def test_what_lies_before_the_position_is_no_hole() -> None:
     written = write_log()
     position = written.log.position
-    assert holes_of(read_from(written.log, position)) == []
+    assert sequence_gaps_of(read_from(written.log, position)) == []
     start = Position({ORIGIN: Range(0, 5)})
-    finder = HoleFinder(start)
-    assert finder.enter({ORIGIN: OriginState(0, 5)}) == []
-    assert finder.enter({ORIGIN: OriginState(0, 8)}) == [Hole(ORIGIN, 5, 8)]
-    assert finder.enter({ORIGIN: OriginState(0, 8)}) == []
+    finder = SequenceGapFinder(start)
+    assert finder.enter_segment({ORIGIN: OriginState(0, 5)}) == []
+    assert finder.enter_segment({ORIGIN: OriginState(0, 8)}) == [SequenceGap(ORIGIN, 5, 8)]
+    assert finder.enter_segment({ORIGIN: OriginState(0, 8)}) == []
 
 
 def test_what_retention_removed_is_a_hole_too() -> None:
     written = write_log()
     log = written.log
     oldest = log.catalog.load(log.catalog.segments[1]).header
-    log.forget_segments(1, oldest)
-    holes = unmarked(holes_of(read_from(log, Position.empty())))
+    log.durable.forget_segments(1, oldest)
+    sequence_gaps = unmarked(sequence_gaps_of(read_from(log, Position.empty())))
     removed = {origin: state.next for origin, state in oldest.origins.items() if state.next}
-    assert {hole.origin: (hole.from_sequence, hole.to_sequence) for hole in holes} == {
+    assert {gap.origin: (gap.from_sequence, gap.to_sequence) for gap in sequence_gaps} == {
         origin: (0, following) for origin, following in removed.items()
     }

@@ -14,7 +14,7 @@ from proglog_trio.log.format.origin import LAST_EPOCH, Origin
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.producer_table import PROTECTED_MILLISECONDS
 from proglog_trio.log.state import LogState
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.storage.segment import PendingFrame
 from tests.log.driving import NOON, ForeignLog, batch_of
 
 RNG = random.Random(0)
@@ -24,7 +24,7 @@ def new_state() -> LogState:
     return LogState(b"my own d", "cluster")
 
 
-def frame_of(unplaced: Unplaced) -> Frame:
+def frame_of(unplaced: PendingFrame) -> Frame:
     return decode_frame(b"".join(unplaced.buffers))
 
 

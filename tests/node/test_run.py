@@ -152,7 +152,7 @@ def test_configuration_reaches_the_parts(tmp_path: Path) -> None:
     )
     log = log_config(config)
     assert (log.directory, log.cluster_name, log.segment_bytes) == (tmp_path, "blue", 1 << 20)
-    assert (log.retention_bytes, log.retention_seconds) == (1 << 30, 60.0)
+    assert (log.retention_bytes, log.retention_age) == (1 << 30, 60.0)
     assert server_config(config).transport.message_bytes == 1 << 20
     assert log.max_batch_bytes < 1 << 20
 

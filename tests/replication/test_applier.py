@@ -137,7 +137,7 @@ def test_time_does_not_go_back_within_an_origin() -> None:
 
 
 def test_a_full_log_is_no_fault_of_the_peer() -> None:
-    world = World(LogConfig(DIRECTORY, pending_bytes_limit=1))
+    world = World(LogConfig(DIRECTORY, max_pending_bytes=1))
     first, second = world.write(b"1"), world.write(b"2")
     world.apply(first)
     with pytest.raises(LogBusy):

@@ -18,7 +18,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
@@ -294,7 +294,7 @@ async def test_no_origin_is_forgotten_whose_end_is_not_kept(monkeypatch: pytest.
     from_peers = iter([{Origin(b"that a peer told"): 3}])
 
     def forget_origins(replica: Replica, origins: Iterable[Origin]) -> int:
-        assert replica.node.log.retired_origins.ends_of(origins) == {old: 7}
+        assert replica.node.log.durable.retired_origins.ends_of(origins) == {old: 7}
         forgotten.set()
         return 1
 

@@ -19,7 +19,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.record import pack_values, payload_crc
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.rpc.calls.connection import Connection, TunedChannel, open_connection
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.server.handlers import ServerCounters

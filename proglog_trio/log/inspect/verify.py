@@ -12,11 +12,11 @@ from pathlib import Path
 from attrs import Factory, define, evolve, field, frozen
 
 from proglog_trio.errors import DataDirectoryError, FrameError, SegmentError
+from proglog_trio.log.chunk import CUT_OFF
 from proglog_trio.log.format.envelope import MARKERS, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
-from proglog_trio.log.reader import LOST_RECORDS
 from proglog_trio.log.recovery import LOCK_FILE, LOG_DIRECTORY
 from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY
 from proglog_trio.log.storage.disk import Disk, File, OperatingSystemDisk
@@ -227,7 +227,7 @@ class Verifier:
     def _take(self, files: SegmentFiles, found: StoredFrame) -> Iterator[Finding]:
         envelope = found.envelope
         if envelope.lost_below > self.summary.next_offset:
-            detail = f"offsets up to {envelope.lost_below - 1}: {LOST_RECORDS}"
+            detail = f"offsets up to {envelope.lost_below - 1}: {CUT_OFF}"
             yield Finding(Severity.DAMAGE, files.store, found.position, self.summary.next_offset, detail)
         self.summary.next_offset = envelope.next_offset
         if envelope.kind is not EnvelopeKind.RECORDS and envelope.kind not in MARKERS:

@@ -20,7 +20,6 @@ from proglog_trio.log.format.envelope import SALT_BYTES, Salt
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
-from proglog_trio.log.reader import Bounds
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Gaps, Missing, find_missing, wanted
 from proglog_trio.log.repair.placement import Fit, Placed, fit
@@ -32,6 +31,7 @@ from proglog_trio.log.repair.segment_rewrite import (
     write_whole_index,
 )
 from proglog_trio.log.repair.survey import Absent, Kept, Survey, SurveyedSegment, absent_of, missing_of, survey_run
+from proglog_trio.log.state import Bounds
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.scanner import DamagedPlace
 from proglog_trio.log.storage.segment import SegmentFiles

@@ -33,7 +33,7 @@ async def repair_segment(
 
     Args:
         log: the log.
-        files: one of log.damage.segments(), or of log.missing_segments().
+        files: one of log.damage.segments(), or of log.durable.missing_segments().
         fetch: called once for each range of sequences that is missing.
         given_up: returns, after fetching, what of that which is missing at present becomes a gap.
 
@@ -55,7 +55,7 @@ async def repair_segment(
     for missing in plan.missing:
         await trio.to_thread.run_sync(fetched.add_all, list(await fetch(missing)))
     outcome = await trio.to_thread.run_sync(plan.rebuild, fetched, given_up())
-    return evolve(outcome, gaps=log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps))
+    return evolve(outcome, gaps=log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps))
 
 
 async def leave_segment(log: Log, files: SegmentFiles) -> bool:

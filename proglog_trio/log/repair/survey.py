@@ -17,7 +17,7 @@ from proglog_trio.log.format.frame import LONGEST_FRAME_HEADER_BYTES, FrameHeade
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState, SegmentHeader
-from proglog_trio.log.reader import Bounds
+from proglog_trio.log.state import Bounds
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.index import read_header_copy, read_sound_entries

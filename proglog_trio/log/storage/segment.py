@@ -62,7 +62,7 @@ def list_segments(disk: Disk, directory: Path) -> list[SegmentFiles]:
 
 
 @frozen
-class Unplaced:
+class PendingFrame:
     """A frame that is to be written: what its envelope needs besides the place.
 
     Attributes:
@@ -87,9 +87,9 @@ class Unplaced:
         return ENVELOPE_BYTES + self.length
 
 
-def bare_envelope(kind: EnvelopeKind, base_offset: int) -> Unplaced:
+def bare_envelope(kind: EnvelopeKind, base_offset: int) -> PendingFrame:
     """Return an envelope with no frame behind it."""
-    return Unplaced(kind, base_offset, NO_ORIGIN, 0, 0, ())
+    return PendingFrame(kind, base_offset, NO_ORIGIN, 0, 0, ())
 
 
 @frozen
@@ -170,7 +170,7 @@ class ActiveSegment:
         read = ReadSegment(header, data, SparseIndex(index_interval_bytes))
         return cls(files, read, len(data), header.base_offset, store, index_file, index_position, identity)
 
-    def commit(self, frames: Sequence[Unplaced]) -> None:
+    def commit(self, frames: Sequence[PendingFrame]) -> None:
         """Write frames and return when they are durable.
 
         Raises:

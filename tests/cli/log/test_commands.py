@@ -8,7 +8,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.record import Record
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from tests.cli.test_app import run
 
 RECORDS = [Record(b"one"), Record(b"two", b"key"), Record(b"\xff")]

@@ -72,7 +72,7 @@ def test_what_one_has_alone_and_why() -> None:
     mark(opened, frames[6:7])
     pull(opened, frames[7:])
     # Retention takes the first segment: the marker, and sequences up to 12.
-    opened.log.forget_segments(1, opened.log.catalog.load(opened.log.catalog.segments[1]).header)
+    opened.log.durable.forget_segments(1, opened.log.catalog.load(opened.log.catalog.segments[1]).header)
     opened.close()
     for path in (second.files()[1], second.files()[2]):
         assert path.stem == "0" * 20

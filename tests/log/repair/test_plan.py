@@ -300,7 +300,7 @@ def test_segment_that_retention_removes_meanwhile_does_not_come_back() -> None:
     fetched = FetchedFrames()
     fetched.add_all(written.peers.frames.values())
     oldest = log.catalog.load(log.catalog.segments[2]).header
-    forgotten = log.forget_segments(2, oldest)
+    forgotten = log.durable.forget_segments(2, oldest)
     assert not log.damage.places()
     assert log.plan_repair(files) is None
     outcome = plan.rebuild(fetched)

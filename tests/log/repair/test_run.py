@@ -13,7 +13,7 @@ import trio.testing
 from proglog_trio.errors import LogClosed, LogReadOnly
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
-from proglog_trio.log.maintenance import open_log
+from proglog_trio.log.opening import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.repair.run import leave_segment, repair_segment
 from proglog_trio.log.scrub import Scrub
@@ -115,7 +115,7 @@ async def test_with_no_peer_it_stays_named(log: Log) -> None:
 
 async def test_segment_that_is_gone_and_one_that_cannot_be_left(log: Log) -> None:
     gone = log.catalog.segments[0]
-    log.forget_segments(1, log.catalog.load(log.catalog.segments[1]).header)
+    log.durable.forget_segments(1, log.catalog.load(log.catalog.segments[1]).header)
     assert await repair_segment(log, gone, Peer([]).fetch) is None
     log.roll()
     while log.catalog.active.files.base_offset != log.next_offset:
@@ -133,7 +133,7 @@ async def test_log_that_takes_no_more_records(log: Log) -> None:
     with pytest.raises(LogReadOnly, match="the disk is full"):
         await leave_segment(log, files)
     log.looked_at_disk(1 << 40)
-    log.closing = True
+    log.room.closing = True
     with pytest.raises(LogClosed):
         await leave_segment(log, files)
 

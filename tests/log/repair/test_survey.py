@@ -117,7 +117,7 @@ def test_segments_without_a_header_are_surveyed_with_those_around_them() -> None
 def test_oldest_segment_without_a_header_has_no_known_start() -> None:
     written = write_log()
     log = written.log
-    log.forget_segments(1, log.catalog.load(log.catalog.segments[1]).header)
+    log.durable.forget_segments(1, log.catalog.load(log.catalog.segments[1]).header)
     files = log.catalog.segments[0]
     written.disk.put(files.store, b"")
     written.disk.delete(files.index)

@@ -79,7 +79,7 @@ def test_a_reader_whose_position_is_before_the_end_is_told() -> None:
     log = opened.log
     opened.append_values(b"a", b"b")
     retired, unknown = Origin(b"a retired origin"), Origin(b"an unknown one..")
-    log.retired_origins.add({retired: 10})
+    log.durable.retired_origins.add({retired: 10})
     own = log.own_origin
     assert own is not None
     before = Position({own: Range(0, 1), retired: Range(0, 4), unknown: Range(0, 4)})

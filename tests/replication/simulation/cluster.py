@@ -293,6 +293,7 @@ class Cluster:
             wall_clock=wall_clock,
             config=node.config,
             monotonic_clock=lambda: self.network.now + node.ahead,
+            on_work=lambda: self._schedule_commit(node, life),
         )
         hello = Hello(node.config.cluster_name, node.name, opened.log.directory_id, opened.log.opening)
         local = LocalNode(
@@ -303,15 +304,13 @@ class Cluster:
         )
         life = node.life = Life(self, node, opened, local, opened.log.opening)
         self.network.after(1.0, lambda: self._look_at_missing(node, life))
-        opened.log.on_work = lambda work: self._work(node, life, work)
         node.members = set()
         node.backoff = 0.25
         return life
 
     # -- a node's own tasks --------------------------------------------------------------------------------------------
 
-    def _work(self, node: Node, life: Life, work: object) -> None:
-        life.opened.work.extend(work)  # type: ignore[arg-type]
+    def _schedule_commit(self, node: Node, life: Life) -> None:
         if not life.commit_scheduled:
             life.commit_scheduled = True
             self.network.after(self.rng.uniform(0.0005, 0.004), lambda: self._commit(node, life))
@@ -384,7 +383,7 @@ class Cluster:
             return
         if retired := life.replica.retirement.pop_ends():
             with contextlib.suppress(OSError):
-                life.opened.log.retired_origins.add(retired)
+                life.opened.log.durable.retired_origins.add(retired)
         life.looks += 1
         if life.looks % 60 == 0:
             life.replica.review.touch_all()
@@ -395,7 +394,7 @@ class Cluster:
     def fill(self, node: Node) -> None:
         """Put what is missing at a node in its place, as far as reachable members have it."""
         log, replica = node.running.opened.log, node.running.replica
-        for files in log.missing_segments():
+        for files in log.durable.missing_segments():
             if files == log.catalog.active.files:
                 log.roll()
                 node.running.opened.commit()
@@ -404,7 +403,7 @@ class Cluster:
             if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan), replica.review.given_up())
-            gaps = log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            gaps = log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
             replica.review.settled(outcome.filled_offsets, gaps)
 
     def _fetched(self, node: Node, plan: RepairPlan) -> FetchedFrames:
@@ -422,7 +421,7 @@ class Cluster:
         """Forget origins of which nothing is left, as a node does once a minute; return how many."""
         replica = node.running.replica
         old = replica.retirement.old_origins()
-        replica.node.log.retired_origins.add(old)
+        replica.node.log.durable.retired_origins.add(old)
         return replica.forget_origins(old)
 
     def forget_member(self, name: str) -> None:
@@ -486,7 +485,7 @@ class Cluster:
             if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan))
-            log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
+            log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
             self.repaired_offsets += outcome.repaired_offsets
 
     def dial_later(self, node: Node, name: str) -> None:
@@ -574,7 +573,7 @@ class Cluster:
         log = node.running.opened.log
         found = removable(log.catalog, log.config, log.running_time)
         if found is not None:
-            remove_files(log.catalog, log.forget_segments(*found))
+            remove_files(log.catalog, log.durable.forget_segments(*found))
         for origin, state in log.origins.items():
             self.removed_below[origin] = max(self.removed_below.get(origin, 0), state.low)
 

@@ -77,9 +77,9 @@ class Faults(RuleBasedStateMachine):
             DIRECTORY,
             segment_bytes=4096,
             index_interval_bytes=512,
-            pending_bytes_limit=pending,
+            max_pending_bytes=pending,
             retention_bytes=retention,
-            recent_bytes=recent,
+            tail_cache_bytes=recent,
         )
         self.loses_by_retention = retention is not None
         self.has_damage = damage
@@ -126,7 +126,7 @@ class Faults(RuleBasedStateMachine):
         node = self.a_live_one(place)
         if node is not None:
             log = node.running.opened.log
-            if log.pending_bytes < log.config.pending_bytes_limit:
+            if log.pending_bytes < log.config.max_pending_bytes:
                 self.cluster.produce(node, wanted=wanted, records=records, size=size)
 
     @rule(seconds=SECONDS, count=st.integers(1, 10))
@@ -134,7 +134,7 @@ class Faults(RuleBasedStateMachine):
         for _ in range(count):
             for node in self.cluster.live:
                 log = node.running.opened.log
-                if not node.is_paused and log.pending_bytes < log.config.pending_bytes_limit:
+                if not node.is_paused and log.pending_bytes < log.config.max_pending_bytes:
                     self.cluster.produce(node)
             self.cluster.run(0.003)
         self.cluster.run(seconds)
@@ -191,7 +191,7 @@ class Faults(RuleBasedStateMachine):
         node = self.a_live_one(place)
         if node is not None:
             log = node.running.opened.log
-            if log.pending_bytes < log.config.pending_bytes_limit:
+            if log.pending_bytes < log.config.max_pending_bytes:
                 self.cluster.produce(node, after_log_time=ahead)
 
     @rule(place=PLACES)
@@ -342,7 +342,7 @@ class Faults(RuleBasedStateMachine):
         for writer in others:
             for _ in range(12):
                 log = writer.running.opened.log
-                if log.pending_bytes < log.config.pending_bytes_limit:
+                if log.pending_bytes < log.config.max_pending_bytes:
                     self.cluster.produce(writer, size=1000)
                 self.cluster.run(0.01)
         for node in others:

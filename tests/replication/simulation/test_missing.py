@@ -159,7 +159,7 @@ def test_what_a_log_has_passed_without_having_it_is_no_copy() -> None:
 def test_an_absence_at_a_source_ends_where_its_log_did() -> None:
     # The source said once that it does not have what comes next, and had nothing of that origin after it then: what
     # another wrote filled its log.
-    cluster, (a, b, c) = cluster_of(7, 3, retention_bytes=6000, recent_bytes=0)
+    cluster, (a, b, c) = cluster_of(7, 3, retention_bytes=6000, tail_cache_bytes=0)
     origin = fill(cluster, a, 5)
     cluster.run(2.0)
     cluster.pause(c)

@@ -22,14 +22,14 @@ from tests.replication.simulation.cluster import Cluster, Node
 
 
 def cluster_of(
-    seed: int, size: int, retention_bytes: int | None = None, recent_bytes: int = 8 << 20
+    seed: int, size: int, retention_bytes: int | None = None, tail_cache_bytes: int = 8 << 20
 ) -> tuple[Cluster, list[Node]]:
     config = LogConfig(
         DIRECTORY,
         segment_bytes=4096,
         index_interval_bytes=512,
         retention_bytes=retention_bytes,
-        recent_bytes=recent_bytes,
+        tail_cache_bytes=tail_cache_bytes,
     )
     cluster = Cluster(seed, log_config=config)
     nodes = [cluster.add(f"n{number}") for number in range(size)]

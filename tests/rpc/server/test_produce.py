@@ -230,7 +230,7 @@ async def test_a_retried_batch_is_answered_as_the_first_was(tmp_path: Path) -> N
 
 async def test_streams_wait_for_room_in_the_log(tmp_path: Path) -> None:
     requests = [batch_request([b"x" * 1000] * 10, producer_sequence=number) for number in range(200)]
-    async with running_server(tmp_path, pending_bytes_limit=20_000) as server:
+    async with running_server(tmp_path, max_pending_bytes=20_000) as server:
         answered: list[list[Any]] = []
 
         async def client() -> None:
