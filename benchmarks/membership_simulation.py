@@ -27,7 +27,7 @@ from proglog_trio.membership.swim.effects import StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.suspicion import shortest_suspicion
 from proglog_trio.membership.swim.swim import COMPOUND_OVERHEAD_BYTES, push_pull_scale
-from proglog_trio.membership.wire import decode_serf
+from proglog_trio.membership.wire.serf import decode_serf
 from tests.membership.simulation.bounds import detection_bound, dissemination_seconds, longest_suspicion
 from tests.membership.simulation.cluster import Cluster, SimulatedNode, address_of
 from tests.membership.simulation.network import Conditions

@@ -18,24 +18,22 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.record import payload_crc
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.memberlist import (
     Alive,
     Dead,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
-    TagFilter,
-    UserEvent,
+    PushPullHeader,
     UserMessage,
     encode_message,
-    encode_serf,
-    encode_stream,
-    encode_tags,
 )
-from proglog_trio.membership.wire.layers import compressed_layer
-from proglog_trio.membership.wire.memberlist import PushPullHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_object, encode_struct
+from proglog_trio.membership.wire.serf import TagFilter, UserEvent, encode_serf
+from proglog_trio.membership.wire.stream import encode_stream
+from proglog_trio.membership.wire.tags import encode_tags
 from proglog_trio.rpc.http2.message_buffer import prefixed
 
 MIB = 1024 * 1024

@@ -15,34 +15,36 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import Record, pack_records, payload_crc
 from proglog_trio.membership.serf.keys import KeyOperation, request_payload
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,
     IndirectPing,
-    Join,
-    Leave,
     Message,
     Nack,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
+    Suspect,
+    UserMessage,
+)
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.serf import (
+    Join,
+    Leave,
     Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
-    Suspect,
     TagFilter,
     UserEvent,
-    UserMessage,
-    encode_packets,
     encode_serf,
-    encode_stream,
 )
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.stream import encode_stream
 from proglog_trio.rpc.http2.message_buffer import prefixed
 
 ADDRESS = bytes((10, 0, 0, 2))

@@ -33,9 +33,14 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.serf import Serf
 from proglog_trio.membership.swim.broadcasts import MAX_BROADCASTS
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import DecodingError, Keyring, PushPull, StreamDecoder, UserMessage, decode_packet
-from proglog_trio.membership.wire.layers import compressed_layer, encrypt
+from proglog_trio.membership.wire.encryption import encrypt
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.memberlist import PushPull, UserMessage
+from proglog_trio.membership.wire.packet import decode_packet
 from proglog_trio.membership.wire.stream import StreamLimits
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.server.authorization import Gate
 from proglog_trio.rpc.server.handlers import ServerCounters

@@ -45,7 +45,7 @@ from proglog_trio.membership.stream_io import StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.swim.rules import Rules
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.node import metrics_endpoint
 from proglog_trio.node import run as node_module
 from proglog_trio.node.config import NodeConfig

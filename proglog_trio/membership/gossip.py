@@ -39,19 +39,10 @@ from proglog_trio.membership.swim.effects import Effect, ExchangeState, PingBySt
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
-from proglog_trio.membership.wire import (
-    Ack,
-    DecodingError,
-    ErrorMessage,
-    Keyring,
-    NotDecrypted,
-    Ping,
-    PushPull,
-    UserMessage,
-    encode_packets,
-    packet_overhead,
-)
-from proglog_trio.membership.wire.packet import decode_packet_steps
+from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import Ack, ErrorMessage, Ping, PushPull, UserMessage
+from proglog_trio.membership.wire.packet import decode_packet_steps, encode_packets, packet_overhead
 from proglog_trio.steps import Result, Steps, Turn
 from proglog_trio.unavailable import unavailable
 

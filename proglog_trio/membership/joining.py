@@ -24,7 +24,7 @@ from proglog_trio.membership.names import NameHeld, Names
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import NodeStateType, PushPull
+from proglog_trio.membership.wire.memberlist import NodeStateType, PushPull
 from proglog_trio.repetition import Repetitions
 
 FIRST_RETRY_SECONDS = 0.5

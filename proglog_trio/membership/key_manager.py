@@ -33,7 +33,9 @@ from proglog_trio.membership.serf.keys import (
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.serf.open_queries import TooManyQueries
 from proglog_trio.membership.serf.serf import Serf
-from proglog_trio.membership.wire import DecodingError, KeyResponse, Keyring, decode_key, decode_serf
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring, decode_key
+from proglog_trio.membership.wire.serf import KeyResponse, decode_serf
 
 MAX_WAITING = 32
 """Key queries that wait for one that is being done; further ones are refused."""

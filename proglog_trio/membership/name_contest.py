@@ -17,7 +17,8 @@ from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.serf.open_queries import TooManyQueries
 from proglog_trio.membership.serf.query_answers import CONFLICT_QUERY
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import ConflictResponse, DecodingError, MemberStatus, decode_serf
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.serf import ConflictResponse, MemberStatus, decode_serf
 
 PAUSE_SECONDS = 30.0
 """After one question the next comes so much later: the claim is heard again and again."""

@@ -22,7 +22,7 @@ from proglog_trio.membership.lives import Kinship, kinship
 from proglog_trio.membership.serf.serf import tags_of
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import NodeState, NodeStateType, PushPull
+from proglog_trio.membership.wire.memberlist import NodeState, NodeStateType, PushPull
 
 PING_SECONDS = 1.0
 """Whoever does not answer at an address of an earlier life for so long is not there."""

@@ -40,7 +40,7 @@ from proglog_trio.membership.gossip import GossipConfig
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
 from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.node.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit

@@ -17,22 +17,20 @@ from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
 from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.prober import Prober
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     ErrorMessage,
     IndirectPing,
-    Keyring,
     Nack,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
-    UserEvent,
     UserMessage,
-    decode_packet,
-    encode_packets,
-    encode_serf,
 )
+from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from tests.membership.running import LOCAL, eventually, start_ours_in
 
 VERSION = bytes((1, 5, 2, 2, 5, 4))

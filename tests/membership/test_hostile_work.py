@@ -19,22 +19,15 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.serf import Serf
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.rules import MAX_NODE_BYTES
-from proglog_trio.membership.wire import (
-    DecodingError,
-    NodeState,
-    NodeStateType,
-    PushPull,
-    StreamDecoder,
-    UserMessage,
-    encode_stream,
-    encode_tags,
-)
+from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.layers import compressed_layer
-from proglog_trio.membership.wire.memberlist import PushPullHeader
+from proglog_trio.membership.wire.memberlist import NodeState, NodeStateType, PushPull, PushPullHeader, UserMessage
 from proglog_trio.membership.wire.msgpack_structs import encode_object, encode_struct
 from proglog_trio.membership.wire.packet import decode_packet_steps
 from proglog_trio.membership.wire.state import MAX_STATE_EVENTS, MAX_STATE_MEMBERS, decode_state
-from proglog_trio.membership.wire.stream import StreamLimits, encode_stream_steps
+from proglog_trio.membership.wire.stream import StreamLimits, encode_stream, encode_stream_steps
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.membership.wire.tags import encode_tags
 from proglog_trio.steps import Steps, complete
 
 MAX_CALLS = 5000

@@ -9,7 +9,7 @@ import trio.testing
 from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
 from proglog_trio.membership.serf.keys import KeyOperation, refusal
 from proglog_trio.membership.serf.open_queries import MAX_QUERIES
-from proglog_trio.membership.wire import Join, encode_serf
+from proglog_trio.membership.wire.serf import Join, encode_serf
 from tests.membership.running import Ours, start_ours_in
 
 OLD = "AAECAwQFBgcICQoLDA0ODw=="

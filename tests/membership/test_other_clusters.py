@@ -14,24 +14,19 @@ from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.swim.foreigners import FOREIGN_SECONDS, MAX_FOREIGNERS
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import (
     Dead,
     IndirectPing,
-    Join,
-    Leave,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
-    Query,
-    SerfMessage,
-    SerfPushPull,
     Suspect,
-    UserEvent,
     UserMessage,
-    encode_serf,
-    encode_tags,
 )
+from proglog_trio.membership.wire.serf import Join, Leave, Query, SerfMessage, UserEvent, encode_serf
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.tags import encode_tags
 from tests.membership.running import Ours, start_ours_in
 from tests.membership.serf.cores import THERE, TestedCore, alive, endpoint_of
 

@@ -12,17 +12,9 @@ from collections.abc import Callable
 from attrs import frozen
 
 from proglog_trio.membership.serf.query_answers import INTERNAL_PREFIX
-from proglog_trio.membership.wire import (
-    DecodingError,
-    KeyRequest,
-    KeyResponse,
-    Keyring,
-    Query,
-    QueryResponse,
-    decode_serf,
-    encode_key,
-    encode_serf,
-)
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring, encode_key
+from proglog_trio.membership.wire.serf import KeyRequest, KeyResponse, Query, QueryResponse, decode_serf, encode_serf
 
 LONGEST_ANSWER_BYTES = 1024
 """Of a whole response; longer ones are not sent by agents, and fit into no packet beside others."""

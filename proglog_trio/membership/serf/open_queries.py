@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from attrs import define, field
 
 from proglog_trio.membership.profile import GossipProfile
-from proglog_trio.membership.wire import Query, QueryResponse
+from proglog_trio.membership.wire.serf import Query, QueryResponse
 
 MAX_QUERIES = 64
 """Own queries that are open at once."""

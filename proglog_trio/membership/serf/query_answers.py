@@ -13,7 +13,7 @@ import re2
 
 from proglog_trio.membership.serf.member import KnownMember
 from proglog_trio.membership.serf.member import MemberStatus as Status
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
     RESPONSE_FLAG_ACK,
     ConflictResponse,

@@ -15,15 +15,14 @@ from proglog_trio.membership.serf.open_queries import OpenQueries, default_timeo
 from proglog_trio.membership.serf.seen import RecentRing
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import Swim
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import UserMessage, encode_message
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_NO_BROADCAST,
     Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
-    UserMessage,
-    encode_message,
     encode_serf,
 )
 

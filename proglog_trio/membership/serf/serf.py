@@ -38,29 +38,30 @@ from proglog_trio.membership.swim.effects import (
 from proglog_trio.membership.swim.foreigners import Sender, unsaid
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import OtherCluster, Swim
-from proglog_trio.membership.wire import (
-    DecodingError,
-    Event,
-    EventsAtTime,
+from proglog_trio.membership.wire.coordinates import decode_ack_payload, encode_ack_payload
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import PushPull, UserMessage, encode_message
+from proglog_trio.membership.wire.serf import (
     Join,
     Leave,
-    PushPull,
     Query,
     QueryResponse,
     Relay,
     SerfMessage,
-    SerfPushPull,
     UserEvent,
-    UserMessage,
-    decode_ack_payload,
     decode_serf,
-    decode_tags,
-    encode_ack_payload,
-    encode_message,
     encode_serf,
-    encode_tags,
 )
-from proglog_trio.membership.wire.state import STATE_PREFIX, decode_state, encode_state, is_name
+from proglog_trio.membership.wire.state import (
+    STATE_PREFIX,
+    Event,
+    EventsAtTime,
+    SerfPushPull,
+    decode_state,
+    encode_state,
+    is_name,
+)
+from proglog_trio.membership.wire.tags import decode_tags, encode_tags
 from proglog_trio.steps import Steps, complete
 
 MAX_RELAYED_BYTES = 16 * 1024

@@ -18,7 +18,7 @@ from statistics import median_high
 
 from attrs import define, evolve, field
 
-from proglog_trio.membership.wire import Coordinate
+from proglog_trio.membership.wire.coordinates import Coordinate
 
 DIMENSIONS = 8
 HIGHEST_ERROR = 1.5

@@ -17,7 +17,7 @@ from proglog_trio.membership.swim.effects import Effect, PingByStream, RoundTrip
 from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.rules import Rules
 from proglog_trio.membership.swim.timers import Timer
-from proglog_trio.membership.wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
+from proglog_trio.membership.wire.memberlist import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
 
 HIGHEST_SEQUENCE_NUMBER = 2**32 - 1
 MAX_RELAYED_PINGS = 4096

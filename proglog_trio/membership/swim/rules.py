@@ -32,7 +32,7 @@ from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.suspicion import Suspicion, shortest_suspicion
 from proglog_trio.membership.swim.timers import Timer, Timers
 from proglog_trio.membership.swim.versions import Versions, is_sound
-from proglog_trio.membership.wire import Alive, Dead, Suspect, encode_message
+from proglog_trio.membership.wire.memberlist import Alive, Dead, Suspect, encode_message
 
 HIGHEST_INCARNATION = 2**32 - 1
 MAX_NODES = 8192

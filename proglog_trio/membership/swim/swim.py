@@ -32,7 +32,7 @@ from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.swim.rules import Rules
 from proglog_trio.membership.swim.timers import Timer, Timers, never
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
+from proglog_trio.membership.wire.encryption import decrypt_steps, encrypt
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.membership.wire.layers import (
@@ -20,8 +21,6 @@ from proglog_trio.membership.wire.layers import (
     NONCE_BYTES,
     Compressed,
     compressed_layer,
-    decrypt_steps,
-    encrypt,
     label_header,
     wrong_label,
 )

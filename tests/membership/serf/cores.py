@@ -15,7 +15,8 @@ from proglog_trio.membership.serf.serf import CoreEvent, Serf
 from proglog_trio.membership.swim.effects import Effect
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
-from proglog_trio.membership.wire import Alive, Dead, Message, PushPull, encode_tags
+from proglog_trio.membership.wire.memberlist import Alive, Dead, Message, PushPull
+from proglog_trio.membership.wire.tags import encode_tags
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 THERE = Endpoint.of("10.0.0.2", 7946)

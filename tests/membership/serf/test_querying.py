@@ -5,13 +5,12 @@ import pytest
 from proglog_trio.membership.serf.keys import KeyOperation, KeyQuestion, refusal, request_payload
 from proglog_trio.membership.serf.open_queries import MAX_QUERIES, TooManyQueries, default_timeout
 from proglog_trio.membership.swim.effects import Effect, SendPacket
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import UserMessage, decode_message
+from proglog_trio.membership.wire.serf import (
     RESPONSE_FLAG_ACK,
     KeyResponse,
     Query,
     QueryResponse,
-    UserMessage,
-    decode_message,
     decode_serf,
     encode_serf,
 )

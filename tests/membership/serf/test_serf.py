@@ -6,33 +6,26 @@ from proglog_trio.membership.serf.lamport import HIGHEST_LAMPORT_TIME
 from proglog_trio.membership.serf.member import MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.serf import MAX_RELAYED_BYTES, Conflict, HasLeft, Stage
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import Message, PushPull, Suspect, UserMessage, decode_message
+from proglog_trio.membership.wire.msgpack_structs import encode_object
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
     QUERY_FLAG_NO_BROADCAST,
-    DecodingError,
-    Event,
-    EventsAtTime,
     Join,
     Leave,
-    Message,
     NodeFilter,
-    PushPull,
     Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
-    Suspect,
     UserEvent,
-    UserMessage,
-    decode_message,
     decode_serf,
     encode_serf,
 )
-from proglog_trio.membership.wire.msgpack_structs import encode_object
-from proglog_trio.membership.wire.state import STATE_PREFIX
+from proglog_trio.membership.wire.state import STATE_PREFIX, Event, EventsAtTime, SerfPushPull
 from tests.membership.serf.cores import HERE, THERE, TestedCore, alive, dead, endpoint_of
 
 SUSPICION = Suspect(incarnation=1, node="b", from_node="somebody")

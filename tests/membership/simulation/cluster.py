@@ -16,16 +16,10 @@ from proglog_trio.membership.serf.serf import CoreEvent, HasLeft, Serf
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendPacket
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
-from proglog_trio.membership.wire import (
-    Message,
-    NodeStateType,
-    PushPull,
-    StreamDecoder,
-    decode_message,
-    decode_packet,
-    encode_packets,
-    encode_stream,
-)
+from proglog_trio.membership.wire.memberlist import Message, NodeStateType, PushPull, decode_message
+from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.stream import encode_stream
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from tests.membership.simulation.network import Network
 
 PORT = 7946

@@ -20,36 +20,37 @@ from proglog_trio.membership.swim.effects import SendPacket
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.prober import MAX_RELAYED_PINGS
 from proglog_trio.membership.swim.timers import MAX_CANCELLED
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,
-    DecodingError,
     IndirectPing,
-    Join,
-    Leave,
     Message,
     Nack,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
+    Suspect,
+    UserMessage,
+)
+from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.serf import (
+    Join,
+    Leave,
     Query,
     Relay,
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
-    StreamDecoder,
-    Suspect,
     TagFilter,
     UserEvent,
-    UserMessage,
-    decode_packet,
-    encode_packets,
     encode_serf,
-    encode_stream,
 )
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.stream import encode_stream
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 SOURCE = Endpoint.of("10.0.0.66", 7946)

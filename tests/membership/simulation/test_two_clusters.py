@@ -17,7 +17,7 @@ from proglog_trio.membership.serf.clusters import ClusterTag
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent
 from proglog_trio.membership.swim.node import NodeStatus
-from proglog_trio.membership.wire import UserEvent, encode_serf
+from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from tests.membership.simulation.cluster import Cluster, SimulatedNode, address_of
 from tests.membership.simulation.handlers import alternates
 from tests.membership.simulation.network import Conditions

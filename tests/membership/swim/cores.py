@@ -12,7 +12,7 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.swim.effects import Effect, Notification, SendPacket, StatusChange
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import VERSION, Swim
-from proglog_trio.membership.wire import Alive, Message, decode_message
+from proglog_trio.membership.wire.memberlist import Alive, Message, decode_message
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 

@@ -11,7 +11,7 @@ from proglog_trio.membership.swim.effects import Cause, Changed, Gone, NameConfl
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.rules import HIGHEST_INCARNATION
 from proglog_trio.membership.swim.swim import VERSION
-from proglog_trio.membership.wire import Alive, Dead, Message, Suspect
+from proglog_trio.membership.wire.memberlist import Alive, Dead, Message, Suspect
 from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of
 
 ALIVE, SUSPECT, DEAD, LEFT = NodeStatus

@@ -19,7 +19,7 @@ from proglog_trio.membership.swim.effects import (
 )
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import MAX_ANSWERS, VERSION, push_pull_scale
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,
@@ -31,8 +31,8 @@ from proglog_trio.membership.wire import (
     Suspect,
     UserMessage,
     encode_message,
-    encode_packets,
 )
+from proglog_trio.membership.wire.packet import encode_packets
 from tests.membership.swim.cores import TestedSwim, alive, endpoint_of, messages
 
 

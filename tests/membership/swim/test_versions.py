@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.swim.versions import MAX_VERSIONS, Versions
-from proglog_trio.membership.wire import Alive, NodeState
+from proglog_trio.membership.wire.memberlist import Alive, NodeState
 from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of
 
 AGENT = bytes((1, 5, 2, 2, 5, 5))

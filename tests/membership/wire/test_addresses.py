@@ -1,6 +1,7 @@
 import pytest
 
-from proglog_trio.membership.wire import DecodingError, pack_address, unpack_address
+from proglog_trio.membership.wire.addresses import pack_address, unpack_address
+from proglog_trio.membership.wire.errors import DecodingError
 
 
 @pytest.mark.parametrize(("host", "size"), [("127.0.0.1", 4), ("10.1.2.3", 4), ("::1", 16), ("fe80::1", 16)])

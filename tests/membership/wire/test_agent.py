@@ -15,41 +15,40 @@ from typing import Any
 import pytest
 from attrs import evolve, field, frozen
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.addresses import pack_address
+from proglog_trio.membership.wire.coordinates import decode_ack_payload
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     DEFAULT_VSN,
-    RESPONSE_FLAG_ACK,
     Ack,
     Alive,
-    ConflictResponse,
     Dead,
-    DecodingError,
-    Keyring,
-    Leave,
     Message,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
+    UserMessage,
+)
+from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.serf import (
+    RESPONSE_FLAG_ACK,
+    ConflictResponse,
+    Leave,
     Query,
     QueryResponse,
     Relay,
     SerfMessage,
-    SerfPushPull,
-    StreamDecoder,
-    StreamMessage,
     TagFilter,
     UserEvent,
-    UserMessage,
-    decode_ack_payload,
-    decode_packet,
     decode_serf,
-    decode_tags,
-    encode_packets,
     encode_serf,
-    encode_stream,
-    encode_tags,
-    pack_address,
 )
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.stream import StreamMessage, encode_stream
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.membership.wire.tags import decode_tags, encode_tags
 
 SERF = shutil.which("serf")
 pytestmark = [pytest.mark.system, pytest.mark.skipif(SERF is None, reason="there is no serf command")]

@@ -2,8 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.membership.wire import DecodingError, Keyring
-from proglog_trio.membership.wire.layers import Compressed, compressed_layer, decrypt, encrypt, label_header
+from proglog_trio.membership.wire.encryption import decrypt, encrypt
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import Compressed, compressed_layer, label_header
 from proglog_trio.membership.wire.lzw import compress
 from proglog_trio.membership.wire.msgpack_structs import decode_struct
 from tests.membership.wire.strategies import keyrings
