@@ -46,6 +46,7 @@ from proglog_trio.rpc.server.authorization import Gate
 from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.server import ServerConfig, ServerProtocol, _Server
 from proglog_trio.rpc.server.stream_io import receive_available
+from proglog_trio.steps import complete
 
 KEYRING = Keyring((b"k" * 16,))
 HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)
@@ -70,8 +71,8 @@ class Gossip:
 
     def _fresh(self) -> Serf:
         if self._core is None or self._cases % CASES_PER_CORE == 0:
-            self._core = Serf.make("me", HERE, {}, GossipProfile(), random.Random(self._cases), _ignore, now=0.0)
-            self._core.querying.on_key_query = _ignore
+            rng = random.Random(self._cases)
+            self._core = Serf("me", HERE, {}, GossipProfile(), rng, _ignore, now=0.0, on_key_query=_ignore)
             self._core.start()
         self._cases += 1
         return self._core
@@ -81,7 +82,7 @@ class Gossip:
         if len(core.swim.effects) > MAX_EFFECTS:
             raise Broken(f"{len(core.swim.effects)} effects of one packet")
         core.swim.effects.clear()
-        if any(len(queue) > MAX_BROADCASTS for queue in core.swim.queues):
+        if any(len(queue) > MAX_BROADCASTS for queue in core.swim.outbox.queues):
             raise Broken("a queue of broadcasts has no bound")
 
     def packet(self, data: bytes) -> None:
@@ -125,7 +126,7 @@ class Gossip:
             message = None
         if isinstance(message, PushPull):
             with contextlib.suppress(DecodingError):
-                core.merge(message)
+                complete(core.push_pull.merge_steps(message))
         elif isinstance(message, UserMessage):
             core.receive(message.payload)
         self._look(core)

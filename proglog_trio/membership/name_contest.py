@@ -2,14 +2,14 @@
 
 As Serf's agents do: they ask all members where they know the name (the query `_serf_conflict`), and shut down unless
 most of the answers name their own address. So that only one of the two yields, a node stays where as many know it here
-as elsewhere, and where nobody answers; and who has failed elsewhere does not count.
+as elsewhere, and where none answers; and a member that has failed elsewhere does not count.
 """
 
 from __future__ import annotations
 
 import structlog
 import trio
-from attrs import Factory, define, field
+from attrs import Factory, define
 
 from proglog_trio.errors import NameTaken
 from proglog_trio.internal_errors import InternalErrors, Where
@@ -17,6 +17,7 @@ from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.serf.open_queries import TooManyQueries
 from proglog_trio.membership.serf.query_answers import CONFLICT_QUERY
 from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.wakeup import Wakeup
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.serf import ConflictResponse, MemberStatus, decode_serf
 
@@ -35,7 +36,7 @@ class _Votes:
 
 @define(eq=False)
 class NameContest:
-    """Settles who keeps this node's name.
+    """Settles which member keeps this node's name.
 
     Attributes:
         ending: why this node yields, once it does.
@@ -43,12 +44,8 @@ class NameContest:
 
     gossip: Gossip
     errors: InternalErrors
+    _claimed: Wakeup
     ending: NameTaken | None = None
-    _claimed: trio.Event = field(factory=trio.Event)
-
-    def note(self) -> None:
-        """Take note that a member at another address claims the name."""
-        self._claimed.set()
 
     async def run(self) -> None:
         """Settle each claim; ends, with `ending` set, if this node yields."""
@@ -59,7 +56,7 @@ class NameContest:
                 self.ending = await self._settled()
                 if self.ending is None:
                     await trio.sleep(PAUSE_SECONDS)
-                    self._claimed = trio.Event()
+                    self._claimed.clear()
 
     async def _settled(self) -> NameTaken | None:
         """Ask where others know this node; return why it yields, or None: it stays."""
@@ -97,7 +94,7 @@ class NameContest:
         try:
             self.gossip.act(lambda: self.gossip.core.querying.ask(CONFLICT_QUERY, name, answered, ended.set))
         except TooManyQueries as error:
-            _logger.warning("nobody can be asked about this node's contested name now", reason=str(error))
+            _logger.warning("no member can be asked about this node's contested name now", reason=str(error))
             return votes
         await ended.wait()
         return votes

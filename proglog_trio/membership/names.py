@@ -19,10 +19,10 @@ from proglog_trio.errors import DirectoryCopied
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.lives import Kinship, kinship
-from proglog_trio.membership.serf.serf import tags_of
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire.memberlist import NodeState, NodeStateType, PushPull
+from proglog_trio.membership.wire.tags import tags_of
 
 PING_SECONDS = 1.0
 """Whoever does not answer at an address of an earlier life for so long is not there."""
@@ -104,7 +104,7 @@ class Names:
 
         async def ask(endpoint: Endpoint) -> None:
             try:
-                if await self.gossip.answers(endpoint, self.gossip.config.name, PING_SECONDS):
+                if await self.gossip.exchanges.answers(endpoint, self.gossip.config.name, PING_SECONDS):
                     answered.append(endpoint)
             except ExchangeFailed as error:
                 _logger.debug("an address of an earlier life does not answer", reason=str(error))
@@ -139,8 +139,3 @@ class Names:
             async with trio.open_nursery() as nursery:
                 for member in members:
                     nursery.start_soon(tell, member)
-
-
-def is_later_life(before: bytes, now: bytes) -> bool:
-    """Tell, by their metas, whether a member is a later life of one that has failed; see `Rules.is_later_life`."""
-    return kinship(tags_of(before), tags_of(now)) is Kinship.EARLIER

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 from attrs import define, field
 
 from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.swim.rules import Rules
+from proglog_trio.membership.wire.errors import NotDecrypted
 from proglog_trio.repetition import PERIOD_SECONDS, BoundedNews, Repetitions
 
 LOGGED_TROUBLES = 50
@@ -32,21 +34,23 @@ class TroubleLog:
         self._keys = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess, self.clock)
         self._packets = Repetitions(self.clock)
 
-    def another_key(self, address: str, members: Callable[[], Sequence[str]], reason: str) -> None:
+    def another_key(self, host: str, rules: Rules, error: NotDecrypted) -> None:
         """Log that gossip cannot be decrypted, unless that was logged of its address within the hour.
 
         Args:
-            address: where it comes from: a host, since ports of streams are another each time.
-            members: tells who is known to be there; called when it is logged.
-            reason: what is wrong with it.
+            host: where it comes from, without the port: streams have another each time.
+            rules: tell which members are known to be there.
+            error: what is wrong with it.
         """
+        address = host.partition("%")[0]
         repeated = self._keys.news(address)
         if repeated is not None:
+            others = (node for node in rules.nodes.values() if node is not rules.me and node.endpoint.host == address)
             _logger.warning(
                 "gossip that cannot be decrypted: who sends it has another gossip key than this node, or none",
                 address=address,
-                members=list(members()[:MAX_NAMED]),
-                reason=reason,
+                members=sorted(node.name for node in others)[:MAX_NAMED],
+                reason=str(error),
                 repeated=repeated,
             )
 

@@ -23,7 +23,7 @@ from proglog_trio.host_names import host_problem
 from proglog_trio.node.config_checks import security_problem
 
 if TYPE_CHECKING:
-    from proglog_trio.membership.profile import GossipProfile
+    from proglog_trio.membership import GossipProfile
 
 ENVIRONMENT_PREFIX = "PROGLOG_"
 DEFAULT_RPC_PORT = 8400
@@ -148,7 +148,7 @@ def _addresses(_type: type, tokens: Sequence[Token]) -> tuple[Address, ...]:
 
 
 def _gossip_settings(_type: type, tokens: Sequence[Token]) -> tuple[tuple[str, float], ...]:
-    from proglog_trio.membership.profile import GossipProfile
+    from proglog_trio.membership import GossipProfile
 
     figures = {attribute.name: attribute for attribute in attrs.fields(GossipProfile)}
     settings = []
@@ -526,7 +526,7 @@ class NodeConfig:
 
     def profile(self) -> "GossipProfile":
         """Return the timing of gossip."""
-        from proglog_trio.membership.profile import GossipProfile, ProfileName
+        from proglog_trio.membership import GossipProfile, ProfileName
 
         named = GossipProfile.named(ProfileName(self.gossip_profile))
         try:

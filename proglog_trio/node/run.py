@@ -36,11 +36,18 @@ from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.maintenance import open_log
-from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
-from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership, NotAMember, bind_membership
-from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership import (
+    DIRECTORY_TAG,
+    OPENING_TAG,
+    RPC_ADDRESS_TAG,
+    GossipConfig,
+    Keyring,
+    Membership,
+    MemberStatus,
+    NotAMember,
+    bind_membership,
+    opening_of,
+)
 from proglog_trio.node.config import KIBIBYTE, LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
@@ -147,7 +154,7 @@ async def run_node(
             async with open_log_service(log, parts.servers, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
         finally:
-            await membership.gossip.close()
+            await membership.close()
             _logger.info("server stopped; closing the log")
 
 
@@ -238,18 +245,18 @@ class _Parts:
             cluster_name=config.cluster_name,
         )
         _, port = await self.retries.until_it_works(
-            lambda: parts.start(serving, membership.gossip.bound_host, config.rpc_port)
+            lambda: parts.start(serving, membership.bound_host, config.rpc_port)
         )
         rpc_address = self.rpc_address = config.rpc_address(port)
-        membership.gossip.core.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
+        membership.set_tags(_tags(config, self.log, self.replicator.opened, rpc_address))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         parts.start_soon(self.isolation.watch, self.errors)
-        endpoint = membership.gossip.endpoint
-        _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
+        gossip = membership.address
+        _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(gossip))
         return RunningNode(
             config.node_name,
             rpc_address,
-            Address(endpoint.host, endpoint.port),
+            gossip,
             config.data_dir.absolute(),
             self.log.lowest_offset,
             self.log.next_offset,

@@ -11,7 +11,7 @@ import trio
 from attrs import define, field
 
 from proglog_trio.address import Address
-from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.membership import Membership, bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
 from proglog_trio.membership.serf.member import Member

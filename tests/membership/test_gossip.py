@@ -12,9 +12,13 @@ import trio
 from attrs import evolve
 
 from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
-from proglog_trio.membership.gossip import MAX_EXCHANGES, MAX_STREAMS, RECEIVE_BUFFER_BYTES, Gossip, GossipConfig
+from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.exchanges import MAX_EXCHANGES
+from proglog_trio.membership.gossip import Gossip
+from proglog_trio.membership.sockets import RECEIVE_BUFFER_BYTES
 from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
-from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
+from proglog_trio.membership.stream_server import MAX_STREAMS
+from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendPacket
 from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.wire.keyring import Keyring
@@ -306,15 +310,15 @@ async def test_only_who_asks_to_ignores_events_of_before() -> None:
     async with gossiping(name="there") as there:
         there.act(lambda: there.core.receive(encode_serf(UserEvent(5, "deploy", b"", False))))
         async with gossiping() as gossip:
-            await gossip.exchange(there.endpoint, join=True)
-            assert list(gossip.core._recent_events.items()) == [(5, [("deploy", b"")])]
+            await gossip.exchanges.exchange(there.endpoint, join=True)
+            assert list(gossip.core.events.recent.items()) == [(5, [("deploy", b"")])]
         async with gossiping() as gossip:
-            await gossip.exchange(there.endpoint, join=True, ignore_events=True)
-            assert list(gossip.core._recent_events.items()) == []
+            await gossip.exchanges.exchange(there.endpoint, join=True, ignore_events=True)
+            assert list(gossip.core.events.recent.items()) == []
             # Nor does an older one arrive later.
             gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(4, "old", b"", False))))
             gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(9, "new", b"", False))))
-            assert [time for time, _ in gossip.core._recent_events.items()] == [9]
+            assert [time for time, _ in gossip.core.events.recent.items()] == [9]
 
 
 async def test_packets_that_come_in_a_burst_have_room() -> None:
@@ -414,7 +418,7 @@ async def test_keys_and_labels_that_agree() -> None:
 
 async def test_a_look_changes_nothing() -> None:
     async with gossiping() as gossip, gossiping(name="other") as other:
-        state = await other.look(gossip.endpoint)
+        state = await other.exchanges.look(gossip.endpoint)
         assert [node.name for node in state.nodes] == ["me"]
         assert list(gossip.core.members.by_name) == ["me"]
         assert list(other.core.members.by_name) == ["other"]
@@ -484,6 +488,6 @@ async def test_a_stream_that_answers_with_something_else_is_no_ack(monkeypatch: 
             nursery.start_soon(partial(trio.serve_listeners, serve, [listener]))
             endpoint = Endpoint.of("127.0.0.1", listener.socket.getsockname()[1])
             for number in (1, 2):
-                await gossip._ping(endpoint, "other", number, 30)
+                await gossip.exchanges._ping(PingByStream(endpoint, "other", number, 30))
             nursery.cancel_scope.cancel()
         assert ended == [False, False]

@@ -84,9 +84,9 @@ async def test_no_more_questions_than_allowed() -> None:
 
 def test_answers_that_make_no_sense_are_problems() -> None:
     answers = KeyAnswers()
-    answers.take("a", b"")
-    answers.take("b", encode_serf(Join(ltime=1, node="b")))
-    answers.take("c", refusal(""))
+    answers.add("a", b"")
+    answers.add("b", encode_serf(Join(ltime=1, node="b")))
+    answers.add("c", refusal(""))
     assert answers.done == []
     assert set(answers.problems) == {"a", "b", "c"}
     assert answers.problems["b"] == "its answer is no key response"

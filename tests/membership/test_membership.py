@@ -11,16 +11,11 @@ from trio.testing import MockClock
 from proglog_trio.address import Address
 from proglog_trio.errors import NameTaken
 from proglog_trio.internal_errors import Where
-from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.membership import (
-    MAX_WAITING_EVENTS,
-    EventsMissed,
-    JoinFailed,
-    Membership,
-    NotAMember,
-    bind_membership,
-)
+from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership
+from proglog_trio.membership.peer_notifier import PeerNotifier
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.subscriptions import MAX_WAITING_EVENTS, EventsMissed
 from tests.membership.running import EVENTUALLY_SECONDS, LOCAL, Peers, start_ours_in
 
 # For tests in which somebody fails: as short as a busy machine allows.
@@ -159,7 +154,7 @@ async def test_a_name_that_a_living_member_has() -> None:
             # It was not seen: with the next news that spreads there comes no conflict, and no member came.
             b.membership.set_tags({"zone": "1"})
             await a.until(lambda seen: seen["b"].tags == {"zone": "1"})
-            assert a.membership.conflicts == b.membership.conflicts == 0
+            assert a.membership.news.conflicts == b.membership.news.conflicts == 0
             assert (await anext(events)).kind is MemberEventKind.UPDATE
 
 
@@ -194,7 +189,7 @@ async def test_a_name_that_a_failed_member_has_is_waited_for() -> None:
         assert second.address != b.address
         await a.until(lambda seen: seen["b"].port == second.address.port)
         assert a.members()["b"].status is MemberStatus.ALIVE
-        assert a.membership.conflicts == 0
+        assert a.membership.news.conflicts == 0
         assert a.peers.of("b") == [("join", "b", "b:8400"), ("leave", "b"), ("join", "b", "b:8400")]
 
 
@@ -301,15 +296,15 @@ async def test_a_subscriber_that_is_too_slow_is_told() -> None:
         async with a.membership.events() as slow, a.membership.events() as quick:
             kinds = [MemberEventKind.JOIN, MemberEventKind.FAILED]
             for number in range(MAX_WAITING_EVENTS + 10):
-                a.membership.emit(event_of(kinds[number % 2], "b", None))
+                a.membership.news.emit(event_of(kinds[number % 2], "b", None))
                 await anext(quick)
             for _ in range(MAX_WAITING_EVENTS):
                 await anext(slow)
             with pytest.raises(EventsMissed, match="1024"):
                 await anext(slow)
-            a.membership.emit(event_of(MemberEventKind.JOIN, "c", None))
+            a.membership.news.emit(event_of(MemberEventKind.JOIN, "c", None))
             assert (await anext(quick)).members[0].name == "c"
-        assert not a.membership._subscriptions
+        assert not a.membership.news.subscriptions._open
 
 
 # -- the handler -------------------------------------------------------------------------------------------------------
@@ -365,7 +360,7 @@ async def test_what_the_handler_is_told(
     peers = Peers()
     membership = await running(nursery, peers)
     for kind, rpc_addr in happens:
-        membership.emit(event_of(kind, "x", rpc_addr))
+        membership.news.emit(event_of(kind, "x", rpc_addr))
         await trio.testing.wait_all_tasks_blocked()
     assert [" ".join((what, *rest)) for what, _, *rest in peers.told] == told
 
@@ -374,7 +369,7 @@ async def test_what_the_handler_is_told_when_it_is_slow(nursery: trio.Nursery) -
     slow = Slow()
     membership = await running(nursery, slow)
     async with membership.events() as events:
-        membership.emit(event_of(JOIN, "x", "x:1"))
+        membership.news.emit(event_of(JOIN, "x", "x:1"))
         assert (await anext(events)).kind is JOIN
         await trio.testing.wait_all_tasks_blocked()
         assert slow.told == [("join", "x", "x:1")]
@@ -387,7 +382,7 @@ async def test_what_the_handler_is_told_when_it_is_slow(nursery: trio.Nursery) -
             (JOIN, "z", "z:1"),
             (UPDATE, "z", "z:2"),
         ):
-            membership.emit(event_of(kind, name, rpc_addr))
+            membership.news.emit(event_of(kind, name, rpc_addr))
             # Subscribers are not kept waiting by the handler.
             assert (await anext(events)).members[0].name == name
         slow.gate.set()
@@ -410,8 +405,8 @@ async def test_every_join_is_followed_by_a_leave_at_the_end() -> None:
     peers = Peers()
     async with trio.open_nursery() as nursery:
         membership = await running(nursery, peers)
-        membership.emit(event_of(JOIN, "x", "x:1"))
-        membership.emit(event_of(JOIN, "y", "y:1"))
+        membership.news.emit(event_of(JOIN, "x", "x:1"))
+        membership.news.emit(event_of(JOIN, "y", "y:1"))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert peers.of("x") == [("join", "x", "x:1"), ("leave", "x")]
@@ -436,13 +431,13 @@ async def test_a_handler_that_raises_is_logged_and_told_on(
 ) -> None:
     raising = Raising()
     membership = await running(nursery, raising)
-    membership.emit(event_of(JOIN, "x", "x:1"))
+    membership.news.emit(event_of(JOIN, "x", "x:1"))
     await trio.testing.wait_all_tasks_blocked()
-    membership.emit(event_of(FAILED, "x", "x:1"))
-    membership.emit(event_of(JOIN, "y", "y:1"))
+    membership.news.emit(event_of(FAILED, "x", "x:1"))
+    membership.news.emit(event_of(JOIN, "y", "y:1"))
     await trio.testing.wait_all_tasks_blocked()
     assert raising.told == [("join", "x", "x:1"), ("leave", "x"), ("join", "y", "y:1")]
-    assert membership.handler_failures == 3
+    assert membership.news.peers.failures == 3
     logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [where for where, _ in internal_errors] == [Where.MEMBERSHIP_HANDLER] * 3
     assert len(logged) == 2  # the second join fails like the first
@@ -471,7 +466,7 @@ async def test_a_join_that_failed_is_tried_again_until_it_does_not(
 ) -> None:
     failing = Failing(failures=3)
     membership = await running(nursery, failing)
-    membership.emit(event_of(JOIN, "x", "x:1"))
+    membership.news.emit(event_of(JOIN, "x", "x:1"))
     await trio.sleep(30)
     assert failing.of("x") == [("join", "x", "x:1"), ("leave", "x")] * 3 + [("join", "x", "x:1")]
     assert len(internal_errors) == 3
@@ -482,9 +477,9 @@ async def test_a_join_that_failed_is_not_tried_again_for_one_who_left(
 ) -> None:
     failing = Failing(failures=1)
     membership = await running(nursery, failing)
-    membership.emit(event_of(JOIN, "x", "x:1"))
+    membership.news.emit(event_of(JOIN, "x", "x:1"))
     await trio.testing.wait_all_tasks_blocked()
-    membership.emit(event_of(FAILED, "x", "x:1"))
+    membership.news.emit(event_of(FAILED, "x", "x:1"))
     await trio.sleep(30)
     assert failing.of("x") == [("join", "x", "x:1"), ("leave", "x")]
     assert len(internal_errors) == 1
@@ -495,21 +490,21 @@ async def test_news_that_failed_is_found_out_by_looking_at_everybody(
 ) -> None:
     peers = Peers()
     membership = await running(nursery, peers)
-    membership.emit(event_of(JOIN, "gone", "gone:1"))
+    membership.news.emit(event_of(JOIN, "gone", "gone:1"))
     await trio.testing.wait_all_tasks_blocked()
-    note, fails = Membership._note, True
+    note, fails = PeerNotifier.note, True
 
-    def failing(self: Membership, member: Member, kind: MemberEventKind) -> None:
+    def failing(self: PeerNotifier, member: Member, kind: MemberEventKind) -> None:
         nonlocal fails
         if fails:
             fails = False
             raise RuntimeError("unforeseen")
         note(self, member, kind)
 
-    monkeypatch.setattr(Membership, "_note", failing)
+    monkeypatch.setattr(PeerNotifier, "note", failing)
     members = [Member("x", "10.0.0.1", 1, {"rpc_addr": "x:1"}, MemberStatus.ALIVE)]
     monkeypatch.setattr(Membership, "members", lambda _self: members)
-    membership.emit(event_of(JOIN, "x", "x:1"))
+    membership.news.emit(event_of(JOIN, "x", "x:1"))
     await trio.testing.wait_all_tasks_blocked()
     assert peers.of("x") == [("join", "x", "x:1")]
     assert peers.of("gone") == [("join", "gone", "gone:1"), ("leave", "gone")]
@@ -558,7 +553,7 @@ async def test_subscribers_are_told_what_happened_before_the_end() -> None:
         membership = await running(nursery, Peers())
         async with membership.events() as events:
             await trio.testing.wait_all_tasks_blocked()
-            membership.emit(event_of(JOIN, "x", "x:1"))
+            membership.news.emit(event_of(JOIN, "x", "x:1"))
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True), trio.fail_after(10):
                 assert [event.members[0].name async for event in events][-1] == "x"

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 import re2
 
 from proglog_trio.membership.serf.member import KnownMember
-from proglog_trio.membership.serf.member import MemberStatus as Status
 from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
     RESPONSE_FLAG_ACK,
@@ -34,12 +33,6 @@ KEY_QUERIES = frozenset({"_serf_install-key", "_serf_use-key", "_serf_remove-key
 LONGEST_EXPRESSIONS = 128
 """The regular expressions of all tag filters of a query together; longer ones pass nobody, since they come from the
 network: the worst of this length take 4 ms."""
-_WIRE_STATUS = {
-    Status.ALIVE: MemberStatus.ALIVE,
-    Status.LEAVING: MemberStatus.LEAVING,
-    Status.LEFT: MemberStatus.LEFT,
-    Status.FAILED: MemberStatus.FAILED,
-}
 EXPRESSION_BYTES = 64 * 1024
 """The memory that matching one expression may take; RE2 keeps the last 128 of them."""
 
@@ -123,7 +116,7 @@ def _conflict_response(member: KnownMember | None) -> ConflictResponse:
             addr=member.told_address,
             port=member.endpoint.port,
             tags=member.tags,
-            status=_WIRE_STATUS[member.status],
+            status=MemberStatus[member.status.name],
             protocol_min=version[0],
             protocol_max=version[1],
             protocol_cur=version[2],

@@ -37,7 +37,7 @@ class RecentRing(Generic[Item]):
     _bytes: int = 0
     _slots: list[tuple[int, dict[Item, None]] | None] = field(factory=lambda: [None] * RING_SIZE)
 
-    def take(self, time: int, item: Item, clock: int) -> bool:
+    def add(self, time: int, item: Item, clock: int) -> bool:
         """Remember an item; tell whether it is new.
 
         Args:

@@ -14,8 +14,7 @@ from grpclib.server import Stream
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember
-from proglog_trio.membership.serf.member import Member
+from proglog_trio.membership import JoinFailed, Member, Membership, NotAMember
 from proglog_trio.replication.replicator import GivenUp
 from proglog_trio.rpc.http2.bridge import trio_as_aio
 from proglog_trio.rpc.messages.text import sendable
@@ -66,7 +65,7 @@ class ClusterService:
             f"/{SERVICE_NAME}/AcceptGaps": Handler(
                 self._accept_gaps, unary, log_v1.AcceptGapsRequest, log_v1.AcceptGapsResponse
             ),
-            **KeyCalls(self.membership.gossip.keys).methods(SERVICE_NAME),
+            **KeyCalls(self.membership.keys).methods(SERVICE_NAME),
         }
 
     async def _get_members(self, stream: Stream[Any, Any]) -> None:

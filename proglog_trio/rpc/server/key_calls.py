@@ -16,8 +16,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
-from proglog_trio.membership.serf.keys import KeyOperation
+from proglog_trio.membership import KeyAnswers, KeyManager, KeyOperation, KeysNotAsked
 from proglog_trio.rpc.http2.bridge import trio_as_aio
 from proglog_trio.rpc.server.stream_io import receive_only
 

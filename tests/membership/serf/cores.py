@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, evolve, field
 
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.clusters import ClusterTag
+from proglog_trio.membership.serf.keys import KeyQuestion
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent, Serf
 from proglog_trio.membership.swim.effects import Effect
@@ -17,6 +18,7 @@ from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.wire.memberlist import Alive, Dead, Message, PushPull
 from proglog_trio.membership.wire.tags import encode_tags
+from proglog_trio.steps import complete
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 THERE = Endpoint.of("10.0.0.2", 7946)
@@ -56,12 +58,16 @@ class TestedCore:
         tags: Mapping[str, str] | None = None,
         profile: GossipProfile | None = None,
         cluster: str | None = None,
+        on_key_query: Callable[[KeyQuestion], None] | None = None,
         **changes: Any,
     ) -> TestedCore:
         profile = evolve(profile if profile is not None else GossipProfile(), **changes)
         said: list[CoreEvent] = []
         tag = None if cluster is None else ClusterTag("cluster_name", cluster)
-        core = Serf.make(name, endpoint, tags or {}, profile, random.Random(0), said.append, now=0.0, cluster=tag)
+        core = Serf(
+            name, endpoint, tags or {}, profile, random.Random(0), said.append,
+            now=0.0, cluster=tag, on_key_query=on_key_query,
+        )  # fmt: skip
         core.start()
         return cls(core, said)
 
@@ -98,7 +104,7 @@ class TestedCore:
 
     def exchange(self, other: TestedCore, *, join: bool = False) -> None:
         """Exchange states with another, as a stream would."""
-        mine: PushPull = self.core.local_state(join=join)
-        theirs = other.core.local_state(join=False)
-        other.core.merge(mine)
-        self.core.merge(theirs, ignore_events=join)
+        mine: PushPull = complete(self.core.push_pull.local_state_steps(join=join))
+        theirs = complete(other.core.push_pull.local_state_steps(join=False))
+        complete(other.core.push_pull.merge_steps(mine))
+        complete(self.core.push_pull.merge_steps(theirs, ignore_events=join))

@@ -20,6 +20,7 @@ from proglog_trio.membership.wire.memberlist import Message, NodeStateType, Push
 from proglog_trio.membership.wire.packet import decode_packet, encode_packets
 from proglog_trio.membership.wire.stream import encode_stream
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.steps import complete
 from tests.membership.simulation.network import Network
 
 PORT = 7946
@@ -136,7 +137,9 @@ class Cluster:
     def run(self, seconds: float) -> None:
         """Let time pass."""
         self.network.run(self.now + seconds)
-        assert not any(node.core.disagreements for node in self.nodes.values()), "SWIM and the members have differed"
+        assert not any(node.core.upkeep.disagreements for node in self.nodes.values()), (
+            "SWIM and the members have differed"
+        )
 
     def run_until(self, condition: Callable[[], bool], limit: float, step: float = 0.5) -> float | None:
         """Let time pass until something is so; return how long that took, or None if it was not within the limit."""
@@ -172,7 +175,7 @@ class Cluster:
         def emit(event: CoreEvent) -> None:
             self._take(holder[0], event)
 
-        core = Serf.make(name, endpoint, tags, self.profile, rng, emit, now=self.now, cluster=cluster)
+        core = Serf(name, endpoint, tags, self.profile, rng, emit, now=self.now, cluster=cluster)
         node = SimulatedNode(name, endpoint, life, tags, core)
         holder.append(node)
         self.nodes[name] = self.by_endpoint[endpoint] = node
@@ -224,7 +227,7 @@ class Cluster:
     def leave(self, node: SimulatedNode) -> None:
         """Let a node leave in order; its process ends when that is over."""
         node.leaving = True
-        self.act(node, node.core.leave)
+        self.act(node, node.core.intents.leave)
 
     def set_tags(self, node: SimulatedNode, tags: Mapping[str, str]) -> None:
         """Let a node say something else of itself."""
@@ -257,7 +260,7 @@ class Cluster:
 
         def done(answered: bool) -> None:
             if answered:
-                self.act(node, node.core.announce_join)
+                self.act(node, node.core.intents.announce_join)
             else:
                 self._try_to_join(node, targets, place + 1, wait)
 
@@ -272,7 +275,7 @@ class Cluster:
             state.state
             for node in self.live
             if node.is_up
-            for state in node.core.swim.local_state()
+            for state in complete(node.core.swim.states.local_state_steps())
             if state.name == name and Endpoint(state.addr, state.port) != endpoint
         ]
         if any(state in (NodeStateType.ALIVE, NodeStateType.SUSPECT) for state in states):
@@ -381,7 +384,7 @@ class Cluster:
                 return False
             self.advance(node)
             try:
-                node.core.judge(answer, Sender(target))
+                complete(node.core.push_pull.judge_steps(answer, Sender(target)))
             except StateRefused:
                 return False
             finally:
@@ -408,7 +411,7 @@ class Cluster:
                 return False
             self.advance(node)
             try:
-                node.core.merge(answer, ignore_events=joining, sender=Sender(target))
+                complete(node.core.push_pull.merge_steps(answer, ignore_events=joining, sender=Sender(target)))
             except StateRefused:
                 return False
             finally:
@@ -417,7 +420,7 @@ class Cluster:
             traffic.state_exchanges += 1
             return True
 
-        question = self._carried(node.core.local_state(join=join), from_dialler=True)
+        question = self._carried(complete(node.core.push_pull.local_state_steps(join=join)), from_dialler=True)
         _Stream(self, node, target, self.profile.stream_timeout, self._serve_state, take, done).open(question, node)
 
     def _serve_state(
@@ -425,11 +428,11 @@ class Cluster:
     ) -> PushPull | None:
         """Return what a node answers to a state; None: that it is of another cluster."""
         self.advance(other)
-        answer = other.core.local_state(join=False)
+        answer = complete(other.core.push_pull.local_state_steps(join=False))
         try:
             if question.nodes:
                 sender = Sender() if dialler is None else Sender(address=dialler.endpoint.address)
-                other.core.merge(question, sender=sender)
+                complete(other.core.push_pull.merge_steps(question, sender=sender))
         except StateRefused:
             return None
         finally:
