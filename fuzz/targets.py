@@ -38,7 +38,7 @@ from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.membership.wire.layers import compressed_layer
 from proglog_trio.membership.wire.memberlist import PushPull, UserMessage
-from proglog_trio.membership.wire.packet import decode_packet
+from proglog_trio.membership.wire.packet import decode_packet_steps
 from proglog_trio.membership.wire.stream import StreamLimits
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from proglog_trio.rpc.messages.codec import MessageCodec
@@ -95,7 +95,7 @@ class Gossip:
         if encrypted:
             data = encrypt(data, keyring=KEYRING, associated=b"", nonce=bytes(12))
         try:
-            decoded = decode_packet(data, keyring=KEYRING if encrypted else None)
+            decoded = complete(decode_packet_steps(data, keyring=KEYRING if encrypted else None))
         except DecodingError:
             return
         core.swim.receive(decoded.messages, THERE)

@@ -7,13 +7,13 @@ import trio
 from attrs import define, field
 
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.membership.foreigner_log import ForeignerLog
 from proglog_trio.membership.peer_notifier import PeerNotifier
 from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind
 from proglog_trio.membership.serf.serf import Conflict, CoreEvent, HasLeft
 from proglog_trio.membership.subscriptions import Subscriptions
 from proglog_trio.membership.swim.effects import Paused, StatusChange
+from proglog_trio.membership.trouble_log import TroubleLog
 from proglog_trio.membership.wakeup import Wakeup
 
 _logger = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class News:
     over: trio.Event = field(factory=trio.Event)
     has_left: bool = False
     conflicts: int = 0
-    _foreigner_log: ForeignerLog = field(factory=ForeignerLog)
+    _troubles: TroubleLog = field(factory=TroubleLog)
 
     def emit(self, event: CoreEvent) -> None:
         """Pass an event of the core on; called while that works, and never raises an Exception."""
@@ -71,7 +71,7 @@ class News:
                     self.name_claimed.set()
                 _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
             case Foreigner():
-                self._foreigner_log.tell(event)
+                self._troubles.another_cluster(event)
             case Paused(seconds):
                 _logger.warning("this process was stopped, or its loop was held", seconds=round(seconds, 1))
             case StatusChange():

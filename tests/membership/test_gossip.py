@@ -33,9 +33,10 @@ from proglog_trio.membership.wire.memberlist import (
     PushPull,
     UserMessage,
 )
-from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from tests.membership.running import LOCAL, eventually, start_ours_in
+from tests.membership.wire.at_once import decode_packet
 
 VERSION = bytes((1, 5, 2, 2, 5, 4))
 KEYRING = Keyring((bytes(16),))

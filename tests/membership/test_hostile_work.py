@@ -25,10 +25,11 @@ from proglog_trio.membership.wire.memberlist import NodeState, NodeStateType, Pu
 from proglog_trio.membership.wire.msgpack_structs import encode_object, encode_struct
 from proglog_trio.membership.wire.packet import decode_packet_steps
 from proglog_trio.membership.wire.state import MAX_STATE_EVENTS, MAX_STATE_MEMBERS, decode_state
-from proglog_trio.membership.wire.stream import StreamLimits, encode_stream, encode_stream_steps
+from proglog_trio.membership.wire.stream import StreamLimits, encode_stream_steps
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from proglog_trio.membership.wire.tags import encode_tags
 from proglog_trio.steps import Steps, complete
+from tests.membership.wire.at_once import encode_stream
 
 MAX_CALLS = 5000
 """Of functions, those in C among them, in one step: two milliseconds or so."""

@@ -8,12 +8,12 @@ import pytest
 import structlog.testing
 import trio
 
-from proglog_trio.membership.foreigner_log import LOGGED_FOREIGNERS, ForeignerLog
 from proglog_trio.membership.membership import JoinFailed
 from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.swim.foreigners import FOREIGN_SECONDS, MAX_FOREIGNERS
 from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.trouble_log import LOGGED_TROUBLES, TroubleLog
 from proglog_trio.membership.wire.memberlist import (
     Dead,
     IndirectPing,
@@ -189,16 +189,16 @@ def test_what_is_remembered_of_other_clusters_is_bounded() -> None:
 
 def test_what_is_logged_of_other_clusters_is_bounded() -> None:
     now = 0.0
-    log = ForeignerLog(lambda: now)
+    log = TroubleLog(lambda: now)
     with structlog.testing.capture_logs() as logged:
         for _ in range(3):
-            for number in range(2 * LOGGED_FOREIGNERS):
-                log.tell(Foreigner("b", endpoint_of(number), "it is of the cluster 'billing'"))
-        assert len(logged) == LOGGED_FOREIGNERS
+            for number in range(2 * LOGGED_TROUBLES):
+                log.another_cluster(Foreigner("b", endpoint_of(number), "it is of the cluster 'billing'"))
+        assert len(logged) == LOGGED_TROUBLES
         now = 4000.0
-        log.tell(Foreigner("b", endpoint_of(1), "it is of the cluster 'billing'"))
-    assert logged[-2]["not_logged"] == LOGGED_FOREIGNERS
-    assert len(logged) == LOGGED_FOREIGNERS + 2
+        log.another_cluster(Foreigner("b", endpoint_of(1), "it is of the cluster 'billing'"))
+    assert logged[-2]["not_logged"] == LOGGED_TROUBLES
+    assert len(logged) == LOGGED_TROUBLES + 2
 
 
 # -- real sockets ------------------------------------------------------------------------------------------------------

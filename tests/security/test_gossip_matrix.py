@@ -22,11 +22,12 @@ from proglog_trio.membership.wire.memberlist import (
     PushPull,
     UserMessage,
 )
-from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from proglog_trio.replication.directories_file import DIRECTORIES_FILE
 from proglog_trio.rpc.calls.keys import change_key
 from tests.members import members, node_inside
+from tests.membership.wire.at_once import decode_packet
 from tests.node_process import NodeProcess, node_process
 
 RIGHT = "AAECAwQFBgcICQoLDA0ODw=="

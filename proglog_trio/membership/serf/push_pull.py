@@ -13,7 +13,6 @@ from proglog_trio.membership.serf.intents import Intents
 from proglog_trio.membership.serf.lamport import LamportClock
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.serf.members import Members
-from proglog_trio.membership.serf.refused import Refused
 from proglog_trio.membership.serf.user_events import UserEvents
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.states import OtherCluster
@@ -35,6 +34,14 @@ from proglog_trio.steps import Steps
 NAMES_AT_ONCE = 64
 EVENTS_AT_ONCE = 16
 """In one step of merging a state."""
+
+
+@define
+class Refused:
+    """What arrived and was dropped, by reason."""
+
+    malformed: int = 0
+    too_large: int = 0
 
 
 @define(eq=False)

@@ -15,20 +15,19 @@ from attrs import frozen
 from proglog_trio.internal_errors import Boundaries, Where, no_boundary
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.clusters import ClusterTag, Foreigner
-from proglog_trio.membership.serf.intents import Intents
+from proglog_trio.membership.serf.intents import Intents, Stage
 from proglog_trio.membership.serf.keys import KeyQuestion
 from proglog_trio.membership.serf.lamport import LamportClock
-from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatusChange
+from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus, MemberStatusChange
 from proglog_trio.membership.serf.members import Members
-from proglog_trio.membership.serf.push_pull import PushPulls
+from proglog_trio.membership.serf.push_pull import PushPulls, Refused
 from proglog_trio.membership.serf.querying import Querying
-from proglog_trio.membership.serf.refused import Refused
-from proglog_trio.membership.serf.upkeep import Upkeep
 from proglog_trio.membership.serf.user_events import UserEvents
 from proglog_trio.membership.serf.vivaldi import Vivaldi
 from proglog_trio.membership.swim.broadcasts import BroadcastQueue
 from proglog_trio.membership.swim.effects import (
     Changed,
+    ExchangeState,
     Foreign,
     Gone,
     NameConflict,
@@ -40,7 +39,7 @@ from proglog_trio.membership.swim.effects import (
     UserMessageReceived,
 )
 from proglog_trio.membership.swim.foreigners import unsaid
-from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.rules import IsLaterLife, never_a_later_life
 from proglog_trio.membership.swim.swim import Swim
 from proglog_trio.membership.wire.coordinates import decode_ack_payload, encode_ack_payload
@@ -95,7 +94,7 @@ class Serf:
         events: of users.
         querying: queries of others, and this node's own.
         push_pull: what is told and learned in state exchanges.
-        upkeep: what is done from time to time.
+        disagreements: how often SWIM and the members had come to differ about who is there, which only an error brings.
         vivaldi: where this node is in the network, for those who estimate round-trip times.
         cluster: what tells this cluster from others; None: nothing does, and all members are merged.
         emit: called with what has happened.
@@ -137,7 +136,7 @@ class Serf:
         Raises:
             ValueError: the tags take more than 512 bytes.
         """
-        self.emit, self.cluster = emit, cluster
+        self.emit, self.cluster, self.disagreements = emit, cluster, 0
         self.clock, self.query_clock = LamportClock(), LamportClock()
         self.vivaldi, self.refused = Vivaldi(rng), Refused()
         self._intents, self._queries, self._events = (BroadcastQueue(profile.retransmit_multiplier) for _ in range(3))
@@ -164,14 +163,15 @@ class Serf:
         self.push_pull = PushPulls(
             self.swim, self.members, self.intents, self.events, self.clock, self.query_clock, cluster, self.refused
         )
-        self.upkeep = Upkeep(self.swim, self.members, self.intents)
 
     # -- this node -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Be a member, alone so far."""
+        timers = self.swim.rules.timers
         self.swim.start()
-        self.upkeep.start()
+        timers.after(self.swim.rules.profile.reap_interval, self._reap)
+        timers.after(self.swim.rules.profile.reconnect_interval, self._reconnect)
 
     @property
     def name(self) -> str:
@@ -285,3 +285,53 @@ class Serf:
             self.refused.too_large += 1  # It came by a stream, and fits into no packet.
         else:
             queue.add(encode_message(UserMessage(payload)))
+
+    # -- the passing of time -------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        timers = self.swim.rules.timers
+        # First: whatever fails below is tried again.
+        next_time = timers.after(self.swim.rules.profile.reap_interval, self._reap)
+        boundary = self.swim.boundaries(Where.GOSSIP_TIMER)
+        is_done = True
+        with boundary:
+            is_done = self.members.reap(self.now)
+        if not is_done:
+            # Many that are to be forgotten at one time are, but not in one piece.
+            next_time.cancel()
+            timers.after(0, self._reap)
+            return
+        with boundary:
+            self.agree()
+        for member in self.members.with_status(MemberStatus.LEAVING):
+            if member.name != self.members.me and self.swim.rules.nodes[member.name].status is NodeStatus.ALIVE:
+                self.members.stayed(member.name, self.now)
+
+    def agree(self) -> None:
+        """Have the members agree with SWIM again about who is there, should an error have come between the two."""
+        nodes, members = self.swim.rules.nodes, self.members
+        there = {member.name for member in members.with_status(MemberStatus.ALIVE, MemberStatus.LEAVING)}
+        for node in list(nodes.values()):
+            if node.is_gone == (node.name in there):
+                self.disagreements += 1
+                with self.swim.boundaries(Where.GOSSIP_NEWS):
+                    if node.is_gone:
+                        members.gone(node.name, self.now, left=node.status is NodeStatus.LEFT)
+                    else:
+                        members.seen(node)
+        for name in there - nodes.keys():
+            self.disagreements += 1
+            with self.swim.boundaries(Where.GOSSIP_NEWS):
+                members.gone(name, self.now, left=False)
+
+    def _reconnect(self) -> None:
+        """Try one failed member again, the more likely the more have failed."""
+        rules = self.swim.rules
+        rules.timers.after(rules.profile.reconnect_interval, self._reconnect)
+        failed = self.members.with_status(MemberStatus.FAILED)
+        alive = len(self.members.by_name) - len(failed) - len(self.members.with_status(MemberStatus.LEFT))
+        # Where a member of another cluster was found there is none of this one to connect to for a while.
+        failed = [member for member in failed if not rules.is_elsewhere(member.endpoint)]
+        if failed and self.intents.stage is Stage.ALIVE and rules.rng.random() <= len(failed) / max(1, alive):
+            member = rules.rng.choice(failed)
+            self.swim.effects.append(ExchangeState(member.endpoint, member.name, join=True))

@@ -30,6 +30,7 @@ class Suspicion:
         confirmations_wanted: how many make it the shortest; 0: it is the shortest at once.
         accusers: the names of those that suspect it; the first of them began it and is no confirmation. It never has
             more than one name over confirmations_wanted, and is empty where it was begun by hearsay.
+        timer: runs out at the deadline; None: it is not set yet.
     """
 
     began: float
@@ -37,6 +38,7 @@ class Suspicion:
     longest: float
     confirmations_wanted: int
     accusers: set[str] = field(factory=set)
+    timer: Timer | None = None
 
     @property
     def confirmations(self) -> int:
@@ -66,14 +68,6 @@ class Suspicion:
 
 
 @define(eq=False)
-class _Running:
-    """A suspicion that runs, and its timer."""
-
-    suspicion: Suspicion
-    timer: Timer
-
-
-@define(eq=False)
 class Suspicions:
     """The suspicions that run now, each with its timer: one for a member at the most.
 
@@ -85,7 +79,7 @@ class Suspicions:
     profile: GossipProfile
     timers: Timers
     expired: Callable[[str], None]
-    _running: dict[str, _Running] = field(factory=dict)
+    _running: dict[str, Suspicion] = field(factory=dict)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -106,7 +100,7 @@ class Suspicions:
 
     def confirm(self, name: str, accuser: str) -> bool:
         """Count an accuser of a member whose suspicion runs; tell whether that is news worth passing on."""
-        suspicion = self._running[name].suspicion
+        suspicion = self._running[name]
         is_news = suspicion.confirm(accuser)
         if is_news:
             self._arm(name, suspicion)
@@ -114,15 +108,15 @@ class Suspicions:
 
     def begin_anew(self) -> None:
         """Let every suspicion begin again: this node could not hear whether it was refuted."""
-        for name, running in list(self._running.items()):
-            running.suspicion.began = self.timers.now
-            self._arm(name, running.suspicion)
+        for name, suspicion in list(self._running.items()):
+            suspicion.began = self.timers.now
+            self._arm(name, suspicion)
 
     def end(self, name: str) -> None:
         """End the suspicion of a member, if there is one."""
-        running = self._running.pop(name, None)
-        if running is not None:
-            running.timer.cancel()
+        suspicion = self._running.pop(name, None)
+        if suspicion is not None and suspicion.timer is not None:
+            suspicion.timer.cancel()
 
     def _arm(self, name: str, suspicion: Suspicion) -> None:
         self.end(name)
@@ -131,4 +125,5 @@ class Suspicions:
             self.end(name)
             self.expired(name)
 
-        self._running[name] = _Running(suspicion, self.timers.set(suspicion.deadline, expired))
+        suspicion.timer = self.timers.set(suspicion.deadline, expired)
+        self._running[name] = suspicion

@@ -5,7 +5,7 @@ from __future__ import annotations
 from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.membership.wire.layers import ENCRYPTION_OVERHEAD_BYTES, NONCE_BYTES
-from proglog_trio.steps import Steps, complete
+from proglog_trio.steps import Steps
 
 _PADDED = 0
 """The older version: what is sealed is padded to whole blocks. It is read, and never sent."""
@@ -37,17 +37,12 @@ def encrypt_steps(plain: bytes | bytearray, *, keyring: Keyring, associated: byt
     return sealed
 
 
-def decrypt(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> bytes:
-    """Return what was encrypted with any of the keys.
+def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> Steps[bytes | bytearray]:
+    """Return, in steps, what was encrypted with any of the keys.
 
     Raises:
         DecodingError: it is not encrypted, with none of these keys, or changed on its way.
     """
-    return bytes(complete(decrypt_steps(data, keyring=keyring, associated=associated)))
-
-
-def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> Steps[bytes | bytearray]:
-    """Do as decrypt, in steps: who has no key can still make this node try each of its own on all that it sends."""
     if len(data) < ENCRYPTION_OVERHEAD_BYTES:
         raise DecodingError(f"has {len(data)} bytes, fewer than encryption takes", "encrypted part")
     version = data[0]

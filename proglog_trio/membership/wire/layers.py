@@ -46,16 +46,12 @@ class Compressed:
     algo: int = wire("Algo", Unsigned(8))
     buf: bytes = wire("Buf", Raw())
 
-    def decompressed(self, max_bytes: int) -> bytes:
-        """Return what was compressed.
+    def decompressed_steps(self, max_bytes: int) -> Steps[bytearray]:
+        """Return, in steps, what was compressed.
 
         Raises:
             DecodingError: it is no LZW data, or more than max_bytes.
         """
-        return bytes(complete(self.decompressed_steps(max_bytes)))
-
-    def decompressed_steps(self, max_bytes: int) -> Steps[bytearray]:
-        """Do as decompressed, in steps."""
         if self.algo != _ALGO_LZW:
             raise DecodingError(f"is {self.algo}, not 0 (LZW)", "Algo")
         return (yield from decompress_steps(self.buf, max_bytes))

@@ -32,7 +32,7 @@ from proglog_trio.membership.wire.memberlist import (
     encode_message,
 )
 from proglog_trio.membership.wire.msgpack_structs import encode_struct
-from proglog_trio.steps import Steps, complete, joined
+from proglog_trio.steps import Steps, joined
 
 StreamMessage = PushPull | UserMessage | Ping | Ack | ErrorMessage
 """What a stream carries."""
@@ -63,7 +63,7 @@ class StreamLimits:
     user_message_bytes: int = 1024 * 1024
 
 
-def encode_stream(
+def encode_stream_steps(
     message: StreamMessage,
     *,
     keyring: Keyring | None = None,
@@ -71,8 +71,8 @@ def encode_stream(
     from_dialler: bool = True,
     compress: bool = True,
     random_bytes: Callable[[int], bytes] = os.urandom,
-) -> bytes:
-    """Return all that is sent on a connection to carry message.
+) -> Steps[bytearray]:
+    """Return, in steps, all that is sent on a connection to carry message.
 
     Args:
         message: what to send.
@@ -85,22 +85,6 @@ def encode_stream(
     Raises:
         ValueError: the message cannot be encoded, or no receiver would take it.
     """
-    steps = encode_stream_steps(
-        message, keyring=keyring, label=label, from_dialler=from_dialler, compress=compress, random_bytes=random_bytes
-    )
-    return bytes(complete(steps))
-
-
-def encode_stream_steps(
-    message: StreamMessage,
-    *,
-    keyring: Keyring | None = None,
-    label: bytes = b"",
-    from_dialler: bool = True,
-    compress: bool = True,
-    random_bytes: Callable[[int], bytes] = os.urandom,
-) -> Steps[bytearray]:
-    """Do as encode_stream, in steps."""
     limits = StreamLimits()
     data: bytes | bytearray = yield from _encode_plain(message)
     if len(data) - 1 > limits.message_bytes:

@@ -17,11 +17,11 @@ from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, Se
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.wire.memberlist import Message, NodeStateType, PushPull, decode_message
-from proglog_trio.membership.wire.packet import decode_packet, encode_packets
-from proglog_trio.membership.wire.stream import encode_stream
+from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from proglog_trio.steps import complete
 from tests.membership.simulation.network import Network
+from tests.membership.wire.at_once import decode_packet, encode_stream
 
 PORT = 7946
 SOCKET_PACKETS = 128
@@ -137,9 +137,7 @@ class Cluster:
     def run(self, seconds: float) -> None:
         """Let time pass."""
         self.network.run(self.now + seconds)
-        assert not any(node.core.upkeep.disagreements for node in self.nodes.values()), (
-            "SWIM and the members have differed"
-        )
+        assert not any(node.core.disagreements for node in self.nodes.values()), "SWIM and the members have differed"
 
     def run_until(self, condition: Callable[[], bool], limit: float, step: float = 0.5) -> float | None:
         """Let time pass until something is so; return how long that took, or None if it was not within the limit."""

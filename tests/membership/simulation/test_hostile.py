@@ -35,7 +35,7 @@ from proglog_trio.membership.wire.memberlist import (
     Suspect,
     UserMessage,
 )
-from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.serf import (
     Join,
     Leave,
@@ -49,9 +49,9 @@ from proglog_trio.membership.wire.serf import (
     encode_serf,
 )
 from proglog_trio.membership.wire.state import SerfPushPull
-from proglog_trio.membership.wire.stream import encode_stream
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from proglog_trio.steps import complete
+from tests.membership.wire.at_once import decode_packet, encode_stream
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 SOURCE = Endpoint.of("10.0.0.66", 7946)

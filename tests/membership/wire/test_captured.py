@@ -22,12 +22,12 @@ from proglog_trio.membership.wire.memberlist import (
     UserMessage,
 )
 from proglog_trio.membership.wire.msgpack_structs import to_map
-from proglog_trio.membership.wire.packet import decode_packet, encode_packets
+from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.serf import Leave, Query, UserEvent, decode_serf, encode_serf
 from proglog_trio.membership.wire.state import SerfPushPull
-from proglog_trio.membership.wire.stream import encode_stream
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from proglog_trio.membership.wire.tags import decode_tags
+from tests.membership.wire.at_once import decode_packet, encode_stream
 
 CAPTURED = json.loads((Path(__file__).parent / "data" / "packets.json").read_bytes())
 KINDS: dict[str, type[AttrsInstance]] = {

@@ -18,7 +18,8 @@ from proglog_trio.membership.wire.memberlist import (
     UserMessage,
     encode_message,
 )
-from proglog_trio.membership.wire.packet import decode_packet, encode_packets, packet_overhead
+from proglog_trio.membership.wire.packet import encode_packets, packet_overhead
+from tests.membership.wire.at_once import decode_packet
 from tests.membership.wire.strategies import keyrings, labels, messages
 
 KEYRING = Keyring((b"k" * 16,))

@@ -21,8 +21,9 @@ from proglog_trio.membership.wire.memberlist import (
     UserMessageHeader,
 )
 from proglog_trio.membership.wire.msgpack_structs import encode_struct
-from proglog_trio.membership.wire.stream import StreamLimits, StreamMessage, encode_stream
+from proglog_trio.membership.wire.stream import StreamLimits, StreamMessage
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from tests.membership.wire.at_once import encode_stream
 from tests.membership.wire.strategies import keyrings, labels, stream_messages
 
 MIB = 1024 * 1024
