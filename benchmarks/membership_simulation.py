@@ -183,7 +183,7 @@ def drain(nodes: list[SimulatedNode]) -> float:
     for node in nodes:
         swim = node.core.swim
         for queue in swim.outbox.queues:
-            while sent := queue.take(swim.rules.known, COMPOUND_OVERHEAD_BYTES, 2**40):
+            while sent := queue.for_packet(swim.rules.known, COMPOUND_OVERHEAD_BYTES, 2**40):
                 size += sum(COMPOUND_OVERHEAD_BYTES + len(message) for message in sent)
     return size / len(nodes)
 

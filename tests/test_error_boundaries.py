@@ -382,7 +382,7 @@ async def refuse(*_arguments: object, **_named: object) -> Any:
 
 
 PLACES = {
-    "packet": Place(Where.GOSSIP_PACKET, ((Gossip, "_take_packet"),)),
+    "packet": Place(Where.GOSSIP_PACKET, ((Gossip, "_receive_packet"),)),
     "the packets of one wake-up": Place(Where.GOSSIP_PACKET, ((Gossip, "_receive_waiting"),)),
     "message of a packet": Place(Where.GOSSIP_MESSAGE, ((Prober, "ping"),)),
     "answer to a probe": Place(Where.GOSSIP_MESSAGE, ((Prober, "_succeed"),)),

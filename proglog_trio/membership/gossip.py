@@ -290,7 +290,7 @@ class Gossip:
                 _logger.debug("the network refused a packet", reason=str(error))
                 continue
             with self.errors.boundary(Where.GOSSIP_PACKET, source=source[0]):
-                for _ in self._take_packet(data, source):
+                for _ in self._receive_packet(data, source):
                     if turn.is_over:
                         await self._rest()
                         turn.begin()
@@ -306,7 +306,7 @@ class Gossip:
                 break
         self._advance()
 
-    def _take_packet(self, data: bytes, source: tuple[str, int]) -> Steps[None]:
+    def _receive_packet(self, data: bytes, source: tuple[str, int]) -> Steps[None]:
         self.counters.packets_received += 1
         try:
             decoded = yield from decode_packet_steps(data, keyring=self.keyring, label=self.config.label)

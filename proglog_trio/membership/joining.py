@@ -75,7 +75,9 @@ class Joining:
     ending: NameTaken | DirectoryCopied | None = None
     away: int = 0
     _names: Names = field(init=False)
+    # Since when another member was found to have the name, at each claim; None: at the last claim none had.
     _held_since: float | None = None
+    # This node has been in company once: what was fired before that is history to it.
     _has_joined: bool = False
     _told: Repetitions = field(factory=lambda: Repetitions(trio.current_time))
 

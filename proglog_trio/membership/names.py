@@ -1,10 +1,10 @@
-"""A node's claim to its name: who else has it, and whether that was this very node in an earlier life.
+"""A node's claim to its name: which member else has it, and whether that was this very node in an earlier life.
 
-Nobody may have the name of a member that lives, or may live, at another address. But a node that crashed and comes back
-at a new address is the same node: same name, same data directory, opened later. It is let in at once if nobody answers
-at the old address. Those who still take the earlier life for alive are told that it has left, which frees its name for
-everybody, agents included. Of nodes that take it for failed, see `Rules.is_later_life`; agents take its name for free
-once they have forgotten it.
+No node may have the name of a member that lives, or may live, at another address. But a node that crashed and comes
+back at a new address is the same node: same name, same data directory, opened later. It is let in at once if nothing
+answers at the old address. Members that still hold the earlier life for alive are told that it has left, which frees
+its name everywhere, with agents too. Of nodes that hold it for failed, see `Rules.is_later_life`; for agents its name
+is free once they have forgotten it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from proglog_trio.membership.wire.memberlist import NodeState, NodeStateType, Pu
 from proglog_trio.membership.wire.tags import tags_of
 
 PING_SECONDS = 1.0
-"""Whoever does not answer at an address of an earlier life for so long is not there."""
+"""What does not answer at an address of an earlier life for so long is not there."""
 TELL_SECONDS = 2.0
 """For telling a member that an earlier life has ended."""
 MAX_TOLD = 256
 """Members that are told that; the others hear it from them."""
 MAX_HOLDERS = 16
-"""Members with this node's name that are looked into: more than one or two only somebody hostile makes up."""
+"""Members with this node's name that are looked into: more than one or two only a hostile member makes up."""
 MAX_AT_ONCE = 32
 
 _logger = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class NameHeld(Exception):
 
 @frozen
 class Names:
-    """Claims this node's name among those whom it is about to join."""
+    """Claims this node's name among the members that it is about to join."""
 
     gossip: Gossip
     errors: InternalErrors

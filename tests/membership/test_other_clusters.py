@@ -63,7 +63,7 @@ def test_news_of_a_member_of_another_cluster_is_neither_taken_nor_passed_on() ->
     ]
     assert tested.core.swim.rules.counters.of_other_clusters == 1
     assert not any(
-        b"b1" in message for queue in tested.core.swim.outbox.queues for message in queue.take(10, 2, 10_000)
+        b"b1" in message for queue in tested.core.swim.outbox.queues for message in queue.for_packet(10, 2, 10_000)
     )
     tested.receive(alive("o2", 1, THERE, ORDERS), alive("agent", 1, endpoint_of(9)))
     assert tested.status("o2") is tested.status("agent") is MemberStatus.ALIVE

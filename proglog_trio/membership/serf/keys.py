@@ -1,6 +1,6 @@
 """Key queries: how members of a Serf cluster tell each other to install, use and remove gossip keys.
 
-A query of one of four names goes to everybody; each changes its own keyring and answers. That is how `serf keys`
+A query of one of four names goes to all members; each changes its own keyring and answers. That is how `serf keys`
 rotates a cluster's key: install the new one everywhere, then use it everywhere, then remove the old one.
 """
 

@@ -84,7 +84,7 @@ class Serf:
     """One member of a Serf cluster.
 
     What holds between two calls: a member is ALIVE or LEAVING if and only if SWIM knows it and does not take it for
-    gone; each Lamport clock is above every time of its kind that was heard of a member of this cluster.
+    gone; each Lamport clock is above every time of its kind that was heard of a known member.
 
     Attributes:
         swim: the core below.

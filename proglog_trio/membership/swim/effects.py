@@ -1,4 +1,4 @@
-"""What a core wants done: packets sent, streams opened, and news for those who asked for them."""
+"""What a core wants done: packets sent, streams opened; and its news for the layer above."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Gone:
 
 @frozen
 class NameConflict:
-    """Somebody at another address claims a member's name."""
+    """A member at another address claims the name of one."""
 
     name: str
     endpoint: Endpoint

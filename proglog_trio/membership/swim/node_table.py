@@ -56,7 +56,7 @@ class NodeTable:
         self.nodes[node.name] = node
         self.versions.add(node.version)
         self._node_bytes += _size(node.name, node.meta)
-        # At a random place, so that a new member is probed neither first nor last by everybody.
+        # At a random place, so that a new member is probed neither first nor last by all.
         self.order.insert(self.rng.randint(0, len(self.order)), node.name)
 
     def at(self, endpoint: Endpoint) -> Node | None:

@@ -65,7 +65,7 @@ class Outbox:
         """Return broadcasts for one packet with room for so many bytes."""
         messages: list[bytes] = []
         for queue in self.queues:
-            taken = queue.take(self.rules.known, COMPOUND_OVERHEAD_BYTES, limit)
+            taken = queue.for_packet(self.rules.known, COMPOUND_OVERHEAD_BYTES, limit)
             limit -= sum(COMPOUND_OVERHEAD_BYTES + len(message) for message in taken)
             messages += taken
         return messages

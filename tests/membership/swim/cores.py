@@ -89,7 +89,7 @@ class TestedSwim:
     def broadcasts(self) -> list[Message]:
         """Return what waits to be gossiped, once each, and let it all go out."""
         sent: dict[bytes, None] = {}
-        while data := self.swim.outbox.queues[0].take(self.swim.rules.known, 0, 10**9):
+        while data := self.swim.outbox.queues[0].for_packet(self.swim.rules.known, 0, 10**9):
             sent.update(dict.fromkeys(data))
         return [decode_message(data) for data in sent]
 
