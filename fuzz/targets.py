@@ -78,7 +78,7 @@ class Gossip:
         return self._core
 
     def _look(self, core: Serf) -> None:
-        core.swim.advance(core.now + 0.05)
+        core.swim.advance(core.swim.now + 0.05)
         if len(core.swim.effects) > MAX_EFFECTS:
             raise Broken(f"{len(core.swim.effects)} effects of one packet")
         core.swim.effects.clear()

@@ -47,8 +47,8 @@ What holds always:
 - Of two intents about one member the one with the higher Lamport time counts; a clock is above every time of its kind
   that was heard of a known member. The two orders never meet: an intent moves no incarnation.
 - Each change of a status says by what it came (swim/effects.py: Cause): an incarnation, a Lamport time, an expired
-  timer, a member's own decision, another address or cluster, or want of room. No wall clock decides anything, and time during
-  which this process was stopped is no member's fault (proglog_trio/lived_time.py).
+  timer, a member's own decision, another address or cluster, or want of room. No wall clock decides anything, and time
+  during which this process was stopped is no member's fault (proglog_trio/lived_time.py).
 - Each table, queue and message has a bound in elements and in bytes (docs/explanation/membership.md).
 - What members say of a member is passed on byte for byte.
 - A handler hears join and leave of each peer in turn, and of its own node nothing.

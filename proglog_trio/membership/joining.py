@@ -17,7 +17,7 @@ from attrs import define, field
 
 from proglog_trio.address import Address
 from proglog_trio.errors import DirectoryCopied, NameTaken
-from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.lookup import Lookups
 from proglog_trio.membership.names import NameHeld, Names
@@ -69,7 +69,6 @@ class Joining:
     addresses: Sequence[Address]
     patience: float
     lookups: Lookups
-    errors: InternalErrors
     _rng: random.Random
     _departed: Wakeup
     ending: NameTaken | DirectoryCopied | None = None
@@ -82,7 +81,7 @@ class Joining:
     _told: Repetitions = field(factory=lambda: Repetitions(trio.current_time))
 
     def __attrs_post_init__(self) -> None:
-        self._names = Names(self.gossip, self.errors)
+        self._names = Names(self.gossip)
 
     async def first(self) -> list[Endpoint]:
         """Return which members answer at once and can be joined through; none sees this node by that.
@@ -101,7 +100,7 @@ class Joining:
 
     async def run(self) -> None:
         """Look for as long as this node is a member; ends, with `ending` set, if it cannot be one."""
-        turns = self.errors.turns(Where.MEMBERSHIP_JOIN)
+        turns = self.gossip.errors.turns(Where.MEMBERSHIP_JOIN)
         self._departed.clear()
         wait = FIRST_RETRY_SECONDS
         away: set[Endpoint | Address] = set()
@@ -129,7 +128,7 @@ class Joining:
             return
         # What was fired before this node came is history to it; what was while it was cut off is not.
         ignore_events = not self._has_joined
-        joined, problems = await exchange_with(self.gossip, self.errors, endpoints, ignore_events=ignore_events)
+        joined, problems = await exchange_with(self.gossip, endpoints, ignore_events=ignore_events)
         if joined:
             self._has_joined = True
             self.gossip.act(self.gossip.core.intents.announce_join)
@@ -161,7 +160,7 @@ class Joining:
 
         async def look_at(endpoint: Endpoint) -> None:
             async with limiter:
-                boundary = self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
+                boundary = self.gossip.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
                 with boundary:
                     try:
                         found.answers[endpoint] = await self.gossip.exchanges.look(endpoint)
@@ -238,9 +237,7 @@ class Joining:
                 _logger.warning("a start address does not answer; it is tried again", reason=problem)
 
 
-async def exchange_with(
-    gossip: Gossip, errors: InternalErrors, endpoints: Sequence[Endpoint], *, ignore_events: bool
-) -> tuple[int, list[str]]:
+async def exchange_with(gossip: Gossip, endpoints: Sequence[Endpoint], *, ignore_events: bool) -> tuple[int, list[str]]:
     """Exchange states with all of these at once, in order to join; return with how many, and why not with others."""
     joined = 0
     problems: list[str] = []
@@ -249,7 +246,7 @@ async def exchange_with(
     async def exchange(endpoint: Endpoint) -> None:
         nonlocal joined
         async with limiter:
-            boundary = errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
+            boundary = gossip.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
             with boundary:
                 try:
                     await gossip.exchanges.exchange(endpoint, join=True, ignore_events=ignore_events)

@@ -150,7 +150,7 @@ class KeyManager:
                 "a key operation was not done", operation=operation.value, asked_by=asked_by, reason=str(error)
             )
             return refusal(str(error))
-        return success(operation, fresh, fits_into_response(question.query, self.gossip.core.name))
+        return success(operation, fresh, fits_into_response(question.query, self.gossip.core.swim.name))
 
     async def ask(self, operation: KeyOperation, key: str = "") -> KeyAnswers:
         """Have all members do something with a key, this node among them; return what they answered.

@@ -68,12 +68,7 @@ class Membership:
     _contest: NameContest = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._contest = NameContest(self.gossip, self.errors, self.news.name_claimed)
-
-    @property
-    def errors(self) -> InternalErrors:
-        """Where unforeseen errors are counted."""
-        return self.gossip.errors
+        self._contest = NameContest(self.gossip, self.news.name_claimed)
 
     @property
     def address(self) -> Address:
@@ -201,16 +196,9 @@ class Membership:
         """
         try:
             async with trio.open_nursery() as nursery:
-                self._lookups, self._running = Lookups(nursery), True
-                joining = Joining(
-                    self.gossip,
-                    start_addresses,
-                    name_patience,
-                    self._lookups,
-                    self.errors,
-                    self._rng,
-                    self.news.departed,
-                )
+                lookups, departed = Lookups(nursery), self.news.departed
+                self._lookups, self._running = lookups, True
+                joining = Joining(self.gossip, start_addresses, name_patience, lookups, self._rng, departed)
                 nursery.start_soon(self.news.subscriptions.run)
                 nursery.start_soon(self.news.peers.run, lambda: self.members())
                 await self._start(nursery, joining, task_status)
@@ -258,7 +246,7 @@ class Membership:
         looked_up = await self._lookups.look_up(addresses)
         # One name may stand for all members, this node among them.
         others = [endpoint for endpoint in endpoints_of(looked_up) if endpoint != self.gossip.endpoint]
-        joined, unjoined = await exchange_with(self.gossip, self.errors, others, ignore_events=ignore_events)
+        joined, unjoined = await exchange_with(self.gossip, others, ignore_events=ignore_events)
         problems = [*problems_of(looked_up), *unjoined]
         if not joined:
             raise JoinFailed(f"no member answered: {'; '.join(problems) or 'there is no address to try'}")

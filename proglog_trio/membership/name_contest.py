@@ -12,7 +12,7 @@ import trio
 from attrs import Factory, define
 
 from proglog_trio.errors import NameTaken
-from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.serf.open_queries import TooManyQueries
 from proglog_trio.membership.serf.query_answers import CONFLICT_QUERY
@@ -43,13 +43,12 @@ class NameContest:
     """
 
     gossip: Gossip
-    errors: InternalErrors
     _claimed: Wakeup
     ending: NameTaken | None = None
 
     async def run(self) -> None:
         """Settle each claim; ends, with `ending` set, if this node yields."""
-        turns = self.errors.turns(Where.MEMBERSHIP_JOIN)
+        turns = self.gossip.errors.turns(Where.MEMBERSHIP_JOIN)
         while self.ending is None:
             async with turns:
                 await self._claimed.wait()

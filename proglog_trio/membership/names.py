@@ -16,7 +16,7 @@ import trio
 from attrs import evolve, frozen
 
 from proglog_trio.errors import DirectoryCopied
-from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.lives import Kinship, kinship
 from proglog_trio.membership.stream_io import ExchangeFailed
@@ -46,7 +46,6 @@ class Names:
     """Claims this node's name among the members that it is about to join."""
 
     gossip: Gossip
-    errors: InternalErrors
 
     async def claim(self, answers: Sequence[PushPull]) -> None:
         """Look whether the name is free, or make it so where an earlier life of this node has it.
@@ -129,7 +128,7 @@ class Names:
 
         async def tell(member: Endpoint) -> None:
             async with limiter:
-                with self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(member)):
+                with self.gossip.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(member)):
                     try:
                         await self.gossip.codec.ask(member, news, TELL_SECONDS)
                     except ExchangeFailed as error:

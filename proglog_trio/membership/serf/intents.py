@@ -48,21 +48,13 @@ class Intents:
     has_left: Callable[[], None]
     stage: Stage = Stage.ALIVE
 
-    @property
-    def _name(self) -> str:
-        return self.swim.rules.me.name
-
-    @property
-    def _now(self) -> float:
-        return self.swim.rules.timers.now
-
     # -- this node's ---------------------------------------------------------------------------------------------------
 
     def announce_join(self) -> None:
         """Tell all members that this node has joined: that it is not leaving, should one of them think so."""
         time = self.clock.tick()
-        self.members.join_intent(self._name, time, self._now)
-        self._broadcast(Join(ltime=time, node=self._name))
+        self.members.join_intent(self.swim.name, time, self.swim.now)
+        self._broadcast(Join(ltime=time, node=self.swim.name))
 
     def leave(self) -> None:
         """Leave the cluster; has_left is called when that is over, at the latest after the profile's timeouts.
@@ -75,14 +67,14 @@ class Intents:
         self.stage = Stage.LEAVING
         profile, timers = self.swim.rules.profile, self.swim.rules.timers
         time = self.clock.tick()
-        self.members.leave_intent(self._name, time, self._now, prune=False)
+        self.members.leave_intent(self.swim.name, time, self.swim.now, prune=False)
         # Whatever fails on the way, the end of it comes.
         timers.after(2 * profile.broadcast_timeout + profile.leave_propagation, self._leaving_is_over)
         leave_swim = self._once(self._leave_swim)
         if not self._others_there():
             leave_swim()
             return
-        self._broadcast(Leave(ltime=time, node=self._name, prune=False), leave_swim)
+        self._broadcast(Leave(ltime=time, node=self.swim.name, prune=False), leave_swim)
         timers.after(profile.broadcast_timeout, leave_swim)
 
     def _leave_swim(self) -> None:
@@ -126,9 +118,9 @@ class Intents:
         """Let a failed member count as left, or forget it at once; tell whether the member is known."""
         known = name in self.members.by_name
         time = self.clock.tick()
-        if name == self._name:
+        if name == self.swim.name:
             return known
-        if self.members.leave_intent(name, time, self._now, prune=prune):
+        if self.members.leave_intent(name, time, self.swim.now, prune=prune):
             self._broadcast(Leave(ltime=time, node=name, prune=prune))
         return known
 
@@ -144,24 +136,24 @@ class Intents:
             return False
         self._witness(intent.node, intent.ltime)
         if isinstance(intent, Join):
-            return self.members.join_intent(intent.node, intent.ltime, self._now)
-        if intent.node == self._name and self.stage is Stage.ALIVE:
-            me = self.members.by_name.get(self._name)
+            return self.members.join_intent(intent.node, intent.ltime, self.swim.now)
+        if intent.node == self.swim.name and self.stage is Stage.ALIVE:
+            me = self.members.by_name.get(self.swim.name)
             if me is not None and intent.ltime >= me.status_time:
                 # An old intent of an earlier life, or another member's force-leave: this node is here and stays. One of
                 # the very time of its join counts for those who hear it first.
                 self.announce_join()
             return False
-        return self.members.leave_intent(intent.node, intent.ltime, self._now, prune=intent.prune)
+        return self.members.leave_intent(intent.node, intent.ltime, self.swim.now, prune=intent.prune)
 
     def left_elsewhere(self, name: str, time: int) -> None:
         """Merge that another member counts one as left, the newest intent about it having this time."""
         with self.swim.boundaries(Where.GOSSIP_MESSAGE):
-            if name == self._name:
+            if name == self.swim.name:
                 self.receive(Leave(ltime=time, node=name, prune=False))
             elif not self._is_foreign(name):
                 self._witness(name, time)
-                self.members.left_elsewhere(name, time, self._now)
+                self.members.left_elsewhere(name, time, self.swim.now)
 
     def joined_elsewhere(self, name: str, time: int) -> None:
         """Merge that another member does not count one as left, the newest intent about it having this time."""
@@ -169,8 +161,8 @@ class Intents:
             if self._is_foreign(name):
                 return
             self._witness(name, time)
-            is_news = self.members.join_intent(name, time, self._now)
-            if is_news and name == self._name and self.stage is Stage.ALIVE:
+            is_news = self.members.join_intent(name, time, self.swim.now)
+            if is_news and name == self.swim.name and self.stage is Stage.ALIVE:
                 # Newer than what this node said of itself: another member has learned of an earlier life's leave, and
                 # thinks that this one is leaving.
                 self.announce_join()
@@ -186,4 +178,4 @@ class Intents:
     def _is_foreign(self, name: str) -> bool:
         """Tell whether a name is one of another cluster, and of no member of this one."""
         rules = self.swim.rules
-        return bool(rules.foreigners) and name not in rules.nodes and rules.foreigners.is_named(name, self._now)
+        return bool(rules.foreigners) and name not in rules.nodes and rules.foreigners.is_named(name, self.swim.now)

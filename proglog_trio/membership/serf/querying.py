@@ -53,10 +53,6 @@ class Querying:
     recent: RecentRing[int] = field(factory=RecentRing)
     _open: OpenQueries = field(factory=OpenQueries)
 
-    @property
-    def _name(self) -> str:
-        return self.swim.rules.me.name
-
     def receive_response(self, response: QueryResponse) -> bool:
         """Count an answer; tell whether it is one to an open query of this node."""
         return self._open.receive(response)
@@ -68,7 +64,7 @@ class Querying:
             return
         if not query.flags & QUERY_FLAG_NO_BROADCAST:
             self._pass_on(payload)
-        me = self.members.by_name.get(self._name)
+        me = self.members.by_name.get(self.swim.name)
         if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
             return
         asked_about = self.members.by_name.get(query.payload.decode("utf-8", "surrogateescape"))
@@ -86,10 +82,10 @@ class Querying:
         if Endpoint(query.addr, query.port) == self.swim.rules.me.endpoint:
             # Its own question: nothing has to leave the node.
             self._open.receive(
-                QueryResponse(ltime=query.ltime, id=query.id, from_node=self._name, flags=0, payload=payload)
+                QueryResponse(ltime=query.ltime, id=query.id, from_node=self.swim.name, flags=0, payload=payload)
             )
         else:
-            self._respond(query, queries.response_to(query, self._name, payload))
+            self._respond(query, queries.response_to(query, self.swim.name, payload))
 
     def _respond(self, query: Query, response: bytes) -> None:
         asker = Endpoint(query.addr, query.port)
@@ -117,7 +113,7 @@ class Querying:
             id=rules.rng.getrandbits(32),
             addr=rules.me.endpoint.address,
             port=rules.me.endpoint.port,
-            source_node=self._name,
+            source_node=self.swim.name,
             filters=(),
             flags=0,
             relay_factor=0,
@@ -141,7 +137,7 @@ class Querying:
         """Ask those that have not answered, each directly: gossip reaches nearly all."""
         for name in silent[:ASKED_AT_ONCE]:
             member = self.members.by_name.get(name)
-            if member is not None and name != self._name:
+            if member is not None and name != self.swim.name:
                 self.swim.outbox.send(member.endpoint, encode_message(UserMessage(query)))
         rest = silent[ASKED_AT_ONCE:]
         if rest:

@@ -141,7 +141,7 @@ class Serf:
         self.vivaldi, self.refused = Vivaldi(rng), Refused()
         self._intents, self._queries, self._events = (BroadcastQueue(profile.retransmit_multiplier) for _ in range(3))
         self.members = Members(name, profile, emit, tags_of)
-        self.swim = Swim.make(
+        self.swim = Swim(
             name,
             endpoint,
             profile,
@@ -173,16 +173,6 @@ class Serf:
         timers.after(self.swim.rules.profile.reap_interval, self._reap)
         timers.after(self.swim.rules.profile.reconnect_interval, self._reconnect)
 
-    @property
-    def name(self) -> str:
-        """This node's name."""
-        return self.swim.rules.me.name
-
-    @property
-    def now(self) -> float:
-        """The time, as the core knows it."""
-        return self.swim.rules.timers.now
-
     def snapshot(self) -> list[Member]:
         """Return all members, this node among them."""
         return [member.snapshot() for member in self.members.by_name.values()]
@@ -210,7 +200,7 @@ class Serf:
                 self.members.changed(nodes[name])
             case Gone(name, left):
                 self.vivaldi.forget(name)
-                self.members.gone(name, self.now, left=left)
+                self.members.gone(name, self.swim.now, left=left)
             case RoundTrip(name, seconds, payload):
                 self._measured(name, seconds, payload)
             case UserMessageReceived(payload, _):
@@ -295,7 +285,7 @@ class Serf:
         boundary = self.swim.boundaries(Where.GOSSIP_TIMER)
         is_done = True
         with boundary:
-            is_done = self.members.reap(self.now)
+            is_done = self.members.reap(self.swim.now)
         if not is_done:
             # Many that are to be forgotten at one time are, but not in one piece.
             next_time.cancel()
@@ -305,7 +295,7 @@ class Serf:
             self.agree()
         for member in self.members.with_status(MemberStatus.LEAVING):
             if member.name != self.members.me and self.swim.rules.nodes[member.name].status is NodeStatus.ALIVE:
-                self.members.stayed(member.name, self.now)
+                self.members.stayed(member.name, self.swim.now)
 
     def agree(self) -> None:
         """Have the members agree with SWIM again about who is there, should an error have come between the two."""
@@ -316,13 +306,13 @@ class Serf:
                 self.disagreements += 1
                 with self.swim.boundaries(Where.GOSSIP_NEWS):
                     if node.is_gone:
-                        members.gone(node.name, self.now, left=node.status is NodeStatus.LEFT)
+                        members.gone(node.name, self.swim.now, left=node.status is NodeStatus.LEFT)
                     else:
                         members.seen(node)
         for name in there - nodes.keys():
             self.disagreements += 1
             with self.swim.boundaries(Where.GOSSIP_NEWS):
-                members.gone(name, self.now, left=False)
+                members.gone(name, self.swim.now, left=False)
 
     def _reconnect(self) -> None:
         """Try one failed member again, the more likely the more have failed."""

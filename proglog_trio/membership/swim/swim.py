@@ -15,8 +15,6 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define, field
-
 from proglog_trio.internal_errors import Boundaries, Where, no_boundary
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.swim.awareness import Awareness
@@ -61,7 +59,6 @@ def push_pull_scale(members: int) -> int:
     return math.ceil(math.log2(members) - math.log2(PUSH_PULL_SCALE_THRESHOLD)) + 1
 
 
-@define(eq=False)
 class Swim:
     """One member of a gossip cluster.
 
@@ -73,20 +70,8 @@ class Swim:
         boundaries: what each message and each piece of news is worked on in, so that one that fails is the only one.
     """
 
-    rules: Rules
-    outbox: Outbox
-    prober: Prober
-    states: States
-    boundaries: Boundaries
-    # Set while an exchange that makes up for a pause is due: several pauses in a row make one.
-    _exchange_at_once: Timer | None = None
-    # Who was answered in the gossip interval that ends at _answers_end; no more than MAX_ANSWERS.
-    _answered: set[Endpoint] = field(factory=set)
-    _answers_end: float = 0.0
-
-    @classmethod
-    def make(
-        cls,
+    def __init__(
+        self,
         name: str,
         endpoint: Endpoint,
         profile: GossipProfile,
@@ -95,15 +80,14 @@ class Swim:
         *,
         now: float,
         meta: bytes = b"",
-        version: bytes = VERSION,
         overhead_bytes: int = 0,
         queues: Sequence[BroadcastQueue] = (),
         ack_payload: Callable[[], bytes] = bytes,
         belonging: Callable[[bytes], Belonging] = unsaid,
         is_later_life: IsLaterLife = never_a_later_life,
         boundaries: Boundaries = no_boundary,
-    ) -> Swim:
-        """Return a core that does nothing before start.
+    ) -> None:
+        """Make a core that does nothing before start.
 
         Args:
             name: this node's, unique in the cluster.
@@ -113,7 +97,6 @@ class Swim:
             notify: called with each piece of news.
             now: the time in seconds; any clock that never goes back.
             meta: what is told of this node besides, 512 bytes at most.
-            version: see VERSION.
             overhead_bytes: what encryption and label take of each packet.
             queues: broadcasts of the layer above, sent after SWIM's, in this order.
             ack_payload: what this node puts into its acks.
@@ -121,14 +104,30 @@ class Swim:
             is_later_life: see Rules.
             boundaries: what each timer, message and piece of news is worked on in.
         """
-        me = Node(name, endpoint, meta, version, 0, NodeStatus.ALIVE, now)
+        me = Node(name, endpoint, meta, VERSION, 0, NodeStatus.ALIVE, now)
         broadcasts = BroadcastQueue(profile.retransmit_multiplier)
         patience = profile.probe_timeout / 2
         timers = Timers(now, patience, patience, lambda: boundaries(Where.GOSSIP_TIMER))
         awareness, foreigners = Awareness(profile.awareness_maximum), Foreigners(belonging)
-        rules = Rules(me, profile, rng, timers, broadcasts, awareness, notify, foreigners, is_later_life)
-        outbox = Outbox(rules, (broadcasts, *queues), overhead_bytes)
-        return cls(rules, outbox, Prober(rules, outbox, ack_payload), States(rules, boundaries), boundaries)
+        self.rules = Rules(me, profile, rng, timers, broadcasts, awareness, notify, foreigners, is_later_life)
+        self.outbox = Outbox(self.rules, (broadcasts, *queues), overhead_bytes)
+        self.prober = Prober(self.rules, self.outbox, ack_payload)
+        self.states, self.boundaries = States(self.rules, boundaries), boundaries
+        # Set while an exchange that makes up for a pause is due: several pauses in a row make one.
+        self._exchange_at_once: Timer | None = None
+        # Who was answered in the gossip interval that ends at _answers_end; no more than MAX_ANSWERS.
+        self._answered = set[Endpoint]()
+        self._answers_end = 0.0
+
+    @property
+    def name(self) -> str:
+        """This node's name."""
+        return self.rules.me.name
+
+    @property
+    def now(self) -> float:
+        """The time in seconds, as the core knows it: without the pauses of this process."""
+        return self.rules.timers.now
 
     @property
     def effects(self) -> list[Effect]:

@@ -76,7 +76,7 @@ class TestedCore:
 
     def advance(self, seconds: float) -> list[Effect]:
         """Let time pass as a shell does, and return what was to be done meanwhile."""
-        target = self.core.now + seconds
+        target = self.core.swim.now + seconds
         effects: list[Effect] = []
         while (deadline := self.core.swim.next_deadline) is not None and deadline <= target:
             self.core.swim.advance(deadline)

@@ -468,7 +468,7 @@ def test_round_trips_are_kept() -> None:
                 b.receive(*(decode_message(data) for data in effect.messages), source=HERE)
         for effect in b.take():
             if isinstance(effect, SendPacket):
-                a.core.swim.advance(a.core.now + 0.002)
+                a.core.swim.advance(a.core.swim.now + 0.002)
                 a.receive(*(decode_message(data) for data in effect.messages), source=THERE)
     round_trip = a.core.members.by_name["b"].round_trip_seconds
     assert round_trip is not None

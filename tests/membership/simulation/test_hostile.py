@@ -141,7 +141,7 @@ class Victim:
         self.flush()
 
     def advance(self, seconds: float) -> None:
-        end = self.core.now + seconds
+        end = self.core.swim.now + seconds
         while (deadline := self.core.swim.next_deadline) is not None and deadline <= end:
             self.core.swim.advance(deadline)
             self.flush()

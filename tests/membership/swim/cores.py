@@ -44,9 +44,7 @@ class TestedSwim:
     @classmethod
     def make(cls, *, start: bool = True, meta: bytes = b"", **changes: Any) -> TestedSwim:
         said: list[Notification] = []
-        swim = Swim.make(
-            "me", HERE, evolve(GossipProfile(), **changes), random.Random(1), said.append, now=100.0, meta=meta
-        )
+        swim = Swim("me", HERE, evolve(GossipProfile(), **changes), random.Random(1), said.append, now=100.0, meta=meta)
         if start:
             swim.start()
             said.clear()
