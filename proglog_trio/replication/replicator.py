@@ -72,7 +72,7 @@ class GivenUp:
 
 @define(eq=False, repr=False)
 class Replicator:
-    """Pulls from every peer; see `membership.Handler`.
+    """Pulls from every peer; see `membership.PeerHandler`.
 
     Attributes:
         replica: decides what is pulled from whom.

@@ -10,8 +10,8 @@ class Counters:
     """What happened since the core was made.
 
     Attributes:
-        incompatible: news of members that are not taken in, since they and others here do not understand each other.
-        of_other_clusters: what came from members of other clusters, or was about them, and was not taken: news of a
+        incompatible: news of members that are not added, since they and others here do not understand each other.
+        of_other_clusters: what came from members of other clusters, or was about them, and was dropped: news of a
             member, a message, or a whole state.
     """
 

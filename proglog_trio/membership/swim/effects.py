@@ -92,7 +92,7 @@ class NameConflict:
 
 @frozen
 class Foreign:
-    """A member of another cluster was heard of that was not heard of lately; nothing that it says is taken."""
+    """A member of another cluster was heard of that was not heard of lately; nothing that it says is merged."""
 
     name: str
     endpoint: Endpoint

@@ -17,9 +17,9 @@ from proglog_trio.membership.swim.timers import Timers
 from proglog_trio.membership.swim.versions import Versions
 
 MAX_NODES = 8192
-"""Members beyond this are not taken in."""
+"""Members beyond this are not added."""
 MAX_NODE_BYTES = 4 * 1024 * 1024
-"""Names and metas of all members together; beyond this none is taken in. A push/pull of so much, and of those who are
+"""Names and metas of all members together; beyond this none is added. A push/pull of so much, and of those who are
 gone, is within the 20 MiB that receivers take; with ordinary names and tags it is enough for MAX_NODES."""
 
 TRIES_PER_CHOICE = 4

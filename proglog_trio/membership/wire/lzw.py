@@ -17,7 +17,7 @@ from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.steps import Steps
 
 MAX_DECOMPRESSED_BYTES = 24 * 1024 * 1024
-"""What is taken out of one compressed message at the most; no state of ours is larger."""
+"""What one compressed message may hold; no state of ours is larger."""
 
 _CLEAR = 256
 _END = 257

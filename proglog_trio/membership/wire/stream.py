@@ -46,7 +46,7 @@ LARGEST_COMPRESSED_BYTES = 1024 * 1024
 
 @frozen
 class StreamLimits:
-    """The most that is taken from a stream.
+    """The most that is read from a stream.
 
     Attributes:
         state_bytes: of user state, and of an encrypted message.
