@@ -16,8 +16,8 @@ from proglog_trio.membership.exchanges import Exchanges
 from proglog_trio.membership.lookup import LOOKUP_SECONDS
 from proglog_trio.membership.membership import bind_membership
 from proglog_trio.membership.swim.node import Endpoint
-from tests.membership.running import EVENTUALLY_SECONDS, LAN, LOCAL, start_ours_in
-from tests.membership.test_membership import QUICK, Names
+from tests.membership.running import EVENTUALLY_SECONDS, LAN, LOCAL, QUICK, start_ours_in
+from tests.membership.test_membership import Names
 
 
 async def test_a_seed_that_left_is_found_again() -> None:

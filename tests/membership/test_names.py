@@ -9,8 +9,7 @@ from proglog_trio.errors import DirectoryCopied, NameTaken
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.membership import bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
-from tests.membership.running import LOCAL, Ours, start_ours_in
-from tests.membership.test_membership import QUICK
+from tests.membership.running import LOCAL, QUICK, Ours, start_ours_in
 
 
 def tags(opening: int, directory: str = "0123456789abcdef") -> dict[str, str]:

@@ -13,10 +13,18 @@ from proglog_trio.membership.serf.clusters import ClusterTag
 from proglog_trio.membership.serf.keys import KeyQuestion
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent, Serf
-from proglog_trio.membership.swim.effects import Effect
+from proglog_trio.membership.swim.effects import Effect, SendPacket
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
-from proglog_trio.membership.wire.memberlist import Alive, Dead, Message, PushPull
+from proglog_trio.membership.wire.memberlist import Alive, Dead, Message, PushPull, Suspect, UserMessage, decode_message
+from proglog_trio.membership.wire.serf import (
+    QUERY_FLAG_ACK,
+    Query,
+    SerfMessage,
+    decode_serf,
+    encode_serf,
+)
+from proglog_trio.membership.wire.state import SerfPushPull
 from proglog_trio.membership.wire.tags import encode_tags
 from proglog_trio.steps import complete
 
@@ -108,3 +116,36 @@ class TestedCore:
         theirs = complete(other.core.push_pull.local_state_steps(join=False))
         complete(other.core.push_pull.merge_steps(mine))
         complete(self.core.push_pull.merge_steps(theirs, ignore_events=join))
+
+
+SUSPICION = Suspect(incarnation=1, node="b", from_node="somebody")
+
+
+def user(message: SerfMessage) -> UserMessage:
+    return UserMessage(encode_serf(message))
+
+
+def sent(effects: list[object]) -> list[Message | SerfMessage]:
+    """Return all messages in packets, Serf's decoded."""
+    found: list[Message | SerfMessage] = []
+    for effect in effects:
+        if isinstance(effect, SendPacket):
+            for data in effect.messages:
+                message = decode_message(data)
+                found.append(decode_serf(message.payload) if isinstance(message, UserMessage) else message)
+    return found
+
+
+def state(**changes: object) -> SerfPushPull:
+    fields: dict[str, object] = {
+        "ltime": 1, "status_ltimes": {}, "left_members": (), "event_ltime": 1, "events": (), "query_ltime": 1,
+    }  # fmt: skip
+    return SerfPushPull(**(fields | changes))  # type: ignore[arg-type]  # one value for each field
+
+
+def query(**changes: object) -> Query:
+    fields: dict[str, object] = {
+        "ltime": 5, "id": 7, "addr": THERE.address, "port": THERE.port, "source_node": "other", "filters": (),
+        "flags": QUERY_FLAG_ACK, "relay_factor": 0, "timeout": 10**9, "name": "q", "payload": b"",
+    }  # fmt: skip
+    return Query(**(fields | changes))  # type: ignore[arg-type]  # one value for each field
