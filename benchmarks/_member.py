@@ -12,9 +12,7 @@ import sys
 import trio
 
 from proglog_trio.address import Address
-from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.membership import Membership, bind_membership
-from proglog_trio.membership.profile import GossipProfile, ProfileName
+from proglog_trio.membership import GossipConfig, GossipProfile, Membership, ProfileName, bind_membership
 from proglog_trio.node.log_output import configure_log_output
 
 
@@ -37,7 +35,7 @@ async def main(name: str, profile: ProfileName) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(say_what_happens, membership)
         await nursery.start(membership.run)
-        say(address=str(membership.gossip.endpoint))
+        say(address=str(membership.address))
         lines = trio.lowlevel.FdStream(0)
         waiting = b""
         while data := await lines.receive_some():

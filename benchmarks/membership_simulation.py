@@ -25,9 +25,10 @@ from proglog_trio.membership.serf.serf import CoreEvent
 from proglog_trio.membership.swim.broadcasts import retransmit_limit
 from proglog_trio.membership.swim.effects import StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
+from proglog_trio.membership.swim.outbox import COMPOUND_OVERHEAD_BYTES
 from proglog_trio.membership.swim.suspicion import shortest_suspicion
-from proglog_trio.membership.swim.swim import COMPOUND_OVERHEAD_BYTES, push_pull_scale
-from proglog_trio.membership.wire import decode_serf
+from proglog_trio.membership.swim.swim import push_pull_scale
+from proglog_trio.membership.wire.serf import decode_serf
 from tests.membership.simulation.bounds import detection_bound, dissemination_seconds, longest_suspicion
 from tests.membership.simulation.cluster import Cluster, SimulatedNode, address_of
 from tests.membership.simulation.network import Conditions
@@ -181,8 +182,8 @@ def drain(nodes: list[SimulatedNode]) -> float:
     size = 0
     for node in nodes:
         swim = node.core.swim
-        for queue in swim.queues:
-            while sent := queue.take(swim.rules.known, COMPOUND_OVERHEAD_BYTES, 2**40):
+        for queue in swim.outbox.queues:
+            while sent := queue.for_packet(swim.rules.known, COMPOUND_OVERHEAD_BYTES, 2**40):
                 size += sum(COMPOUND_OVERHEAD_BYTES + len(message) for message in sent)
     return size / len(nodes)
 

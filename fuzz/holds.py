@@ -25,7 +25,7 @@ from attrs import define, field, frozen
 
 from fuzz.hostile import CASES, KEYS, Attack, Case
 from proglog_trio.address import Address
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.garbage import keep_what_is_there
 from proglog_trio.node.log_output import configure_log_output

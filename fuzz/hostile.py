@@ -18,25 +18,24 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.record import payload_crc
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.memberlist import (
     Alive,
     Dead,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
-    TagFilter,
-    UserEvent,
+    PushPullHeader,
     UserMessage,
     encode_message,
-    encode_serf,
-    encode_stream,
-    encode_tags,
 )
-from proglog_trio.membership.wire.layers import compressed_layer
-from proglog_trio.membership.wire.memberlist import PushPullHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_object, encode_struct
+from proglog_trio.membership.wire.serf import TagFilter, UserEvent, encode_serf
+from proglog_trio.membership.wire.stream import encode_stream_steps
+from proglog_trio.membership.wire.tags import encode_tags
 from proglog_trio.rpc.http2.message_buffer import prefixed
+from proglog_trio.steps import complete
 
 MIB = 1024 * 1024
 VERSION = bytes((1, 5, 2, 2, 5, 4))
@@ -100,7 +99,7 @@ def dead(name: str) -> Dead:
 
 def plain_state(count: int, meta: bytes = b"", state: NodeStateType = NodeStateType.ALIVE, first: int = 0) -> bytes:
     """A push/pull of so many, as it stands on a stream, not compressed."""
-    return encode_stream(PushPull(node_states(count, meta, state, first)), compress=False)
+    return bytes(complete(encode_stream_steps(PushPull(node_states(count, meta, state, first)), compress=False)))
 
 
 def user_state(fields: dict[bytes, bytes]) -> bytes:
@@ -159,7 +158,12 @@ def events_state(times: int, each: int, payload_bytes: int) -> bytes:
 
 def _remembered_events() -> Attack:
     # What agents may have: 512 events of 8.9 kB. Each exchange after the first brings all of them back.
-    return Attack(streams=[(events_state(512, 1, 8900),), *[(encode_stream(PushPull(), compress=False),)] * 3])
+    return Attack(
+        streams=[
+            (events_state(512, 1, 8900),),
+            *[(bytes(complete(encode_stream_steps(PushPull(), compress=False))),)] * 3,
+        ]
+    )
 
 
 def _no_pattern() -> Attack:
@@ -482,4 +486,4 @@ def long_names() -> bytes:
         )
         for number in range(16_000)
     )  # fmt: skip
-    return encode_stream(PushPull(states), compress=False)
+    return bytes(complete(encode_stream_steps(PushPull(states), compress=False)))

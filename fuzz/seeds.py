@@ -15,35 +15,38 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import Record, pack_records, payload_crc
 from proglog_trio.membership.serf.keys import KeyOperation, request_payload
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,
     IndirectPing,
-    Join,
-    Leave,
     Message,
     Nack,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
+    Suspect,
+    UserMessage,
+)
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.serf import (
+    Join,
+    Leave,
     Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
-    Suspect,
     TagFilter,
     UserEvent,
-    UserMessage,
-    encode_packets,
     encode_serf,
-    encode_stream,
 )
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.stream import encode_stream_steps
 from proglog_trio.rpc.http2.message_buffer import prefixed
+from proglog_trio.steps import complete
 
 ADDRESS = bytes((10, 0, 0, 2))
 VERSION = bytes((1, 5, 2, 2, 5, 4))
@@ -101,8 +104,10 @@ def streams() -> Iterator[bytes]:
     node = NodeState(name="b", addr=ADDRESS, port=7946, meta=b"", incarnation=2, state=NodeStateType.ALIVE, vsn=VERSION)
     for mode in range(4):
         for message in (PushPull((node, node), encode_serf(state), join=True), Ping(seq_no=1, node="me"), PushPull()):
-            yield bytes((mode,)) + encode_stream(message, compress=False)
-        yield bytes((mode,)) + encode_stream(UserMessage(encode_serf(Join(ltime=2, node="b"))), compress=False)
+            yield bytes((mode,)) + bytes(complete(encode_stream_steps(message, compress=False)))
+        yield bytes((mode,)) + bytes(
+            complete(encode_stream_steps(UserMessage(encode_serf(Join(ltime=2, node="b"))), compress=False))
+        )
 
 
 def frames() -> Iterator[bytes]:

@@ -33,14 +33,20 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.serf import Serf
 from proglog_trio.membership.swim.broadcasts import MAX_BROADCASTS
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import DecodingError, Keyring, PushPull, StreamDecoder, UserMessage, decode_packet
-from proglog_trio.membership.wire.layers import compressed_layer, encrypt
+from proglog_trio.membership.wire.encryption import encrypt
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.memberlist import PushPull, UserMessage
+from proglog_trio.membership.wire.packet import decode_packet_steps
 from proglog_trio.membership.wire.stream import StreamLimits
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.stream_io import receive_available
 from proglog_trio.rpc.server.authorization import Gate
 from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.server import ServerConfig, ServerProtocol, _Server
+from proglog_trio.steps import complete
 
 KEYRING = Keyring((b"k" * 16,))
 HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)
@@ -65,18 +71,18 @@ class Gossip:
 
     def _fresh(self) -> Serf:
         if self._core is None or self._cases % CASES_PER_CORE == 0:
-            self._core = Serf.make("me", HERE, {}, GossipProfile(), random.Random(self._cases), _ignore, now=0.0)
-            self._core.querying.on_key_query = _ignore
+            rng = random.Random(self._cases)
+            self._core = Serf("me", HERE, {}, GossipProfile(), rng, _ignore, now=0.0, on_key_query=_ignore)
             self._core.start()
         self._cases += 1
         return self._core
 
     def _look(self, core: Serf) -> None:
-        core.swim.advance(core.now + 0.05)
+        core.swim.advance(core.swim.now + 0.05)
         if len(core.swim.effects) > MAX_EFFECTS:
             raise Broken(f"{len(core.swim.effects)} effects of one packet")
         core.swim.effects.clear()
-        if any(len(queue) > MAX_BROADCASTS for queue in core.swim.queues):
+        if any(len(queue) > MAX_BROADCASTS for queue in core.swim.outbox.queues):
             raise Broken("a queue of broadcasts has no bound")
 
     def packet(self, data: bytes) -> None:
@@ -89,7 +95,7 @@ class Gossip:
         if encrypted:
             data = encrypt(data, keyring=KEYRING, associated=b"", nonce=bytes(12))
         try:
-            decoded = decode_packet(data, keyring=KEYRING if encrypted else None)
+            decoded = complete(decode_packet_steps(data, keyring=KEYRING if encrypted else None))
         except DecodingError:
             return
         core.swim.receive(decoded.messages, THERE)
@@ -120,7 +126,7 @@ class Gossip:
             message = None
         if isinstance(message, PushPull):
             with contextlib.suppress(DecodingError):
-                core.merge(message)
+                complete(core.push_pull.merge_steps(message))
         elif isinstance(message, UserMessage):
             core.receive(message.payload)
         self._look(core)

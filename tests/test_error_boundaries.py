@@ -35,17 +35,21 @@ from proglog_trio.log.storage.running_time import RunningTime
 from proglog_trio.log.writer import LogWriter
 from proglog_trio.membership import gossip as gossip_module
 from proglog_trio.membership import key_manager
-from proglog_trio.membership import membership as membership_module
+from proglog_trio.membership import subscriptions as subscriptions_module
+from proglog_trio.membership.exchanges import Exchanges
 from proglog_trio.membership.gossip import Gossip
-from proglog_trio.membership.membership import EventsMissed, JoinFailed, Membership, _Subscription
+from proglog_trio.membership.membership import JoinFailed, Membership
+from proglog_trio.membership.peer_notifier import PeerNotifier
 from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.members import Members
 from proglog_trio.membership.stream_io import StreamCodec
+from proglog_trio.membership.stream_server import StreamServer
+from proglog_trio.membership.subscriptions import EventsMissed, _Subscription
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.swim.rules import Rules
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.node import metrics_endpoint
 from proglog_trio.node import run as node_module
 from proglog_trio.node.config import NodeConfig
@@ -186,7 +190,7 @@ async def set_tags(pair: Pair) -> None:
 def ghost(pair: Pair, kind: MemberEventKind) -> None:
     status = MemberStatus.ALIVE if kind is JOIN else MemberStatus.LEFT
     member = Member("ghost", "127.0.0.1", 9, {"rpc_addr": "127.0.0.1:9"}, status)
-    pair.a.parts.membership.emit(MemberEvent(kind, (member,)))
+    pair.a.parts.membership.news.emit(MemberEvent(kind, (member,)))
 
 
 async def ghost_comes(pair: Pair) -> None:
@@ -203,13 +207,13 @@ async def subscriber(pair: Pair) -> None:
     membership = pair.a.parts.membership
     bad: Any = attrs.make_class("Bad", {"send_nowait": attrs.field(), "close": attrs.field()}, eq=False)
     broken = _Subscription(bad(fail, lambda: None))
-    membership._subscriptions.add(broken)
+    membership.news.subscriptions._open.add(broken)
     async with membership.events() as events:
         ghost(pair, JOIN)
         with trio.fail_after(WAIT_SECONDS):
             assert (await anext(events)).members[0].name == "ghost"
     assert broken.missed
-    assert broken not in membership._subscriptions
+    assert broken not in membership.news.subscriptions._open
 
 
 async def all_subscribers(pair: Pair) -> None:
@@ -379,7 +383,7 @@ async def refuse(*_arguments: object, **_named: object) -> Any:
 
 
 PLACES = {
-    "packet": Place(Where.GOSSIP_PACKET, ((Gossip, "_take_packet"),)),
+    "packet": Place(Where.GOSSIP_PACKET, ((Gossip, "_receive_packet"),)),
     "the packets of one wake-up": Place(Where.GOSSIP_PACKET, ((Gossip, "_receive_waiting"),)),
     "message of a packet": Place(Where.GOSSIP_MESSAGE, ((Prober, "ping"),)),
     "answer to a probe": Place(Where.GOSSIP_MESSAGE, ((Prober, "_succeed"),)),
@@ -391,17 +395,17 @@ PLACES = {
     "effect": Place(Where.GOSSIP_SEND, ((Gossip, "_do"),)),
     "packet out": Place(Where.GOSSIP_SEND, ((gossip_module, "encode_packets"),)),
     "news of a member": Place(Where.GOSSIP_NEWS, ((Members, "changed"),), set_tags),
-    "event": Place(Where.GOSSIP_NEWS, ((Membership, "_note"),), set_tags),
-    "stream of another": Place(Where.GOSSIP_STREAM, ((Gossip, "_serve"),), gossip_stream),
+    "event": Place(Where.GOSSIP_NEWS, ((PeerNotifier, "note"),), set_tags),
+    "stream of another": Place(Where.GOSSIP_STREAM, ((StreamServer, "_serve"),), gossip_stream),
     "accepting streams": Place(Where.GOSSIP_STREAM, ((trio.SocketListener, "accept"),), gossip_stream, patch=refuse),
     "push/pull": Place(Where.GOSSIP_EXCHANGE, ((StreamCodec, "ask"),), exchange),
     "ping by stream": Place(Where.GOSSIP_EXCHANGE, ((StreamCodec, "ask"),), ping_by_stream),
     "handler": Place(Where.MEMBERSHIP_HANDLER, ((Replicator, "join"),), ghost_comes, ghost_goes),
     "subscriber": Place(Where.MEMBERSHIP_SUBSCRIBER, (), subscriber, ghost_goes),
     "all subscribers": Place(
-        Where.MEMBERSHIP_SUBSCRIBER, ((membership_module, "together"),), all_subscribers, ghost_goes
+        Where.MEMBERSHIP_SUBSCRIBER, ((subscriptions_module, "together"),), all_subscribers, ghost_goes
     ),
-    "join": Place(Where.MEMBERSHIP_JOIN, ((Gossip, "exchange"),), join),
+    "join": Place(Where.MEMBERSHIP_JOIN, ((Exchanges, "exchange"),), join),
     "key operation": Place(Where.GOSSIP_KEYS, ((key_manager, "changed"),), keys),
     "metrics request": Place(Where.METRICS_REQUEST, ((metrics_endpoint, "choose_encoder"),), metrics),
     "metrics of one part": Place(Where.METRICS_COLLECTOR, ((NodeMetrics, "_members"),), metrics_part),
@@ -550,13 +554,13 @@ def test_a_member_whose_address_is_none_is_no_internal_error(portal: Portal) -> 
 
     async def lies(pair: Pair) -> None:
         member = Member("liar", "127.0.0.1", 9, {"rpc_addr": "no address"}, MemberStatus.ALIVE)
-        pair.a.parts.membership.emit(MemberEvent(JOIN, (member,)))
+        pair.a.parts.membership.news.emit(MemberEvent(JOIN, (member,)))
         peers = pair.a.parts.replicator.peers
         await pair.until(lambda: "liar" in peers and peers["liar"].problem is not None, "tried")
         assert "is none" in (peers["liar"].problem or "")
         for address in (f"{'x' * 70}.example:1", ":1", "a:99999", "[::1:1", "ä\x00:1"):
             member = attrs.evolve(member, tags={"rpc_addr": address})
-            pair.a.parts.membership.emit(MemberEvent(MemberEventKind.UPDATE, (member,)))
+            pair.a.parts.membership.news.emit(MemberEvent(MemberEventKind.UPDATE, (member,)))
             await pair.until(
                 lambda address=address: (
                     "liar" in peers  # type: ignore[misc]
@@ -565,7 +569,7 @@ def test_a_member_whose_address_is_none_is_no_internal_error(portal: Portal) -> 
                 ),
                 "tried",
             )
-        pair.a.parts.membership.emit(MemberEvent(LEAVE, (member,)))
+        pair.a.parts.membership.news.emit(MemberEvent(LEAVE, (member,)))
         await pair.until(lambda: "liar" not in peers, "gone")
         await pair.serve()
 

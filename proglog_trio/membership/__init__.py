@@ -1,1 +1,108 @@
-"""Gossip membership: who is in the cluster, found out by SWIM with Lifeguard and told to Serf agents alike."""
+"""A cluster membership for any Trio program: who is there, found out by SWIM with Lifeguard, with Serf's protocol.
+
+Begin with open_membership; docs/how-to/embedded-membership.md has examples. What stands in `__all__` is public; all
+else may change.
+
+Theory of operation
+===================
+
+Layers, each of which knows those below it only:
+
+```
+membership   joins, leaves, tells handlers and subscribers (membership.py, joining.py, names.py, news.py …)
+gossip       sockets and timers under Trio (gossip.py, exchanges.py, stream_server.py, key_manager.py)
+serf         tags, intents, events, queries, coordinates (serf/)
+swim         who answers: probes, suspicions, gossip, state exchanges (swim/)
+wire         messages and bytes (wire/)
+```
+
+serf and swim are cores. They do no I/O, read no clock and own no randomness: messages, the time and a random generator
+go in; effects come out (send a packet, exchange states, ping by stream: swim/effects.py), and news, by a function that
+was given when the core was made. gossip does the effects, and it alone calls the cores, always in one order: say what
+time it is, act, do what is to be done. Whatever lasts longer than a turn is done in steps (proglog_trio/steps.py), and
+between two steps anything else may happen to the core.
+
+A member has two states, of which the second follows the first.
+
+SWIM's (swim/node.py), changed by the rules alone (swim/rules.py):
+
+- ALIVE to SUSPECT: a probe failed, here or at another member.
+- SUSPECT to ALIVE: it refuted. Only the member itself raises its incarnation, and a higher one beats any accusation.
+- SUSPECT to DEAD: the suspicion ran out. ALIVE or SUSPECT to DEAD: another member says so.
+- ALIVE or SUSPECT to LEFT: the member says so itself.
+- DEAD or LEFT to ALIVE: a higher incarnation; or another address, after LEFT or as a later life of its data directory.
+
+Serf's (serf/member.py), changed by SWIM's news and by intents (serf/members.py):
+
+- alive to leaving: an intent to leave, of a higher Lamport time than is known. Back: a later intent to join, or it has
+  been leaving for longer than that takes, and still answers.
+- leaving to left: SWIM says that it is gone. alive to failed, or to left if it said so itself: likewise.
+- failed to left: an intent of a later time, by the member or by an operator's force-leave.
+- failed and left to alive: SWIM says that it is there. After a day both are forgotten.
+
+What holds always:
+
+- A member's incarnation never falls while it stays at one address. At equal incarnations suspect beats alive, and dead
+  beats both; so news may come in any order, and more than once.
+- Of two intents about one member the one with the higher Lamport time counts; a clock is above every time of its kind
+  that was heard of a known member. The two orders never meet: an intent moves no incarnation.
+- Each change of a status says by what it came (swim/effects.py: Cause): an incarnation, a Lamport time, an expired
+  timer, a member's own decision, another address or cluster, or want of room. No wall clock decides anything, and time
+  during which this process was stopped is no member's fault (proglog_trio/lived_time.py).
+- Each table, queue and message has a bound in elements and in bytes (docs/explanation/membership.md).
+- What members say of a member is passed on byte for byte.
+- A handler hears join and leave of each peer in turn, and of its own node nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proglog_trio.address import Address
+    from proglog_trio.errors import AddressUnavailable, AddressUnsuitable, DirectoryCopied, NameTaken
+    from proglog_trio.membership.config import GossipConfig
+    from proglog_trio.membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
+    from proglog_trio.membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
+    from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
+    from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership, open_membership
+    from proglog_trio.membership.peer_notifier import RPC_ADDRESS_TAG, PeerHandler
+    from proglog_trio.membership.profile import GossipProfile, ProfileName
+    from proglog_trio.membership.serf.keys import KeyOperation
+    from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+    from proglog_trio.membership.subscriptions import EventsMissed
+    from proglog_trio.membership.wire.keyring import Keyring
+
+__all__ = [
+    "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
+    "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager",
+    "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind",
+    "MemberStatus", "Membership", "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "bind_membership",
+    "load_keyring_file", "open_membership", "opening_of", "save_keyring_file",
+]  # fmt: skip
+
+_MODULES = {
+    "proglog_trio.address": "Address",
+    "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
+    "proglog_trio.membership.config": "GossipConfig",
+    "proglog_trio.membership.key_manager": "KeyAnswers KeyManager KeysNotAsked",
+    "proglog_trio.membership.keyring_file": "KeyringFileError load_keyring_file save_keyring_file",
+    "proglog_trio.membership.lives": "DIRECTORY_TAG OPENING_TAG opening_of",
+    "proglog_trio.membership.membership": "JoinFailed Membership NotAMember bind_membership open_membership",
+    "proglog_trio.membership.peer_notifier": "RPC_ADDRESS_TAG PeerHandler",
+    "proglog_trio.membership.profile": "GossipProfile ProfileName",
+    "proglog_trio.membership.serf.keys": "KeyOperation",
+    "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus",
+    "proglog_trio.membership.subscriptions": "EventsMissed",
+    "proglog_trio.membership.wire.keyring": "Keyring",
+}
+"""Where each name is found. A program loads what it uses: a timing profile wants no sockets."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used (PEP 562)."""
+    for module, names in _MODULES.items():
+        if name in names.split():
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

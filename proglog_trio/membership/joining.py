@@ -1,6 +1,6 @@
 """Joining through start addresses, for as long as one of them is no live member.
 
-A cluster may come apart at any time: a seed is started again and knows nobody, a partition lasts until each side has
+A cluster may come apart at any time: a seed is started again and knows no member, a partition lasts until each side has
 forgotten the other, a name stands for other machines than before. So a node never stops looking: all addresses at
 once, names anew each time.
 """
@@ -17,14 +17,15 @@ from attrs import define, field
 
 from proglog_trio.address import Address
 from proglog_trio.errors import DirectoryCopied, NameTaken
-from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.lookup import Lookups
 from proglog_trio.membership.names import NameHeld, Names
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import NodeStateType, PushPull
+from proglog_trio.membership.wakeup import Wakeup
+from proglog_trio.membership.wire.memberlist import NodeStateType, PushPull
 from proglog_trio.repetition import Repetitions
 
 FIRST_RETRY_SECONDS = 0.5
@@ -44,7 +45,7 @@ class _Look:
     """What a look at the start addresses has shown.
 
     Attributes:
-        answers: what those who answered know.
+        answers: what those that answered know.
         problems: why the others did not, by what they are called.
         away: what is no live member, whether it answered or not.
     """
@@ -68,40 +69,39 @@ class Joining:
     addresses: Sequence[Address]
     patience: float
     lookups: Lookups
-    errors: InternalErrors
     _rng: random.Random
+    _departed: Wakeup
     ending: NameTaken | DirectoryCopied | None = None
     away: int = 0
     _names: Names = field(init=False)
+    # Since when another member was found to have the name, at each claim; None: at the last claim none had.
     _held_since: float | None = None
+    # This node has been in company once: what was fired before that is history to it.
     _has_joined: bool = False
-    _woken: trio.Event = field(factory=trio.Event)
     _told: Repetitions = field(factory=lambda: Repetitions(trio.current_time))
 
     def __attrs_post_init__(self) -> None:
-        self._names = Names(self.gossip, self.errors)
-
-    def wake(self) -> None:
-        """Look soon: a member has gone, which may be one at a start address."""
-        self._woken.set()
+        self._names = Names(self.gossip)
 
     async def first(self) -> list[Endpoint]:
-        """Return who answers at once and can be joined through; nobody sees this node by that.
+        """Return which members answer at once and can be joined through; none sees this node by that.
 
-        Raises:
-            NameTaken: another member has this node's name, and had it for as long as there was patience.
-            DirectoryCopied: one that has it uses a copy of this node's data directory.
+        None, with `ending` set, if this node cannot be a member.
         """
-        while True:
+        while self.addresses:
             look = await self._look(START_SECONDS, LATECOMER_SECONDS)
             self._tell_of(look)
-            if not look.answers or await self._is_name_free(look):
+            if not look.answers or await self._may_be_seen_by(look):
                 return list(look.answers)
+            if self.ending is not None:
+                break
             await trio.sleep(self.gossip.config.profile.probe_interval)
+        return []
 
     async def run(self) -> None:
         """Look for as long as this node is a member; ends, with `ending` set, if it cannot be one."""
-        turns = self.errors.turns(Where.MEMBERSHIP_JOIN)
+        turns = self.gossip.errors.turns(Where.MEMBERSHIP_JOIN)
+        self._departed.clear()
         wait = FIRST_RETRY_SECONDS
         away: set[Endpoint | Address] = set()
         while self.ending is None:
@@ -115,13 +115,9 @@ class Joining:
                 self.away = len(away)
                 if not away and self._has_company:
                     wait = LONGEST_RETRY_SECONDS
-                try:
-                    if look.answers and not await self._is_name_free(look):
-                        wait = self.gossip.config.profile.probe_interval
-                        continue
-                except (NameTaken, DirectoryCopied) as error:
-                    self.ending = error
-                    return
+                if look.answers and not await self._may_be_seen_by(look):
+                    wait = self.gossip.config.profile.probe_interval
+                    continue
                 await self.join_through(
                     [endpoint for endpoint, answer in look.answers.items() if not self._is_joined(answer)]
                 )
@@ -132,10 +128,10 @@ class Joining:
             return
         # What was fired before this node came is history to it; what was while it was cut off is not.
         ignore_events = not self._has_joined
-        joined, problems = await exchange_with(self.gossip, self.errors, endpoints, ignore_events=ignore_events)
+        joined, problems = await exchange_with(self.gossip, endpoints, ignore_events=ignore_events)
         if joined:
             self._has_joined = True
-            self.gossip.act(self.gossip.core.announce_join)
+            self.gossip.act(self.gossip.core.intents.announce_join)
             _logger.info("joined the cluster", through=joined)
         for problem in problems:
             if self._told.news(problem) is not None:
@@ -143,10 +139,11 @@ class Joining:
 
     async def _pause(self, wait: float) -> None:
         with trio.move_on_after(wait * self._rng.uniform(0.5, 1.0)):
-            await self._woken.wait()
+            # A member has gone, which may be one at a start address.
+            await self._departed.wait()
             # Many may go at one time.
             await trio.sleep(FIRST_RETRY_SECONDS * self._rng.uniform(0.5, 1.0))
-        self._woken = trio.Event()
+        self._departed.clear()
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -163,10 +160,10 @@ class Joining:
 
         async def look_at(endpoint: Endpoint) -> None:
             async with limiter:
-                boundary = self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
+                boundary = self.gossip.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
                 with boundary:
                     try:
-                        found.answers[endpoint] = await self.gossip.look(endpoint)
+                        found.answers[endpoint] = await self.gossip.exchanges.look(endpoint)
                     except ExchangeFailed as error:
                         found.problems[str(endpoint)] = str(error)
                         return
@@ -198,7 +195,7 @@ class Joining:
         return len(self._live()) > 1
 
     def _is_joined(self, answer: PushPull) -> bool:
-        """Tell whether who answered is in one cluster with this node: an address need not be one that members tell."""
+        """Tell whether what answered is in one cluster with this node: an address need not be one that members tell."""
         alive = {
             state.name: Endpoint(state.addr, state.port)
             for state in answer.nodes
@@ -210,11 +207,11 @@ class Joining:
         known = {member.name for member in self.gossip.core.members.with_status(MemberStatus.ALIVE)}
         return alive.keys() <= known
 
-    async def _is_name_free(self, look: _Look) -> bool:
-        """Tell whether this node may be seen by those who answered; a node that has company is known already.
+    async def _may_be_seen_by(self, look: _Look) -> bool:
+        """Tell whether this node may be seen by those that answered; a node that has company is known already.
 
-        Raises:
-            NameTaken, DirectoryCopied: see first.
+        It may not while another member has its name, and never (ending is set then) if one uses a copy of its data
+        directory, or had its name for as long as there was patience.
         """
         if self._has_company:
             return True
@@ -224,9 +221,12 @@ class Joining:
             now = trio.current_time()
             self._held_since = now if self._held_since is None else self._held_since
             if now - self._held_since >= self.patience:
-                raise NameTaken(f"{held}: give this node another name, or stop that one") from None
-            if self._told.news("held") is not None:
+                self.ending = NameTaken(f"{held}: give this node another name, or stop that one")
+            elif self._told.news("held") is not None:
                 _logger.warning("this node's name is not free yet; waiting", reason=str(held), seconds=self.patience)
+            return False
+        except DirectoryCopied as error:
+            self.ending = error
             return False
         self._held_since = None
         return True
@@ -237,9 +237,7 @@ class Joining:
                 _logger.warning("a start address does not answer; it is tried again", reason=problem)
 
 
-async def exchange_with(
-    gossip: Gossip, errors: InternalErrors, endpoints: Sequence[Endpoint], *, ignore_events: bool
-) -> tuple[int, list[str]]:
+async def exchange_with(gossip: Gossip, endpoints: Sequence[Endpoint], *, ignore_events: bool) -> tuple[int, list[str]]:
     """Exchange states with all of these at once, in order to join; return with how many, and why not with others."""
     joined = 0
     problems: list[str] = []
@@ -248,10 +246,10 @@ async def exchange_with(
     async def exchange(endpoint: Endpoint) -> None:
         nonlocal joined
         async with limiter:
-            boundary = errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
+            boundary = gossip.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint))
             with boundary:
                 try:
-                    await gossip.exchange(endpoint, join=True, ignore_events=ignore_events)
+                    await gossip.exchanges.exchange(endpoint, join=True, ignore_events=ignore_events)
                 except ExchangeFailed as error:
                     problems.append(str(error))
                 else:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 import trio
@@ -19,6 +18,7 @@ from attrs import define, field
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.core_access import CoreAccess
 from proglog_trio.membership.keyring_file import KeyringFileError, save_keyring_file
 from proglog_trio.membership.serf.keys import (
     KeyOperation,
@@ -32,8 +32,9 @@ from proglog_trio.membership.serf.keys import (
 )
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.serf.open_queries import TooManyQueries
-from proglog_trio.membership.serf.serf import Serf
-from proglog_trio.membership.wire import DecodingError, KeyResponse, Keyring, decode_key, decode_serf
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import decode_key
+from proglog_trio.membership.wire.serf import KeyResponse, decode_serf
 
 MAX_WAITING = 32
 """Key queries that wait for one that is being done; further ones are refused."""
@@ -46,19 +47,6 @@ _FAILED = "it has failed, and cannot be asked: it comes back with the keys that 
 
 class KeysNotAsked(ProglogError):
     """The members could not be asked; the message says why."""
-
-
-class HasKeyring(Protocol):
-    """What uses the keyring: see Gossip."""
-
-    core: Serf
-    keyring: Keyring | None
-
-    def use_keyring(self, keyring: Keyring) -> None:
-        """Encrypt and decrypt with this from now on."""
-
-    def act(self, action: Callable[[], None]) -> None:
-        """Do something to the core, and what it wants done for it."""
 
 
 @define
@@ -79,8 +67,8 @@ class KeyAnswers:
     holders: dict[str, list[str]] = field(factory=dict, repr=False)
     primary_of: dict[str, list[str]] = field(factory=dict, repr=False)
 
-    def take(self, name: str, payload: bytes) -> None:
-        """Take one member's answer."""
+    def add(self, name: str, payload: bytes) -> None:
+        """Add one member's answer."""
         try:
             response = decode_serf(payload)
         except DecodingError as error:
@@ -99,37 +87,40 @@ class KeyAnswers:
             self.primary_of.setdefault(response.primary_key, []).append(name)
 
 
+def open_key_questions() -> tuple[Callable[[KeyQuestion], None], trio.MemoryReceiveChannel[KeyQuestion]]:
+    """Return what the core gives key queries to (it raises KeyRefused when too many wait), and where they come out."""
+    send, receive = trio.open_memory_channel[KeyQuestion](MAX_WAITING)
+
+    def ask(question: KeyQuestion) -> None:
+        try:
+            send.send_nowait(question)
+        except trio.WouldBlock:
+            raise KeyRefused("too many key queries at once") from None
+
+    return ask, receive
+
+
 @define(eq=False)
 class KeyManager:
     """See the module.
 
     Attributes:
-        gossip: what uses the keyring.
+        gossip: uses the keyring.
         file: where it is written; None: nowhere, and changes are lost with the process.
+        questions: the key queries that are to be done, one after the other.
         errors: where an operation that fails unexpectedly is counted.
     """
 
-    gossip: HasKeyring
+    gossip: CoreAccess
     file: Path | None
-    errors: InternalErrors = field(factory=InternalErrors)
+    questions: trio.MemoryReceiveChannel[KeyQuestion]
+    errors: InternalErrors
     _ended: bool = False
-    _send: trio.MemorySendChannel[KeyQuestion] = field(init=False)
-    _receive: trio.MemoryReceiveChannel[KeyQuestion] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[KeyQuestion](MAX_WAITING)
-        self.gossip.core.querying.on_key_query = self._take
-
-    def _take(self, question: KeyQuestion) -> None:
-        try:
-            self._send.send_nowait(question)
-        except trio.WouldBlock:
-            raise KeyRefused("too many key queries at once") from None
 
     async def run(self) -> None:
         """Do what key queries ask for, until cancelled."""
         try:
-            async for question in self._receive:
+            async for question in self.questions:
                 answer = refusal("internal error")
                 with self.errors.boundary(Where.GOSSIP_KEYS, operation=question.operation.value):
                     answer = await self._do(question)
@@ -159,12 +150,12 @@ class KeyManager:
                 "a key operation was not done", operation=operation.value, asked_by=asked_by, reason=str(error)
             )
             return refusal(str(error))
-        return success(operation, fresh, fits_into_response(question.query, self.gossip.core.name))
+        return success(operation, fresh, fits_into_response(question.query, self.gossip.core.swim.name))
 
     async def ask(self, operation: KeyOperation, key: str = "") -> KeyAnswers:
         """Have all members do something with a key, this node among them; return what they answered.
 
-        Takes until everybody has answered, or for as long as gossip may need to reach everybody: some seconds. When
+        This lasts until all have answered, or for as long as gossip may need to reach all of them: some seconds. When
         this node stops meanwhile, those that have not answered by then are silent.
 
         Args:
@@ -190,7 +181,7 @@ class KeyManager:
                 elif member.status is MemberStatus.FAILED:
                     # Not done, and it will be: it is a member still, and comes back with the keys that it has.
                     answers.problems[member.name] = _FAILED
-            core.querying.ask(operation.query_name, payload, answers.take, over.set)
+            core.querying.ask(operation.query_name, payload, answers.add, over.set)
 
         try:
             self.gossip.act(ask)

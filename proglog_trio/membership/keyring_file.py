@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from proglog_trio.errors import SecurityFileError, SecurityFileNoRoom
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.wire.keyring import Keyring
 
 MAX_BYTES = 64 * 1024
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from proglog_trio.membership.wire.tags import tags_of
+
 DIRECTORY_TAG = "directory_id"
 """The data directory that a member uses, in hexadecimal."""
 OPENING_TAG = "opening"
@@ -40,3 +42,8 @@ def opening_of(tags: Mapping[str, str]) -> int | None:
     if not 0 < len(text) <= _LONGEST_NUMBER or not all(character in "0123456789abcdef" for character in text):
         return None
     return int(text, 16)
+
+
+def is_later_life(before: bytes, now: bytes) -> bool:
+    """Tell, by their metas, whether a member is a later life of one that has failed; see Rules.is_later_life."""
+    return kinship(tags_of(before), tags_of(now)) is Kinship.EARLIER

@@ -1,4 +1,4 @@
-"""Looking start addresses up: all at once, each by one thread at a time; nobody waits for a silent name server."""
+"""Looking start addresses up: all at once, each by one thread at a time; none waits for a silent name server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proglog_trio.membership.swim.node import Endpoint
 MAX_LOOKUPS = 16
 """Names that are looked up at the same time: each has one of the process's threads until the system answers."""
 LOOKUP_SECONDS = 10.0
-"""How long somebody waits for a name, where nothing else says so; the system goes on asking for longer."""
+"""How long a name is waited for, where nothing else says so; the system goes on asking for longer."""
 
 
 @frozen
@@ -38,11 +38,12 @@ class Lookups:
     So what is under way for an address is waited for again, and not asked for anew beside it.
 
     Attributes:
-        nursery: where what nobody waits for any more goes on; None: it is given up.
+        nursery: where a look-up goes on that is not waited for any more; None: it is given up.
     """
 
     nursery: trio.Nursery | None = None
     _limiter: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS))
+    # Addresses that are asked for now; what was found is in _found when its event is set, and stays there.
     _pending: dict[Address, trio.Event] = field(factory=dict)
     _found: dict[Address, LookedUp] = field(factory=dict)
 

@@ -3,47 +3,39 @@
 ```
 Membership.run
 ├── gossip       see gossip.py
-├── handler      tells the handler of peers that come and go
+├── handler      tells the handler of peers that come and go; see peer_notifier.py
+├── subscribers  tells them what happens to members; see subscriptions.py
+├── contest      settles who keeps this node's name; see name_contest.py
 └── joining      tries the start addresses for as long as one of them is no live member; see joining.py
 ```
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any
 
-import structlog
 import trio
 from attrs import define, field
 
 from proglog_trio.address import Address
-from proglog_trio.errors import DirectoryCopied, NameTaken, ProglogError
-from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.membership.foreigner_log import ForeignerLog
-from proglog_trio.membership.gossip import Gossip, GossipConfig
+from proglog_trio.errors import ProglogError
+from proglog_trio.internal_errors import InternalErrors
+from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.joining import START_SECONDS, Joining, exchange_with
+from proglog_trio.membership.key_manager import KeyManager
 from proglog_trio.membership.lookup import Lookups, endpoints_of, problems_of
 from proglog_trio.membership.name_contest import NameContest
-from proglog_trio.membership.names import PING_SECONDS, is_later_life
-from proglog_trio.membership.serf.clusters import Foreigner
-from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
-from proglog_trio.membership.serf.members import together
-from proglog_trio.membership.serf.serf import Conflict, CoreEvent, HasLeft
+from proglog_trio.membership.names import PING_SECONDS
+from proglog_trio.membership.news import News
+from proglog_trio.membership.peer_notifier import PeerHandler, PeerNotifier
+from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus
 from proglog_trio.membership.stream_io import ExchangeFailed
-from proglog_trio.membership.swim.effects import Paused, StatusChange
-
-RPC_ADDRESS_TAG = "rpc_addr"
-MAX_WAITING_EVENTS = 1024
-HANDLER_CLOSE_SECONDS = 5.0
-FIRST_HANDLER_RETRY_SECONDS = 1.0
-LONGEST_HANDLER_RETRY_SECONDS = 60.0
-
-_logger = structlog.get_logger(__name__)
+from proglog_trio.membership.subscriptions import Subscriptions
 
 
 class JoinFailed(ProglogError):
@@ -54,100 +46,50 @@ class NotAMember(ProglogError):
     """This node cannot leave the cluster: it gossips not yet, or not any more."""
 
 
-class EventsMissed(ProglogError):
-    """A subscriber did not take its events fast enough; it should look at all members anew."""
-
-
-class Handler(Protocol):
-    """Told of peers: members other than this node that say where they take RPCs."""
-
-    async def join(self, name: str, addr: str) -> None:
-        """A peer is there. Not called again for this name before leave was.
-
-        When it raises, leave and join are called again after a while, for as long as the peer is there.
-        """
-
-    async def leave(self, name: str) -> None:
-        """A peer has left, has failed, or is now at another address (then join follows)."""
-
-
-@define
-class _Told:
-    """What the handler knows of one peer, and what it should."""
-
-    address: str | None = None
-    went: bool = False
-
-
-@define
-class _Retry:
-    """A peer whose join failed: when it is tried again, and how long that took to come."""
-
-    at: float
-    wait: float
-
-
-@define(eq=False)
-class _Subscription:
-    send: trio.MemorySendChannel[MemberEvent]
-    missed: bool = False
-
-
-@define(eq=False)
-class _Events:
-    """The iterator of one subscription; no generator, since one that is left early wants to be closed by hand."""
-
-    _subscription: _Subscription
-    _receive: trio.MemoryReceiveChannel[MemberEvent]
-
-    def __aiter__(self) -> _Events:
-        return self
-
-    async def __anext__(self) -> MemberEvent:
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            if self._subscription.missed:
-                raise EventsMissed(f"more than {MAX_WAITING_EVENTS} events waited") from None
-            raise StopAsyncIteration from None
-
-
 @define(eq=False)
 class Membership:
-    """A node's place in the cluster.
+    """A member of a cluster: what it knows of the others, and how it joins and leaves.
+
+    Made by open_membership or bind_membership. To be used in one Trio loop, and from no other thread.
 
     Attributes:
-        gossip: the sockets and the core.
-        conflicts: how often somebody claimed a name that is taken.
-        handler_failures: how often the handler raised.
+        gossip: the sockets and the core; for tests and tools, not part of the public face.
+        news: what the core says has happened; likewise.
     """
 
     gossip: Gossip
-    _handler: Handler | None
+    news: News
     _rng: random.Random
-    _subscriptions: set[_Subscription] = field(factory=set)
-    _waiting: list[MemberEvent] = field(factory=list)
-    _dirty: dict[str, _Told] = field(factory=dict)
-    _told: dict[str, str] = field(factory=dict)
-    _news: trio.Event = field(factory=trio.Event)
-    _peer_news: trio.Event = field(factory=trio.Event)
-    _left: trio.Event = field(factory=trio.Event)
-    _retries: dict[str, _Retry] = field(factory=dict)
-    _foreigner_log: ForeignerLog = field(factory=ForeignerLog)
+    # With a nursery while run runs: what is under way for a name is then waited for by all that want it.
     _lookups: Lookups = field(factory=Lookups)
-    _joining: Joining | None = None
-    _is_unsure: bool = False
-    _has_left: bool = False
     _running: bool = False
+    # run is over: nothing is waited for any more. Never set together with _running.
     _ended: bool = False
-    _contest: NameContest | None = None
-    conflicts: int = 0
-    handler_failures: int = 0
+    _contest: NameContest = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._contest = NameContest(self.gossip, self.news.name_claimed)
 
     @property
-    def errors(self) -> InternalErrors:
-        """Where unforeseen errors are counted."""
-        return self.gossip.errors
+    def address(self) -> Address:
+        """What the others are told: where this node takes gossip."""
+        return Address(self.gossip.endpoint.host, self.gossip.endpoint.port)
+
+    @property
+    def bound_host(self) -> str:
+        """The numeric address that this node listens on."""
+        return self.gossip.bound_host
+
+    @property
+    def keys(self) -> KeyManager | None:
+        """Changes the gossip keys of all members; None: gossip is not encrypted."""
+        return self.gossip.keys
+
+    @property
+    def counters(self) -> Mapping[str, Any]:
+        """What happened since this node gossips, by the part that counts it: attrs classes of numbers."""
+        core = self.gossip.core
+        return {"gossip": self.gossip.counters, "swim": core.swim.rules.counters, "serf_refused": core.refused}
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
@@ -179,7 +121,7 @@ class Membership:
         )
 
     def member(self, name: str) -> Member | None:
-        """Return the member of a name, or None if nobody has it."""
+        """Return the member of a name, or None if none has it."""
         known = self.gossip.core.members.by_name.get(name)
         return None if known is None else known.snapshot()
 
@@ -197,12 +139,16 @@ class Membership:
         if member is None:
             return False
         try:
-            return await self.gossip.answers(member.endpoint, name, PING_SECONDS)
+            return await self.gossip.exchanges.answers(member.endpoint, name, PING_SECONDS)
         except ExchangeFailed:
             return False
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Tell everybody other tags of this node; raises ValueError if they take more than 512 bytes."""
+        """Tell all members other tags of this node, in place of those it had; before run they are what is told first.
+
+        Raises:
+            ValueError: they take more than 512 bytes.
+        """
         self.gossip.act(lambda: self.gossip.core.set_tags(tags))
 
     def force_leave(self, name: str, *, prune: bool = False) -> bool:
@@ -211,7 +157,7 @@ class Membership:
 
         def force() -> None:
             nonlocal known
-            known = self.gossip.core.force_leave(name, prune=prune)
+            known = self.gossip.core.intents.force_leave(name, prune=prune)
 
         self.gossip.act(force)
         return known
@@ -223,193 +169,8 @@ class Membership:
         The iterator ends when this node is no member any more, and raises EventsMissed if more than 1,024 events wait
         for it.
         """
-        send, receive = trio.open_memory_channel[MemberEvent](MAX_WAITING_EVENTS)
-        subscription = _Subscription(send)
-        self._subscriptions.add(subscription)
-        if self._ended:
-            send.close()
-        try:
-            async with receive:
-                yield _Events(subscription, receive)
-        finally:
-            self._subscriptions.discard(subscription)
-
-    # -- what happens --------------------------------------------------------------------------------------------------
-
-    def emit(self, event: CoreEvent) -> None:
-        """Take an event of the core; called while it works, and never raises an Exception."""
-        boundary = self.errors.boundary(Where.GOSSIP_NEWS)
-        with boundary:
-            self._emit(event)
-        if boundary.failed:
-            # What the handler was to be told is found out by looking at everybody.
-            self._is_unsure = True
-            self._peer_news.set()
-
-    def _emit(self, event: CoreEvent) -> None:
-        match event:
-            case MemberEvent():
-                self._waiting.append(event)
-                for member in event.members:
-                    self._note(member, event.kind)
-                self._news.set()
-                self._peer_news.set()
-                if self._joining is not None and event.kind not in (MemberEventKind.JOIN, MemberEventKind.UPDATE):
-                    self._joining.wake()
-            case HasLeft():
-                self._has_left = True
-                self._left.set()
-            case Conflict(name, endpoint):
-                self.conflicts += 1
-                if name == self.name and self._contest is not None:
-                    self._contest.note()
-                _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
-            case Foreigner():
-                self._foreigner_log.tell(event)
-            case Paused(seconds):
-                _logger.warning("this process was stopped, or its loop was held", seconds=round(seconds, 1))
-            case StatusChange():
-                _logger.debug(
-                    "gossip",
-                    member=event.name,
-                    before=None if event.before is None else event.before.name.lower(),
-                    after=event.after.name.lower(),
-                    incarnation=event.incarnation,
-                    reason=event.reason,
-                )
-
-    def _note(self, member: Member, kind: MemberEventKind) -> None:
-        """Note what the handler must be told; what it was not told of yet is replaced by what is true now."""
-        if member.name == self.name:
-            return
-        pending = self._dirty.setdefault(member.name, _Told())
-        if kind in (MemberEventKind.JOIN, MemberEventKind.UPDATE):
-            pending.address = member.tags.get(RPC_ADDRESS_TAG) or None
-        elif kind is not MemberEventKind.REAP:
-            pending.address, pending.went = None, True
-
-    def _look_at_everybody(self) -> None:
-        """Note what the handler must be told of all peers, whatever it was told."""
-        members = self.members()
-        for member in members:
-            is_there = member.status in (MemberStatus.ALIVE, MemberStatus.LEAVING)
-            self._note(member, MemberEventKind.UPDATE if is_there else MemberEventKind.FAILED)
-        for name in self._told.keys() - {member.name for member in members}:
-            self._dirty[name] = _Told(None, went=True)
-        self._is_unsure = False
-
-    async def _tell_all_subscribers(self) -> None:
-        """Tell subscribers what is new; what came since they were last told comes together."""
-        turns = self.errors.turns(Where.MEMBERSHIP_SUBSCRIBER)
-        while True:
-            async with turns:
-                await self._news.wait()
-                self._news = trio.Event()
-                self._tell_what_waits()
-
-    def _tell_what_waits(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._tell_subscribers(waiting)
-
-    def _end(self) -> None:
-        """Let nobody wait for what the tasks of run would have done."""
-        self._running, self._ended = False, True
-        self._left.set()
-        self._tell_what_waits()
-        for subscription in self._subscriptions:
-            subscription.send.close()
-
-    async def _tell_of_peers(self) -> None:
-        """Tell the handler of peers; in a task of its own, since it may take its time."""
-        turns = self.errors.turns(Where.MEMBERSHIP_HANDLER)
-        try:
-            while True:
-                async with turns:
-                    with trio.CancelScope(deadline=min((each.at for each in self._retries.values()), default=math.inf)):
-                        await self._peer_news.wait()
-                    self._peer_news = trio.Event()
-                    if self._is_unsure:
-                        self._look_at_everybody()
-                    self._note_retries()
-                    while self._dirty:
-                        # One at a time: each may begin something.
-                        await trio.lowlevel.checkpoint()
-                        name = next(iter(self._dirty))
-                        await self._tell_handler(name, self._dirty.pop(name))
-        finally:
-            with trio.move_on_after(HANDLER_CLOSE_SECONDS, shield=True):
-                for name in list(self._told):
-                    await self._tell_handler(name, _Told())
-
-    def _note_retries(self) -> None:
-        now = trio.current_time()
-        for name in [name for name, retry in self._retries.items() if retry.at <= now]:
-            if name in self._told:
-                # What is known by now of the peer counts, where there is news of it.
-                self._dirty.setdefault(name, _Told(self._told[name])).went = True
-            else:
-                del self._retries[name]
-
-    def _tell_subscribers(self, events: Sequence[MemberEvent]) -> None:
-        boundary = self.errors.boundary(Where.MEMBERSHIP_SUBSCRIBER)
-        with boundary:
-            for event in together(events):
-                _logger.info("members", happened=event.kind.value, names=[member.name for member in event.members])
-                for subscription in list(self._subscriptions):
-                    self._tell_subscriber(subscription, event)
-        if boundary.failed:
-            for subscription in list(self._subscriptions):
-                self._miss(subscription)
-
-    def _tell_subscriber(self, subscription: _Subscription, event: MemberEvent) -> None:
-        boundary = self.errors.boundary(Where.MEMBERSHIP_SUBSCRIBER)
-        with boundary:
-            try:
-                subscription.send.send_nowait(event)
-            except trio.WouldBlock:
-                self._miss(subscription)
-            except trio.BrokenResourceError:
-                self._subscriptions.discard(subscription)
-        if boundary.failed:
-            self._miss(subscription)
-
-    def _miss(self, subscription: _Subscription) -> None:
-        """End a subscription that was not told of everything, and have it say so."""
-        subscription.missed = True
-        self._subscriptions.discard(subscription)
-        subscription.send.close()
-
-    async def _tell_handler(self, name: str, pending: _Told) -> None:
-        if self._handler is None:
-            return
-        known = self._told.get(name)
-        if known is not None and (pending.went or pending.address != known):
-            del self._told[name]
-            await self._call("leave", name, known, partial(self._handler.leave, name))
-            known = None
-        if known is None and pending.address is not None:
-            self._told[name] = pending.address
-            if await self._call("join", name, pending.address, partial(self._handler.join, name, pending.address)):
-                self._retries.pop(name, None)
-            else:
-                self._retry_later(name)
-        if name not in self._told:
-            self._retries.pop(name, None)
-
-    def _retry_later(self, name: str) -> None:
-        before = self._retries.get(name)
-        wait = FIRST_HANDLER_RETRY_SECONDS
-        if before is not None:
-            wait = min(before.wait * 2, LONGEST_HANDLER_RETRY_SECONDS)
-        self._retries[name] = _Retry(trio.current_time() + wait, wait)
-
-    async def _call(self, what: str, name: str, address: str, call: Callable[[], Awaitable[None]]) -> bool:
-        """Call the handler; tell whether it did not raise."""
-        boundary = self.errors.boundary(Where.MEMBERSHIP_HANDLER, call=what, name=name, rpc_addr=address)
-        with boundary:
-            await call()
-        self.handler_failures += boundary.failed
-        return not boundary.failed
+        async with self.news.subscriptions.open() as events:
+            yield events
 
     # -- joining and leaving -------------------------------------------------------------------------------------------
 
@@ -429,54 +190,44 @@ class Membership:
                 at once: it does not wait for the others.
 
         Raises:
-            NameTaken: another member, that is alive or has not been forgotten, has this node's name. Nobody has seen
-                this node then. Or most members know this node's name at another address, see name_contest.py.
+            NameTaken: another member, that is alive or has not been forgotten, has this node's name. No other member
+                has seen this node then. Or most members know this node's name at another address, see name_contest.py.
             DirectoryCopied: likewise, and it uses a copy of the same data directory.
         """
-        joining = Joining(self.gossip, start_addresses, name_patience, self._lookups, self.errors, self._rng)
-        contest = self._contest = NameContest(self.gossip, self.errors)
-        self._running = True
         try:
             async with trio.open_nursery() as nursery:
-                self._lookups.nursery = nursery
-                nursery.start_soon(self._tell_all_subscribers)
-                nursery.start_soon(self._tell_of_peers)
-                await self._start(nursery, joining, contest, task_status)
+                lookups, departed = Lookups(nursery), self.news.departed
+                self._lookups, self._running = lookups, True
+                joining = Joining(self.gossip, start_addresses, name_patience, lookups, self._rng, departed)
+                nursery.start_soon(self.news.subscriptions.run)
+                nursery.start_soon(self.news.peers.run, lambda: self.members())
+                await self._start(nursery, joining, task_status)
                 if joining.ending is not None:
                     # Raised below, by itself and not in a group.
                     nursery.cancel_scope.cancel()
         finally:
-            self._lookups.nursery = None
-            self._end()
+            self._lookups, self._running, self._ended = Lookups(), False, True
+            self.news.end()
             await self.gossip.close()
-        ending = joining.ending or contest.ending
+        ending = joining.ending or self._contest.ending
         if ending is not None:
             raise ending
 
-    async def _start(
-        self, nursery: trio.Nursery, joining: Joining, contest: NameContest, task_status: trio.TaskStatus[None]
-    ) -> None:
-        async def keep_joining() -> None:
-            await joining.run()
+    async def _start(self, nursery: trio.Nursery, joining: Joining, task_status: trio.TaskStatus[None]) -> None:
+        async def until_it_ends(part: Joining | NameContest) -> None:
+            await part.run()
             nursery.cancel_scope.cancel()
 
-        async def settle_names() -> None:
-            await contest.run()
-            nursery.cancel_scope.cancel()
-
-        try:
-            joinable = await joining.first() if joining.addresses else []
-        except (NameTaken, DirectoryCopied) as error:
-            joining.ending = error
+        joinable = await joining.first()
+        if joining.ending is not None:
             return
         await nursery.start(self.gossip.run)
-        nursery.start_soon(settle_names)
+        nursery.start_soon(until_it_ends, self._contest)
         with trio.move_on_after(START_SECONDS):
             await joining.join_through(joinable)
         task_status.started()
         if joining.addresses:
-            self._joining = joining
-            nursery.start_soon(keep_joining)
+            nursery.start_soon(until_it_ends, joining)
 
     async def join(self, addresses: Sequence[Address], *, ignore_events: bool = True) -> int:
         """Join through all of these members; return how many answered.
@@ -495,11 +246,11 @@ class Membership:
         looked_up = await self._lookups.look_up(addresses)
         # One name may stand for all members, this node among them.
         others = [endpoint for endpoint in endpoints_of(looked_up) if endpoint != self.gossip.endpoint]
-        joined, unjoined = await exchange_with(self.gossip, self.errors, others, ignore_events=ignore_events)
+        joined, unjoined = await exchange_with(self.gossip, others, ignore_events=ignore_events)
         problems = [*problems_of(looked_up), *unjoined]
         if not joined:
             raise JoinFailed(f"no member answered: {'; '.join(problems) or 'there is no address to try'}")
-        self.gossip.act(self.gossip.core.announce_join)
+        self.gossip.act(self.gossip.core.intents.announce_join)
         return joined
 
     async def leave(self) -> None:
@@ -509,37 +260,74 @@ class Membership:
             NotAMember: `run` has not begun or is over, or ended meanwhile: the others will see this node fail.
         """
         if self._running:
-            self.gossip.act(self.gossip.core.leave)
-            await self._left.wait()
-        if not self._has_left:
+            self.gossip.act(self.gossip.core.intents.leave)
+            await self.news.over.wait()
+        if not self.news.has_left:
             raise NotAMember("this node cannot leave the cluster in order: it does not gossip")
+
+    async def close(self) -> None:
+        """Close the sockets of a member that does not run; one that runs closes them when it ends."""
+        await self.gossip.close()
 
 
 async def bind_membership(
     config: GossipConfig,
     tags: Mapping[str, str],
     *,
-    handler: Handler | None = None,
+    handler: PeerHandler | None = None,
     rng: random.Random | None = None,
     errors: InternalErrors | None = None,
 ) -> Membership:
-    """Take a member's sockets and return it; it does nothing before `run`.
+    """Open a member's sockets and return it; it does nothing before `run`, and is to be closed without.
 
     Args:
         config: how it gossips.
-        tags: what is told of this node; `rpc_addr` makes it a peer to others.
+        tags: what is told of this node, 512 bytes encoded at the most; `rpc_addr` makes it a peer to others.
         handler: told of peers.
         rng: decides whom to probe and gossip to; None: one that the system seeds.
         errors: where unforeseen errors are counted.
 
     Raises:
-        AddressUnavailable, ValueError: see Gossip.bind.
+        AddressUnavailable: this machine cannot listen there, another process does, or a name cannot be looked up.
+        AddressUnsuitable: no other could reach the address that would be advertised.
+        ValueError: the tags are too large.
+        KeyError: the tag that tells clusters apart is not among the tags.
     """
     # Seeded by the system. Its own randomness would cost a call of it for each number, and a round has many.
     rng = rng if rng is not None else random.Random()
-    waiting: list[CoreEvent] = []
-    gossip = await Gossip.bind(config, tags, waiting.append, rng, errors)
-    membership = Membership(gossip, handler, rng)
-    gossip.core.swim.rules.is_later_life = is_later_life
-    gossip.core.emit = gossip.core.members.emit = membership.emit
-    return membership
+    errors = errors if errors is not None else InternalErrors()
+    news = News(config.name, errors, PeerNotifier(config.name, handler, errors), Subscriptions(errors))
+    return Membership(await Gossip.bind(config, tags, news.emit, rng, errors), news, rng)
+
+
+@asynccontextmanager
+async def open_membership(
+    config: GossipConfig,
+    tags: Mapping[str, str] | None = None,
+    *,
+    start_addresses: Sequence[Address] = (),
+    handler: PeerHandler | None = None,
+    name_patience: float = 0.0,
+) -> AsyncIterator[Membership]:
+    """Be a member of a cluster for the length of an ``async with`` block, and leave in order at its end.
+
+    When the block is left by an exception or cancelled, the sockets are closed at once: the others see this node fail.
+
+    Args:
+        config: how it gossips.
+        tags: what is told of this node, 512 bytes encoded at the most.
+        start_addresses: members to join through; tried for as long as one of them is no live member. The block begins
+            once those that answer at once have been joined through.
+        handler: told of peers.
+        name_patience: how long, in seconds, this node waits for its name while another member has it.
+
+    Raises:
+        AddressUnavailable, AddressUnsuitable, ValueError, KeyError: see bind_membership.
+        NameTaken, DirectoryCopied: see Membership.run; from within the block, they cancel it and come in a group.
+    """
+    membership = await bind_membership(config, tags or {}, handler=handler)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(membership.run, start_addresses, name_patience=name_patience))
+        yield membership
+        await membership.leave()
+        nursery.cancel_scope.cancel()

@@ -2,22 +2,24 @@
 
 As Serf's agents do: they ask all members where they know the name (the query `_serf_conflict`), and shut down unless
 most of the answers name their own address. So that only one of the two yields, a node stays where as many know it here
-as elsewhere, and where nobody answers; and who has failed elsewhere does not count.
+as elsewhere, and where none answers; and a member that has failed elsewhere does not count.
 """
 
 from __future__ import annotations
 
 import structlog
 import trio
-from attrs import Factory, define, field
+from attrs import Factory, define
 
 from proglog_trio.errors import NameTaken
-from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.serf.open_queries import TooManyQueries
 from proglog_trio.membership.serf.query_answers import CONFLICT_QUERY
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import ConflictResponse, DecodingError, MemberStatus, decode_serf
+from proglog_trio.membership.wakeup import Wakeup
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.serf import ConflictResponse, MemberStatus, decode_serf
 
 PAUSE_SECONDS = 30.0
 """After one question the next comes so much later: the claim is heard again and again."""
@@ -34,31 +36,26 @@ class _Votes:
 
 @define(eq=False)
 class NameContest:
-    """Settles who keeps this node's name.
+    """Settles which member keeps this node's name.
 
     Attributes:
         ending: why this node yields, once it does.
     """
 
     gossip: Gossip
-    errors: InternalErrors
+    _claimed: Wakeup
     ending: NameTaken | None = None
-    _claimed: trio.Event = field(factory=trio.Event)
-
-    def note(self) -> None:
-        """Take note that a member at another address claims the name."""
-        self._claimed.set()
 
     async def run(self) -> None:
         """Settle each claim; ends, with `ending` set, if this node yields."""
-        turns = self.errors.turns(Where.MEMBERSHIP_JOIN)
+        turns = self.gossip.errors.turns(Where.MEMBERSHIP_JOIN)
         while self.ending is None:
             async with turns:
                 await self._claimed.wait()
                 self.ending = await self._settled()
                 if self.ending is None:
                     await trio.sleep(PAUSE_SECONDS)
-                    self._claimed = trio.Event()
+                    self._claimed.clear()
 
     async def _settled(self) -> NameTaken | None:
         """Ask where others know this node; return why it yields, or None: it stays."""
@@ -96,7 +93,7 @@ class NameContest:
         try:
             self.gossip.act(lambda: self.gossip.core.querying.ask(CONFLICT_QUERY, name, answered, ended.set))
         except TooManyQueries as error:
-            _logger.warning("nobody can be asked about this node's contested name now", reason=str(error))
+            _logger.warning("no member can be asked about this node's contested name now", reason=str(error))
             return votes
         await ended.wait()
         return votes

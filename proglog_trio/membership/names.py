@@ -1,10 +1,10 @@
-"""A node's claim to its name: who else has it, and whether that was this very node in an earlier life.
+"""A node's claim to its name: which member else has it, and whether that was this very node in an earlier life.
 
-Nobody may have the name of a member that lives, or may live, at another address. But a node that crashed and comes back
-at a new address is the same node: same name, same data directory, opened later. It is let in at once if nobody answers
-at the old address. Those who still take the earlier life for alive are told that it has left, which frees its name for
-everybody, agents included. Of nodes that take it for failed, see `Rules.is_later_life`; agents take its name for free
-once they have forgotten it.
+No node may have the name of a member that lives, or may live, at another address. But a node that crashed and comes
+back at a new address is the same node: same name, same data directory, opened later. It is let in at once if nothing
+answers at the old address. Members that still hold the earlier life for alive are told that it has left, which frees
+its name everywhere, with agents too. Of nodes that hold it for failed, see `Rules.is_later_life`; for agents its name
+is free once they have forgotten it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import trio
 from attrs import evolve, frozen
 
 from proglog_trio.errors import DirectoryCopied
-from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.lives import Kinship, kinship
-from proglog_trio.membership.serf.serf import tags_of
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import NodeState, NodeStateType, PushPull
+from proglog_trio.membership.wire.memberlist import NodeState, NodeStateType, PushPull
+from proglog_trio.membership.wire.tags import tags_of
 
 PING_SECONDS = 1.0
-"""Whoever does not answer at an address of an earlier life for so long is not there."""
+"""What does not answer at an address of an earlier life for so long is not there."""
 TELL_SECONDS = 2.0
 """For telling a member that an earlier life has ended."""
 MAX_TOLD = 256
 """Members that are told that; the others hear it from them."""
 MAX_HOLDERS = 16
-"""Members with this node's name that are looked into: more than one or two only somebody hostile makes up."""
+"""Members with this node's name that are looked into: more than one or two only a hostile member makes up."""
 MAX_AT_ONCE = 32
 
 _logger = structlog.get_logger(__name__)
@@ -43,10 +43,9 @@ class NameHeld(Exception):
 
 @frozen
 class Names:
-    """Claims this node's name among those whom it is about to join."""
+    """Claims this node's name among the members that it is about to join."""
 
     gossip: Gossip
-    errors: InternalErrors
 
     async def claim(self, answers: Sequence[PushPull]) -> None:
         """Look whether the name is free, or make it so where an earlier life of this node has it.
@@ -104,7 +103,7 @@ class Names:
 
         async def ask(endpoint: Endpoint) -> None:
             try:
-                if await self.gossip.answers(endpoint, self.gossip.config.name, PING_SECONDS):
+                if await self.gossip.exchanges.answers(endpoint, self.gossip.config.name, PING_SECONDS):
                     answered.append(endpoint)
             except ExchangeFailed as error:
                 _logger.debug("an address of an earlier life does not answer", reason=str(error))
@@ -129,7 +128,7 @@ class Names:
 
         async def tell(member: Endpoint) -> None:
             async with limiter:
-                with self.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(member)):
+                with self.gossip.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(member)):
                     try:
                         await self.gossip.codec.ask(member, news, TELL_SECONDS)
                     except ExchangeFailed as error:
@@ -139,8 +138,3 @@ class Names:
             async with trio.open_nursery() as nursery:
                 for member in members:
                     nursery.start_soon(tell, member)
-
-
-def is_later_life(before: bytes, now: bytes) -> bool:
-    """Tell, by their metas, whether a member is a later life of one that has failed; see `Rules.is_later_life`."""
-    return kinship(tags_of(before), tags_of(now)) is Kinship.EARLIER

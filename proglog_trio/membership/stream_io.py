@@ -7,8 +7,11 @@ from attrs import field, frozen
 
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.turns import Turns
-from proglog_trio.membership.wire import DecodingError, ErrorMessage, Keyring, NotDecrypted, StreamDecoder
+from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import ErrorMessage
 from proglog_trio.membership.wire.stream import StreamMessage, encode_stream_steps
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 
 _RECEIVE_BYTES = 64 * 1024
 

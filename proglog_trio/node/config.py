@@ -37,7 +37,7 @@ from proglog_trio.node.option_types import (
 from proglog_trio.units import GIBIBYTE, KIBIBYTE, MEBIBYTE
 
 if TYPE_CHECKING:
-    from proglog_trio.membership.profile import GossipProfile
+    from proglog_trio.membership import GossipProfile
 
 DEFAULT_BIND_ADDRESS = Address("127.0.0.1", DEFAULT_GOSSIP_PORT)
 LARGEST_MESSAGE_BYTES = 64 * MEBIBYTE
@@ -222,7 +222,7 @@ class NodeConfig:
 
     def profile(self) -> "GossipProfile":
         """Return the timing of gossip. Raises ConfigError: its figures do not go together."""
-        from proglog_trio.membership.profile import GossipProfile, ProfileName
+        from proglog_trio.membership import GossipProfile, ProfileName
 
         named = GossipProfile.named(ProfileName(self.gossip_profile))
         try:

@@ -20,8 +20,7 @@ from prometheus_client.registry import Collector
 from proglog_trio import __version__
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.log import Log
-from proglog_trio.membership.membership import Membership
-from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership import Membership, MemberStatus
 from proglog_trio.rpc.messages.text import sendable
 from proglog_trio.rpc.server.authorization import GateCounters
 from proglog_trio.rpc.server.handlers import ServerCounters
@@ -87,14 +86,11 @@ class NodeMetrics(Collector):
         yield info
 
     def _counters(self) -> Iterable[tuple[str, Any]]:
-        gossip = self.membership.gossip
         return {
             "log": self.log.counters,
             "server": self.server,
             "service": self.service,
-            "gossip": gossip.counters,
-            "swim": gossip.core.swim.rules.counters,
-            "serf_refused": gossip.core.refused,
+            **self.membership.counters,
             **self.others,
         }.items()
 

@@ -140,7 +140,7 @@ def _advertised(text: str) -> Address:
 
 
 def _gossip_setting(text: str) -> tuple[str, float]:
-    from proglog_trio.membership.profile import GossipProfile
+    from proglog_trio.membership import GossipProfile
 
     figures = attrs.fields_dict(GossipProfile)
     name, separator, value = text.partition("=")

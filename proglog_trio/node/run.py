@@ -35,10 +35,7 @@ from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
-from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.membership import Membership, NotAMember, bind_membership
-from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership import GossipConfig, Keyring, Membership, MemberStatus, NotAMember, bind_membership
 from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
@@ -153,7 +150,7 @@ async def run_node(
             async with open_log_service(log, alive, log_service_config(config), replicator.replica) as service:
                 await parts.run(service, task_status)
         finally:
-            await membership.gossip.close()
+            await membership.close()
             _logger.info("server stopped; closing the log")
 
 
@@ -238,18 +235,18 @@ class _Parts:
             cluster_name=config.cluster_name,
         )
         _, port = await self.retries.until_it_works(
-            lambda: parts.start(serving, membership.gossip.bound_host, config.rpc_port)
+            lambda: parts.start(serving, membership.bound_host, config.rpc_port)
         )
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         parts.start_soon(self.isolation.watch, self.errors)
-        endpoint = membership.gossip.endpoint
-        _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(endpoint))
+        gossip = membership.address
+        _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(gossip))
         return RunningNode(
             config.node_name,
             rpc_address,
-            Address(endpoint.host, endpoint.port),
+            gossip,
             config.data_dir.absolute(),
             self.log.lowest_offset,
             self.log.next_offset,

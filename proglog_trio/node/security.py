@@ -13,8 +13,7 @@ import trio
 from attrs import frozen
 
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership import Keyring, KeyringFileError, load_keyring_file, save_keyring_file
 from proglog_trio.node.config import NodeConfig
 from proglog_trio.rpc.calls.connection import ConnectionConfig
 from proglog_trio.rpc.server.authorization import Gate

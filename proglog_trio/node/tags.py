@@ -8,8 +8,7 @@ from attrs import frozen
 from proglog_trio import __version__
 from proglog_trio.address import Address
 from proglog_trio.log.log import Log
-from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
-from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership
+from proglog_trio.membership import DIRECTORY_TAG, OPENING_TAG, RPC_ADDRESS_TAG, Membership, opening_of
 from proglog_trio.rpc.server.log_service_state import ServerInfo
 
 CLUSTER_NAME_TAG = "cluster_name"

@@ -91,7 +91,7 @@ class GivenUp:
 
 @define(eq=False, repr=False)
 class Replicator:
-    """Pulls from every peer; see `membership.Handler`.
+    """Pulls from every peer; see `membership.PeerHandler`.
 
     Attributes:
         members: knows the members; asked while it runs only.

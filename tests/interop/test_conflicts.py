@@ -84,4 +84,4 @@ async def test_addresses_are_repeated_as_they_were_told(tmp_path: Path, setting:
                 await one.command("join", str(other.address))
             for one in (x, y, z):
                 assert one.complaints() == []
-        assert a.membership.conflicts == 0
+        assert a.membership.news.conflicts == 0

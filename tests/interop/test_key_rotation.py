@@ -10,7 +10,7 @@ import trio
 
 from proglog_trio.membership.key_manager import KeyAnswers
 from proglog_trio.membership.serf.keys import KeyOperation
-from proglog_trio.membership.wire import decode_key
+from proglog_trio.membership.wire.keyring import decode_key
 from tests.interop.agents import Agent
 from tests.interop.cluster import ALL, Cluster, cluster
 from tests.interop.settings import Setting

@@ -8,14 +8,14 @@ from functools import partial
 from typing import TypeVar
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from proglog_trio.address import Address
-from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.membership import Membership, bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
-from proglog_trio.membership.serf.member import Member
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.wire.keyring import Keyring
 
 # generous, for a machine that is busy with other tests; nothing waits for it to pass
 EVENTUALLY_SECONDS = 120
@@ -158,3 +158,38 @@ async def start_ours_in() -> AsyncIterator[Callable[..., Awaitable[Ours]]]:
     async with trio.open_nursery() as nursery:
         yield partial(start_ours, nursery)
         nursery.cancel_scope.cancel()
+
+
+# For tests in which somebody fails: as short as a busy machine allows.
+QUICK = evolve(
+    LOCAL,
+    probe_interval=0.3,
+    probe_timeout=0.15,
+    suspicion_multiplier=2,
+    gossip_interval=0.05,
+    gossip_to_the_dead=2.0,
+    push_pull_interval=1.0,
+)
+
+
+JOIN, UPDATE, LEAVE, FAILED, REAP = (
+    MemberEventKind.JOIN,
+    MemberEventKind.UPDATE,
+    MemberEventKind.LEAVE,
+    MemberEventKind.FAILED,
+    MemberEventKind.REAP,
+)
+
+
+def event_of(kind: MemberEventKind, name: str, rpc_addr: str | None) -> MemberEvent:
+    """An event about one member."""
+    tags = {} if rpc_addr is None else {"rpc_addr": rpc_addr}
+    status = MemberStatus.FAILED if kind is MemberEventKind.FAILED else MemberStatus.ALIVE
+    return MemberEvent(kind, (Member(name, "127.0.0.1", 1, tags, status),))
+
+
+async def running(nursery: trio.Nursery, handler: Peers) -> Membership:
+    """Start a member with a handler."""
+    membership = await bind_membership(GossipConfig(name="me", profile=LOCAL), {"rpc_addr": "me:1"}, handler=handler)
+    await nursery.start(membership.run)
+    return membership

@@ -1,94 +1,30 @@
 import random
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
 import trio
-from attrs import evolve
 
-from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
-from proglog_trio.membership.gossip import MAX_EXCHANGES, MAX_STREAMS, RECEIVE_BUFFER_BYTES, Gossip, GossipConfig
+from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
-from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
+from proglog_trio.membership.swim.effects import SendPacket
 from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
-from proglog_trio.membership.swim.prober import Prober
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     Ack,
-    ErrorMessage,
     IndirectPing,
-    Keyring,
     Nack,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
-    UserEvent,
     UserMessage,
-    decode_packet,
-    encode_packets,
-    encode_serf,
 )
-from tests.membership.running import LOCAL, eventually, start_ours_in
-
-VERSION = bytes((1, 5, 2, 2, 5, 4))
-KEYRING = Keyring((bytes(16),))
-
-
-def open_files() -> int:
-    """How many files and sockets this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-async def bind(name: str = "me", **options: Any) -> Gossip:
-    """Take the sockets of a member."""
-    config = evolve(GossipConfig(name=name, profile=LOCAL), **options)
-    return await Gossip.bind(config, {}, lambda _event: None, random.Random(1))
-
-
-@asynccontextmanager
-async def gossiping(**options: Any) -> AsyncIterator[Gossip]:
-    """Run a member, for as long as the block runs."""
-    gossip = await bind(**options)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(gossip.run)
-        yield gossip
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def udp_socket() -> AsyncIterator[trio.socket.SocketType]:
-    """Open a socket that sends and receives packets."""
-    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as opened:
-        await opened.bind(("127.0.0.1", 0))
-        yield opened
-
-
-def at(gossip: Gossip) -> tuple[str, int]:
-    """Where a member is."""
-    return gossip.endpoint.host, gossip.endpoint.port
-
-
-async def still_answers(gossip: Gossip) -> None:
-    """Fail unless a member answers by packet and by stream."""
-    keyring, label = gossip.config.keyring, gossip.config.label
-    with trio.fail_after(30):
-        async with udp_socket() as udp:
-            (packet,) = encode_packets([Ping(seq_no=9, node="me")], keyring=keyring, label=label)
-            await udp.sendto(packet, at(gossip))
-            answer, source = await udp.recvfrom(65_535)
-            assert source == at(gossip)
-            (ack, *_) = decode_packet(answer, keyring=keyring, label=label).messages
-            assert isinstance(ack, Ack)
-            assert ack.seq_no == 9
-        ack_by_stream = await StreamCodec(keyring, label).ask(gossip.endpoint, Ping(seq_no=10, node="me"), 30)
-        assert isinstance(ack_by_stream, Ack)
-        assert ack_by_stream.seq_no == 10
-
+from proglog_trio.membership.wire.packet import encode_packets
+from tests.membership.gossiping import KEYRING, VERSION, at, bind, gossiping, open_files, still_answers, udp_socket
+from tests.membership.running import eventually, start_ours_in
+from tests.membership.wire.at_once import decode_packet
 
 # -- sockets -----------------------------------------------------------------------------------------------------------
 
@@ -101,47 +37,6 @@ async def test_nothing_is_left_open() -> None:
         await dialled.send_all(b"\x06")
     await dialled.aclose()
     await (await bind()).close()
-    assert open_files() == before
-
-
-async def test_one_port_for_packets_and_streams() -> None:
-    gossip = await bind()
-    try:
-        with socket.socket() as tcp, pytest.raises(OSError, match="in use"):
-            tcp.bind(at(gossip))
-        with socket.socket(type=socket.SOCK_DGRAM) as udp, pytest.raises(OSError, match="in use"):
-            udp.bind(at(gossip))
-    finally:
-        await gossip.close()
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["streams", "packets"])
-async def test_a_port_that_another_has(kind: socket.SocketKind) -> None:
-    before = open_files()
-    with socket.socket(type=kind) as taken:
-        taken.bind(("127.0.0.1", 0))
-        if kind == socket.SOCK_STREAM:
-            taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(AddressUnavailable, match=f"127.0.0.1:{port}.*in use"):
-            await bind(bind_port=port)
-    assert open_files() == before
-
-
-async def test_what_is_advertised() -> None:
-    before = open_files()
-    gossip = await bind(bind_host="0.0.0.0", advertise_host="127.0.0.9", advertise_port=1234)  # noqa: S104 - for a moment
-    assert str(gossip.endpoint) == "127.0.0.9:1234"
-    await gossip.close()
-    gossip = await bind(advertise_host="localhost")
-    assert gossip.endpoint.host == "127.0.0.1"
-    await gossip.close()
-    with pytest.raises(AddressUnsuitable, match=r"others cannot dial 0\.0\.0\.0"):
-        await bind(bind_host="0.0.0.0")  # noqa: S104 - it is refused
-    with pytest.raises(AddressUnavailable, match=r"the host of --advertise-addr, no\.such\.name\.invalid"):
-        await bind(advertise_host="no.such.name.invalid")
-    with pytest.raises(ValueError, match="512"):
-        await Gossip.bind(GossipConfig(name="me"), {"tag": "x" * 600}, lambda _event: None, random.Random(1))
     assert open_files() == before
 
 
@@ -196,85 +91,6 @@ async def test_messages_that_make_no_sense_are_harmless() -> None:
         assert gossip.counters.packets_dropped >= 1  # to an IPv6 address, from an IPv4 socket
 
 
-async def test_garbage_in_streams_counts_and_is_harmless() -> None:
-    rng = random.Random(4)
-    async with gossiping() as gossip:
-        for _ in range(50):
-            stream = await trio.open_tcp_stream(*at(gossip))
-            async with stream:
-                await stream.send_all(bytes((rng.choice((6, 8, 9, 10, 12, 244, 250)),)) + rng.randbytes(300))
-                await stream.send_eof()
-                with trio.fail_after(30):
-                    await _until_closed(stream)
-        await still_answers(gossip)
-        assert gossip.counters.streams_refused == 50
-
-
-async def _until_closed(stream: trio.SocketStream) -> None:
-    try:
-        while await stream.receive_some():
-            pass
-    except trio.BrokenResourceError:
-        pass
-
-
-async def test_half_open_and_slow_streams_are_ended() -> None:
-    quick = evolve(LOCAL, stream_timeout=0.2)
-    async with gossiping(profile=quick) as gossip, trio.open_nursery() as nursery:
-        began = trio.current_time()
-
-        async def silent() -> None:
-            async with await trio.open_tcp_stream(*at(gossip)) as stream:
-                await _until_closed(stream)
-
-        async def slow() -> None:
-            async with await trio.open_tcp_stream(*at(gossip)) as stream:
-                try:
-                    await stream.send_all(b"\x06\xdf\x00\x00\x00\x05")
-                    while True:
-                        await stream.send_all(b"\xa1")
-                        await trio.sleep(0.02)
-                except trio.BrokenResourceError:
-                    pass
-
-        with trio.fail_after(30):
-            async with trio.open_nursery() as streams:
-                for _ in range(5):
-                    streams.start_soon(silent)
-                    streams.start_soon(slow)
-        assert trio.current_time() - began >= 0.2
-        assert gossip.counters.streams_refused == 10
-        await still_answers(gossip)
-        nursery.cancel_scope.cancel()
-
-
-async def test_the_oldest_stream_makes_room_for_one_more() -> None:
-    patient = evolve(LOCAL, stream_timeout=30)
-    async with gossiping(profile=patient) as gossip, AsyncExitStack() as stack:
-        streams = []
-        for _ in range(MAX_STREAMS):
-            streams.append(await stack.enter_async_context(await trio.open_tcp_stream(*at(gossip))))
-            await streams[-1].send_all(b"\x06")
-        await still_answers(gossip)
-        with trio.fail_after(20):
-            await _until_closed(streams[0])
-        assert gossip.counters.streams_refused == 1
-
-
-async def test_no_more_exchanges_than_allowed_are_under_way() -> None:
-    async with gossiping() as gossip:
-        # Its own listener is as good as any: nothing was accepted yet when the last is asked for.
-        for number in range(MAX_EXCHANGES + 5):
-            gossip._do(ExchangeState(Endpoint(bytes((127, 0, 1, number + 1)), 9), "x"))
-        gossip._do(ExchangeState(Endpoint(bytes((127, 0, 1, 1)), 9), "x"))
-        assert gossip.counters.exchanges_failed == 6
-
-        async def failed() -> int:
-            return gossip.counters.exchanges_failed
-
-        await eventually(failed, lambda count: count == MAX_EXCHANGES + 6)
-
-
 # -- keys and labels ---------------------------------------------------------------------------------------------------
 
 
@@ -286,44 +102,6 @@ async def test_with_a_key_plain_is_refused() -> None:
         await still_answers(gossip)
         assert gossip.counters.packets_refused == 1
         assert gossip.counters.streams_refused == 1
-
-
-async def test_who_is_refused_on_a_stream_is_told_why() -> None:
-    async with gossiping(keyring=KEYRING) as gossip:
-        with pytest.raises(ExchangeFailed, match="is encrypted, and there is no keyring"):
-            await StreamCodec().ask(gossip.endpoint, PushPull(), 30)
-        async with await trio.open_tcp_stream(*at(gossip)) as stream:
-            with trio.fail_after(30):
-                # Of a state that is longer than what is read of it first.
-                await stream.send_all(b"\x06" + bytes(3 * 1024 * 1024))
-                answer = await StreamCodec(KEYRING).receive(stream, from_dialler=False)
-        assert isinstance(answer, ErrorMessage)
-        assert "is not encrypted" in answer.error
-    async with gossiping() as gossip:
-        with pytest.raises(ExchangeFailed, match="is not encrypted"):
-            await StreamCodec(KEYRING).ask(gossip.endpoint, PushPull(), 30)
-
-
-async def test_only_who_asks_to_ignores_events_of_before() -> None:
-    async with gossiping(name="there") as there:
-        there.act(lambda: there.core.receive(encode_serf(UserEvent(5, "deploy", b"", False))))
-        async with gossiping() as gossip:
-            await gossip.exchange(there.endpoint, join=True)
-            assert list(gossip.core._recent_events.items()) == [(5, [("deploy", b"")])]
-        async with gossiping() as gossip:
-            await gossip.exchange(there.endpoint, join=True, ignore_events=True)
-            assert list(gossip.core._recent_events.items()) == []
-            # Nor does an older one arrive later.
-            gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(4, "old", b"", False))))
-            gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(9, "new", b"", False))))
-            assert [time for time, _ in gossip.core._recent_events.items()] == [9]
-
-
-async def test_packets_that_come_in_a_burst_have_room() -> None:
-    async with gossiping() as gossip:
-        allowed = int(await trio.Path("/proc/sys/net/core/rmem_max").read_text())
-        given = gossip._udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        assert given >= 2 * min(RECEIVE_BUFFER_BYTES, allowed)  # Linux counts its own bookkeeping in.
 
 
 async def test_without_a_key_encrypted_is_refused() -> None:
@@ -414,14 +192,6 @@ async def test_keys_and_labels_that_agree() -> None:
 # -- what others ask ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_look_changes_nothing() -> None:
-    async with gossiping() as gossip, gossiping(name="other") as other:
-        state = await other.look(gossip.endpoint)
-        assert [node.name for node in state.nodes] == ["me"]
-        assert list(gossip.core.members.by_name) == ["me"]
-        assert list(other.core.members.by_name) == ["other"]
-
-
 async def test_pings_on_behalf_of_others() -> None:
     async with gossiping() as gossip, udp_socket() as asker, udp_socket() as target:
         host, port = target.getsockname()
@@ -463,29 +233,3 @@ async def test_a_ping_for_another_is_not_answered() -> None:
         with trio.move_on_after(0.05) as scope:
             await udp.recvfrom(65_535)
         assert scope.cancelled_caught
-
-
-async def test_a_stream_that_answers_with_something_else_is_no_ack(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with gossiping() as gossip:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-
-        async def serve(stream: trio.SocketStream) -> None:
-            async with stream:
-                ping = await StreamCodec().receive(stream, from_dialler=True)
-                assert isinstance(ping, Ping)
-                answer = Ack(seq_no=ping.seq_no + 1, payload=b"") if ping.seq_no == 1 else PushPull()
-                await StreamCodec().send(stream, answer, from_dialler=False)
-
-        ended: list[bool] = []
-
-        def note(_prober: Prober, _number: int, *, answered: bool) -> None:
-            ended.append(answered)
-
-        monkeypatch.setattr(Prober, "stream_ping_ended", note)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(trio.serve_listeners, serve, [listener]))
-            endpoint = Endpoint.of("127.0.0.1", listener.socket.getsockname()[1])
-            for number in (1, 2):
-                await gossip._ping(endpoint, "other", number, 30)
-            nursery.cancel_scope.cancel()
-        assert ended == [False, False]

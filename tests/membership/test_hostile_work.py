@@ -18,24 +18,18 @@ from fuzz import hostile
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.serf import Serf
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.swim.rules import MAX_NODE_BYTES
-from proglog_trio.membership.wire import (
-    DecodingError,
-    NodeState,
-    NodeStateType,
-    PushPull,
-    StreamDecoder,
-    UserMessage,
-    encode_stream,
-    encode_tags,
-)
+from proglog_trio.membership.swim.node_table import MAX_NODE_BYTES
+from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.layers import compressed_layer
-from proglog_trio.membership.wire.memberlist import PushPullHeader
+from proglog_trio.membership.wire.memberlist import NodeState, NodeStateType, PushPull, PushPullHeader, UserMessage
 from proglog_trio.membership.wire.msgpack_structs import encode_object, encode_struct
 from proglog_trio.membership.wire.packet import decode_packet_steps
 from proglog_trio.membership.wire.state import MAX_STATE_EVENTS, MAX_STATE_MEMBERS, decode_state
 from proglog_trio.membership.wire.stream import StreamLimits, encode_stream_steps
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.membership.wire.tags import encode_tags
 from proglog_trio.steps import Steps, complete
+from tests.membership.wire.at_once import encode_stream
 
 MAX_CALLS = 5000
 """Of functions, those in C among them, in one step: two milliseconds or so."""
@@ -76,7 +70,7 @@ class Counted:
 
 
 def new_core() -> Serf:
-    core = Serf.make("me", Endpoint.of("10.0.0.1", 7946), {}, GossipProfile(), random.Random(1), _ignore, now=0.0)
+    core = Serf("me", Endpoint.of("10.0.0.1", 7946), {}, GossipProfile(), random.Random(1), _ignore, now=0.0)
     core.start()
     return core
 
@@ -115,10 +109,10 @@ def test_a_stream_is_read_merged_and_answered_in_small_steps(case: str) -> None:
             message = None
         if isinstance(message, PushPull):
             try:
-                counted.run(core.merge_steps(message))
+                counted.run(core.push_pull.merge_steps(message))
             except DecodingError:
                 assert case == "nested"
-        state = counted.run(core.local_state_steps(join=False))
+        state = counted.run(core.push_pull.local_state_steps(join=False))
         counted.run(encode_stream_steps(state))
     assert 0 < counted.most <= MAX_CALLS
 
@@ -134,7 +128,7 @@ def _packets(name: str) -> Iterator[bytes]:
 def test_a_packet_is_taken_in_small_steps(name: str) -> None:
     counted = Counted()
     core = new_core()
-    complete(core.swim.merge_steps(hostile.node_states(200)))
+    complete(core.swim.states.merge_steps(hostile.node_states(200)))
     for packet in _packets(name):
         try:
             decoded = counted.run(decode_packet_steps(packet))
@@ -147,8 +141,8 @@ def test_a_packet_is_taken_in_small_steps(name: str) -> None:
 
 def test_timers_that_are_due_together_run_until_it_is_enough() -> None:
     core = new_core()
-    complete(core.swim.merge_steps(hostile.node_states(500)))
-    complete(core.swim.merge_steps(hostile.node_states(500, state=NodeStateType.SUSPECT)))
+    complete(core.swim.states.merge_steps(hostile.node_states(500)))
+    complete(core.swim.states.merge_steps(hostile.node_states(500, state=NodeStateType.SUSPECT)))
     core.swim.rules.timers._time.patience = math.inf  # all at one time; not because of a pause
     counted = Counted()
     passes = 0
@@ -167,15 +161,15 @@ def test_members_that_died_together_are_forgotten_without_looking_at_each_for_ea
     calls = []
     for count in (500, 2000):
         core = new_core()
-        complete(core.swim.merge_steps(hostile.node_states(count)))
+        complete(core.swim.states.merge_steps(hostile.node_states(count)))
         for node in hostile.node_states(count):
             core.swim.rules.dead(hostile.dead(node.name))
         core.swim.rules.timers._time.now = 100.0
-        before = core.swim.rules.order
+        before = core.swim.rules.table.order
         counted = Counted()
-        counted.do(core.swim.rules.forget_dead)
-        assert core.swim.rules.order == ["me"]
-        assert core.swim.rules.order is not before
+        counted.do(core.swim.rules.table.forget_dead)
+        assert core.swim.rules.table.order == ["me"]
+        assert core.swim.rules.table.order is not before
         calls.append(counted.most / count)
     assert calls[1] < calls[0] * 1.5
 
@@ -233,15 +227,15 @@ def test_members_with_long_names_leave_a_state_that_can_be_sent() -> None:
         )
         for number in range(5000)
     )  # fmt: skip
-    complete(core.swim.merge_steps(states))
+    complete(core.swim.states.merge_steps(states))
     assert core.swim.rules.counters.beyond_limit == 5000 - MAX_NODE_BYTES // 1000
-    encode_stream(core.local_state(join=False), compress=False)
+    encode_stream(complete(core.push_pull.local_state_steps(join=False)), compress=False)
     for state in states:
         core.swim.rules.dead(hostile.dead(state.name))
     core.swim.rules.timers._time.now = 100.0
-    core.swim.rules.forget_dead()
+    core.swim.rules.table.forget_dead()
     # Those who are gone for good leave room again.
-    complete(core.swim.merge_steps(hostile.node_states(10)))
+    complete(core.swim.states.merge_steps(hostile.node_states(10)))
     assert "member-9" in core.swim.rules.nodes
 
 

@@ -11,12 +11,13 @@ from attrs import define, evolve, field
 
 from proglog_trio.address import Address
 from proglog_trio.membership import joining
-from proglog_trio.membership.gossip import Gossip, GossipConfig
+from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.exchanges import Exchanges
 from proglog_trio.membership.lookup import LOOKUP_SECONDS
 from proglog_trio.membership.membership import bind_membership
 from proglog_trio.membership.swim.node import Endpoint
-from tests.membership.running import EVENTUALLY_SECONDS, LAN, LOCAL, start_ours_in
-from tests.membership.test_membership import QUICK, Names
+from tests.membership.running import EVENTUALLY_SECONDS, LAN, LOCAL, QUICK, start_ours_in
+from tests.membership.test_membership import Names
 
 
 async def test_a_seed_that_left_is_found_again() -> None:
@@ -165,12 +166,12 @@ class Calls:
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> Calls:
     """Note whom members call with a method of their gossip in order to join, from now on."""
     calls = Calls()
-    original = getattr(Gossip, name)
+    original = getattr(Exchanges, name)
 
-    async def counting(self: Gossip, target: Endpoint, **more: Any) -> Any:
+    async def counting(self: Exchanges, target: Endpoint, **more: Any) -> Any:
         if name == "look" or more.get("join"):
             calls.add(target)
         return await original(self, target, **more)
 
-    monkeypatch.setattr(Gossip, name, counting)
+    monkeypatch.setattr(Exchanges, name, counting)
     return calls

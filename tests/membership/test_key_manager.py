@@ -9,7 +9,7 @@ import trio.testing
 from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
 from proglog_trio.membership.serf.keys import KeyOperation, refusal
 from proglog_trio.membership.serf.open_queries import MAX_QUERIES
-from proglog_trio.membership.wire import Join, encode_serf
+from proglog_trio.membership.wire.serf import Join, encode_serf
 from tests.membership.running import Ours, start_ours_in
 
 OLD = "AAECAwQFBgcICQoLDA0ODw=="
@@ -84,9 +84,9 @@ async def test_no_more_questions_than_allowed() -> None:
 
 def test_answers_that_make_no_sense_are_problems() -> None:
     answers = KeyAnswers()
-    answers.take("a", b"")
-    answers.take("b", encode_serf(Join(ltime=1, node="b")))
-    answers.take("c", refusal(""))
+    answers.add("a", b"")
+    answers.add("b", encode_serf(Join(ltime=1, node="b")))
+    answers.add("c", refusal(""))
     assert answers.done == []
     assert set(answers.problems) == {"a", "b", "c"}
     assert answers.problems["b"] == "its answer is no key response"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proglog_trio.membership.keyring_file import MAX_BYTES, KeyringFileError, load_keyring_file, save_keyring_file
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.wire.keyring import Keyring
 
 KEYS = Keyring((bytes(16), b"k" * 32))
 

@@ -1,45 +1,23 @@
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from attrs import define, evolve, field
-from trio.testing import MockClock
 
 from proglog_trio.address import Address
 from proglog_trio.errors import NameTaken
-from proglog_trio.internal_errors import Where
-from proglog_trio.membership.gossip import GossipConfig
-from proglog_trio.membership.membership import (
-    MAX_WAITING_EVENTS,
-    EventsMissed,
-    JoinFailed,
-    Membership,
-    NotAMember,
-    bind_membership,
-)
-from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
-from tests.membership.running import EVENTUALLY_SECONDS, LOCAL, Peers, start_ours_in
-
-# For tests in which somebody fails: as short as a busy machine allows.
-QUICK = evolve(
+from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership
+from proglog_trio.membership.serf.member import MemberEventKind, MemberStatus
+from tests.membership.running import (
+    EVENTUALLY_SECONDS,
     LOCAL,
-    probe_interval=0.3,
-    probe_timeout=0.15,
-    suspicion_multiplier=2,
-    gossip_interval=0.05,
-    gossip_to_the_dead=2.0,
-    push_pull_interval=1.0,
+    QUICK,
+    Peers,
+    running,
+    start_ours_in,
 )
-
-
-def event_of(kind: MemberEventKind, name: str, rpc_addr: str | None) -> MemberEvent:
-    """An event about one member."""
-    tags = {} if rpc_addr is None else {"rpc_addr": rpc_addr}
-    status = MemberStatus.FAILED if kind is MemberEventKind.FAILED else MemberStatus.ALIVE
-    return MemberEvent(kind, (Member(name, "127.0.0.1", 1, tags, status),))
 
 
 def open_files() -> int:
@@ -159,7 +137,7 @@ async def test_a_name_that_a_living_member_has() -> None:
             # It was not seen: with the next news that spreads there comes no conflict, and no member came.
             b.membership.set_tags({"zone": "1"})
             await a.until(lambda seen: seen["b"].tags == {"zone": "1"})
-            assert a.membership.conflicts == b.membership.conflicts == 0
+            assert a.membership.news.conflicts == b.membership.news.conflicts == 0
             assert (await anext(events)).kind is MemberEventKind.UPDATE
 
 
@@ -194,7 +172,7 @@ async def test_a_name_that_a_failed_member_has_is_waited_for() -> None:
         assert second.address != b.address
         await a.until(lambda seen: seen["b"].port == second.address.port)
         assert a.members()["b"].status is MemberStatus.ALIVE
-        assert a.membership.conflicts == 0
+        assert a.membership.news.conflicts == 0
         assert a.peers.of("b") == [("join", "b", "b:8400"), ("leave", "b"), ("join", "b", "b:8400")]
 
 
@@ -280,242 +258,6 @@ async def test_tags() -> None:
             b.membership.set_tags({"tag": "x" * 600})
 
 
-# -- events ------------------------------------------------------------------------------------------------------------
-
-
-async def test_events_of_members_that_come_together_are_one() -> None:
-    async with start_ours_in() as start:
-        a = await start("a")
-        b = await start("b", join=[a.address])
-        c = await start("c")
-        async with c.membership.events() as events:
-            await c.membership.join([b.address])
-            event = await anext(events)
-            assert event.kind is MemberEventKind.JOIN
-            assert {member.name for member in event.members} == {"a", "b"}
-
-
-async def test_a_subscriber_that_is_too_slow_is_told() -> None:
-    async with start_ours_in() as start:
-        a = await start("a")
-        async with a.membership.events() as slow, a.membership.events() as quick:
-            kinds = [MemberEventKind.JOIN, MemberEventKind.FAILED]
-            for number in range(MAX_WAITING_EVENTS + 10):
-                a.membership.emit(event_of(kinds[number % 2], "b", None))
-                await anext(quick)
-            for _ in range(MAX_WAITING_EVENTS):
-                await anext(slow)
-            with pytest.raises(EventsMissed, match="1024"):
-                await anext(slow)
-            a.membership.emit(event_of(MemberEventKind.JOIN, "c", None))
-            assert (await anext(quick)).members[0].name == "c"
-        assert not a.membership._subscriptions
-
-
-# -- the handler -------------------------------------------------------------------------------------------------------
-
-
-@define
-class Slow(Peers):
-    """A handler that waits before it is done."""
-
-    gate: trio.Event = field(factory=trio.Event)
-
-    async def join(self, name: str, addr: str) -> None:
-        await super().join(name, addr)
-        await self.gate.wait()
-
-
-async def running(nursery: trio.Nursery, handler: Peers) -> Membership:
-    """Start a member with a handler."""
-    membership = await bind_membership(GossipConfig(name="me", profile=LOCAL), {"rpc_addr": "me:1"}, handler=handler)
-    await nursery.start(membership.run)
-    return membership
-
-
-JOIN, UPDATE, LEAVE, FAILED, REAP = (
-    MemberEventKind.JOIN,
-    MemberEventKind.UPDATE,
-    MemberEventKind.LEAVE,
-    MemberEventKind.FAILED,
-    MemberEventKind.REAP,
-)
-
-
-@pytest.mark.parametrize(
-    ("happens", "told"),
-    [
-        ([(JOIN, "x:1")], ["join x:1"]),
-        ([(JOIN, None)], []),
-        ([(JOIN, "")], []),
-        ([(JOIN, None), (FAILED, None), (REAP, None)], []),
-        ([(JOIN, "x:1"), (UPDATE, "x:1")], ["join x:1"]),
-        ([(JOIN, "x:1"), (UPDATE, "x:2")], ["join x:1", "leave", "join x:2"]),
-        ([(JOIN, "x:1"), (UPDATE, None)], ["join x:1", "leave"]),
-        ([(JOIN, None), (UPDATE, "x:1")], ["join x:1"]),
-        ([(JOIN, "x:1"), (LEAVE, "x:1")], ["join x:1", "leave"]),
-        ([(JOIN, "x:1"), (FAILED, "x:1"), (LEAVE, "x:1"), (REAP, "x:1")], ["join x:1", "leave"]),
-        ([(JOIN, "x:1"), (FAILED, "x:1"), (JOIN, "x:1")], ["join x:1", "leave", "join x:1"]),
-        ([(JOIN, "x:1"), (FAILED, "x:1"), (JOIN, "x:2")], ["join x:1", "leave", "join x:2"]),
-    ],
-)
-async def test_what_the_handler_is_told(
-    happens: list[tuple[MemberEventKind, str | None]], told: list[str], nursery: trio.Nursery
-) -> None:
-    peers = Peers()
-    membership = await running(nursery, peers)
-    for kind, rpc_addr in happens:
-        membership.emit(event_of(kind, "x", rpc_addr))
-        await trio.testing.wait_all_tasks_blocked()
-    assert [" ".join((what, *rest)) for what, _, *rest in peers.told] == told
-
-
-async def test_what_the_handler_is_told_when_it_is_slow(nursery: trio.Nursery) -> None:
-    slow = Slow()
-    membership = await running(nursery, slow)
-    async with membership.events() as events:
-        membership.emit(event_of(JOIN, "x", "x:1"))
-        assert (await anext(events)).kind is JOIN
-        await trio.testing.wait_all_tasks_blocked()
-        assert slow.told == [("join", "x", "x:1")]
-        # All of this while it is busy; what is over already it need not know, but that x is not the same it must.
-        for kind, name, rpc_addr in (
-            (FAILED, "x", "x:1"),
-            (JOIN, "x", "x:1"),
-            (JOIN, "y", "y:1"),
-            (FAILED, "y", "y:1"),
-            (JOIN, "z", "z:1"),
-            (UPDATE, "z", "z:2"),
-        ):
-            membership.emit(event_of(kind, name, rpc_addr))
-            # Subscribers are not kept waiting by the handler.
-            assert (await anext(events)).members[0].name == name
-        slow.gate.set()
-        await trio.testing.wait_all_tasks_blocked()
-    assert slow.of("x") == [("join", "x", "x:1"), ("leave", "x"), ("join", "x", "x:1")]
-    assert slow.of("y") == []
-    assert slow.of("z") == [("join", "z", "z:2")]
-
-
-async def test_the_handler_never_hears_of_this_member_itself(nursery: trio.Nursery) -> None:
-    peers = Peers()
-    membership = await running(nursery, peers)
-    membership.set_tags({"rpc_addr": "me:2"})
-    await trio.testing.wait_all_tasks_blocked()
-    await membership.leave()
-    assert peers.told == []
-
-
-async def test_every_join_is_followed_by_a_leave_at_the_end() -> None:
-    peers = Peers()
-    async with trio.open_nursery() as nursery:
-        membership = await running(nursery, peers)
-        membership.emit(event_of(JOIN, "x", "x:1"))
-        membership.emit(event_of(JOIN, "y", "y:1"))
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    assert peers.of("x") == [("join", "x", "x:1"), ("leave", "x")]
-    assert peers.of("y") == [("join", "y", "y:1"), ("leave", "y")]
-
-
-@define
-class Raising(Peers):
-    """A handler that notes and fails."""
-
-    async def join(self, name: str, addr: str) -> None:
-        await super().join(name, addr)
-        raise RuntimeError("no way to get there")
-
-    async def leave(self, name: str) -> None:
-        await super().leave(name)
-        raise ValueError("what peer?")
-
-
-async def test_a_handler_that_raises_is_logged_and_told_on(
-    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, internal_errors: list[tuple[Where, Exception]]
-) -> None:
-    raising = Raising()
-    membership = await running(nursery, raising)
-    membership.emit(event_of(JOIN, "x", "x:1"))
-    await trio.testing.wait_all_tasks_blocked()
-    membership.emit(event_of(FAILED, "x", "x:1"))
-    membership.emit(event_of(JOIN, "y", "y:1"))
-    await trio.testing.wait_all_tasks_blocked()
-    assert raising.told == [("join", "x", "x:1"), ("leave", "x"), ("join", "y", "y:1")]
-    assert membership.handler_failures == 3
-    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert [where for where, _ in internal_errors] == [Where.MEMBERSHIP_HANDLER] * 3
-    assert len(logged) == 2  # the second join fails like the first
-    for words in ("call='join'", "name='x'", "rpc_addr='x:1'", "no way to get there"):
-        assert words in logged[0]
-    for words in ("call='leave'", "name='x'", "rpc_addr='x:1'", "what peer?"):
-        assert words in logged[1]
-    assert [member.name for member in membership.members()] == ["me"]  # the others were invented
-
-
-@define
-class Failing(Peers):
-    """A handler whose joins fail so many times."""
-
-    failures: int = 0
-
-    async def join(self, name: str, addr: str) -> None:
-        await super().join(name, addr)
-        if self.failures:
-            self.failures -= 1
-            raise RuntimeError("not now")
-
-
-async def test_a_join_that_failed_is_tried_again_until_it_does_not(
-    nursery: trio.Nursery, autojump_clock: MockClock, internal_errors: list[tuple[Where, Exception]]
-) -> None:
-    failing = Failing(failures=3)
-    membership = await running(nursery, failing)
-    membership.emit(event_of(JOIN, "x", "x:1"))
-    await trio.sleep(30)
-    assert failing.of("x") == [("join", "x", "x:1"), ("leave", "x")] * 3 + [("join", "x", "x:1")]
-    assert len(internal_errors) == 3
-
-
-async def test_a_join_that_failed_is_not_tried_again_for_one_who_left(
-    nursery: trio.Nursery, autojump_clock: MockClock, internal_errors: list[tuple[Where, Exception]]
-) -> None:
-    failing = Failing(failures=1)
-    membership = await running(nursery, failing)
-    membership.emit(event_of(JOIN, "x", "x:1"))
-    await trio.testing.wait_all_tasks_blocked()
-    membership.emit(event_of(FAILED, "x", "x:1"))
-    await trio.sleep(30)
-    assert failing.of("x") == [("join", "x", "x:1"), ("leave", "x")]
-    assert len(internal_errors) == 1
-
-
-async def test_news_that_failed_is_found_out_by_looking_at_everybody(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, internal_errors: list[tuple[Where, Exception]]
-) -> None:
-    peers = Peers()
-    membership = await running(nursery, peers)
-    membership.emit(event_of(JOIN, "gone", "gone:1"))
-    await trio.testing.wait_all_tasks_blocked()
-    note, fails = Membership._note, True
-
-    def failing(self: Membership, member: Member, kind: MemberEventKind) -> None:
-        nonlocal fails
-        if fails:
-            fails = False
-            raise RuntimeError("unforeseen")
-        note(self, member, kind)
-
-    monkeypatch.setattr(Membership, "_note", failing)
-    members = [Member("x", "10.0.0.1", 1, {"rpc_addr": "x:1"}, MemberStatus.ALIVE)]
-    monkeypatch.setattr(Membership, "members", lambda _self: members)
-    membership.emit(event_of(JOIN, "x", "x:1"))
-    await trio.testing.wait_all_tasks_blocked()
-    assert peers.of("x") == [("join", "x", "x:1")]
-    assert peers.of("gone") == [("join", "gone", "gone:1"), ("leave", "gone")]
-    assert [where for where, _ in internal_errors] == [Where.GOSSIP_NEWS]
-
-
 # -- calls when the membership ends, or has ended ----------------------------------------------------------------------
 
 
@@ -551,17 +293,6 @@ async def test_in_a_shielded_finally_nothing_waits_for_what_was_cancelled(
                 await trio.testing.wait_all_tasks_blocked()
                 outer.cancel_scope.cancel()
             await call(membership)
-
-
-async def test_subscribers_are_told_what_happened_before_the_end() -> None:
-    async with trio.open_nursery() as nursery:
-        membership = await running(nursery, Peers())
-        async with membership.events() as events:
-            await trio.testing.wait_all_tasks_blocked()
-            membership.emit(event_of(JOIN, "x", "x:1"))
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True), trio.fail_after(10):
-                assert [event.members[0].name async for event in events][-1] == "x"
 
 
 async def test_leaving_before_it_has_begun() -> None:

@@ -6,11 +6,10 @@ import pytest
 import trio
 
 from proglog_trio.errors import DirectoryCopied, NameTaken
-from proglog_trio.membership.gossip import GossipConfig
+from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.membership import bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
-from tests.membership.running import LOCAL, Ours, start_ours_in
-from tests.membership.test_membership import QUICK
+from tests.membership.running import LOCAL, QUICK, Ours, start_ours_in
 
 
 def tags(opening: int, directory: str = "0123456789abcdef") -> dict[str, str]:
@@ -44,7 +43,7 @@ async def test_a_node_that_crashed_is_let_in_at_its_new_address(seen_as: str) ->
                     lambda seen: seen["b"].port == again.address.port and seen["b"].status is MemberStatus.ALIVE
                 )
         assert again.members()["c"].status is MemberStatus.ALIVE
-        assert a.membership.conflicts == c.membership.conflicts == 0
+        assert a.membership.news.conflicts == c.membership.news.conflicts == 0
         assert a.peers.of("b") == [("join", "b", "b:8400"), ("leave", "b"), ("join", "b", "b:8400")]
 
 
@@ -67,7 +66,7 @@ async def test_who_is_another_node_or_an_older_one_is_not_let_in() -> None:
         await b.crash()
         for said in (tags(7), tags(6), tags(8, "another"), {"opening": "8"}, {**tags(8), "opening": "8_0"}):
             assert f"a member named 'b' already, at {b.address}" in await refused(a, **said)
-        assert a.membership.conflicts == 0
+        assert a.membership.news.conflicts == 0
 
 
 async def test_an_earlier_life_of_a_plain_agent_is_none() -> None:

@@ -8,30 +8,26 @@ import pytest
 import structlog.testing
 import trio
 
-from proglog_trio.membership.foreigner_log import LOGGED_FOREIGNERS, ForeignerLog
 from proglog_trio.membership.membership import JoinFailed
 from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.swim.foreigners import FOREIGN_SECONDS, MAX_FOREIGNERS
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.trouble_log import LOGGED_TROUBLES, TroubleLog
+from proglog_trio.membership.wire.memberlist import (
     Dead,
     IndirectPing,
-    Join,
-    Leave,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
-    Query,
-    SerfMessage,
-    SerfPushPull,
     Suspect,
-    UserEvent,
     UserMessage,
-    encode_serf,
-    encode_tags,
 )
+from proglog_trio.membership.wire.serf import Join, Leave, Query, SerfMessage, UserEvent, encode_serf
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.tags import encode_tags
+from proglog_trio.steps import complete
 from tests.membership.running import Ours, start_ours_in
 from tests.membership.serf.cores import THERE, TestedCore, alive, endpoint_of
 
@@ -66,7 +62,9 @@ def test_news_of_a_member_of_another_cluster_is_neither_taken_nor_passed_on() ->
         Foreigner("b1", ELSEWHERE, "it is of the cluster 'billing', not of 'orders'")
     ]
     assert tested.core.swim.rules.counters.of_other_clusters == 1
-    assert not any(b"b1" in message for queue in tested.core.swim.queues for message in queue.take(10, 2, 10_000))
+    assert not any(
+        b"b1" in message for queue in tested.core.swim.outbox.queues for message in queue.for_packet(10, 2, 10_000)
+    )
     tested.receive(alive("o2", 1, THERE, ORDERS), alive("agent", 1, endpoint_of(9)))
     assert tested.status("o2") is tested.status("agent") is MemberStatus.ALIVE
 
@@ -82,7 +80,7 @@ def test_what_somebody_of_another_cluster_sends_is_not_looked_at() -> None:
     )  # fmt: skip
     event = UserEvent(ltime=900, name="deploy", payload=b"", cc=False)
     said: list[SerfMessage] = [Leave(ltime=900, node="o2", prune=True), Join(ltime=900, node="o2"), query, event]
-    before = tested.core.clock.time, tested.core.event_clock.time, tested.core.query_clock.time
+    before = tested.core.clock.time, tested.core.events.clock.time, tested.core.query_clock.time
     tested.receive(
         Suspect(incarnation=9, node="o2", from_node="b1"),
         Dead(incarnation=9, node="o2", from_node="b1"),
@@ -91,7 +89,7 @@ def test_what_somebody_of_another_cluster_sends_is_not_looked_at() -> None:
         source=ELSEWHERE,
     )
     assert tested.status("o2") is MemberStatus.ALIVE
-    assert before == (tested.core.clock.time, tested.core.event_clock.time, tested.core.query_clock.time)
+    assert before == (tested.core.clock.time, tested.core.events.clock.time, tested.core.query_clock.time)
     assert tested.take() == []
     # The same by way of a member that is one of both: what says whose it is.
     tested.receive(
@@ -101,7 +99,7 @@ def test_what_somebody_of_another_cluster_sends_is_not_looked_at() -> None:
         IndirectPing(seq_no=1, target=ELSEWHERE.address, port=ELSEWHERE.port, node="b1", nack=False),
         source=THERE,
     )
-    assert before == (tested.core.clock.time, tested.core.event_clock.time, tested.core.query_clock.time)
+    assert before == (tested.core.clock.time, tested.core.events.clock.time, tested.core.query_clock.time)
     assert tested.take() == []
 
 
@@ -159,10 +157,10 @@ def test_of_a_state_with_members_of_both_the_members_of_this_one_are_taken_and_n
         events=(), query_ltime=900,
     )  # fmt: skip
     nodes = (state_of("agent", endpoint_of(9), None), state_of("o2", THERE, ORDERS), state_of("b1", ELSEWHERE, BILLING))
-    tested.core.merge(PushPull(nodes, encode_serf(serf)))
+    complete(tested.core.push_pull.merge_steps(PushPull(nodes, encode_serf(serf))))
     assert tested.core.members.by_name.keys() == {"me", "agent", "o2"}
     assert tested.core.members.by_name["o2"].status_time == 5
-    assert max(tested.core.clock.time, tested.core.event_clock.time, tested.core.query_clock.time) < 10
+    assert max(tested.core.clock.time, tested.core.events.clock.time, tested.core.query_clock.time) < 10
 
 
 @pytest.mark.parametrize("status", NodeStateType)
@@ -175,7 +173,7 @@ def test_a_member_of_another_cluster_in_any_state_changes_nothing_about_one_of_t
         state_of("o2", endpoint_of(5), ORDERS),
         state_of("n1", ELSEWHERE, BILLING, incarnation=50, state=status),
     )
-    tested.core.merge(PushPull(nodes))
+    complete(tested.core.push_pull.merge_steps(PushPull(nodes)))
     assert tested.status("n1") is MemberStatus.ALIVE
     assert tested.core.swim.rules.nodes["n1"].endpoint == THERE
     assert tested.core.swim.rules.nodes["n1"].incarnation == 1
@@ -191,16 +189,16 @@ def test_what_is_remembered_of_other_clusters_is_bounded() -> None:
 
 def test_what_is_logged_of_other_clusters_is_bounded() -> None:
     now = 0.0
-    log = ForeignerLog(lambda: now)
+    log = TroubleLog(lambda: now)
     with structlog.testing.capture_logs() as logged:
         for _ in range(3):
-            for number in range(2 * LOGGED_FOREIGNERS):
-                log.tell(Foreigner("b", endpoint_of(number), "it is of the cluster 'billing'"))
-        assert len(logged) == LOGGED_FOREIGNERS
+            for number in range(2 * LOGGED_TROUBLES):
+                log.another_cluster(Foreigner("b", endpoint_of(number), "it is of the cluster 'billing'"))
+        assert len(logged) == LOGGED_TROUBLES
         now = 4000.0
-        log.tell(Foreigner("b", endpoint_of(1), "it is of the cluster 'billing'"))
-    assert logged[-2]["not_logged"] == LOGGED_FOREIGNERS
-    assert len(logged) == LOGGED_FOREIGNERS + 2
+        log.another_cluster(Foreigner("b", endpoint_of(1), "it is of the cluster 'billing'"))
+    assert logged[-2]["not_logged"] == LOGGED_TROUBLES
+    assert len(logged) == LOGGED_TROUBLES + 2
 
 
 # -- real sockets ------------------------------------------------------------------------------------------------------

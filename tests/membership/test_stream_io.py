@@ -6,11 +6,11 @@ import trio
 
 from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     Ack,
-    DecodingError,
     ErrorMessage,
-    Keyring,
     NodeState,
     NodeStateType,
     Ping,

@@ -16,7 +16,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.client import open_consumer, open_producer
 from proglog_trio.errors import CallFailed, SecurityFileError
 from proglog_trio.internal_errors import Where
-from proglog_trio.membership.wire import Keyring
+from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.rpc.calls.cluster import force_leave

@@ -3,8 +3,8 @@ from typing import cast
 import pytest
 from attrs import frozen
 
+from proglog_trio.membership import RPC_ADDRESS_TAG, Membership
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
-from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership
 from proglog_trio.node.tags import Members
 
 

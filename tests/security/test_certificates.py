@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from proglog_trio.cli.exit_codes import ExitCode
-from proglog_trio.membership.wire import decode_key
+from proglog_trio.membership.wire.keyring import decode_key
 from proglog_trio.security.certificates import CertificatesError, development_files, write_files
 from proglog_trio.security.tls import ClientTls, ServerTls
 from tests.node_process import run_command

@@ -12,24 +12,23 @@ from proglog_trio.client import open_consumer
 from proglog_trio.log.storage.running_time import RUNNING_TIME_FILE
 from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
-    Keyring,
     Message,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
-    UserEvent,
     UserMessage,
-    decode_packet,
-    encode_packets,
-    encode_serf,
 )
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from proglog_trio.replication.peers.directories_file import DIRECTORIES_FILE
 from proglog_trio.rpc.calls.keys import change_key
 from tests.members import members, node_inside
+from tests.membership.wire.at_once import decode_packet
 from tests.node_process import NodeProcess, node_process
 
 RIGHT = "AAECAwQFBgcICQoLDA0ODw=="

@@ -45,7 +45,7 @@ class StateRefused(Exception):
 
 @frozen
 class Foreigner:
-    """A member of another cluster is heard of here; nothing that it says is taken.
+    """A member of another cluster is heard of here; nothing that it says is merged.
 
     Attributes:
         name, endpoint: its own.

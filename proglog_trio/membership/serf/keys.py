@@ -1,6 +1,6 @@
 """Key queries: how members of a Serf cluster tell each other to install, use and remove gossip keys.
 
-A query of one of four names goes to everybody; each changes its own keyring and answers. That is how `serf keys`
+A query of one of four names goes to all members; each changes its own keyring and answers. That is how `serf keys`
 rotates a cluster's key: install the new one everywhere, then use it everywhere, then remove the old one.
 """
 
@@ -12,17 +12,9 @@ from collections.abc import Callable
 from attrs import frozen
 
 from proglog_trio.membership.serf.query_answers import INTERNAL_PREFIX
-from proglog_trio.membership.wire import (
-    DecodingError,
-    KeyRequest,
-    KeyResponse,
-    Keyring,
-    Query,
-    QueryResponse,
-    decode_serf,
-    encode_key,
-    encode_serf,
-)
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring, encode_key
+from proglog_trio.membership.wire.serf import KeyRequest, KeyResponse, Query, QueryResponse, decode_serf, encode_serf
 
 LONGEST_ANSWER_BYTES = 1024
 """Of a whole response; longer ones are not sent by agents, and fit into no packet beside others."""

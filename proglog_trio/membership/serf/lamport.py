@@ -24,6 +24,6 @@ class LamportClock:
         return self.time
 
     def witness(self, time: int) -> None:
-        """Take note of another's time: this clock is above it from now on."""
+        """Raise this clock above another's time."""
         if time >= self.time:
             self.time = min(time + 1, HIGHEST_LAMPORT_TIME)

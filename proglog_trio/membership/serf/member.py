@@ -45,9 +45,9 @@ class KnownMember:
     """A member as the core keeps it.
 
     Attributes:
-        status_time: the Lamport time of the newest intent about it.
+        status_time: the Lamport time of the newest intent about it; it never falls while the member is known.
         leaving_since: when it became leaving, in seconds; means nothing in another status.
-        gone_since: when it failed or left, in seconds; None while it is there.
+        gone_since: when it failed or left, in seconds; None exactly while it is alive or leaving.
         version: protocol and delegate versions, six bytes.
         has_answered: a probe of this node's was answered, in this or an earlier life of it.
         is_pruned: it is forgotten as soon as it has left.

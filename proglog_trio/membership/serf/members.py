@@ -55,10 +55,12 @@ class Members:
     emit: Callable[[MemberEvent | MemberStatusChange], None]
     decode_tags: Callable[[bytes], dict[str, str]]
     by_name: dict[str, KnownMember] = field(factory=dict)
+    # Of names that are not in by_name only; oldest first.
     _recent: dict[str, _RecentIntent] = field(factory=dict)
-    # In the order in which they went.
+    # Those that failed or left, in the order in which they went; and of them those that no probe ever reached.
     _gone: dict[str, None] = field(factory=dict)
     _never_answered: dict[str, None] = field(factory=dict)
+    # The names in _gone together.
     _gone_name_bytes: int = 0
 
     def with_status(self, *wanted: MemberStatus) -> list[KnownMember]:
@@ -114,10 +116,11 @@ class Members:
     # -- intents -------------------------------------------------------------------------------------------------------
 
     def join_intent(self, name: str, time: int, now: float) -> bool:
-        """Take note that a member joined; tell whether that is news to pass on."""
+        """Change what is known by the intent that a member joined; tell whether that is news to pass on."""
         member = self.by_name.get(name)
         if member is None:
             return self._remember(name, leaves=False, time=time, now=now)
+        # An equal time is old: between members that have heard both, the first that each heard counts (see stayed).
         if time <= member.status_time:
             return False
         member.status_time = time
@@ -127,7 +130,7 @@ class Members:
         return True
 
     def leave_intent(self, name: str, time: int, now: float, *, prune: bool) -> bool:
-        """Take note that a member leaves, or that a failed one shall count as left; tell whether it is news.
+        """Change what is known by the intent that a member leaves, or counts as left; tell whether it is news.
 
         An intent about this node itself is the caller's to refute first, if it is not leaving.
         """
@@ -147,11 +150,11 @@ class Members:
             else:
                 # It is still leaving: it is forgotten when it has, or stays if it does not leave at all.
                 member.is_pruned = True
-        # Passed on also where it changes nothing here: who has missed the one before may need it.
+        # Passed on also where it changes nothing here: a member that has missed the one before may need it.
         return True
 
     def left_elsewhere(self, name: str, time: int, now: float) -> None:
-        """Take note that another counts a member as left, the newest intent about it having this time.
+        """Merge that another counts a member as left, the newest intent about it having this time.
 
         At equal times left overrides failed, so that in the end all say the same. It does not override alive: who has
         seen the member come back has the same time as those who have only seen it leave.
@@ -228,7 +231,7 @@ class Members:
         if member.is_pruned and status is MemberStatus.LEFT:
             self._forget(member, Cause.LAMPORT_TIME)
         while len(self._gone) > MAX_GONE or self._gone_name_bytes > MAX_GONE_NAME_BYTES:
-            # Those that nobody here ever reached first: anybody can invent as many as there is room for.
+            # Those that this node never reached first: a hostile member can invent as many as there is room for.
             oldest = next(iter(self._never_answered), None) or next(iter(self._gone))
             self._forget(self.by_name[oldest], Cause.ROOM)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from attrs import define, field
 
 from proglog_trio.membership.profile import GossipProfile
-from proglog_trio.membership.wire import Query, QueryResponse
+from proglog_trio.membership.wire.serf import Query, QueryResponse
 
 MAX_QUERIES = 64
 """Own queries that are open at once."""
@@ -20,7 +20,7 @@ class TooManyQueries(Exception):
 
 
 def default_timeout(profile: GossipProfile, members: int) -> float:
-    """Return for how long a query waits for answers, in seconds: gossip has reached everybody long before."""
+    """Return for how long a query waits for answers, in seconds: gossip has reached all members long before."""
     return profile.gossip_interval * _TIMEOUT_INTERVALS * max(1, math.ceil(math.log10(members + 1)))
 
 
@@ -30,9 +30,9 @@ class OpenQuery:
 
     Attributes:
         query: what was asked.
-        expected: the names of those who have not answered yet.
-        answered: called with each answer: the name of who gives it, and its payload. Each name comes once.
-        ended: called when everybody has answered, or the time is over; never both.
+        expected: the names of the members that have not answered yet.
+        answered: called with each answer: the name of the member that gives it, and its payload. Each name comes once.
+        ended: called once, when all have answered or the time is over.
     """
 
     query: Query
@@ -41,8 +41,8 @@ class OpenQuery:
     ended: Callable[[], None]
     _heard: set[str] = field(factory=set)
 
-    def take(self, response: QueryResponse) -> None:
-        """Take an answer; those that were relayed come more than once."""
+    def receive(self, response: QueryResponse) -> None:
+        """Count an answer; those that were relayed come more than once."""
         if response.from_node in self._heard:
             return
         self._heard.add(response.from_node)
@@ -70,13 +70,13 @@ class OpenQueries:
         self._open[query.ltime, query.id] = opened
         return opened
 
-    def take(self, response: QueryResponse) -> bool:
-        """Take an answer; tell whether it is one to an open query of this node."""
+    def receive(self, response: QueryResponse) -> bool:
+        """Count an answer; tell whether it is one to an open query of this node."""
         opened = self._open.get((response.ltime, response.id))
         if opened is None:
             return False
         if not response.flags:  # an acknowledgement says nothing
-            opened.take(response)
+            opened.receive(response)
             if not opened.expected:
                 self.close(opened)
         return True

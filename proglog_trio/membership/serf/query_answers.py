@@ -1,8 +1,8 @@
 """Queries of others: whether this node is asked, and what it answers.
 
-A query reaches every member by gossip; whoever passes its filters sends an acknowledgement and an answer straight to
-the one who asked, and through a few others as well if the query says so (its relay factor). Serf's own queries are
-answered here; those of users have nobody here to answer them.
+A query reaches every member by gossip; each that passes its filters sends an acknowledgement and an answer straight to
+the one that asked, and through a few others as well if the query says so (its relay factor). Serf's own queries are
+answered here; those of users have nothing here to answer them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Iterable
 import re2
 
 from proglog_trio.membership.serf.member import KnownMember
-from proglog_trio.membership.serf.member import MemberStatus as Status
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
     RESPONSE_FLAG_ACK,
     ConflictResponse,
@@ -32,14 +31,8 @@ INTERNAL_PREFIX = "_serf_"
 CONFLICT_QUERY = "_serf_conflict"
 KEY_QUERIES = frozenset({"_serf_install-key", "_serf_use-key", "_serf_remove-key", "_serf_list-keys"})
 LONGEST_EXPRESSIONS = 128
-"""The regular expressions of all tag filters of a query together; longer ones pass nobody, since they come from the
+"""The regular expressions of all tag filters of a query together; longer ones pass no node, since they come from the
 network: the worst of this length take 4 ms."""
-_WIRE_STATUS = {
-    Status.ALIVE: MemberStatus.ALIVE,
-    Status.LEAVING: MemberStatus.LEAVING,
-    Status.LEFT: MemberStatus.LEFT,
-    Status.FAILED: MemberStatus.FAILED,
-}
 EXPRESSION_BYTES = 64 * 1024
 """The memory that matching one expression may take; RE2 keeps the last 128 of them."""
 
@@ -123,7 +116,7 @@ def _conflict_response(member: KnownMember | None) -> ConflictResponse:
             addr=member.told_address,
             port=member.endpoint.port,
             tags=member.tags,
-            status=_WIRE_STATUS[member.status],
+            status=MemberStatus[member.status.name],
             protocol_min=version[0],
             protocol_max=version[1],
             protocol_cur=version[2],

@@ -15,15 +15,14 @@ from proglog_trio.membership.serf.open_queries import OpenQueries, default_timeo
 from proglog_trio.membership.serf.seen import RecentRing
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import Swim
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import UserMessage, encode_message
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_NO_BROADCAST,
     Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
-    UserMessage,
-    encode_message,
     encode_serf,
 )
 
@@ -40,35 +39,32 @@ class Querying:
     Attributes:
         swim: sends, and sets timers.
         members: who is asked, and who asks.
-        clock: of queries.
-        recent: the queries that were seen, by Lamport time.
-        on_key_query: takes key queries, and has them answered by answer_key_query; None: there is no keyring.
+        clock: of queries; it is above the time of each that was heard of.
+        on_key_query: called with each key query, to be answered later by answer_key_query; raises KeyRefused. None:
+            there is no keyring.
+        recent: the ids of the queries that were seen, by Lamport time.
     """
 
     swim: Swim
     members: Members
     clock: LamportClock
     _pass_on: Callable[[bytes], None]
-    recent: RecentRing[int] = field(factory=RecentRing)
     on_key_query: Callable[[KeyQuestion], None] | None = None
+    recent: RecentRing[int] = field(factory=RecentRing)
     _open: OpenQueries = field(factory=OpenQueries)
 
-    @property
-    def _name(self) -> str:
-        return self.swim.rules.me.name
-
-    def take_response(self, response: QueryResponse) -> bool:
-        """Take an answer; tell whether it is one to an open query of this node."""
-        return self._open.take(response)
+    def receive_response(self, response: QueryResponse) -> bool:
+        """Count an answer; tell whether it is one to an open query of this node."""
+        return self._open.receive(response)
 
     def receive(self, query: Query, payload: bytes) -> None:
-        """Take a query, pass it on, and answer it if it is for this node; payload: its bytes."""
+        """Pass a query on, and answer it if it is for this node; payload: its bytes."""
         self.clock.witness(query.ltime)
-        if not self.recent.take(query.ltime, query.id, self.clock.time):
+        if not self.recent.add(query.ltime, query.id, self.clock.time):
             return
         if not query.flags & QUERY_FLAG_NO_BROADCAST:
             self._pass_on(payload)
-        me = self.members.by_name.get(self._name)
+        me = self.members.by_name.get(self.swim.name)
         if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
             return
         asked_about = self.members.by_name.get(query.payload.decode("utf-8", "surrogateescape"))
@@ -85,15 +81,15 @@ class Querying:
         """Answer a key query that on_key_query was given."""
         if Endpoint(query.addr, query.port) == self.swim.rules.me.endpoint:
             # Its own question: nothing has to leave the node.
-            self._open.take(
-                QueryResponse(ltime=query.ltime, id=query.id, from_node=self._name, flags=0, payload=payload)
+            self._open.receive(
+                QueryResponse(ltime=query.ltime, id=query.id, from_node=self.swim.name, flags=0, payload=payload)
             )
         else:
-            self._respond(query, queries.response_to(query, self._name, payload))
+            self._respond(query, queries.response_to(query, self.swim.name, payload))
 
     def _respond(self, query: Query, response: bytes) -> None:
         asker = Endpoint(query.addr, query.port)
-        self.swim.send(asker, encode_message(UserMessage(response)))
+        self.swim.outbox.send(asker, encode_message(UserMessage(response)))
         self._relay(response, asker, query)
 
     def ask(self, name: str, payload: bytes, answered: Callable[[str, bytes], None], ended: Callable[[], None]) -> None:
@@ -102,8 +98,8 @@ class Querying:
         Args:
             name: of the query.
             payload: with it.
-            answered: called with each answer: who gives it, and its payload. Each member answers once.
-            ended: called once, when everybody has answered or the time that gossip needs is over.
+            answered: called with each answer: the name of the member, and its payload. Each member answers once.
+            ended: called once, when all have answered or the time that gossip needs is over.
 
         Raises:
             TooManyQueries: too many are open.
@@ -117,7 +113,7 @@ class Querying:
             id=rules.rng.getrandbits(32),
             addr=rules.me.endpoint.address,
             port=rules.me.endpoint.port,
-            source_node=self._name,
+            source_node=self.swim.name,
             filters=(),
             flags=0,
             relay_factor=0,
@@ -126,7 +122,7 @@ class Querying:
             payload=payload,
         )
         encoded = encode_serf(query)
-        if len(encoded) > self.swim.largest_broadcast:
+        if len(encoded) > self.swim.outbox.largest_broadcast:
             raise ValueError(f"a query of {len(encoded)} bytes fits into no packet")
         opened = self._open.add(query, expected, answered, ended)
         rules.timers.after(timeout / 2, lambda: self._ask_again(sorted(opened.expected), encoded))
@@ -134,15 +130,15 @@ class Querying:
         self.receive(query, encoded)
 
     def close_all(self) -> None:
-        """End all open queries: nobody can answer any more."""
+        """End all open queries: no member can answer any more."""
         self._open.close_all()
 
     def _ask_again(self, silent: list[str], query: bytes) -> None:
-        """Ask those that have not answered, each directly: gossip reaches nearly everybody."""
+        """Ask those that have not answered, each directly: gossip reaches nearly all."""
         for name in silent[:ASKED_AT_ONCE]:
             member = self.members.by_name.get(name)
-            if member is not None and name != self._name:
-                self.swim.send(member.endpoint, encode_message(UserMessage(query)))
+            if member is not None and name != self.swim.name:
+                self.swim.outbox.send(member.endpoint, encode_message(UserMessage(query)))
         rest = silent[ASKED_AT_ONCE:]
         if rest:
             self.swim.rules.timers.after(0, lambda: self._ask_again(rest, query))
@@ -154,9 +150,9 @@ class Querying:
             dest_addr=RelayAddress(ip=asker.address, port=asker.port, zone=""), dest_name=query.source_node
         )
         message = encode_message(UserMessage(encode_serf(Relay(header, response))))
-        helpers = rules.choose(
+        helpers = rules.table.choose(
             min(query.relay_factor, MAX_RELAYS),
             lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
         )
         for helper in helpers:
-            self.swim.send(helper.endpoint, message)
+            self.swim.outbox.send(helper.endpoint, message)

@@ -34,10 +34,12 @@ class RecentRing(Generic[Item]):
 
     size: Callable[[Item], int] = _nothing
     lowest: int = 0
+    # What size says of all items together.
     _bytes: int = 0
+    # A time stands at its remainder by RING_SIZE: a later time of the same place drops the earlier one.
     _slots: list[tuple[int, dict[Item, None]] | None] = field(factory=lambda: [None] * RING_SIZE)
 
-    def take(self, time: int, item: Item, clock: int) -> bool:
+    def add(self, time: int, item: Item, clock: int) -> bool:
         """Remember an item; tell whether it is new.
 
         Args:

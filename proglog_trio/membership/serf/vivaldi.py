@@ -18,7 +18,7 @@ from statistics import median_high
 
 from attrs import define, evolve, field
 
-from proglog_trio.membership.wire import Coordinate
+from proglog_trio.membership.wire.coordinates import Coordinate
 
 DIMENSIONS = 8
 HIGHEST_ERROR = 1.5
@@ -76,7 +76,7 @@ class Vivaldi:
     _adjustments: deque[float] = field(factory=lambda: deque([0.0] * ADJUSTMENT_WINDOW, ADJUSTMENT_WINDOW))
 
     def measured(self, name: str, other: Coordinate, seconds: float) -> None:
-        """Take a measured round trip to a member that is at a coordinate."""
+        """Move by a measured round trip, in seconds, to a member that is at a coordinate."""
         if not _is_usable(other) or not 0 <= seconds <= LONGEST_ROUND_TRIP:
             self.refused += 1
             return

@@ -68,7 +68,9 @@ class BroadcastQueue:
     dropped: int = 0
     # By how often they were sent; each sorted with what is to be sent first in front: large, then new.
     _by_transmits: list[list[_Entry]] = field(factory=list)
+    # The one broadcast of each subject that waits.
     _subjects: dict[str, Broadcast] = field(factory=dict)
+    # How many there are in _by_transmits.
     _count: int = 0
     _next_number: int = 0
 
@@ -82,16 +84,16 @@ class BroadcastQueue:
         if subject is not None:
             replaced = self._subjects.get(subject)
             if replaced is not None:
-                self._take_out(replaced)
+                self._remove(replaced)
                 replaced.finish()
             self._subjects[subject] = broadcast
-        self._put_in(broadcast)
+        self._insert(broadcast)
         if self._count > MAX_BROADCASTS:
             max_sent = next(bucket for bucket in reversed(self._by_transmits) if bucket)
-            self._take_out(max_sent[-1][2], forget=True).finish()
+            self._remove(max_sent[-1][2], forget=True).finish()
             self.dropped += 1
 
-    def take(self, members: int, overhead: int, limit: int) -> list[bytes]:
+    def for_packet(self, members: int, overhead: int, limit: int) -> list[bytes]:
         """Return messages to put into one packet, and count them as sent once more.
 
         Args:
@@ -115,7 +117,7 @@ class BroadcastQueue:
         for broadcast in taken:
             broadcast.transmits += 1
             if broadcast.transmits < most:
-                self._put_in(broadcast)
+                self._insert(broadcast)
             else:
                 self._forget_subject(broadcast)
         messages = [broadcast.message for broadcast in taken]
@@ -124,13 +126,13 @@ class BroadcastQueue:
                 broadcast.finish()
         return messages
 
-    def _put_in(self, broadcast: Broadcast) -> None:
+    def _insert(self, broadcast: Broadcast) -> None:
         while len(self._by_transmits) <= broadcast.transmits:
             self._by_transmits.append([])
         insort(self._by_transmits[broadcast.transmits], _entry(broadcast))
         self._count += 1
 
-    def _take_out(self, broadcast: Broadcast, *, forget: bool = False) -> Broadcast:
+    def _remove(self, broadcast: Broadcast, *, forget: bool = False) -> Broadcast:
         bucket = self._by_transmits[broadcast.transmits]
         del bucket[bisect_left(bucket, _entry(broadcast))]
         self._count -= 1

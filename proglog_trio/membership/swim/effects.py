@@ -1,4 +1,4 @@
-"""What a core wants done: packets sent, streams opened, and news for those who asked for them."""
+"""What a core wants done: packets sent, streams opened; and its news for the layer above."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Gone:
 
 @frozen
 class NameConflict:
-    """Somebody at another address claims a member's name."""
+    """A member at another address claims the name of one."""
 
     name: str
     endpoint: Endpoint
@@ -92,7 +92,7 @@ class NameConflict:
 
 @frozen
 class Foreign:
-    """A member of another cluster was heard of that was not heard of lately; nothing that it says is taken."""
+    """A member of another cluster was heard of that was not heard of lately; nothing that it says is merged."""
 
     name: str
     endpoint: Endpoint

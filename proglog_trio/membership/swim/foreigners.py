@@ -1,8 +1,8 @@
-"""Members of other clusters that are heard of: which they are, and where, so that nothing that they say is taken.
+"""Members of other clusters that are heard of: which they are, and where, so that nothing that they say counts.
 
-Two clusters hear of each other when an address of one is given to a machine of the other, when somebody joins the wrong
-address, or through an agent that is a member of both. What tells them apart is not SWIM's: a function is passed in that
-says of a member's meta where it belongs.
+Two clusters hear of each other when an address of one is given to a machine of the other, when a member joins through
+the wrong address, or through an agent that is a member of both. What tells them apart is not SWIM's: a function is
+passed in that says of a member's meta where it belongs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Recent(Generic[_Key]):
     _heard: dict[_Key, float] = field(factory=dict)
 
     def note(self, key: _Key, now: float) -> bool:
-        """Take note of a key; tell whether it is new."""
+        """Note that a key was heard of now; tell whether that is news."""
         known = self._heard.pop(key, None)
         self._heard[key] = now
         if len(self._heard) > MAX_FOREIGNERS:
@@ -96,11 +96,11 @@ class Foreigners:
         self.belonging = lru_cache(maxsize=_REMEMBERED_METAS)(self.belonging)
 
     def note_name(self, name: str, now: float) -> None:
-        """Take note that one has this name, which is no member's of this cluster."""
+        """Note that one has this name, which is no member's of this cluster."""
         self._names.note(name, now)
 
     def note(self, endpoint: Endpoint, now: float) -> bool:
-        """Take note that one is at an endpoint; tell whether that is news."""
+        """Note that one is at an endpoint; tell whether that is news."""
         return self._endpoints.note(endpoint, now)
 
     def is_at(self, endpoint: Endpoint, now: float) -> bool:
@@ -112,10 +112,10 @@ class Foreigners:
         return self._names.has(name, now)
 
     def welcome(self, name: str, endpoint: Endpoint) -> None:
-        """Take note that a member of this cluster has this name and is there."""
+        """Note that a member of this cluster has this name and is there, which ends what was noted of another."""
         self._names.forget(name)
         self._endpoints.forget(endpoint)
 
     def __len__(self) -> int:
-        """How many endpoints are remembered; 0 for nearly everybody."""
+        """How many endpoints are remembered; 0 in nearly every cluster."""
         return len(self._endpoints)

@@ -60,9 +60,9 @@ class Node:
         endpoint: where it is.
         meta: up to 512 bytes, Serf's tags.
         version: six bytes, protocol and delegate: lowest, highest, current.
-        incarnation: of the newest news of it; only the member itself raises it.
-        status: see NodeStatus.
-        changed: when the status changed, in seconds.
+        incarnation: of the newest news of it; only the member itself raises it, and it falls only with another address.
+        status: see NodeStatus; changed by the rules alone.
+        changed: when the status changed, in seconds of the core's timers.
         told_address: its address as it was told, byte for byte, and is told to others: agents at their defaults have
             IPv4 in 16 bytes, and take the same address in 4 for another.
         has_answered: a probe of this node's was answered.

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from attrs import define, field
 
 from proglog_trio.durations import remaining
-from proglog_trio.membership.swim.effects import Effect, PingByStream, RoundTrip, SendPacket
+from proglog_trio.membership.swim.effects import PingByStream, RoundTrip, SendPacket
 from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
+from proglog_trio.membership.swim.outbox import Outbox
 from proglog_trio.membership.swim.rules import Rules
 from proglog_trio.membership.swim.timers import Timer
-from proglog_trio.membership.wire import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
+from proglog_trio.membership.wire.memberlist import Ack, IndirectPing, Nack, Ping, Suspect, encode_message
 
 HIGHEST_SEQUENCE_NUMBER = 2**32 - 1
 MAX_RELAYED_PINGS = 4096
-"""Indirect pings for others that may be under way at once; more are ignored, and those who asked see no nack."""
+"""Indirect pings for others that may be under way at once; more are ignored, and the members that asked see no nack."""
 NACK_SINCE_PROTOCOL = 4
 MAX_PASSED_OVER = 2048
 """Members that are gone and are passed over for one probe; after that the search goes on with the next interval."""
@@ -65,16 +66,16 @@ class Prober:
 
     Attributes:
         rules: knows the members.
-        emit: takes what is to be done.
-        send: sends a message to an endpoint, with what broadcasts fit beside it.
+        outbox: what is to be sent and done.
         ack_payload: what this node puts into its acks.
     """
 
     rules: Rules
-    emit: Callable[[Effect], None]
-    send: Callable[[Endpoint, bytes], None]
+    outbox: Outbox
     ack_payload: Callable[[], bytes] = bytes
+    # One at a time: the next begins an interval after this one did, or when it has ended if that is later.
     _probe: _Probe | None = None
+    # The timer of the next probe; None while a probe runs, which sets it when it ends.
     _following: Timer | None = None
     _relayed: dict[int, _Relayed] = field(factory=dict)
     _next_index: int = 0
@@ -106,14 +107,14 @@ class Prober:
     def _next_node(self) -> Node | None:
         """Return the next member in the round that is to be probed; each round is in an order of its own."""
         rules = self.rules
-        for _ in range(min(len(rules.order) + 1, MAX_PASSED_OVER)):
-            if self._next_index >= len(rules.order):
-                rules.forget_dead()
+        for _ in range(min(len(rules.table.order) + 1, MAX_PASSED_OVER)):
+            if self._next_index >= len(rules.table.order):
+                rules.table.forget_dead()
                 self._next_index = 0
-                if not rules.order:
+                if not rules.table.order:
                     return None
             # A round is shuffled as it goes (Fisher and Yates), not all of it when it begins.
-            order, index = rules.order, self._next_index
+            order, index = rules.table.order, self._next_index
             other = index + int(rules.rng.random() * (len(order) - index))
             order[index], order[other] = order[other], order[index]
             node = rules.nodes[order[index]]
@@ -126,7 +127,8 @@ class Prober:
         self._sequence_number = self._sequence_number % HIGHEST_SEQUENCE_NUMBER + 1
         return self._sequence_number
 
-    def _ping(self, sequence_number: int, name: str) -> Ping:
+    def ping_to(self, name: str, sequence_number: int) -> Ping:
+        """Return a ping of a member; the answer has the same sequence number."""
         me = self.rules.me
         return Ping(
             seq_no=sequence_number,
@@ -142,13 +144,14 @@ class Prober:
         rules, timers = self.rules, self.rules.timers
         rules.counters.probes += 1
         probe = self._probe = _Probe(node, node.incarnation, self._next_sequence_number(), timers.now, timers.pauses)
-        ping = encode_message(self._ping(probe.sequence_number, node.name))
+        ping = encode_message(self.ping_to(node.name, probe.sequence_number))
         if node.status is NodeStatus.ALIVE:
-            self.send(node.endpoint, ping)
+            self.outbox.send(node.endpoint, ping)
         else:
             # So that it hears of the suspicion with the ping, and can refute at once.
             suspect = Suspect(incarnation=node.incarnation, node=node.name, from_node=rules.me.name)
-            self.emit(SendPacket(node.endpoint, (ping, encode_message(suspect)), node.highest_protocol >= 5))
+            packet = SendPacket(node.endpoint, (ping, encode_message(suspect)), node.highest_protocol >= 5)
+            self.outbox.effects.append(packet)
         interval = rules.awareness.scale(rules.profile.probe_interval)
         probe.timers = [
             timers.after(rules.profile.probe_timeout, self._ask_others),
@@ -160,7 +163,7 @@ class Prober:
         if probe is None:
             return
         node, me = probe.node, rules.me
-        helpers = rules.choose(
+        helpers = rules.table.choose(
             rules.profile.indirect_checks,
             lambda other: other is not me and other is not node and other.status is NodeStatus.ALIVE,
         )
@@ -177,10 +180,10 @@ class Prober:
                 source_port=me.endpoint.port,
                 source_node=me.name,
             )
-            self.send(helper.endpoint, encode_message(request))
+            self.outbox.send(helper.endpoint, encode_message(request))
         rest = remaining(probe.timers[1].deadline, rules.timers.now)
         if rest:
-            self.emit(PingByStream(node.endpoint, node.name, probe.sequence_number, rest))
+            self.outbox.effects.append(PingByStream(node.endpoint, node.name, probe.sequence_number, rest))
 
     def _fail(self) -> None:
         probe, rules = self._probe, self.rules
@@ -210,11 +213,11 @@ class Prober:
     # -- what arrives --------------------------------------------------------------------------------------------------
 
     def ack(self, message: Ack) -> None:
-        """Take an answer, to a probe of our own or to one that we relay."""
+        """Count an answer, to a probe of our own or to one that we relay."""
         probe = self._probe
         if probe is not None and message.seq_no == probe.sequence_number:
             took = self.rules.timers.now - probe.began
-            # First: that it answers must count even if the rest of its answer cannot be taken.
+            # First: that it answers must count even if the rest of its answer cannot be read.
             self._succeed(probe)
             probe.node.by_stream_alone = 0
             # How long it took is not known if this node was stopped meanwhile.
@@ -225,16 +228,16 @@ class Prober:
         if relayed is not None:
             relayed.timer.cancel()
             answer = Ack(seq_no=relayed.asker_sequence_number, payload=b"")
-            self.send(relayed.asker, encode_message(answer))
+            self.outbox.send(relayed.asker, encode_message(answer))
 
     def nack(self, message: Nack) -> None:
-        """Take the news that one who was asked got no answer."""
+        """Count that a member that was asked got no answer."""
         probe = self._probe
         if probe is not None and message.seq_no == probe.sequence_number:
             probe.nacks += 1
 
     def stream_ping_ended(self, sequence_number: int, *, answered: bool) -> None:
-        """Take what became of a ping by stream."""
+        """End a probe whose ping by stream was answered."""
         probe = self._probe
         if answered and probe is not None and sequence_number == probe.sequence_number:
             probe.node.by_stream_alone += 1
@@ -249,7 +252,7 @@ class Prober:
             target = source
             if message.source_addr and message.source_port:
                 target = Endpoint(message.source_addr, message.source_port)
-            self.send(target, encode_message(answer))
+            self.outbox.send(target, encode_message(answer))
         return answer
 
     def indirect_ping(self, message: IndirectPing, source: Endpoint) -> None:
@@ -264,8 +267,9 @@ class Prober:
         def expired() -> None:
             self._relayed.pop(sequence_number, None)
             if message.nack:
-                self.send(asker, encode_message(Nack(seq_no=message.seq_no)))
+                self.outbox.send(asker, encode_message(Nack(seq_no=message.seq_no)))
 
         timer = self.rules.timers.after(self.rules.profile.probe_timeout, expired)
         self._relayed[sequence_number] = _Relayed(asker, message.seq_no, timer)
-        self.send(Endpoint(message.target, message.port), encode_message(self._ping(sequence_number, message.node)))
+        ping = self.ping_to(message.node, sequence_number)
+        self.outbox.send(Endpoint(message.target, message.port), encode_message(ping))

@@ -9,7 +9,6 @@ older one).
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 
 from attrs import define, field
@@ -17,6 +16,7 @@ from attrs import define, field
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.swim.awareness import Awareness
 from proglog_trio.membership.swim.broadcasts import BroadcastQueue
+from proglog_trio.membership.swim.counters import Counters
 from proglog_trio.membership.swim.effects import (
     Cause,
     Changed,
@@ -29,66 +29,41 @@ from proglog_trio.membership.swim.effects import (
 )
 from proglog_trio.membership.swim.foreigners import Belonging, Foreigners
 from proglog_trio.membership.swim.node import Endpoint, Node, NodeStatus
-from proglog_trio.membership.swim.suspicion import Suspicion, shortest_suspicion
-from proglog_trio.membership.swim.timers import Timer, Timers
-from proglog_trio.membership.swim.versions import Versions, is_sound
-from proglog_trio.membership.wire import Alive, Dead, Suspect, encode_message
+from proglog_trio.membership.swim.node_table import NodeTable
+from proglog_trio.membership.swim.suspicion import Suspicions
+from proglog_trio.membership.swim.timers import Timers
+from proglog_trio.membership.swim.versions import is_sound
+from proglog_trio.membership.wire.memberlist import Alive, Dead, Suspect, encode_message
 
 HIGHEST_INCARNATION = 2**32 - 1
-MAX_NODES = 8192
-"""Members beyond this are not taken in."""
-MAX_NODE_BYTES = 4 * 1024 * 1024
-"""Names and metas of all members together; beyond this none is taken in. A push/pull of so much, and of those who are
-gone, is within the 20 MiB that receivers take; with ordinary names and tags it is enough for MAX_NODES."""
 
-TRIES_PER_CHOICE = 4
+IsLaterLife = Callable[[bytes, bytes], bool]
 
 
-@define
-class Counters:
-    """What happened since the core was made.
-
-    Attributes:
-        incompatible: news of members that are not taken in, since they and others here do not understand each other.
-        of_other_clusters: what came from members of other clusters, or was about them, and was not taken: news of a
-            member, a message, or a whole state.
-    """
-
-    suspected: int = 0
-    refuted: int = 0
-    declared_dead: int = 0
-    conflicts: int = 0
-    beyond_limit: int = 0
-    incompatible: int = 0
-    of_other_clusters: int = 0
-    probes: int = 0
-    probes_failed: int = 0
-    packets_sent: int = 0
-    bytes_sent: int = 0
-    pauses: int = 0
-
-
-@define(eq=False)
-class _Running:
-    """A suspicion and its timer."""
-
-    suspicion: Suspicion
-    timer: Timer
+def never_a_later_life(_before: bytes, _now: bytes) -> bool:
+    """Return False: nothing tells that two members of one name are the same one, as for memberlist."""
+    return False
 
 
 @define(eq=False)
 class Rules:
     """Who is known, and what news of them does.
 
+    What holds between two calls: a member that is SUSPECT has a suspicion that runs, and no other has one; this node is
+    ALIVE until it leaves; a member's incarnation never falls, but for one that is back at another address.
+
     Attributes:
-        me: this node itself; it is among nodes.
-        nodes: by name, in the order in which they are probed.
-        leaving: this node is leaving: it does not refute its own death.
+        me: this node itself; it is in the table once it has started.
+        profile, rng, timers: of the core; other parts use them from here.
+        broadcasts: SWIM's own; what is passed on goes in here.
+        awareness: this node's health; a wrong accusation makes it worse.
         notify: called with each piece of news.
-        foreigners: the members of other clusters, who are not known.
-        versions: of all members.
+        foreigners: the members of other clusters, which are not known here.
         is_later_life: tells by two metas whether a member that claims the name of one that has failed is the same one,
-            started again. memberlist has no such rule: there the name is taken until the failed one is forgotten.
+            started again. memberlist has no such rule: there the name is held until the failed one is forgotten.
+        table: the members that are known.
+        leaving: this node is leaving: it does not refute its own death. Never False again once it is True.
+        counters: see Counters.
     """
 
     me: Node
@@ -98,25 +73,29 @@ class Rules:
     broadcasts: BroadcastQueue
     awareness: Awareness
     notify: Callable[[Notification], None]
-    nodes: dict[str, Node] = field(factory=dict)
-    order: list[str] = field(factory=list)
     foreigners: Foreigners = field(factory=Foreigners)
-    is_later_life: Callable[[bytes, bytes], bool] = lambda _before, _now: False
-    versions: Versions = field(factory=Versions)
+    is_later_life: IsLaterLife = never_a_later_life
     leaving: bool = False
     counters: Counters = field(factory=Counters)
-    _suspicions: dict[str, _Running] = field(factory=dict)
+    table: NodeTable = field(init=False)
+    _suspicions: Suspicions = field(init=False)
+    # The highest that this node ever had, or had to be above; me.incarnation is raised from here alone.
     _incarnation: int = 0
-    _node_bytes: int = 0
-    _by_endpoint: dict[Endpoint, Node] = field(factory=dict)
-    # While there is no room: who may make some, as it was an interval ago; None: nobody looked since.
-    _silent: deque[Node] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.table = NodeTable(self.me, self.profile, self.rng, self.timers)
+        self._suspicions = Suspicions(self.profile, self.timers, self._suspicion_expired)
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """The members that are known, by name."""
+        return self.table.nodes
 
     def start(self) -> None:
         """Say that this node is alive."""
         self._incarnation = max(self._incarnation, self.me.incarnation)
         self.me.incarnation = self._raise_incarnation()
-        self._add(self.me)
+        self.table.add(self.me)
         self.broadcast_me()
         self._change(self.me, NodeStatus.ALIVE, Cause.OWN, "it is this node", is_new=True)
         self.notify(Seen(self.me.name))
@@ -127,7 +106,7 @@ class Rules:
         return max(1, len(self.nodes))
 
     def broadcast_me(self, finished: Callable[[], None] | None = None) -> None:
-        """Tell everybody this node's own state."""
+        """Gossip this node's own state to all members."""
         self.broadcasts.add(self._my_state(), self.me.name, finished)
 
     def _my_state(self) -> bytes:
@@ -145,8 +124,8 @@ class Rules:
     def answer_to(self, accusation: Suspect | Dead) -> bytes | None:
         """Return what to tell a member that accuses this node of what it has refuted already; None: it has not.
 
-        The refutation has missed that member, and is told no more once everybody should have it. Such a member would
-        call this node dead although its probes are acknowledged.
+        The refutation has missed that member, and is gossiped no more once all members should have it. Such a member
+        would call this node dead although its probes are acknowledged.
         """
         if accusation.node != self.me.name or self.me.name not in self.nodes or self.leaving:
             return None
@@ -162,10 +141,8 @@ class Rules:
             self.broadcast_me()
 
     def update_me(self, meta: bytes, finished: Callable[[], None] | None = None) -> None:
-        """Tell everybody this node's new meta; before start nobody is told of the node at all."""
-        if self.me.name in self.nodes:
-            self._node_bytes += len(meta) - len(self.me.meta)
-        self.me.meta = meta
+        """Gossip this node's new meta; before start no member is told of the node at all."""
+        self.table.set_meta(self.me, meta)
         if self.me.name not in self.nodes:
             return
         self.me.incarnation = self._raise_incarnation()
@@ -175,7 +152,12 @@ class Rules:
     # -- alive ---------------------------------------------------------------------------------------------------------
 
     def alive(self, news: Alive) -> None:
-        """Take news that a member is alive."""
+        """Change what is known by the news that a member is alive, and pass it on if it was news.
+
+        The order of the checks is what makes it safe to hear anything from any member: a version that agents ignore, a
+        member of another cluster, a name that is held at another address, an old incarnation and a full table each end
+        it before anything is changed.
+        """
         endpoint = Endpoint(news.addr, news.port)
         mine = news.node == self.me.name
         if mine and self.leaving:
@@ -198,30 +180,31 @@ class Rules:
         if mine:
             self._alive_me(news)
             return
+        # Equal is old for what is alive, since suspect and dead override it. A member that moved is another life, whose
+        # incarnations begin anew.
         if node is not None and news.incarnation <= node.incarnation and not moved:
             return
-        if not self.versions.fit(news.vsn, None if node is None else node.version):
+        if not self.table.versions.fit(news.vsn, None if node is None else node.version):
             self.counters.incompatible += 1
             return
         if node is None:
             if not self._make_room(news):
                 self.counters.beyond_limit += 1
                 return
+            # As if it had been dead, so that what follows is the same for a new member and for one that comes back.
             node = Node(news.node, endpoint, b"", news.vsn, 0, NodeStatus.DEAD, self.timers.now)
-            self._add(node)
+            self.table.add(node)
             is_new = True
         else:
             is_new = False
-        self._end_suspicion(news.node)
+        self._suspicions.end(news.node)
         self.broadcasts.add(encode_message(news), news.node)
         changed = node.meta != news.meta
-        self._node_bytes += len(news.meta) - len(node.meta)
-        self._leave_endpoint(node)
-        self._by_endpoint[endpoint] = node
+        self.table.set_meta(node, news.meta)
+        self.table.set_version(node, news.vsn)
+        self.table.set_endpoint(node, endpoint)
         self.foreigners.welcome(news.node, endpoint)
-        self.versions.remove(node.version)
-        self.versions.add(news.vsn)
-        node.endpoint, node.told_address, node.meta, node.version = endpoint, news.addr, news.meta, news.vsn
+        node.told_address = news.addr
         node.has_answered = node.has_answered and not moved
         node.incarnation = news.incarnation
         reappeared = node.is_gone
@@ -246,6 +229,7 @@ class Rules:
             return
         if news.incarnation == me.incarnation and news.meta == me.meta and news.vsn == me.version:
             return
+        # An earlier life of this node, with other tags or a higher incarnation, is what others take for it.
         self._refute(news.incarnation)
 
     # -- other clusters ------------------------------------------------------------------------------------------------
@@ -258,7 +242,7 @@ class Rules:
         return self.foreigners.belonging(meta) is Belonging.ELSEWHERE
 
     def _alive_elsewhere(self, news: Alive, endpoint: Endpoint, node: Node | None) -> None:
-        """Take news that a member of another cluster is alive: nothing but that it is not to be listened to."""
+        """Note that a member of another cluster is alive: only that it is not to be listened to."""
         self.counters.of_other_clusters += 1
         if node is not None and node.endpoint == endpoint and news.incarnation > node.incarnation and not node.is_gone:
             # Newer than what made it a member here: its machine was given away, or it was told another cluster.
@@ -266,9 +250,8 @@ class Rules:
         self.note_foreigner(news.node, endpoint, news.meta)
 
     def note_foreigner(self, name: str, endpoint: Endpoint, meta: bytes) -> None:
-        """Take note of a member of another cluster, by hearsay: what is known of a member of this one counts more."""
-        at_its_place = self._by_endpoint.get(endpoint)
-        if endpoint == self.me.endpoint or (at_its_place is not None and not at_its_place.is_gone):
+        """Note a member of another cluster, by hearsay: what is known of a member of this one counts more."""
+        if endpoint == self.me.endpoint or self.table.at(endpoint) is not None:
             return
         now = self.timers.now
         if name not in self.nodes:
@@ -277,9 +260,9 @@ class Rules:
             self.notify(Foreign(name, endpoint, meta))
 
     def found_foreigner(self, name: str, endpoint: Endpoint, meta: bytes) -> None:
-        """Take note of a member of another cluster that has answered at an endpoint itself: nobody else is there."""
-        node = self._by_endpoint.get(endpoint)
-        if node is not None and node is not self.me and not node.is_gone:
+        """Note a member of another cluster that has answered at an endpoint itself: no other member is there."""
+        node = self.table.at(endpoint)
+        if node is not None:
             self._given_away(node, node.incarnation, f"{name} answers at {endpoint}")
         self.note_foreigner(name, endpoint, meta)
 
@@ -288,24 +271,24 @@ class Rules:
         return bool(self.foreigners) and self.foreigners.is_at(endpoint, self.timers.now)
 
     def _given_away(self, node: Node, incarnation: int, reason: str) -> None:
-        self._end_suspicion(node.name)
+        self._suspicions.end(node.name)
         news = Dead(incarnation=incarnation, node=node.name, from_node=self.me.name)
         self._declare(news, node, Cause.CLUSTER, f"it is of another cluster: {reason}")
 
     # -- suspect -------------------------------------------------------------------------------------------------------
 
     def suspect(self, news: Suspect) -> None:
-        """Take news that a member does not answer, from a member that has found so."""
+        """Suspect a member that does not answer, as a member says that has found so itself."""
         self._suspect(news, {news.from_node}, told=True)
 
     def suspect_by_hearsay(self, news: Suspect, *, told: bool) -> None:
-        """Take it from a table that another member sent in a push/pull: who found so, that does not say.
+        """Suspect a member by the table that another sent in a push/pull, which does not say who found so.
 
         It begins a suspicion, and confirms none: it may be the very one that runs here, come by another way, and only
         what is found independently shortens a suspicion (Lifeguard, section IV.B).
 
         Args:
-            news: from this node, as it can name nobody else.
+            news: from this node, as it can name no other.
             told: pass it on. To those who suspect the member already, this node is one more that does.
         """
         if news.node not in self._suspicions:
@@ -315,11 +298,9 @@ class Rules:
         node = self.nodes.get(news.node)
         if node is None or news.incarnation < node.incarnation:
             return
-        running = self._suspicions.get(news.node)
-        if running is not None:
-            if running.suspicion.confirm(news.from_node):
+        if news.node in self._suspicions:
+            if self._suspicions.confirm(news.node, news.from_node):
                 self.broadcasts.add(encode_message(news), news.node)
-                self._set_suspicion_timer(node, running.suspicion)
             return
         if node.is_gone:
             return
@@ -333,51 +314,27 @@ class Rules:
         node.incarnation = news.incarnation
         reason = f"{news.from_node} suspects incarnation {news.incarnation}"
         self._change(node, NodeStatus.SUSPECT, Cause.INCARNATION, reason)
-        self._set_suspicion_timer(node, self._begin_suspicion(accusers))
+        self._suspicions.begin(node.name, accusers, self.known)
 
-    def _begin_suspicion(self, accusers: set[str]) -> Suspicion:
-        profile = self.profile
-        wanted = profile.suspicion_multiplier - 2
-        if self.known - 2 < wanted:
-            wanted = 0
-        shortest = shortest_suspicion(profile.suspicion_multiplier, self.known, profile.probe_interval)
-        longest = profile.suspicion_maximum_multiplier * shortest
-        return Suspicion(self.timers.now, shortest, longest, wanted, accusers)
-
-    def _set_suspicion_timer(self, node: Node, suspicion: Suspicion) -> None:
-        self._end_suspicion(node.name)
-
-        def expired() -> None:
-            self.counters.declared_dead += 1
-            self._end_suspicion(node.name)
-            self._declare(
-                Dead(incarnation=node.incarnation, node=node.name, from_node=self.me.name),
-                node,
-                Cause.TIMER,
-                "its suspicion expired",
-            )
-
-        self._suspicions[node.name] = _Running(suspicion, self.timers.set(suspicion.deadline, expired))
+    def _suspicion_expired(self, name: str) -> None:
+        self.counters.declared_dead += 1
+        node = self.nodes[name]
+        news = Dead(incarnation=node.incarnation, node=name, from_node=self.me.name)
+        self._declare(news, node, Cause.TIMER, "its suspicion expired")
 
     def suspect_anew(self) -> None:
         """Let every suspicion that runs begin again: this node could not hear whether it was refuted."""
-        for name, running in list(self._suspicions.items()):
-            running.suspicion.began = self.timers.now
-            self._set_suspicion_timer(self.nodes[name], running.suspicion)
-
-    def _end_suspicion(self, name: str) -> None:
-        running = self._suspicions.pop(name, None)
-        if running is not None:
-            running.timer.cancel()
+        self._suspicions.begin_anew()
 
     # -- dead and left -------------------------------------------------------------------------------------------------
 
     def dead(self, news: Dead, finished: Callable[[], None] | None = None) -> None:
-        """Take news that a member is dead, or, if it says so itself, has left."""
+        """Change what is known by the news that a member is dead, or, if it says so itself, has left."""
         node = self.nodes.get(news.node)
+        # At equal incarnations the accusation counts: the accused alone can say more, by raising its incarnation.
         if node is None or news.incarnation < node.incarnation or node.is_gone:
             return
-        self._end_suspicion(news.node)
+        self._suspicions.end(news.node)
         if node is self.me and not self.leaving:
             self._refute(news.incarnation)
             return
@@ -394,7 +351,7 @@ class Rules:
         self.broadcasts.add(encode_message(news), news.node, finished)
 
     def leave(self, finished: Callable[[], None]) -> None:
-        """Say that this node leaves; finished is called when everybody was told, as far as gossip tells."""
+        """Say that this node leaves; finished is called when it was sent as often as gossip sends news."""
         self.leaving = True
         self.dead(Dead(incarnation=self.me.incarnation, node=self.me.name, from_node=self.me.name), finished)
 
@@ -420,85 +377,21 @@ class Rules:
 
     # -- the table -----------------------------------------------------------------------------------------------------
 
-    def _add(self, node: Node) -> None:
-        self.nodes[node.name] = node
-        self.versions.add(node.version)
-        self._node_bytes += _size(node.name, node.meta)
-        # At a random place, so that a new member is probed neither first nor last by everybody.
-        self.order.insert(self.rng.randint(0, len(self.order)), node.name)
-
     def _make_room(self, news: Alive) -> bool:
-        """Tell whether there is room for a new member; who never answered, and is gone or suspected, makes some."""
-        size = _size(news.node, news.meta)
-        while len(self.nodes) >= MAX_NODES or self._node_bytes + size > MAX_NODE_BYTES:
-            if self._silent is None:
-                self._silent = deque(
-                    node
-                    for status in (NodeStatus.DEAD, NodeStatus.LEFT, NodeStatus.SUSPECT)
-                    for node in self.nodes.values()
-                    if node.status is status and not node.has_answered and node is not self.me
-                )
-                self.timers.after(self.profile.probe_interval, self._look_for_silent)
-            while self._silent:
-                node = self._silent.popleft()
-                if self.nodes.get(node.name) is node and node.status is not NodeStatus.ALIVE and not node.has_answered:
-                    break
-            else:
+        """Tell whether there is room for a new member; one that never answered and is gone or suspected makes some."""
+        while not self.table.has_room(news.node, news.meta):
+            node = self.table.next_silent()
+            if node is None:
                 return False
-            self._end_suspicion(node.name)
+            self._suspicions.end(node.name)
             if not node.is_gone:
                 self._change(node, NodeStatus.DEAD, Cause.ROOM, "it never answered, and there is no room")
                 self.notify(Gone(node.name, left=False))
-            self._remove([node])
+            self.table.remove([node])
         return True
-
-    def _look_for_silent(self) -> None:
-        # Looking through all of them costs milliseconds: once an interval, however many new ones are heard of.
-        self._silent = None
-
-    def _leave_endpoint(self, node: Node) -> None:
-        if self._by_endpoint.get(node.endpoint) is node:
-            del self._by_endpoint[node.endpoint]
-
-    def forget_dead(self) -> None:
-        """Forget members that have been gone for long: their names are free again."""
-        limit = self.timers.now - self.profile.gossip_to_the_dead
-        forgotten = [
-            node
-            for node in self.nodes.values()
-            if node.status >= NodeStatus.DEAD and node.changed <= limit and node is not self.me
-        ]
-        if forgotten:
-            self._remove(forgotten)
-
-    def _remove(self, forgotten: list[Node]) -> None:
-        for node in forgotten:
-            del self.nodes[node.name]
-            self._leave_endpoint(node)
-            self.versions.remove(node.version)
-            self._node_bytes -= _size(node.name, node.meta)
-        # Once for all of them: many that die together are forgotten together.
-        self.order = [name for name in self.order if name in self.nodes]
 
     def _change(self, node: Node, status: NodeStatus, cause: Cause, reason: str, *, is_new: bool = False) -> None:
         before = None if is_new else node.status
         self.notify(StatusChange(node.name, before, status, node.incarnation, cause, reason))
         node.status = status
         node.changed = self.timers.now
-
-    def choose(self, count: int, wanted: Callable[[Node], bool]) -> list[Node]:
-        """Return up to count random members for which wanted is true."""
-        chosen: dict[str, Node] = {}
-        # A few of many are found sooner by looking at random ones than by looking at all.
-        for _ in range(TRIES_PER_CHOICE * count if len(self.order) > TRIES_PER_CHOICE * count else 0):
-            node = self.nodes[self.order[int(self.rng.random() * len(self.order))]]
-            if node.name not in chosen and wanted(node):
-                chosen[node.name] = node
-                if len(chosen) == count:
-                    return list(chosen.values())
-        candidates = [node for node in self.nodes.values() if node.name not in chosen and wanted(node)]
-        return [*chosen.values(), *self.rng.sample(candidates, min(count - len(chosen), len(candidates)))]
-
-
-def _size(name: str, meta: bytes) -> int:
-    return len(name) + len(meta)

@@ -1,4 +1,4 @@
-"""Timers of a protocol core: deadlines go in, and what is due is run when somebody says what time it is.
+"""Timers of a protocol core: deadlines go in, and what is due is run when the shell says what time it is.
 
 All times here but those that advance takes and next_deadline gives are lived time (see LivedTime): while the process is
 stopped, no timer comes nearer.
@@ -59,8 +59,10 @@ class Timers:
     grace: float = 0.0
     boundary: Callable[[], AbstractContextManager[object]] = nullcontext
     _time: LivedTime = field(init=False)
+    # By deadline, then by the order in which they were set. Cancelled ones stay until they are due or there are many.
     _heap: list[tuple[float, int, Timer]] = field(factory=list)
     _next_number: int = 0
+    # How many in the heap were cancelled.
     _cancelled: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -103,7 +105,7 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def cancelled(self) -> None:
-        """Take note that one of these timers was cancelled: when most were, their places are given back."""
+        """Count that one of these timers was cancelled: when most were, their places are given back."""
         self._cancelled += 1
         if self._cancelled > MAX_CANCELLED and self._cancelled > len(self._heap) // 2:
             self._heap = [entry for entry in self._heap if entry[2].action is not None]

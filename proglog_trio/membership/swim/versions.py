@@ -1,8 +1,8 @@
 """Protocol versions: which members can be in one cluster.
 
 A member says, of memberlist's protocol and of Serf's, the lowest and the highest version that it understands, and which
-it speaks. Agents refuse a state as a whole if anybody in it speaks what another in it, or of theirs, does not
-understand. So one such member, which may never have existed, would cut off whoever repeats what it was told of it.
+it speaks. Agents refuse a state as a whole if a member in it speaks what another in it, or of theirs, does not
+understand. So one such member, which may never have existed, would cut off each member that repeats what it was told.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Versions:
     _members: Counter[bytes] = field(factory=Counter)
 
     def add(self, version: bytes) -> None:
-        """Take note that a member has a version."""
+        """Count a member that has a version."""
         self._members[version] += 1
 
     def remove(self, version: bytes) -> None:
-        """Take note that a member with a version is known no longer, or has another."""
+        """Count a member with a version no longer: it is not known any more, or has another."""
         self._members[version] -= 1
         if self._members[version] <= 0:
             del self._members[version]

@@ -58,7 +58,7 @@ class KeyCipher:
             return None
 
     def _decrypt_long(self, nonce: bytes, sealed: memoryview, associated: bytes) -> Steps[bytearray]:
-        """Return what was encrypted; raises InvalidTag. Nobody sees any of it before it is verified."""
+        """Return what was encrypted; raises InvalidTag. None of it is used before it is verified."""
         tag = bytes(sealed[-TAG_BYTES:])
         decryptor = Cipher(algorithms.AES(self.key), modes.GCM(nonce, tag)).decryptor()
         decryptor.authenticate_additional_data(associated)

@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.steps import Steps, complete
+from proglog_trio.steps import Steps
 
 MAX_DECOMPRESSED_BYTES = 24 * 1024 * 1024
-"""What is taken out of one compressed message at the most; no state of ours is larger."""
+"""What one compressed message may hold; no state of ours is larger."""
 
 _CLEAR = 256
 _END = 257
@@ -40,13 +40,8 @@ def _tree() -> list[dict[int, Any]]:
     return [{_CODE: literal} for literal in range(256)]
 
 
-def compress(data: bytes) -> bytes:
-    """Return data compressed; what has no pattern grows to about 1.4 times its size."""
-    return complete(compress_steps(data))
-
-
 def compress_steps(data: bytes | bytearray) -> Steps[bytes]:
-    """Do as compress, in steps."""
+    """Return, in steps, data compressed; what has no pattern grows to about 1.4 times its size."""
     if not data:
         return (_CLEAR | _END << _SMALLEST_WIDTH).to_bytes(3, "little")
     out = bytearray()
@@ -100,8 +95,8 @@ def compress_steps(data: bytes | bytearray) -> Steps[bytes]:
     return bytes(out)
 
 
-def decompress(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
-    """Return what data holds; bytes after its end code are not looked at.
+def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Steps[bytearray]:
+    """Return, in steps, what data holds; bytes after its end code are not looked at.
 
     Args:
         data: what compress, or Go's compress/lzw, made.
@@ -110,11 +105,6 @@ def decompress(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     Raises:
         DecodingError: a code that stands for nothing, no end code, or more than max_bytes.
     """
-    return bytes(complete(decompress_steps(data, max_bytes)))
-
-
-def decompress_steps(data: bytes, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Steps[bytearray]:
-    """Do as decompress, in steps; what comes of it is not copied once more, it may have many MiB."""
     out = bytearray()
     table = _FIRST_TABLE.copy()
     width = _SMALLEST_WIDTH

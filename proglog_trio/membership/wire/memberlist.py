@@ -72,7 +72,7 @@ _STATE = Enumeration(NodeStateType)
 
 @frozen
 class Ping:
-    """Asks whether a node is there; with an empty node, whoever gets it. Without a source, the sender is answered."""
+    """Asks whether a node is there; an empty name stands for any. Without a source, the sender is answered."""
 
     seq_no: int = wire("SeqNo", U32)
     node: str = wire("Node", NAME)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
+from proglog_trio.membership.wire.encryption import decrypt_steps, encrypt
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.membership.wire.layers import (
@@ -20,14 +21,12 @@ from proglog_trio.membership.wire.layers import (
     NONCE_BYTES,
     Compressed,
     compressed_layer,
-    decrypt_steps,
-    encrypt,
     label_header,
     wrong_label,
 )
 from proglog_trio.membership.wire.memberlist import Message, MessageType, decode_message, encode_message
 from proglog_trio.membership.wire.msgpack_structs import decode_struct
-from proglog_trio.steps import Steps, complete
+from proglog_trio.steps import Steps
 
 DEFAULT_PACKET_BYTES = 1400
 MAX_DATAGRAM_BYTES = 65_507
@@ -56,14 +55,14 @@ class DecodedPacket:
     errors: tuple[DecodingError, ...] = ()
 
 
-def decode_packet(
+def decode_packet_steps(
     data: bytes,
     *,
     keyring: Keyring | None = None,
     label: bytes = b"",
     max_decompressed_bytes: int = MAX_DECOMPRESSED_PACKET_BYTES,
-) -> DecodedPacket:
-    """Return the messages of a packet.
+) -> Steps[DecodedPacket]:
+    """Return, in steps, the messages of a packet.
 
     A message of a compound packet that is malformed or of an unknown type costs only itself.
 
@@ -76,19 +75,6 @@ def decode_packet(
     Raises:
         DecodingError: nothing of the packet can be read.
     """
-    return complete(
-        decode_packet_steps(data, keyring=keyring, label=label, max_decompressed_bytes=max_decompressed_bytes)
-    )
-
-
-def decode_packet_steps(
-    data: bytes,
-    *,
-    keyring: Keyring | None = None,
-    label: bytes = b"",
-    max_decompressed_bytes: int = MAX_DECOMPRESSED_PACKET_BYTES,
-) -> Steps[DecodedPacket]:
-    """Do as decode_packet, in steps."""
     try:
         data = _without_label(data, label)
         if keyring is not None:

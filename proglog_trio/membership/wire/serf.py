@@ -41,7 +41,7 @@ MAX_FILTERS = 16
 MAX_FILTER_NAMES = 2048
 """In all filters of a query together: more than fit into any packet that agents send."""
 QUERY_FLAG_ACK = 1
-"""Whoever gets the query is to acknowledge it."""
+"""Each node that gets the query is to acknowledge it."""
 QUERY_FLAG_NO_BROADCAST = 2
 """The query is not to be passed on."""
 RESPONSE_FLAG_ACK = 1
@@ -124,7 +124,7 @@ class TagFilter:
 
 @frozen
 class UnknownFilter:
-    """A filter of a newer version: nobody who does not know it can say that it matches."""
+    """A filter of a newer version: a node that does not know it cannot say that it matches."""
 
     data: bytes
 
@@ -226,7 +226,7 @@ class Member:
 
 @frozen
 class ConflictResponse:
-    """Says whom a node knows under a contested name; None: nobody."""
+    """Says which member a node knows under a contested name; None: none."""
 
     member: Member | None = None
 

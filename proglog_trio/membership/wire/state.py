@@ -71,7 +71,7 @@ _TIMES, _NAMES = Table(LTIME), Sequence(Text())
 class SerfPushPull:
     """Everything that Serf on one side knows: its clocks, the members' times, recent events (None: a place without).
 
-    Names may be longer than any member's here (see is_name): whoever takes such a state passes those over.
+    Names may be longer than any member's here (see is_name): a node that merges such a state passes those over.
     """
 
     ltime: int = wire("LTime", LTIME)

@@ -43,3 +43,11 @@ def decode_tags(meta: bytes) -> dict[str, str]:
     except DecodingError as error:
         raise error.within("tags") from None
     return tags
+
+
+def tags_of(meta: bytes) -> dict[str, str]:
+    """Return the tags in a meta; none where it is not Serf's: a member with another meta is still a member."""
+    try:
+        return decode_tags(meta)
+    except DecodingError:
+        return {}

@@ -21,10 +21,15 @@ from grpclib.server import Stream
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
-from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember
-from proglog_trio.membership.serf.keys import KeyOperation
-from proglog_trio.membership.serf.member import Member
+from proglog_trio.membership import (
+    JoinFailed,
+    KeyAnswers,
+    KeyOperation,
+    KeysNotAsked,
+    Member,
+    Membership,
+    NotAMember,
+)
 from proglog_trio.replication.replicator import GivenUp
 from proglog_trio.rpc.http2.bridge import trio_as_aio
 from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
@@ -147,7 +152,7 @@ class ClusterService:
             raise GRPCError(
                 Status.FAILED_PRECONDITION, "keys are not sent over a connection without TLS to another machine"
             )
-        keys = self.membership.gossip.keys
+        keys = self.membership.keys
         if keys is None:
             raise GRPCError(Status.FAILED_PRECONDITION, "this node's gossip is not encrypted: it has no keys")
         with (

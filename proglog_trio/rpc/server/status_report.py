@@ -10,7 +10,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.clock import clamped
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership import MemberStatus
 from proglog_trio.replication.peer_task import PeerTask
 from proglog_trio.replication.peers.lag import lag_of
 from proglog_trio.replication.replica import Replica

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, evolve, field
 
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.clusters import ClusterTag
+from proglog_trio.membership.serf.keys import KeyQuestion
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent, Serf
-from proglog_trio.membership.swim.effects import Effect
+from proglog_trio.membership.swim.effects import Effect, SendPacket
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
-from proglog_trio.membership.wire import Alive, Dead, Message, PushPull, encode_tags
+from proglog_trio.membership.wire.memberlist import Alive, Dead, Message, PushPull, Suspect, UserMessage, decode_message
+from proglog_trio.membership.wire.serf import (
+    QUERY_FLAG_ACK,
+    Query,
+    SerfMessage,
+    decode_serf,
+    encode_serf,
+)
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.tags import encode_tags
+from proglog_trio.steps import complete
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 THERE = Endpoint.of("10.0.0.2", 7946)
@@ -55,12 +66,16 @@ class TestedCore:
         tags: Mapping[str, str] | None = None,
         profile: GossipProfile | None = None,
         cluster: str | None = None,
+        on_key_query: Callable[[KeyQuestion], None] | None = None,
         **changes: Any,
     ) -> TestedCore:
         profile = evolve(profile if profile is not None else GossipProfile(), **changes)
         said: list[CoreEvent] = []
         tag = None if cluster is None else ClusterTag("cluster_name", cluster)
-        core = Serf.make(name, endpoint, tags or {}, profile, random.Random(0), said.append, now=0.0, cluster=tag)
+        core = Serf(
+            name, endpoint, tags or {}, profile, random.Random(0), said.append,
+            now=0.0, cluster=tag, on_key_query=on_key_query,
+        )  # fmt: skip
         core.start()
         return cls(core, said)
 
@@ -69,7 +84,7 @@ class TestedCore:
 
     def advance(self, seconds: float) -> list[Effect]:
         """Let time pass as a shell does, and return what was to be done meanwhile."""
-        target = self.core.now + seconds
+        target = self.core.swim.now + seconds
         effects: list[Effect] = []
         while (deadline := self.core.swim.next_deadline) is not None and deadline <= target:
             self.core.swim.advance(deadline)
@@ -97,7 +112,40 @@ class TestedCore:
 
     def exchange(self, other: TestedCore, *, join: bool = False) -> None:
         """Exchange states with another, as a stream would."""
-        mine: PushPull = self.core.local_state(join=join)
-        theirs = other.core.local_state(join=False)
-        other.core.merge(mine)
-        self.core.merge(theirs, ignore_events=join)
+        mine: PushPull = complete(self.core.push_pull.local_state_steps(join=join))
+        theirs = complete(other.core.push_pull.local_state_steps(join=False))
+        complete(other.core.push_pull.merge_steps(mine))
+        complete(self.core.push_pull.merge_steps(theirs, ignore_events=join))
+
+
+SUSPICION = Suspect(incarnation=1, node="b", from_node="somebody")
+
+
+def user(message: SerfMessage) -> UserMessage:
+    return UserMessage(encode_serf(message))
+
+
+def sent(effects: list[object]) -> list[Message | SerfMessage]:
+    """Return all messages in packets, Serf's decoded."""
+    found: list[Message | SerfMessage] = []
+    for effect in effects:
+        if isinstance(effect, SendPacket):
+            for data in effect.messages:
+                message = decode_message(data)
+                found.append(decode_serf(message.payload) if isinstance(message, UserMessage) else message)
+    return found
+
+
+def state(**changes: object) -> SerfPushPull:
+    fields: dict[str, object] = {
+        "ltime": 1, "status_ltimes": {}, "left_members": (), "event_ltime": 1, "events": (), "query_ltime": 1,
+    }  # fmt: skip
+    return SerfPushPull(**(fields | changes))  # type: ignore[arg-type]  # one value for each field
+
+
+def query(**changes: object) -> Query:
+    fields: dict[str, object] = {
+        "ltime": 5, "id": 7, "addr": THERE.address, "port": THERE.port, "source_node": "other", "filters": (),
+        "flags": QUERY_FLAG_ACK, "relay_factor": 0, "timeout": 10**9, "name": "q", "payload": b"",
+    }  # fmt: skip
+    return Query(**(fields | changes))  # type: ignore[arg-type]  # one value for each field

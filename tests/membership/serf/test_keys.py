@@ -15,7 +15,8 @@ from proglog_trio.membership.serf.keys import (
     success,
 )
 from proglog_trio.membership.serf.query_answers import response_to
-from proglog_trio.membership.wire import KeyResponse, Keyring, Query, decode_serf, encode_key
+from proglog_trio.membership.wire.keyring import Keyring, encode_key
+from proglog_trio.membership.wire.serf import KeyResponse, Query, decode_serf
 from tests.membership.serf.cores import THERE
 
 A, B, C = (bytes([number]) * 32 for number in range(3))

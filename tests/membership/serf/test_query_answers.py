@@ -10,7 +10,7 @@ from proglog_trio.membership.serf.member import KnownMember, MemberStatus
 from proglog_trio.membership.serf.query_answers import LONGEST_EXPRESSIONS, answers, passes
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
     RESPONSE_FLAG_ACK,
     ConflictResponse,

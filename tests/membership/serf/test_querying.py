@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from proglog_trio.membership.serf.keys import KeyOperation, KeyQuestion, refusal, request_payload
 from proglog_trio.membership.serf.open_queries import MAX_QUERIES, TooManyQueries, default_timeout
 from proglog_trio.membership.swim.effects import Effect, SendPacket
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import UserMessage, decode_message
+from proglog_trio.membership.wire.serf import (
     RESPONSE_FLAG_ACK,
     KeyResponse,
     Query,
     QueryResponse,
-    UserMessage,
-    decode_message,
     decode_serf,
     encode_serf,
 )
@@ -46,8 +47,8 @@ def queries_in(effects: list[Effect], endpoint: object = THERE) -> list[Query]:
     return found
 
 
-def with_another() -> TestedCore:
-    tested = TestedCore.make()
+def with_another(on_key_query: Callable[[KeyQuestion], None] | None = None) -> TestedCore:
+    tested = TestedCore.make(on_key_query=on_key_query)
     tested.receive(alive("other"))
     return tested
 
@@ -110,9 +111,8 @@ def test_a_payload_that_fits_into_no_packet() -> None:
 
 
 def test_this_node_answers_its_own_key_query_without_a_packet() -> None:
-    tested = TestedCore.make()
     questions: list[KeyQuestion] = []
-    tested.core.querying.on_key_query = questions.append
+    tested = TestedCore.make(on_key_query=questions.append)
     asked = Asked(tested, KeyOperation.LIST.query_name)
     (question,) = questions
     tested.core.querying.answer_key_query(question.query, b"mine")
@@ -121,8 +121,7 @@ def test_this_node_answers_its_own_key_query_without_a_packet() -> None:
 
 
 def test_a_malformed_key_query_is_answered_with_why() -> None:
-    tested = with_another()
-    tested.core.querying.on_key_query = lambda _: pytest.fail("it is no question")
+    tested = with_another(lambda _: pytest.fail("it is no question"))
     query = Query(
         ltime=3, id=4, addr=THERE.address, port=THERE.port, source_node="other", filters=(), flags=2, relay_factor=0,
         timeout=1, name=KeyOperation.USE.query_name, payload=b"nonsense",
@@ -136,9 +135,8 @@ def test_a_malformed_key_query_is_answered_with_why() -> None:
 
 
 def test_a_key_query_of_another_is_answered_when_it_is_done() -> None:
-    tested = with_another()
     questions: list[KeyQuestion] = []
-    tested.core.querying.on_key_query = questions.append
+    tested = with_another(questions.append)
     payload = request_payload(KeyOperation.INSTALL, bytes(32))
     query = Query(
         ltime=3, id=4, addr=THERE.address, port=THERE.port, source_node="other", filters=(), flags=2, relay_factor=0,

@@ -2,70 +2,37 @@ from __future__ import annotations
 
 import pytest
 
-from proglog_trio.membership.serf.lamport import HIGHEST_LAMPORT_TIME
 from proglog_trio.membership.serf.member import MemberEventKind, MemberStatus
-from proglog_trio.membership.serf.serf import MAX_RELAYED_BYTES, Conflict, HasLeft, Stage
+from proglog_trio.membership.serf.serf import MAX_RELAYED_BYTES, Conflict
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
-from proglog_trio.membership.wire import (
-    QUERY_FLAG_ACK,
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import PushPull, UserMessage, decode_message
+from proglog_trio.membership.wire.msgpack_structs import encode_object
+from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_NO_BROADCAST,
-    DecodingError,
-    Event,
-    EventsAtTime,
     Join,
-    Leave,
-    Message,
     NodeFilter,
-    PushPull,
-    Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
-    SerfMessage,
-    SerfPushPull,
-    Suspect,
     UserEvent,
-    UserMessage,
-    decode_message,
     decode_serf,
     encode_serf,
 )
-from proglog_trio.membership.wire.msgpack_structs import encode_object
-from proglog_trio.membership.wire.state import STATE_PREFIX
-from tests.membership.serf.cores import HERE, THERE, TestedCore, alive, dead, endpoint_of
-
-SUSPICION = Suspect(incarnation=1, node="b", from_node="somebody")
-
-
-def user(message: SerfMessage) -> UserMessage:
-    return UserMessage(encode_serf(message))
-
-
-def sent(effects: list[object]) -> list[Message | SerfMessage]:
-    """Return all messages in packets, Serf's decoded."""
-    found: list[Message | SerfMessage] = []
-    for effect in effects:
-        if isinstance(effect, SendPacket):
-            for data in effect.messages:
-                message = decode_message(data)
-                found.append(decode_serf(message.payload) if isinstance(message, UserMessage) else message)
-    return found
-
-
-def state(**changes: object) -> SerfPushPull:
-    fields: dict[str, object] = {
-        "ltime": 1, "status_ltimes": {}, "left_members": (), "event_ltime": 1, "events": (), "query_ltime": 1,
-    }  # fmt: skip
-    return SerfPushPull(**(fields | changes))  # type: ignore[arg-type]  # one value for each field
-
-
-def query(**changes: object) -> Query:
-    fields: dict[str, object] = {
-        "ltime": 5, "id": 7, "addr": THERE.address, "port": THERE.port, "source_node": "other", "filters": (),
-        "flags": QUERY_FLAG_ACK, "relay_factor": 0, "timeout": 10**9, "name": "q", "payload": b"",
-    }  # fmt: skip
-    return Query(**(fields | changes))  # type: ignore[arg-type]  # one value for each field
+from proglog_trio.membership.wire.state import STATE_PREFIX, Event, EventsAtTime, SerfPushPull
+from proglog_trio.steps import complete
+from tests.membership.serf.cores import (
+    HERE,
+    THERE,
+    TestedCore,
+    alive,
+    dead,
+    endpoint_of,
+    query,
+    sent,
+    user,
+)
 
 
 def test_a_node_knows_itself() -> None:
@@ -103,208 +70,6 @@ def test_meta_that_is_no_tags_makes_a_member_without() -> None:
     assert node.core.members.by_name["b"].tags == {}
 
 
-# -- leaving -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_node_alone_leaves_at_once() -> None:
-    node = TestedCore.make()
-    node.core.leave()
-    node.advance(0.0)
-    assert isinstance(node.said[-1], HasLeft)
-    assert node.core.stage is Stage.LEFT
-
-
-def test_leaving_says_the_intent_then_the_death_then_stays_a_while() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"))
-    node.advance(3.0)
-    node.core.leave()
-    node.core.leave()  # once is enough
-    intent_seen = death_seen = left = None
-    for step in range(200):
-        messages = sent(list(node.advance(0.1)))
-        if any(isinstance(message, Leave) for message in messages):
-            intent_seen = step if intent_seen is None else intent_seen
-        if any(type(message).__name__ == "Dead" for message in messages):
-            death_seen = step if death_seen is None else death_seen
-        if left is None and any(isinstance(event, HasLeft) for event in node.said):
-            left = step
-    assert intent_seen is not None
-    assert death_seen is not None
-    assert left is not None
-    assert intent_seen < death_seen < left, (intent_seen, death_seen, left)
-    assert left - death_seen >= 10  # a second in which the news spreads
-    assert left < 40
-    assert sum(isinstance(event, HasLeft) for event in node.said) == 1
-
-
-def test_leaving_ends_even_if_nothing_can_be_sent() -> None:
-    node = TestedCore.make(gossip_interval=1000.0, probe_interval=1000.0, probe_timeout=900.0)
-    node.receive(alive("b"))
-    node.core.leave()
-    node.advance(10.9)
-    assert not any(isinstance(event, HasLeft) for event in node.said)
-    node.advance(0.2)
-    assert any(isinstance(event, HasLeft) for event in node.said)
-    assert node.core.stage is Stage.LEFT
-
-
-def test_a_leaving_node_does_not_refute_its_death_and_a_live_one_does() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"))
-    node.receive(dead("me", 9))
-    assert node.core.swim.rules.me.incarnation == 10
-    node.core.leave()
-    node.advance(9.0)
-    incarnation = node.core.swim.rules.me.incarnation
-    node.receive(dead("me", 50), alive("me", 60, HERE))
-    assert node.core.swim.rules.me.incarnation == incarnation
-
-
-def test_a_member_that_says_it_left_has_left_even_before_its_intent_is_heard() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"), dead("b", by="b"))
-    assert node.status("b") is MemberStatus.LEFT
-    node.receive(user(Leave(ltime=4, node="b", prune=False)))
-    assert node.events() == [("join", "me"), ("join", "b"), ("leave", "b")]
-
-
-def test_force_leave_of_a_failed_member() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"), dead("b"))
-    assert node.status("b") is MemberStatus.FAILED
-    assert node.core.force_leave("b")
-    assert node.status("b") is MemberStatus.LEFT
-    node.receive(alive("c", endpoint=endpoint_of(3)))
-    intents = [message for message in sent(list(node.advance(1.0))) if isinstance(message, Leave)]
-    assert intents[0].node == "b"
-    assert not intents[0].prune
-
-
-def test_force_leave_with_prune_forgets() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"), dead("b"))
-    assert node.core.force_leave("b", prune=True)
-    assert node.status("b") is None
-    assert node.events()[-2:] == [("leave", "b"), ("reap", "b")]
-
-
-def test_force_leave_of_this_node_or_of_nobody_does_nothing() -> None:
-    node = TestedCore.make()
-    assert node.core.force_leave("me")
-    assert node.status("me") is MemberStatus.ALIVE
-    assert not node.core.force_leave("nobody")
-
-
-def test_a_leave_intent_about_a_living_node_is_refuted() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"), user(Leave(ltime=20, node="me", prune=False)))
-    assert node.status("me") is MemberStatus.ALIVE
-    joins = [message for message in sent(list(node.advance(1.0))) if isinstance(message, Join)]
-    assert joins[0].node == "me"
-    assert joins[0].ltime > 20
-
-
-def test_an_old_leave_intent_about_a_living_node_is_nothing() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"))
-    node.core.announce_join()
-    node.advance(10.0)
-    time = node.core.clock.time
-    node.receive(user(Leave(ltime=1, node="me", prune=False)))
-    assert node.core.clock.time == time
-
-
-def test_a_leave_that_another_learned_from_a_third_is_refuted_when_states_are_exchanged() -> None:
-    """The third had seen this node leave in an earlier life, and says so after the other has seen it come back."""
-    me, other = TestedCore.make("me", HERE), TestedCore.make("other", THERE)
-    me.exchange(other, join=True)
-    me.core.announce_join()
-    time = other.core.clock.time + 20
-    other.core.merge(PushPull((), encode_serf(state(ltime=time, status_ltimes={"me": time - 1}, left_members=("me",)))))
-    assert other.status("me") is MemberStatus.LEAVING
-    me.exchange(other)
-    me.exchange(other)
-    assert other.status("me") is MemberStatus.ALIVE
-
-
-def test_a_leave_intent_of_the_very_time_of_a_nodes_join_is_refuted() -> None:
-    """Whoever hears it before the join does not take the join."""
-    node = TestedCore.make()
-    node.receive(alive("b"))
-    node.core.announce_join()
-    time = node.core.members.by_name["me"].status_time
-    node.receive(user(Leave(ltime=time, node="me", prune=False)))
-    assert node.status("me") is MemberStatus.ALIVE
-    assert node.core.members.by_name["me"].status_time > time
-
-
-def test_lamport_times_stand_still_while_all_agree_that_a_member_has_left() -> None:
-    a, b = TestedCore.make("a", HERE), TestedCore.make("b", THERE)
-    a.exchange(b, join=True)
-    for node in (a, b):
-        node.receive(
-            alive("c", endpoint=endpoint_of(3)), user(Leave(ltime=8, node="c", prune=False)), dead("c", by="c")
-        )
-    for _ in range(10):
-        a.exchange(b)
-        b.exchange(a)
-    assert [node.core.members.by_name["c"].status_time for node in (a, b)] == [8, 8]
-    assert [node.core.clock.time for node in (a, b)] == [9, 9]
-
-
-def test_a_member_that_is_said_to_leave_and_answers_is_alive_after_a_while() -> None:
-    node = TestedCore.make(probe_interval=10_000.0, probe_timeout=9000.0, push_pull_interval=0.0)
-    node.receive(alive("b"), user(Join(ltime=8, node="b")))
-    node.receive(user(Leave(ltime=9, node="b", prune=False)), user(Join(ltime=9, node="b")))
-    node.advance(60.0)
-    assert node.status("b") is MemberStatus.LEAVING
-    node.advance(30.0)
-    assert node.status("b") is MemberStatus.ALIVE
-
-
-def test_a_member_that_is_said_to_leave_and_does_not_answer_is_not() -> None:
-    node = TestedCore.make(probe_interval=10_000.0, probe_timeout=9000.0, push_pull_interval=0.0)
-    node.receive(alive("b"), user(Leave(ltime=9, node="b", prune=False)), SUSPICION)
-    node.advance(120.0)
-    assert node.status("b") is MemberStatus.LEAVING
-    node.receive(dead("b"))
-    assert node.status("b") is MemberStatus.LEFT
-
-
-# -- intents -----------------------------------------------------------------------------------------------------------
-
-
-def test_intents_are_passed_on_once() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"))
-    join = user(Join(ltime=4, node="b"))
-    node.receive(join, join, user(Join(ltime=3, node="b")))
-    assert len(node.core.swim.queues[1]) == 1
-
-
-def test_intents_that_fit_into_no_packet_are_not_passed_on() -> None:
-    node = TestedCore.make()
-    payload = encode_serf(Join(ltime=4, node="b"))
-    padded = (
-        payload[:1] + bytes((payload[1] + 1,)) + payload[2:] + b"\xa3xxx\xdb" + (5000).to_bytes(4, "big") + bytes(5000)
-    )
-    assert decode_serf(padded) == decode_serf(payload)
-    node.receive(UserMessage(padded))
-    assert len(node.core.swim.queues[1]) == 0
-    assert node.core.refused.too_large == 1
-
-
-def test_lamport_clocks_survive_the_highest_time() -> None:
-    node = TestedCore.make()
-    node.receive(alive("b"), user(Join(ltime=HIGHEST_LAMPORT_TIME, node="b")))
-    node.receive(user(Leave(ltime=HIGHEST_LAMPORT_TIME, node="me", prune=False)))
-    node.core.merge(PushPull((), encode_serf(state(left_members=("b",), status_ltimes={"b": HIGHEST_LAMPORT_TIME}))))
-    node.core.announce_join()
-    node.core.local_state(join=False)
-    node.advance(5.0)
-
-
 # -- events and queries ------------------------------------------------------------------------------------------------
 
 
@@ -314,9 +79,9 @@ def test_events_are_passed_on_once() -> None:
     event = user(UserEvent(ltime=4, name="deploy", payload=b"1", cc=False))
     node.receive(event, event)
     node.receive(user(UserEvent(ltime=4, name="deploy", payload=b"2", cc=False)))
-    assert len(node.core.swim.queues[3]) == 2
-    assert node.core.event_clock.time == 5
-    exchanged = decode_serf(node.core.local_state(join=False).user_state)
+    assert len(node.core.swim.outbox.queues[3]) == 2
+    assert node.core.events.clock.time == 5
+    exchanged = decode_serf(complete(node.core.push_pull.local_state_steps(join=False)).user_state)
     assert isinstance(exchanged, SerfPushPull)
     assert exchanged.events == (
         EventsAtTime(ltime=4, events=(Event(name="deploy", payload=b"1"), Event(name="deploy", payload=b"2"))),
@@ -327,16 +92,16 @@ def test_events_come_with_the_state_but_not_to_one_who_joins() -> None:
     a, b, c = TestedCore.make("a", HERE), TestedCore.make("b", THERE), TestedCore.make("c", endpoint_of(3))
     a.receive(user(UserEvent(ltime=4, name="deploy", payload=b"1", cc=False)))
     b.exchange(a)
-    assert b.core.event_clock.time == a.core.event_clock.time
-    assert list(b.core._recent_events.items()) == [(4, [("deploy", b"1")])]
+    assert b.core.events.clock.time == a.core.events.clock.time
+    assert list(b.core.events.recent.items()) == [(4, [("deploy", b"1")])]
     c.exchange(a, join=True)
-    assert list(c.core._recent_events.items()) == []
+    assert list(c.core.events.recent.items()) == []
 
 
 def test_an_event_that_fits_into_no_packet_is_kept_and_not_broadcast() -> None:
     node = TestedCore.make()
     node.core.receive(encode_serf(UserEvent(ltime=4, name="large", payload=bytes(5000), cc=False)))
-    assert len(node.core.swim.queues[3]) == 0
+    assert len(node.core.swim.outbox.queues[3]) == 0
     assert node.core.refused.too_large == 1
 
 
@@ -347,7 +112,7 @@ def test_queries_are_acknowledged_and_passed_on_once() -> None:
     node.receive(user(query()), user(query()))
     responses = [message for message in sent(list(node.take())) if isinstance(message, QueryResponse)]
     assert [(response.id, response.from_node, response.flags) for response in responses] == [(7, "me", 1)]
-    assert len(node.core.swim.queues[2]) == 1
+    assert len(node.core.swim.outbox.queues[2]) == 1
 
 
 def test_queries_for_others_are_only_passed_on() -> None:
@@ -355,13 +120,13 @@ def test_queries_for_others_are_only_passed_on() -> None:
     node.take()
     node.receive(user(query(filters=(NodeFilter(("other",)),))))
     assert node.take() == []
-    assert len(node.core.swim.queues[2]) == 1
+    assert len(node.core.swim.outbox.queues[2]) == 1
 
 
 def test_a_query_that_is_not_to_be_passed_on_is_not() -> None:
     node = TestedCore.make()
     node.receive(user(query(flags=QUERY_FLAG_NO_BROADCAST)))
-    assert len(node.core.swim.queues[2]) == 0
+    assert len(node.core.swim.outbox.queues[2]) == 0
 
 
 def test_responses_are_relayed_through_others() -> None:
@@ -401,11 +166,11 @@ def test_malformed_messages_count(payload: bytes) -> None:
 
 def test_a_state_that_is_malformed_raises_after_the_members_were_taken() -> None:
     a, b = TestedCore.make("a", HERE), TestedCore.make("b", THERE)
-    nodes = b.core.local_state(join=False).nodes
+    nodes = complete(b.core.push_pull.local_state_steps(join=False)).nodes
     with pytest.raises(DecodingError):
-        a.core.merge(PushPull(nodes, b"\x02\xc1"))
+        complete(a.core.push_pull.merge_steps(PushPull(nodes, b"\x02\xc1")))
     assert a.status("b") is MemberStatus.ALIVE
-    a.core.merge(PushPull(nodes, encode_serf(Join(ltime=1, node="x"))))
+    complete(a.core.push_pull.merge_steps(PushPull(nodes, encode_serf(Join(ltime=1, node="x")))))
     assert a.core.refused.malformed == 1
 
 
@@ -465,7 +230,7 @@ def test_round_trips_are_kept() -> None:
                 b.receive(*(decode_message(data) for data in effect.messages), source=HERE)
         for effect in b.take():
             if isinstance(effect, SendPacket):
-                a.core.swim.advance(a.core.now + 0.002)
+                a.core.swim.advance(a.core.swim.now + 0.002)
                 a.receive(*(decode_message(data) for data in effect.messages), source=THERE)
     round_trip = a.core.members.by_name["b"].round_trip_seconds
     assert round_trip is not None
@@ -476,7 +241,7 @@ def test_names_that_no_member_has_cost_only_themselves() -> None:
     tested = TestedCore.make()
     long = b"n" * 600
     state = {b"LTime": 5, b"LeftMembers": [long, b"gone"], b"StatusLTimes": {long: 3, b"gone": 2, b"later": 4}}
-    tested.core.merge(PushPull(user_state=STATE_PREFIX + encode_object(state)))
+    complete(tested.core.push_pull.merge_steps(PushPull(user_state=STATE_PREFIX + encode_object(state))))
     assert tested.core.clock.time == 5
     assert tested.core.refused.malformed == 1
     # Of the others it is remembered what they meant to do.

@@ -16,7 +16,7 @@ from proglog_trio.membership.serf.vivaldi import (
     estimate,
     raw_distance,
 )
-from proglog_trio.membership.wire import Coordinate, decode_ack_payload, encode_ack_payload
+from proglog_trio.membership.wire.coordinates import Coordinate, decode_ack_payload, encode_ack_payload
 
 
 def test_distances() -> None:

@@ -16,17 +16,12 @@ from proglog_trio.membership.serf.serf import CoreEvent, HasLeft, Serf
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendPacket
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
-from proglog_trio.membership.wire import (
-    Message,
-    NodeStateType,
-    PushPull,
-    StreamDecoder,
-    decode_message,
-    decode_packet,
-    encode_packets,
-    encode_stream,
-)
+from proglog_trio.membership.wire.memberlist import Message, NodeStateType, PushPull, decode_message
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.steps import complete
 from tests.membership.simulation.network import Network
+from tests.membership.wire.at_once import decode_packet, encode_stream
 
 PORT = 7946
 SOCKET_PACKETS = 128
@@ -178,7 +173,7 @@ class Cluster:
         def emit(event: CoreEvent) -> None:
             self._take(holder[0], event)
 
-        core = Serf.make(name, endpoint, tags, self.profile, rng, emit, now=self.now, cluster=cluster)
+        core = Serf(name, endpoint, tags, self.profile, rng, emit, now=self.now, cluster=cluster)
         node = SimulatedNode(name, endpoint, life, tags, core)
         holder.append(node)
         self.nodes[name] = self.by_endpoint[endpoint] = node
@@ -230,7 +225,7 @@ class Cluster:
     def leave(self, node: SimulatedNode) -> None:
         """Let a node leave in order; its process ends when that is over."""
         node.leaving = True
-        self.act(node, node.core.leave)
+        self.act(node, node.core.intents.leave)
 
     def set_tags(self, node: SimulatedNode, tags: Mapping[str, str]) -> None:
         """Let a node say something else of itself."""
@@ -263,7 +258,7 @@ class Cluster:
 
         def done(answered: bool) -> None:
             if answered:
-                self.act(node, node.core.announce_join)
+                self.act(node, node.core.intents.announce_join)
             else:
                 self._try_to_join(node, targets, place + 1, wait)
 
@@ -278,7 +273,7 @@ class Cluster:
             state.state
             for node in self.live
             if node.is_up
-            for state in node.core.swim.local_state()
+            for state in complete(node.core.swim.states.local_state_steps())
             if state.name == name and Endpoint(state.addr, state.port) != endpoint
         ]
         if any(state in (NodeStateType.ALIVE, NodeStateType.SUSPECT) for state in states):
@@ -387,7 +382,7 @@ class Cluster:
                 return False
             self.advance(node)
             try:
-                node.core.judge(answer, Sender(target))
+                complete(node.core.push_pull.judge_steps(answer, Sender(target)))
             except StateRefused:
                 return False
             finally:
@@ -414,7 +409,7 @@ class Cluster:
                 return False
             self.advance(node)
             try:
-                node.core.merge(answer, ignore_events=joining, sender=Sender(target))
+                complete(node.core.push_pull.merge_steps(answer, ignore_events=joining, sender=Sender(target)))
             except StateRefused:
                 return False
             finally:
@@ -423,7 +418,7 @@ class Cluster:
             traffic.state_exchanges += 1
             return True
 
-        question = self._carried(node.core.local_state(join=join), from_dialler=True)
+        question = self._carried(complete(node.core.push_pull.local_state_steps(join=join)), from_dialler=True)
         _Stream(self, node, target, self.profile.stream_timeout, self._serve_state, take, done).open(question, node)
 
     def _serve_state(
@@ -431,11 +426,11 @@ class Cluster:
     ) -> PushPull | None:
         """Return what a node answers to a state; None: that it is of another cluster."""
         self.advance(other)
-        answer = other.core.local_state(join=False)
+        answer = complete(other.core.push_pull.local_state_steps(join=False))
         try:
             if question.nodes:
                 sender = Sender() if dialler is None else Sender(address=dialler.endpoint.address)
-                other.core.merge(question, sender=sender)
+                complete(other.core.push_pull.merge_steps(question, sender=sender))
         except StateRefused:
             return None
         finally:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any, cast
 
 import trio
 import trio.testing
 from attrs import define, field
 
 from proglog_trio.internal_errors import InternalErrors
-from proglog_trio.membership.gossip import Gossip
-from proglog_trio.membership.membership import RPC_ADDRESS_TAG, Membership
+from proglog_trio.membership.news import News
+from proglog_trio.membership.peer_notifier import RPC_ADDRESS_TAG, PeerNotifier
 from proglog_trio.membership.serf.member import MemberEvent
+from proglog_trio.membership.subscriptions import Subscriptions
 
 
 @define
@@ -62,17 +60,17 @@ async def tell(
 ) -> WatchedHandler:
     """Give events to a Membership, with pauses between them, and return its handler after everything was told."""
     handler = WatchedHandler(me, delays)
-    gossip = cast("Gossip", SimpleNamespace(config=SimpleNamespace(name=me), errors=InternalErrors()))
-    membership = Membership(gossip, handler, random.Random(0))
+    errors = InternalErrors()
+    news = News(me, errors, PeerNotifier(me, handler, errors), Subscriptions(errors))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(cast("Any", membership)._tell_of_peers)
+        nursery.start_soon(news.peers.run, list)
         for number, event in enumerate(events):
-            membership.emit(event)
+            news.emit(event)
             if pauses:
                 await trio.sleep(pauses[number % len(pauses)])
         await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(1000.0)
-        assert membership.handler_failures == sum(
+        assert news.peers.failures == sum(
             delays[(number + 1) % len(delays)] < 0 for number in range(len(handler.calls)) if delays
         )
         peers = dict(handler.peers)

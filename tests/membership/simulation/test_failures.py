@@ -11,7 +11,8 @@ from proglog_trio.membership.profile import GossipProfile, ProfileName
 from proglog_trio.membership.serf.member import MemberStatus, MemberStatusChange
 from proglog_trio.membership.swim.effects import StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
-from proglog_trio.membership.wire import Dead, Leave, Suspect, UserMessage, encode_message, encode_serf
+from proglog_trio.membership.wire.memberlist import Dead, Suspect, UserMessage, encode_message
+from proglog_trio.membership.wire.serf import Leave, encode_serf
 from tests.membership.simulation.bounds import detection_bound
 from tests.membership.simulation.cluster import Cluster, address_of
 from tests.membership.simulation.network import Conditions

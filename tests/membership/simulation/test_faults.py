@@ -134,7 +134,7 @@ class Faults(RuleBasedStateMachine):
             if not self.cluster.nodes[member.name].running
         ]
         if failed:
-            self.cluster.act(node, partial(node.core.force_leave, failed[other % len(failed)], prune=prune))
+            self.cluster.act(node, partial(node.core.intents.force_leave, failed[other % len(failed)], prune=prune))
 
     @rule(seconds=SECONDS, cut=PLACES, one_way=st.booleans())
     def partition(self, seconds: float, cut: int, one_way: bool) -> None:

@@ -14,42 +14,44 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.members import MAX_RECENT_INTENTS
 from proglog_trio.membership.serf.seen import MAX_AT_ONE_TIME, MAX_BYTES
 from proglog_trio.membership.serf.serf import Serf
-from proglog_trio.membership.swim import rules as rules_module
+from proglog_trio.membership.swim import node_table
 from proglog_trio.membership.swim.broadcasts import MAX_BROADCASTS
 from proglog_trio.membership.swim.effects import SendPacket
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.prober import MAX_RELAYED_PINGS
 from proglog_trio.membership.swim.timers import MAX_CANCELLED
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,
-    DecodingError,
     IndirectPing,
-    Join,
-    Leave,
     Message,
     Nack,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
+    Suspect,
+    UserMessage,
+)
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.serf import (
+    Join,
+    Leave,
     Query,
     Relay,
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
-    StreamDecoder,
-    Suspect,
     TagFilter,
     UserEvent,
-    UserMessage,
-    decode_packet,
-    encode_packets,
     encode_serf,
-    encode_stream,
 )
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.steps import complete
+from tests.membership.wire.at_once import decode_packet, encode_stream
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 SOURCE = Endpoint.of("10.0.0.66", 7946)
@@ -124,7 +126,7 @@ class Victim:
     """A core that does as a shell does with what its core wants: everything is put into bytes."""
 
     def __init__(self) -> None:
-        self.core = Serf.make("me", HERE, {"t": "v"}, GossipProfile(), random.Random(0), lambda _event: None, now=0.0)
+        self.core = Serf("me", HERE, {"t": "v"}, GossipProfile(), random.Random(0), lambda _event: None, now=0.0)
         self.core.start()
 
     def flush(self) -> None:
@@ -139,7 +141,7 @@ class Victim:
         self.flush()
 
     def advance(self, seconds: float) -> None:
-        end = self.core.now + seconds
+        end = self.core.swim.now + seconds
         while (deadline := self.core.swim.next_deadline) is not None and deadline <= end:
             self.core.swim.advance(deadline)
             self.flush()
@@ -155,17 +157,17 @@ def test_no_message_makes_a_core_fail(stream: list[Message | SerfMessage | PushP
             victim.advance(item)
         elif isinstance(item, PushPull):
             with suppress(DecodingError):
-                victim.core.merge(item)
+                complete(victim.core.push_pull.merge_steps(item))
             victim.flush()
         elif isinstance(item, Ping | IndirectPing | Ack | Nack | Suspect | Alive | Dead | UserMessage):
             victim.receive(item)
         else:
             victim.receive(UserMessage(encode_serf(item)))
-    encode_stream(victim.core.local_state(join=False), compress=False)
-    victim.core.announce_join()
+    encode_stream(complete(victim.core.push_pull.local_state_steps(join=False)), compress=False)
+    victim.core.intents.announce_join()
     victim.core.set_tags({"t": "w"})
     victim.advance(5.0)
-    victim.core.leave()
+    victim.core.intents.leave()
     victim.advance(20.0)
 
 
@@ -180,7 +182,7 @@ def test_any_bytes_raise_only_the_decoding_error(data: bytes) -> None:
         except DecodingError:
             continue
         if isinstance(message, PushPull):
-            victim.core.merge(message)
+            complete(victim.core.push_pull.merge_steps(message))
     victim.advance(1.0)
 
 
@@ -194,7 +196,7 @@ def batches(count: int, size: int = 100) -> Iterator[range]:
 
 def test_members_that_somebody_makes_up_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also over time: while they are found dead and forgotten, as many again come, and so on."""
-    monkeypatch.setattr(rules_module, "MAX_NODES", 300)
+    monkeypatch.setattr(node_table, "MAX_NODES", 300)
     monkeypatch.setattr("proglog_trio.membership.serf.members.MAX_GONE", 200)
     victim = Victim()
     for numbers in batches(3000, 250):
@@ -207,7 +209,7 @@ def test_members_that_somebody_makes_up_are_bounded(monkeypatch: pytest.MonkeyPa
             )
         victim.advance(20.0)
         rules, members = victim.core.swim.rules, victim.core.members
-        assert len(rules.nodes) == len(rules.order) <= 300
+        assert len(rules.nodes) == len(rules.table.order) <= 300
         assert len(members.by_name) <= 300 + 200
         assert len(members._gone) <= 200
     # Those that live as far as anybody says make no room.
@@ -234,8 +236,8 @@ def test_intents_are_bounded() -> None:
     for numbers in batches(MAX_RECENT_INTENTS + 3000, 1000):
         victim.receive(*(UserMessage(encode_serf(Leave(ltime=9, node=f"x{number}", prune=True))) for number in numbers))
     assert len(victim.core.members._recent) == MAX_RECENT_INTENTS
-    assert sum(map(len, victim.core.swim.queues)) <= MAX_BROADCASTS + 1
-    assert victim.core.swim.queues[1].dropped
+    assert sum(map(len, victim.core.swim.outbox.queues)) <= MAX_BROADCASTS + 1
+    assert victim.core.swim.outbox.queues[1].dropped
 
 
 def test_events_are_bounded_in_bytes_and_in_number() -> None:
@@ -245,13 +247,13 @@ def test_events_are_bounded_in_bytes_and_in_number() -> None:
             event = UserEvent(ltime=time, name=str(number), payload=bytes(60_000), cc=False)
             victim.core.receive(encode_serf(event))
         victim.flush()
-    recent = victim.core._recent_events
+    recent = victim.core.events.recent
     assert recent._bytes <= MAX_BYTES
     assert sum(len(payload) for _, events in recent.items() for _, payload in events) <= MAX_BYTES
     for number in range(2000):
         victim.core.receive(encode_serf(UserEvent(ltime=119, name=str(number), payload=b"", cc=False)))
     assert max(len(events) for _, events in recent.items()) <= MAX_AT_ONE_TIME
-    encode_stream(victim.core.local_state(join=False), compress=False)
+    encode_stream(complete(victim.core.push_pull.local_state_steps(join=False)), compress=False)
 
 
 def test_queries_are_bounded() -> None:

@@ -17,7 +17,7 @@ from proglog_trio.membership.serf.clusters import ClusterTag
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent
 from proglog_trio.membership.swim.node import NodeStatus
-from proglog_trio.membership.wire import UserEvent, encode_serf
+from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from tests.membership.simulation.cluster import Cluster, SimulatedNode, address_of
 from tests.membership.simulation.handlers import alternates
 from tests.membership.simulation.network import Conditions
@@ -130,15 +130,15 @@ LONG_AGO = 1_000_000
 def in_the_past(clusters: Clusters, cluster: str) -> None:
     """Let a cluster have had many events, queries and members: its clocks are far ahead of the other's."""
     for node in clusters.live(cluster):
-        for clock in (node.core.clock, node.core.event_clock, node.core.query_clock):
+        for clock in (node.core.clock, node.core.events.clock, node.core.query_clock):
             clock.time = LONG_AGO
         node.core.receive(encode_serf(UserEvent(ltime=LONG_AGO + 1, name="deploy", payload=b"x", cc=False)))
-        clusters.simulated.act(node, node.core.announce_join)
+        clusters.simulated.act(node, node.core.intents.announce_join)
     clusters.simulated.run(20.0)
 
 
 def clocks(nodes: Sequence[SimulatedNode]) -> int:
-    return max(max(n.core.clock.time, n.core.event_clock.time, n.core.query_clock.time) for n in nodes)
+    return max(max(n.core.clock.time, n.core.events.clock.time, n.core.query_clock.time) for n in nodes)
 
 
 def member_clock(nodes: Sequence[SimulatedNode]) -> int:
@@ -147,7 +147,7 @@ def member_clock(nodes: Sequence[SimulatedNode]) -> int:
 
 
 def heard_events(nodes: Sequence[SimulatedNode]) -> list[str]:
-    return [node.name for node in nodes if list(node.core._recent_events.items())]
+    return [node.name for node in nodes if list(node.core.events.recent.items())]
 
 
 @pytest.mark.parametrize("joiner", [ORDERS, BILLING])
@@ -178,7 +178,7 @@ def test_what_is_said_to_an_address_that_has_changed_hands_moves_no_clock(seed: 
     new = clusters.start(ORDERS, address=int.from_bytes(lost.endpoint.address[1:], "big"))
     clusters.simulated.join(new, [clusters.live(ORDERS)[0].endpoint])
     for node in clusters.live(BILLING):
-        clusters.simulated.act(node, node.core.announce_join)
+        clusters.simulated.act(node, node.core.intents.announce_join)
     clusters.simulated.run(60.0)
     settle(clusters)
     assert member_clock(clusters.live(BILLING)) > LONG_AGO
@@ -269,7 +269,7 @@ def act(clusters: Clusters, action: str, rng: random.Random) -> None:
             for former in theirs:
                 if former is not other:
                     # They gossip to that address for a while.
-                    simulated.act(former, former.core.announce_join)
+                    simulated.act(former, former.core.intents.announce_join)
         case "agent" | "old":
             tags = {} if action == "agent" else {TAG: cluster, "rpc_addr": "10.9.9.9:1"}
             agent = clusters.start_agent(f"{action}-{clusters.new_address()}", tags)
@@ -280,7 +280,7 @@ def act(clusters: Clusters, action: str, rng: random.Random) -> None:
         case "leave" if len(ours) > 2:
             simulated.leave(node)
         case "event":
-            time = node.core.event_clock.tick()
+            time = node.core.events.clock.tick()
             event = encode_serf(UserEvent(ltime=time, name="deploy", payload=b"", cc=False))
             simulated.act(node, lambda: node.core.receive(event))
 

@@ -12,7 +12,7 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.swim.effects import Effect, Notification, SendPacket, StatusChange
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import VERSION, Swim
-from proglog_trio.membership.wire import Alive, Message, decode_message
+from proglog_trio.membership.wire.memberlist import Alive, Message, decode_message
 
 HERE = Endpoint.of("10.0.0.1", 7946)
 
@@ -44,9 +44,7 @@ class TestedSwim:
     @classmethod
     def make(cls, *, start: bool = True, meta: bytes = b"", **changes: Any) -> TestedSwim:
         said: list[Notification] = []
-        swim = Swim.make(
-            "me", HERE, evolve(GossipProfile(), **changes), random.Random(1), said.append, now=100.0, meta=meta
-        )
+        swim = Swim("me", HERE, evolve(GossipProfile(), **changes), random.Random(1), said.append, now=100.0, meta=meta)
         if start:
             swim.start()
             said.clear()
@@ -89,7 +87,7 @@ class TestedSwim:
     def broadcasts(self) -> list[Message]:
         """Return what waits to be gossiped, once each, and let it all go out."""
         sent: dict[bytes, None] = {}
-        while data := self.swim.queues[0].take(self.swim.rules.known, 0, 10**9):
+        while data := self.swim.outbox.queues[0].for_packet(self.swim.rules.known, 0, 10**9):
             sent.update(dict.fromkeys(data))
         return [decode_message(data) for data in sent]
 

@@ -19,11 +19,11 @@ def test_the_limit(multiplier: int, members: int, limit: int) -> None:
 def test_each_is_sent_up_to_the_limit() -> None:
     queue, finished = BroadcastQueue(2), list[str]()
     queue.add(b"abc", "x", lambda: finished.append("x"))
-    assert queue.take(5, 2, 100) == [b"abc"]
+    assert queue.for_packet(5, 2, 100) == [b"abc"]
     assert finished == []
-    assert queue.take(5, 2, 100) == [b"abc"]
+    assert queue.for_packet(5, 2, 100) == [b"abc"]
     assert finished == ["x"]
-    assert queue.take(5, 2, 100) == []
+    assert queue.for_packet(5, 2, 100) == []
     assert len(queue) == 0
 
 
@@ -32,30 +32,30 @@ def test_a_newer_one_replaces_an_older_one_about_the_same() -> None:
     queue.add(b"old", "x", lambda: finished.append("old"))
     queue.add(b"none")
     queue.add(b"none")
-    queue.take(5, 2, 100)
+    queue.for_packet(5, 2, 100)
     queue.add(b"new", "x", lambda: finished.append("new"))
     assert finished == ["old"]
     assert len(queue) == 3
-    assert queue.take(5, 2, 5) == [b"new"]
+    assert queue.for_packet(5, 2, 5) == [b"new"]
 
 
 def test_fewest_sent_first_then_large_then_new() -> None:
     queue = BroadcastQueue(4)
     for message in (b"a", b"bb", b"c", b"dddd"):
         queue.add(message)
-    assert queue.take(5, 0, 8) == [b"dddd", b"bb", b"c", b"a"]
+    assert queue.for_packet(5, 0, 8) == [b"dddd", b"bb", b"c", b"a"]
     queue.add(b"e")
-    assert queue.take(5, 0, 8) == [b"e", b"dddd", b"bb", b"c"]
+    assert queue.for_packet(5, 0, 8) == [b"e", b"dddd", b"bb", b"c"]
 
 
 def test_what_does_not_fit_waits_and_smaller_ones_go() -> None:
     queue = BroadcastQueue(4)
     for message in (b"x" * 50, b"y" * 30, b"z" * 5):
         queue.add(message)
-    assert queue.take(5, 2, 40) == [b"y" * 30, b"z" * 5]
-    assert queue.take(5, 2, 6) == []
-    assert queue.take(5, 2, 0) == []
-    assert queue.take(5, 2, 60) == [b"x" * 50, b"z" * 5]
+    assert queue.for_packet(5, 2, 40) == [b"y" * 30, b"z" * 5]
+    assert queue.for_packet(5, 2, 6) == []
+    assert queue.for_packet(5, 2, 0) == []
+    assert queue.for_packet(5, 2, 60) == [b"x" * 50, b"z" * 5]
 
 
 def test_a_full_queue_drops_what_was_sent_most(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_a_full_queue_drops_what_was_sent_most(monkeypatch: pytest.MonkeyPatch) 
     queue, finished = BroadcastQueue(4), list[str]()
     for name in ("a", "b"):
         queue.add(name.encode(), name, lambda name=name: finished.append(name))  # type: ignore[misc]  # str
-    queue.take(5, 0, 1)
+    queue.for_packet(5, 0, 1)
     for name in ("c", "d"):
         queue.add(name.encode(), name, lambda name=name: finished.append(name))  # type: ignore[misc]  # str
     assert len(queue) == 3
@@ -100,7 +100,7 @@ def test_against_a_naive_model(done: list[tuple[bytes, str | None] | tuple[int, 
                 if room > overhead and overhead + len(entry[3]) <= room:
                     room -= overhead + len(entry[3])
                     taken.append(entry)
-            assert queue.take(members, overhead, step[2]) == [entry[3] for entry in taken]
+            assert queue.for_packet(members, overhead, step[2]) == [entry[3] for entry in taken]
             model = [entry for entry in model if entry not in taken]
             for entry in taken:
                 if entry[0] + 1 < retransmit_limit(multiplier, members):

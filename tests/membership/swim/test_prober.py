@@ -5,7 +5,7 @@ from typing import Any
 from proglog_trio.membership.swim.effects import PingByStream, RoundTrip, SendPacket
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.prober import MAX_RELAYED_PINGS
-from proglog_trio.membership.wire import Ack, Dead, IndirectPing, Nack, Ping, Suspect
+from proglog_trio.membership.wire.memberlist import Ack, Dead, IndirectPing, Nack, Ping, Suspect
 from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of, messages
 
 

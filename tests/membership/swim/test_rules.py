@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.membership.swim import rules as rules_module
+from proglog_trio.membership.swim import node_table
 from proglog_trio.membership.swim.effects import Cause, Changed, Gone, NameConflict, Seen, StatusChange
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.rules import HIGHEST_INCARNATION
 from proglog_trio.membership.swim.swim import VERSION
-from proglog_trio.membership.wire import Alive, Dead, Message, Suspect
+from proglog_trio.membership.wire.memberlist import Alive, Dead, Message, Suspect
+from proglog_trio.steps import complete
 from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of
 
 ALIVE, SUSPECT, DEAD, LEFT = NodeStatus
@@ -223,13 +224,13 @@ def test_the_dead_are_forgotten_after_a_while_and_their_names_are_free() -> None
     assert core.status() is DEAD
     core.advance(15.0)
     assert core.status() is None
-    assert core.swim.rules.order == ["me"]
+    assert core.swim.rules.table.order == ["me"]
     core.receive(alive(incarnation=1, at=9))
     assert core.status() is ALIVE
 
 
 def test_there_is_a_bound_to_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_module, "MAX_NODES", 4)
+    monkeypatch.setattr(node_table, "MAX_NODES", 4)
     core = TestedSwim.make()
     for number in range(6):
         core.receive(alive(f"n{number}", at=number))
@@ -245,7 +246,7 @@ def test_a_choice_is_of_different_members_that_are_wanted(members: int, count: i
     for number in range(members):
         core.receive(alive(f"n{number}", at=number))
     names = {f"n{number}" for number in range(wanted)}
-    chosen = [node.name for node in core.swim.rules.choose(count, lambda node: node.name in names)]
+    chosen = [node.name for node in core.swim.rules.table.choose(count, lambda node: node.name in names)]
     assert len(chosen) == len(set(chosen)) == min(count, members, wanted)
     assert set(chosen) <= names
 
@@ -256,7 +257,7 @@ def test_a_choice_is_even() -> None:
         core.receive(alive(f"n{number}", at=number))
     counts = dict.fromkeys(core.swim.rules.nodes, 0)
     for _ in range(4000):
-        for node in core.swim.rules.choose(3, lambda node: node.name != "me"):
+        for node in core.swim.rules.table.choose(3, lambda node: node.name != "me"):
             counts[node.name] += 1
     assert counts.pop("me") == 0
     mean = 4000 * 3 / 39
@@ -270,24 +271,26 @@ def test_an_address_is_told_as_it_was_told() -> None:
     tested.receive(Alive(1, "b", mapped, endpoint.port, b"", VERSION))
     node = tested.swim.rules.nodes["b"]
     assert node.endpoint == endpoint
-    assert [state.addr for state in tested.swim.local_state() if state.name == "b"] == [mapped]
+    assert [state.addr for state in complete(tested.swim.states.local_state_steps()) if state.name == "b"] == [mapped]
     # The same place, said in another way, is no conflict, and what is newest is told.
     tested.receive(Alive(1, "b", endpoint.address, endpoint.port, b"", VERSION))
     assert not tested.swim.rules.counters.conflicts
-    assert [state.addr for state in tested.swim.local_state() if state.name == "b"] == [mapped]
+    assert [state.addr for state in complete(tested.swim.states.local_state_steps()) if state.name == "b"] == [mapped]
     tested.receive(Alive(2, "b", endpoint.address, endpoint.port, b"", VERSION))
-    assert [state.addr for state in tested.swim.local_state() if state.name == "b"] == [endpoint.address]
+    assert [state.addr for state in complete(tested.swim.states.local_state_steps()) if state.name == "b"] == [
+        endpoint.address
+    ]
 
 
 def test_who_never_answered_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_module, "MAX_NODES", 4)
+    monkeypatch.setattr(node_table, "MAX_NODES", 4)
     tested = TestedSwim.make()
     rules = tested.swim.rules
     tested.receive(*(alive(name, at=number) for number, name in enumerate("abc")))
     rules.nodes["a"].has_answered = True
     tested.receive(Suspect(1, "a", "x"), Suspect(1, "b", "x"), alive("d", at=9))
     assert sorted(rules.nodes) == ["a", "c", "d", "me"]
-    assert sorted(rules.order) == ["a", "c", "d", "me"]
+    assert sorted(rules.table.order) == ["a", "c", "d", "me"]
     # Who lives, as far as is known, and who answered once, make none.
     tested.receive(alive("e", at=10))
     assert "e" not in rules.nodes

@@ -19,7 +19,7 @@ from proglog_trio.membership.swim.effects import (
 )
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import MAX_ANSWERS, VERSION, push_pull_scale
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,
@@ -31,15 +31,16 @@ from proglog_trio.membership.wire import (
     Suspect,
     UserMessage,
     encode_message,
-    encode_packets,
 )
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.steps import complete
 from tests.membership.swim.cores import TestedSwim, alive, endpoint_of, messages
 
 
 @pytest.mark.parametrize(
     ("members", "scale"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3), (128, 3), (129, 4), (1000, 6)]
 )
-def test_push_pulls_are_rarer_in_large_clusters(members: int, scale: int) -> None:
+def test_push_pull_are_rarer_in_large_clusters(members: int, scale: int) -> None:
     assert push_pull_scale(members) == scale
 
 
@@ -73,7 +74,7 @@ def test_nothing_is_gossiped_when_there_is_nothing_to_say() -> None:
 def test_packets_are_as_large_as_they_may_be_and_no_larger() -> None:
     for overhead in (0, 45):
         core = TestedSwim.make()
-        core.swim.overhead_bytes = overhead
+        core.swim.outbox.overhead_bytes = overhead
         for number in range(100):
             core.receive(alive(f"node-{number}", at=number, meta=b"m" * 50))
         core.receive(Ping(seq_no=1, node="me"))
@@ -127,19 +128,21 @@ def state(name: str, status: NodeStateType, incarnation: int = 1, at: int = 1) -
 def test_a_state_is_merged_so_that_the_living_can_refute() -> None:
     core = TestedSwim.make()
     core.receive(*(alive(name, at=number) for number, name in enumerate("abcd")))
-    core.swim.merge(
-        [
-            state("a", NodeStateType.ALIVE, 4, at=0),
-            state("b", NodeStateType.SUSPECT, at=1),
-            state("c", NodeStateType.DEAD, at=2),
-            state("d", NodeStateType.LEFT, at=3),
-            state("e", NodeStateType.ALIVE, at=4),
-            state("f", NodeStateType.DEAD, at=5),
-            state("g", NodeStateType.LEFT, at=6),
-            state("me", NodeStateType.DEAD, 6),
-            evolve(state("h", NodeStateType.ALIVE), addr=b""),
-            state("", NodeStateType.ALIVE),
-        ]
+    complete(
+        core.swim.states.merge_steps(
+            [
+                state("a", NodeStateType.ALIVE, 4, at=0),
+                state("b", NodeStateType.SUSPECT, at=1),
+                state("c", NodeStateType.DEAD, at=2),
+                state("d", NodeStateType.LEFT, at=3),
+                state("e", NodeStateType.ALIVE, at=4),
+                state("f", NodeStateType.DEAD, at=5),
+                state("g", NodeStateType.LEFT, at=6),
+                state("me", NodeStateType.DEAD, 6),
+                evolve(state("h", NodeStateType.ALIVE), addr=b""),
+                state("", NodeStateType.ALIVE),
+            ]
+        )
     )
     statuses = {name: node.status for name, node in core.swim.rules.nodes.items()}
     assert statuses == {
@@ -203,7 +206,7 @@ def test_accusations_are_not_answered_by_who_leaves_nor_for_others() -> None:
 def test_the_state_that_is_sent_is_what_is_known() -> None:
     core = TestedSwim.make(meta=b"mine")
     core.receive(alive("a", 3, at=7, meta=b"x"), Suspect(incarnation=3, node="a", from_node="b"))
-    me, a = core.swim.local_state()
+    me, a = complete(core.swim.states.local_state_steps())
     assert (me.name, me.meta, me.state, me.incarnation) == ("me", b"mine", NodeStateType.ALIVE, 1)
     assert (a.name, a.addr, a.meta, a.state, a.incarnation) == (
         "a", endpoint_of(7).address, b"x", NodeStateType.SUSPECT, 3,
@@ -327,10 +330,12 @@ def test_an_address_is_passed_on_as_it_was_told() -> None:
     told = Alive(incarnation=1, node="b", addr=MAPPED, port=7946, meta=b"", vsn=VERSION)
     core.receive(told)
     assert told in core.broadcasts()
-    assert {state.name: state.addr for state in core.swim.local_state()}["b"] == MAPPED
+    assert {state.name: state.addr for state in complete(core.swim.states.local_state_steps())}["b"] == MAPPED
     # It is the place that is compared.
     node = core.swim.rules.nodes["b"]
     assert (node.endpoint, node.endpoint.host) == (endpoint_of(1), "10.1.0.1")
     core.receive(alive(incarnation=2))
     assert core.swim.rules.counters.conflicts == 0
-    assert {state.name: state.addr for state in core.swim.local_state()}["b"] == endpoint_of(1).address
+    assert {state.name: state.addr for state in complete(core.swim.states.local_state_steps())}["b"] == endpoint_of(
+        1
+    ).address

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from proglog_trio.membership.swim.node import NodeStatus
 from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.swim.versions import MAX_VERSIONS, Versions
-from proglog_trio.membership.wire import Alive, NodeState
+from proglog_trio.membership.wire.memberlist import Alive, NodeState
+from proglog_trio.steps import complete
 from tests.membership.swim.cores import HERE, TestedSwim, alive, endpoint_of
 
 AGENT = bytes((1, 5, 2, 2, 5, 5))
@@ -39,7 +40,7 @@ def test_who_would_have_agents_refuse_our_state_is_not_taken_in(version: bytes) 
     core.receive(alive("phantom", version=version))
     assert core.status("phantom") is None
     assert core.broadcasts() == []
-    assert [state.name for state in core.swim.local_state()] == ["me"]
+    assert [state.name for state in complete(core.swim.states.local_state_steps())] == ["me"]
     assert core.swim.rules.counters.incompatible == 1
     # Nor does a member become one by saying so.
     core.receive(alive("c", at=9), alive("c", 2, at=9, version=version))
@@ -49,7 +50,7 @@ def test_who_would_have_agents_refuse_our_state_is_not_taken_in(version: bytes) 
         NodeState(name=name, addr=endpoint_of(at).address, port=1, incarnation=1, vsn=vsn)
         for name, at, vsn in (("a", 2, AGENT), ("phantom", 3, version), ("b", 4, VERSION))
     ]
-    core.swim.merge(states)
+    complete(core.swim.states.merge_steps(states))
     assert set(core.swim.rules.nodes) == {"me", "a", "b", "c"}
 
 
@@ -92,7 +93,7 @@ def test_agents_take_every_state_of_ours(heard: list[bytes]) -> None:
             for number, version in enumerate(heard)
         )
     )
-    states = core.swim.local_state()
+    states = complete(core.swim.states.local_state_steps())
     lowest, highest = max(state.vsn[0] for state in states), min(state.vsn[1] for state in states)
     assert all(lowest <= state.vsn[2] <= highest for state in states)
     lowest, highest = max(state.vsn[3] for state in states), min(state.vsn[4] for state in states)

@@ -4,44 +4,44 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.coordinates import Coordinate
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
-    ConflictResponse,
-    Coordinate,
     Dead,
     ErrorMessage,
-    Event,
-    EventsAtTime,
     IndirectPing,
-    Join,
-    KeyRequest,
-    KeyResponse,
-    Keyring,
-    Leave,
-    Member,
-    MemberStatus,
     Message,
     Nack,
-    NodeFilter,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
+    Suspect,
+    UserMessage,
+)
+from proglog_trio.membership.wire.serf import (
+    ConflictResponse,
+    Join,
+    KeyRequest,
+    KeyResponse,
+    Leave,
+    Member,
+    MemberStatus,
+    NodeFilter,
     Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
-    StreamMessage,
-    Suspect,
     TagFilter,
     UnknownFilter,
     UserEvent,
-    UserMessage,
 )
+from proglog_trio.membership.wire.state import Event, EventsAtTime, SerfPushPull
+from proglog_trio.membership.wire.stream import StreamMessage
 
 u8 = st.integers(0, 2**8 - 1)
 u16 = st.integers(0, 2**16 - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import select
 import shutil
@@ -15,46 +16,46 @@ from typing import Any
 import pytest
 from attrs import evolve, field, frozen
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.coordinates import decode_ack_payload
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     DEFAULT_VSN,
-    RESPONSE_FLAG_ACK,
     Ack,
     Alive,
-    ConflictResponse,
     Dead,
-    DecodingError,
-    Keyring,
-    Leave,
     Message,
     NodeState,
     NodeStateType,
     Ping,
     PushPull,
+    UserMessage,
+)
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.serf import (
+    RESPONSE_FLAG_ACK,
+    ConflictResponse,
+    Leave,
     Query,
     QueryResponse,
     Relay,
     SerfMessage,
-    SerfPushPull,
-    StreamDecoder,
-    StreamMessage,
     TagFilter,
     UserEvent,
-    UserMessage,
-    decode_ack_payload,
-    decode_packet,
     decode_serf,
-    decode_tags,
-    encode_packets,
     encode_serf,
-    encode_stream,
-    encode_tags,
-    pack_address,
 )
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.stream import StreamMessage
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.membership.wire.tags import decode_tags, encode_tags
+from tests.membership.wire.at_once import decode_packet, encode_stream
 
 SERF = shutil.which("serf")
 pytestmark = [pytest.mark.system, pytest.mark.skipif(SERF is None, reason="there is no serf command")]
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_BYTES = ipaddress.ip_address(LOOPBACK).packed
 SECONDS = 20.0
 """How long the agent may take for anything."""
 KEYRING = Keyring((bytes(range(32)), b"k" * 16))
@@ -128,7 +129,7 @@ class Node:
     @property
     def state(self) -> NodeState:
         meta = encode_tags({"role": "ours", "rpc_addr": "127.0.0.1:9"})
-        return NodeState(self.name, pack_address(LOOPBACK), self.port, meta, 1, vsn=DEFAULT_VSN)
+        return NodeState(self.name, LOOPBACK_BYTES, self.port, meta, 1, vsn=DEFAULT_VSN)
 
     def send(self, *messages: Message, port: int | None = None) -> None:
         for packet in encode_packets(messages, keyring=self.agent.keyring, checksum=True):
@@ -212,7 +213,7 @@ def test_looks_without_being_seen(agent: Agent) -> None:
 def test_pings_over_both_transports(agent: Agent, node: Node) -> None:
     assert isinstance(answer := agent.stream(Ping(5, "real"), agent.keyring), Ack)
     assert answer.seq_no == 5
-    node.send(Ping(6, "somebody else"), Ping(77, "real", pack_address(LOOPBACK), node.port, "ours"))
+    node.send(Ping(6, "somebody else"), Ping(77, "real", LOOPBACK_BYTES, node.port, "ours"))
     node.pump(lambda: node.received)
     (ack,) = [message for message in node.received if isinstance(message, Ack)]  # gossip may come with it
     assert ack.seq_no == 77
@@ -275,7 +276,14 @@ def test_gossip_of_two_agents(agent: Agent, node: Node) -> None:
         assert known.keys() <= {"real", "other", "ours"}
 
         query = Query(
-            9, 4711, pack_address(LOOPBACK), node.port, "ours", flags=1, timeout=5 * 10**9, name="_serf_conflict"
+            9,
+            4711,
+            LOOPBACK_BYTES,
+            node.port,
+            "ours",
+            flags=1,
+            timeout=5 * 10**9,
+            name="_serf_conflict",
         )
         node.send(UserMessage(encode_serf(evolve(query, payload=b"real"))), port=other.port)
         node.pump(lambda: any(isinstance(message, QueryResponse) and not message.flags for message in node.heard()))

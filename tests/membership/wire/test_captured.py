@@ -8,31 +8,26 @@ from typing import Any
 import pytest
 from attrs import AttrsInstance
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.coordinates import decode_ack_payload
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import (
     Ack,
     Alive,
     Dead,
-    Keyring,
-    Leave,
     Nack,
     NodeState,
     Ping,
     PushPull,
-    Query,
-    SerfPushPull,
-    StreamDecoder,
     Suspect,
-    UserEvent,
     UserMessage,
-    decode_ack_payload,
-    decode_packet,
-    decode_serf,
-    decode_tags,
-    encode_packets,
-    encode_serf,
-    encode_stream,
 )
 from proglog_trio.membership.wire.msgpack_structs import to_map
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.serf import Leave, Query, UserEvent, decode_serf, encode_serf
+from proglog_trio.membership.wire.state import SerfPushPull
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.membership.wire.tags import decode_tags
+from tests.membership.wire.at_once import decode_packet, encode_stream
 
 CAPTURED = json.loads((Path(__file__).parent / "data" / "packets.json").read_bytes())
 KINDS: dict[str, type[AttrsInstance]] = {

@@ -1,7 +1,8 @@
 import pytest
 from hypothesis import given
 
-from proglog_trio.membership.wire import Coordinate, DecodingError, decode_ack_payload, encode_ack_payload
+from proglog_trio.membership.wire.coordinates import Coordinate, decode_ack_payload, encode_ack_payload
+from proglog_trio.membership.wire.errors import DecodingError
 from tests.membership.wire.strategies import coordinates
 
 

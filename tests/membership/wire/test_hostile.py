@@ -12,24 +12,19 @@ from attrs import AttrsInstance
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.membership.wire import (
-    DecodingError,
-    Keyring,
-    NodeState,
-    StreamDecoder,
-    StreamLimits,
-    decode_ack_payload,
-    decode_packet,
-    decode_serf,
-    decode_tags,
-    encode_packets,
-    encode_serf,
-    encode_stream,
-)
-from proglog_trio.membership.wire.layers import compressed_layer, encrypt
-from proglog_trio.membership.wire.memberlist import MESSAGE_CLASSES, PushPullHeader
+from proglog_trio.membership.wire.coordinates import decode_ack_payload
+from proglog_trio.membership.wire.encryption import encrypt
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.memberlist import MESSAGE_CLASSES, NodeState, PushPullHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_struct
-from proglog_trio.membership.wire.serf import _CLASSES, Member
+from proglog_trio.membership.wire.packet import encode_packets
+from proglog_trio.membership.wire.serf import _CLASSES, Member, decode_serf, encode_serf
+from proglog_trio.membership.wire.stream import StreamLimits
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from proglog_trio.membership.wire.tags import decode_tags
+from tests.membership.wire.at_once import decode_packet, encode_stream
 from tests.membership.wire.strategies import messages, mutations, serf_messages, stream_messages, wrong_maps
 
 KEYRING = Keyring((b"k" * 16,))

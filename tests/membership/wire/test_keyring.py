@@ -3,7 +3,7 @@ import base64
 import pytest
 from hypothesis import given
 
-from proglog_trio.membership.wire import Keyring, decode_key, encode_key
+from proglog_trio.membership.wire.keyring import Keyring, decode_key, encode_key
 from tests.membership.wire.strategies import keyrings
 
 A, B, C = (bytes((number,)) * size for number, size in ((1, 16), (2, 24), (3, 32)))

@@ -2,10 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.membership.wire import DecodingError, Keyring
-from proglog_trio.membership.wire.layers import Compressed, compressed_layer, decrypt, encrypt, label_header
-from proglog_trio.membership.wire.lzw import compress
+from proglog_trio.membership.wire.encryption import encrypt
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import Compressed, compressed_layer, label_header
 from proglog_trio.membership.wire.msgpack_structs import decode_struct
+from proglog_trio.steps import complete
+from tests.membership.wire.at_once import compress, decrypt
 from tests.membership.wire.strategies import keyrings
 
 KEYRING = Keyring((b"k" * 16, b"l" * 32))
@@ -69,8 +72,8 @@ def test_compression() -> None:
     layer = compressed_layer(b"abcabcabc")
     assert layer.startswith(b"\x09\x82\xa4Algo\x00\xa3Buf")
     compressed = decode_struct(Compressed, layer, 1)[0]
-    assert compressed.decompressed(9) == b"abcabcabc"
+    assert complete(compressed.decompressed_steps(9)) == b"abcabcabc"
     with pytest.raises(DecodingError, match="holds more than 8 bytes"):
-        compressed.decompressed(8)
+        complete(compressed.decompressed_steps(8))
     with pytest.raises(DecodingError, match=r"Algo: is 1, not 0 \(LZW\)"):
-        Compressed(1, compress(b"a")).decompressed(9)
+        complete(Compressed(1, compress(b"a")).decompressed_steps(9))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.lzw import compress, decompress
+from tests.membership.wire.at_once import compress, decompress
 
 CASES = json.loads((Path(__file__).parent / "data" / "lzw.json").read_bytes())
 

@@ -2,11 +2,11 @@ import msgpack
 import pytest
 from hypothesis import given
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import (
     DEFAULT_VSN,
     Alive,
     Dead,
-    DecodingError,
     IndirectPing,
     Message,
     Ping,

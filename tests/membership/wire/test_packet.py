@@ -5,22 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.memberlist import (
     DEFAULT_VSN,
     Alive,
     Dead,
-    DecodingError,
-    Keyring,
     Message,
     Nack,
     Ping,
     UserMessage,
-    decode_packet,
     encode_message,
-    encode_packets,
-    packet_overhead,
 )
-from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.packet import encode_packets, packet_overhead
+from tests.membership.wire.at_once import decode_packet
 from tests.membership.wire.strategies import keyrings, labels, messages
 
 KEYRING = Keyring((b"k" * 16,))

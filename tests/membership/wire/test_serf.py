@@ -2,9 +2,9 @@ import msgpack
 import pytest
 from hypothesis import given
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.serf import (
     ConflictResponse,
-    DecodingError,
     Join,
     KeyRequest,
     Member,
@@ -14,12 +14,12 @@ from proglog_trio.membership.wire import (
     RelayAddress,
     RelayHeader,
     SerfMessage,
-    SerfPushPull,
     TagFilter,
     UnknownFilter,
     decode_serf,
     encode_serf,
 )
+from proglog_trio.membership.wire.state import SerfPushPull
 from tests.membership.wire.strategies import serf_messages
 
 

@@ -5,24 +5,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.membership.wire import (
+from proglog_trio.membership.wire.encryption import encrypt
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.layers import compressed_layer
+from proglog_trio.membership.wire.memberlist import (
     DEFAULT_VSN,
     Ack,
-    DecodingError,
     ErrorMessage,
-    Keyring,
     NodeState,
     Ping,
     PushPull,
-    StreamDecoder,
-    StreamLimits,
-    StreamMessage,
+    PushPullHeader,
     UserMessage,
-    encode_stream,
+    UserMessageHeader,
 )
-from proglog_trio.membership.wire.layers import compressed_layer, encrypt
-from proglog_trio.membership.wire.memberlist import PushPullHeader, UserMessageHeader
 from proglog_trio.membership.wire.msgpack_structs import encode_struct
+from proglog_trio.membership.wire.stream import StreamLimits, StreamMessage
+from proglog_trio.membership.wire.stream_decoder import StreamDecoder
+from tests.membership.wire.at_once import encode_stream
 from tests.membership.wire.strategies import keyrings, labels, stream_messages
 
 MIB = 1024 * 1024

@@ -1,7 +1,8 @@
 import pytest
 from hypothesis import given
 
-from proglog_trio.membership.wire import DecodingError, decode_tags, encode_tags
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.tags import decode_tags, encode_tags
 from tests.membership.wire.strategies import tags
 
 

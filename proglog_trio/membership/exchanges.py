@@ -1,0 +1,144 @@
+"""Exchanges of this node's own by stream: push/pulls and pings, those that the core asks for and those that join."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+import trio
+from attrs import define, field
+
+from proglog_trio.internal_errors import Where
+from proglog_trio.membership.core_access import CoreAccess
+from proglog_trio.membership.serf.clusters import StateRefused
+from proglog_trio.membership.stream_io import ExchangeFailed
+from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
+from proglog_trio.membership.swim.foreigners import Sender
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.trouble_log import TroubleLog
+from proglog_trio.membership.wire.errors import DecodingError
+from proglog_trio.membership.wire.memberlist import Ack, PushPull
+
+MAX_EXCHANGES = 32
+"""Exchanges that the core asks for, under way at once; what it asks for beyond that is not done, and counted."""
+
+_logger = structlog.get_logger(__name__)
+
+
+@define(eq=False)
+class Exchanges:
+    """Opens streams to others.
+
+    Attributes:
+        gossip: owns the core.
+        troubles: where members that answer by stream alone are named.
+    """
+
+    gossip: CoreAccess
+    troubles: TroubleLog
+    # Of those that the core asks for: with whom and of what kind. No two are alike.
+    _under_way: set[tuple[Endpoint, type]] = field(factory=set)
+    # Of run; None: it does not run, and what the core asks for fails.
+    _nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do what start is called for, until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def start(self, effect: ExchangeState | PingByStream) -> None:
+        """Begin what the core asks for, unless there is one like it under way, or too many."""
+        key = (effect.target, type(effect))
+        if self._nursery is None or key in self._under_way or len(self._under_way) >= MAX_EXCHANGES:
+            self.gossip.counters.exchanges_failed += 1
+            return
+        self._under_way.add(key)
+        if isinstance(effect, PingByStream):
+            self._nursery.start_soon(self._run_one, key, partial(self._ping, effect))
+        else:
+            # A failed member that is tried again: what was fired on the other side of a partition is news here.
+            self._nursery.start_soon(self._run_one, key, partial(self.exchange, effect.target, join=effect.join))
+
+    async def _run_one(self, key: tuple[Endpoint, type], exchange: Callable[[], Awaitable[None]]) -> None:
+        counters = self.gossip.counters
+        counters.exchanges += 1
+        boundary = self.gossip.errors.boundary(Where.GOSSIP_EXCHANGE, target=str(key[0]))
+        try:
+            with boundary:
+                try:
+                    await exchange()
+                except ExchangeFailed as error:
+                    counters.exchanges_failed += 1
+                    _logger.debug("an exchange failed", reason=str(error))
+            counters.exchanges_failed += boundary.failed
+        finally:
+            self._under_way.discard(key)
+
+    async def exchange(self, target: Endpoint, *, join: bool, ignore_events: bool = False) -> None:
+        """Exchange states with a member.
+
+        Args:
+            target: where it is.
+            join: it is not known as a member now. Who is there is looked at first: a member of another cluster is told
+                nothing, since it might merge what it is told.
+            ignore_events: events of before are not delivered, now or later.
+
+        Raises:
+            ExchangeFailed: it did not happen.
+        """
+        if join and self.gossip.core.cluster is not None:
+            await self.look(target)
+        state = await self.gossip.codec.turns.run(self.gossip.core.push_pull.local_state_steps(join=join))
+        answer = await self._ask(target, state)
+        try:
+            merging = self.gossip.core.push_pull.merge_steps(answer, ignore_events=ignore_events, sender=Sender(target))
+            await self.gossip.codec.turns.run(self.gossip.acting(merging))
+        except (DecodingError, StateRefused) as error:
+            raise ExchangeFailed(f"{target}: {error}") from None
+
+    async def look(self, target: Endpoint) -> PushPull:
+        """Return what a member knows, without telling it anything.
+
+        Raises:
+            ExchangeFailed: it did not happen, or what answers is of another cluster.
+        """
+        answer = await self._ask(target, PushPull())
+        try:
+            await self.gossip.codec.turns.run(
+                self.gossip.acting(self.gossip.core.push_pull.judge_steps(answer, Sender(target)))
+            )
+        except StateRefused as error:
+            raise ExchangeFailed(f"{target}: {error}") from None
+        return answer
+
+    async def _ask(self, target: Endpoint, state: PushPull) -> PushPull:
+        answer = await self.gossip.codec.ask(target, state, self.gossip.config.profile.stream_timeout)
+        if not isinstance(answer, PushPull):
+            raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
+        return answer
+
+    async def _ping(self, ping: PingByStream) -> None:
+        answered = False
+        try:
+            answered = await self.answers(ping.target, ping.name, ping.timeout, ping.sequence_number)
+        finally:
+            swim = self.gossip.core.swim
+            self.gossip.act(lambda: swim.prober.stream_ping_ended(ping.sequence_number, answered=answered))
+            node = swim.rules.nodes.get(ping.name)
+            if answered and node is not None:
+                self.troubles.packets_blocked(ping.name, ping.target, node.by_stream_alone)
+
+    async def answers(self, target: Endpoint, name: str, timeout: float, sequence_number: int = 1) -> bool:
+        """Ping a member by stream, directly; tell whether it acknowledges that, in so many seconds.
+
+        Raises:
+            ExchangeFailed: it says nothing.
+        """
+        ping = self.gossip.core.swim.prober.ping_to(name, sequence_number)
+        answer = await self.gossip.codec.ask(target, ping, timeout)
+        return isinstance(answer, Ack) and answer.seq_no == sequence_number

@@ -1,0 +1,81 @@
+from functools import partial
+
+import pytest
+import trio
+
+from proglog_trio.membership.exchanges import MAX_EXCHANGES
+from proglog_trio.membership.stream_io import StreamCodec
+from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
+from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.swim.prober import Prober
+from proglog_trio.membership.wire.memberlist import (
+    Ack,
+    Ping,
+    PushPull,
+)
+from proglog_trio.membership.wire.serf import UserEvent, encode_serf
+from tests.membership.gossiping import gossiping
+from tests.membership.running import eventually
+
+
+async def test_no_more_exchanges_than_allowed_are_under_way() -> None:
+    async with gossiping() as gossip:
+        # Its own listener is as good as any: nothing was accepted yet when the last is asked for.
+        for number in range(MAX_EXCHANGES + 5):
+            gossip._do(ExchangeState(Endpoint(bytes((127, 0, 1, number + 1)), 9), "x"))
+        gossip._do(ExchangeState(Endpoint(bytes((127, 0, 1, 1)), 9), "x"))
+        assert gossip.counters.exchanges_failed == 6
+
+        async def failed() -> int:
+            return gossip.counters.exchanges_failed
+
+        await eventually(failed, lambda count: count == MAX_EXCHANGES + 6)
+
+
+async def test_only_who_asks_to_ignores_events_of_before() -> None:
+    async with gossiping(name="there") as there:
+        there.act(lambda: there.core.receive(encode_serf(UserEvent(5, "deploy", b"", False))))
+        async with gossiping() as gossip:
+            await gossip.exchanges.exchange(there.endpoint, join=True)
+            assert list(gossip.core.events.recent.items()) == [(5, [("deploy", b"")])]
+        async with gossiping() as gossip:
+            await gossip.exchanges.exchange(there.endpoint, join=True, ignore_events=True)
+            assert list(gossip.core.events.recent.items()) == []
+            # Nor does an older one arrive later.
+            gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(4, "old", b"", False))))
+            gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(9, "new", b"", False))))
+            assert [time for time, _ in gossip.core.events.recent.items()] == [9]
+
+
+async def test_a_look_changes_nothing() -> None:
+    async with gossiping() as gossip, gossiping(name="other") as other:
+        state = await other.exchanges.look(gossip.endpoint)
+        assert [node.name for node in state.nodes] == ["me"]
+        assert list(gossip.core.members.by_name) == ["me"]
+        assert list(other.core.members.by_name) == ["other"]
+
+
+async def test_a_stream_that_answers_with_something_else_is_no_ack(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with gossiping() as gossip:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+        async def serve(stream: trio.SocketStream) -> None:
+            async with stream:
+                ping = await StreamCodec().receive(stream, from_dialler=True)
+                assert isinstance(ping, Ping)
+                answer = Ack(seq_no=ping.seq_no + 1, payload=b"") if ping.seq_no == 1 else PushPull()
+                await StreamCodec().send(stream, answer, from_dialler=False)
+
+        ended: list[bool] = []
+
+        def note(_prober: Prober, _number: int, *, answered: bool) -> None:
+            ended.append(answered)
+
+        monkeypatch.setattr(Prober, "stream_ping_ended", note)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio.serve_listeners, serve, [listener]))
+            endpoint = Endpoint.of("127.0.0.1", listener.socket.getsockname()[1])
+            for number in (1, 2):
+                await gossip.exchanges._ping(PingByStream(endpoint, "other", number, 30))
+            nursery.cancel_scope.cancel()
+        assert ended == [False, False]

@@ -1,0 +1,36 @@
+"""The examples of docs/how-to/embedded-membership.md run as they stand there."""
+
+import re
+import sys
+from pathlib import Path
+
+import trio
+
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "embedded-membership.md"
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+SAID = [
+    ["a gossips at 127.0.0.1", "b knows ['a', 'b']", "a knows b as alive with the tags {'role': 'db'}", "b has left"],
+    ["connect to b at 10.0.0.7:8400", "hang up on b"],
+    [f"{operation}-key done by ['a', 'b'] problems {{}}" for operation in ("install", "use", "remove")],
+]
+
+
+async def run_example(example: str) -> list[str]:
+    """Return the lines that an example prints."""
+    with trio.fail_after(120):
+        ended = await trio.run_process(
+            [sys.executable, "-W", "error", "-c", example],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    output = ended.stdout.decode()
+    assert ended.returncode == 0, output + ended.stderr.decode()
+    # What structlog writes when a program has not configured it: a line that begins with the time.
+    return [line for line in output.splitlines() if not re.match(r"\S*\d{4}-\d\d-\d\d ", line)]
+
+
+async def test_all_examples() -> None:
+    assert len(EXAMPLES) == len(SAID)
+    for example, said in zip(EXAMPLES, SAID, strict=True):
+        assert await run_example(example) == said

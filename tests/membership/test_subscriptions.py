@@ -1,0 +1,46 @@
+import pytest
+import trio
+
+from proglog_trio.membership.serf.member import MemberEventKind
+from proglog_trio.membership.subscriptions import MAX_WAITING_EVENTS, EventsMissed
+from tests.membership.running import JOIN, Peers, event_of, running, start_ours_in
+
+
+async def test_events_of_members_that_come_together_are_one() -> None:
+    async with start_ours_in() as start:
+        a = await start("a")
+        b = await start("b", join=[a.address])
+        c = await start("c")
+        async with c.membership.events() as events:
+            await c.membership.join([b.address])
+            event = await anext(events)
+            assert event.kind is MemberEventKind.JOIN
+            assert {member.name for member in event.members} == {"a", "b"}
+
+
+async def test_a_subscriber_that_is_too_slow_is_told() -> None:
+    async with start_ours_in() as start:
+        a = await start("a")
+        async with a.membership.events() as slow, a.membership.events() as quick:
+            kinds = [MemberEventKind.JOIN, MemberEventKind.FAILED]
+            for number in range(MAX_WAITING_EVENTS + 10):
+                a.membership.news.emit(event_of(kinds[number % 2], "b", None))
+                await anext(quick)
+            for _ in range(MAX_WAITING_EVENTS):
+                await anext(slow)
+            with pytest.raises(EventsMissed, match="1024"):
+                await anext(slow)
+            a.membership.news.emit(event_of(MemberEventKind.JOIN, "c", None))
+            assert (await anext(quick)).members[0].name == "c"
+        assert not a.membership.news.subscriptions._open
+
+
+async def test_subscribers_are_told_what_happened_before_the_end() -> None:
+    async with trio.open_nursery() as nursery:
+        membership = await running(nursery, Peers())
+        async with membership.events() as events:
+            await trio.testing.wait_all_tasks_blocked()
+            membership.news.emit(event_of(JOIN, "x", "x:1"))
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True), trio.fail_after(10):
+                assert [event.members[0].name async for event in events][-1] == "x"
