@@ -87,7 +87,7 @@ class _World:
 class Pulls:
     """Messages of pull streams and fetches, both ways; the first byte says which."""
 
-    _codec: MessageCodec = field(factory=lambda: MessageCodec(16_384))
+    _codec: MessageCodec = field(factory=lambda: MessageCodec(64 * 1024))
     _world: _World | None = None
     _cases: int = 0
 

@@ -52,7 +52,7 @@ from proglog_trio.client.pending import OpenBatch, PendingBatch, ProducerStatist
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.rpc.calls.sessions import StreamBroken, status_of_code
-from proglog_trio.rpc.messages.protobuf import bytes_field_header
+from proglog_trio.rpc.messages.protobuf import bytes_field_header, encode_message
 
 _PAYLOAD_FIELD = 1
 _READ_ONLY = Status.ABORTED
@@ -238,7 +238,7 @@ class ProducerCore:
         )
         # The payload is written by itself, and so copied once: a quarter of the time.
         header = bytes_field_header(_PAYLOAD_FIELD, len(batch.payload))
-        return b"".join((header, batch.payload, bytes(rest)))
+        return b"".join((header, batch.payload, encode_message(rest)))
 
     # -- answers come in -----------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ from proglog_trio.rpc.server.log_service import LogService, open_log_service
 from proglog_trio.rpc.server.log_service_state import LogServiceConfig, ServerInfo
 from proglog_trio.rpc.server.replication_service import ReplicationService
 from proglog_trio.rpc.server.requested_acks import AcknowledgementConfig
-from proglog_trio.rpc.server.server import MAX_FIELDS, ServerConfig, serve
+from proglog_trio.rpc.server.server import MAX_REST_BYTES, ServerConfig, serve
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ def _replicator(config: NodeConfig, security: NodeSecurity, log: Log, errors: In
     )
     connection = attrs.evolve(
         security.peer_connection(),
-        max_fields=MAX_FIELDS,
+        max_rest_bytes=MAX_REST_BYTES,
         transport=TransportConfig(
             message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
             keepalive_seconds=PEER_KEEPALIVE_SECONDS,

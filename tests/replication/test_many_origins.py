@@ -39,7 +39,7 @@ from proglog_trio.rpc.messages.replication import (
     request_to_message,
     response_of_message,
 )
-from proglog_trio.rpc.server.server import MAX_FIELDS
+from proglog_trio.rpc.server.server import MAX_REST_BYTES
 from tests.log.simulated_disk import Loss
 from tests.replication.simulation.cluster import Cluster
 
@@ -57,14 +57,14 @@ def carried(request: PullRequest) -> PullRequest:
     """Return what arrives of a request, through the codec of the server and within the least limit."""
     data = bytes(request_to_message(request))
     assert len(data) + PREFIX_BYTES < SMALLEST_LIMIT_BYTES
-    arrived: log_v1.PullRequest = MessageCodec(MAX_FIELDS).decode(data, log_v1.PullRequest)
+    arrived: log_v1.PullRequest = MessageCodec(MAX_REST_BYTES).decode(data, log_v1.PullRequest)
     return request_of_message(arrived)
 
 
 def carried_back(response: PullResponse) -> PullResponse:
     data = encode_response(response)
     assert len(data) < SMALLEST_LIMIT_BYTES
-    arrived: log_v1.PullResponse = MessageCodec(MAX_FIELDS).decode(data[PREFIX_BYTES:], log_v1.PullResponse)
+    arrived: log_v1.PullResponse = MessageCodec(MAX_REST_BYTES).decode(data[PREFIX_BYTES:], log_v1.PullResponse)
     return response_of_message(arrived)
 
 
@@ -151,7 +151,7 @@ def test_as_many_origins_as_there_may_be_hold_nobody_up(count: int) -> None:
         request = PullRequest(None, positions)
         data = bytes(request_to_message(request))
         made = time.thread_time()
-        arrived = request_of_message(MessageCodec(MAX_FIELDS).decode(data, log_v1.PullRequest)).positions
+        arrived = request_of_message(MessageCodec(MAX_REST_BYTES).decode(data, log_v1.PullRequest)).positions
         assert arrived is not None
         peer.take(arrived)
         took += [made - began, time.thread_time() - made]

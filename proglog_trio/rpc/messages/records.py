@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
-from proglog_trio.rpc.messages.descriptors import descriptor_pool
+from proglog_trio.rpc.messages.descriptors import message_class
 
 if TYPE_CHECKING:
     # What the classes made below look like to who uses them here.
@@ -92,11 +91,7 @@ if TYPE_CHECKING:
         ) -> None: ...
 
 else:
-
-    def _message_class(name: str) -> type[Message]:
-        return GetMessageClass(descriptor_pool().FindMessageTypeByName(f"log.v1.{name}"))
-
-    Record = _message_class("Record")
-    ConsumeResponse = _message_class("ConsumeResponse")
-    ProduceRequest = _message_class("ProduceRequest")
-    ProduceResponse = _message_class("ProduceResponse")
+    Record = message_class("Record")
+    ConsumeResponse = message_class("ConsumeResponse")
+    ProduceRequest = message_class("ProduceRequest")
+    ProduceResponse = message_class("ProduceResponse")

@@ -21,7 +21,7 @@ from proglog_trio.replication.messages import (
     Want,
 )
 from proglog_trio.rpc.http2.message_buffer import message_prefix
-from proglog_trio.rpc.messages.protobuf import bytes_field_header
+from proglog_trio.rpc.messages.protobuf import bytes_field_header, encode_message
 from proglog_trio.steps import Steps, complete
 
 _FRAMES = 4
@@ -92,7 +92,7 @@ def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
 
 def encode_response(response: PullResponse) -> bytes:
     """Return a response without frames as one length-prefixed message."""
-    encoded = bytes(
+    encoded = encode_message(
         log_v1.PullResponse(
             hello=_hello_out(response.hello),
             positions=_positions_out(response.positions),
