@@ -25,10 +25,11 @@ from proglog_trio.rpc.messages.replication import (
     encode_frames,
     encode_response,
     origin_of,
-    request_of_message,
+    request_steps,
     request_to_message,
-    response_of_message,
+    response_steps,
 )
+from proglog_trio.steps import complete
 from tests.log.driving import NOON, ForeignLog, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
 
@@ -123,8 +124,8 @@ class Pulls:
 
     def _request(self, world: _World, data: bytes) -> None:
         """A puller says something: it is answered as long as there is anything to say."""
-        request = request_of_message(self._read(data, log_v1.PullRequest))
-        if request_of_message(log_v1.PullRequest.parse(bytes(request_to_message(request)))) != request:
+        request = complete(request_steps(self._read(data, log_v1.PullRequest)))
+        if complete(request_steps(log_v1.PullRequest.parse(bytes(request_to_message(request))))) != request:
             raise PullBroken("a request does not survive encoding")
         session = world.replica.open_source()
         source = FrameSource(world.opened.log)
@@ -148,7 +149,7 @@ class Pulls:
 
     def _response(self, world: _World, data: bytes) -> None:
         """A source says something on a stream on which it was asked for what it has."""
-        response = response_of_message(self._read(data, log_v1.PullResponse))
+        response = complete(response_steps(self._read(data, log_v1.PullResponse)))
         self._pulled(world, response)
 
     def _sealed_frame(self, world: _World, data: bytes) -> None:

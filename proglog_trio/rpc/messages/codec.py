@@ -45,25 +45,27 @@ class MessageCodec(CodecBase):
         Raises:
             GRPCError: they are none (INTERNAL, see grpc/doc/statuscodes.md), or it is too long (RESOURCE_EXHAUSTED).
         """
-        if len(data) > self._max_rest_bytes or issubclass(message_type, betterproto2.Message):
+        if issubclass(message_type, betterproto2.Message):
             return complete(self.decode_steps(data, message_type))
-        # The same by a shorter way: there is one of these for every record.
+        if len(data) > self._max_rest_bytes:
+            # grpclib's own services read all at once, and have no long values; records that are long are read in steps.
+            raise _refusal(data, message_type, MessageTooLong(self._max_rest_bytes))
+        # As decode_steps does, by a shorter way: there is one of these for every record.
         try:
             return message_type.FromString(data)
         except DecodeError as error:
-            raise _no_message(data, message_type, error) from None
+            raise _refusal(data, message_type, error) from None
 
     def decode_steps(self, data: bytes, message_type: Any) -> Steps[Any]:  # noqa: ANN401 - as decode
         """Do as decode, in steps."""
         max_rest_bytes = max(self._max_rest_bytes, _LONGER.get(message_type, 0))
         try:
             return (yield from read_message_steps(message_type, data, max_rest_bytes))
-        except MessageTooLong:
-            what = f"a {message_type.__name__} of {len(data)} bytes has more than {max_rest_bytes} beside long values"
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, what) from None
         except WireError as error:
-            raise _no_message(data, message_type, error) from None
+            raise _refusal(data, message_type, error) from None
 
 
-def _no_message(data: bytes, message_type: Any, error: Exception) -> GRPCError:  # noqa: ANN401 - as decode
+def _refusal(data: bytes, message_type: Any, error: Exception) -> GRPCError:  # noqa: ANN401 - as decode
+    if isinstance(error, MessageTooLong):
+        return GRPCError(Status.RESOURCE_EXHAUSTED, f"a {message_type.__name__} of {len(data)} bytes {error}")
     return GRPCError(Status.INTERNAL, f"{len(data)} bytes are no {message_type.__name__}: {error}")

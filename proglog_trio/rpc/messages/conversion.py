@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import betterproto2
-from attrs import Factory, frozen
+from attrs import frozen
 from betterproto2 import FieldMetadata
 from google.protobuf.message import Message
 
@@ -42,6 +42,7 @@ class Converter(typing.Generic[Generated]):
         messages: fields of one message: place, name and converter.
         lists: fields of many messages: the same.
         byte_strings: fields of one byte string: their names.
+        has_lists: whether it or a message inside of it has lists of messages: only such are converted in steps.
     """
 
     generated: type[Generated]
@@ -52,14 +53,11 @@ class Converter(typing.Generic[Generated]):
     messages: Sequence[tuple[int, str, Converter[Any]]]
     lists: Sequence[tuple[int, str, Converter[Any]]]
     byte_strings: Sequence[str]
-    _has_lists: bool = Factory(
-        lambda self: bool(self.lists) or any(inner._has_lists for *_, inner in self.messages),  # noqa: SLF001 - of this class
-        takes_self=True,
-    )
+    has_lists: bool
 
     def generated_of(self, found: Message) -> Steps[Generated]:
         """Return, in steps, the generated message of one of the runtime's."""
-        if not self._has_lists:
+        if not self.has_lists:
             return self._at_once(found)
         values = self._values(found)
         for place, name, converter in self.messages:
@@ -72,7 +70,7 @@ class Converter(typing.Generic[Generated]):
         converted: list[Generated] = []
         for start in range(0, len(found), MESSAGES_AT_ONCE):
             piece = found[start : start + MESSAGES_AT_ONCE]
-            if self._has_lists:
+            if self.has_lists:
                 for each in piece:
                     converted.append((yield from self.generated_of(each)))  # noqa: PERF401 - no comprehension can yield
             else:
@@ -127,10 +125,8 @@ def converter_of(generated: type[Generated]) -> Converter[Generated]:
         kind = (typing.get_args(hints[name]) or (hints[name],))[0]
         if meta.proto_type == betterproto2.TYPE_MESSAGE:
             (lists if meta.repeated else messages).append((place, name, converter_of(kind)))
-        elif meta.proto_type == betterproto2.TYPE_MAP:
-            changed.append((place, dict))
-        elif meta.repeated:
-            changed.append((place, list))
+        elif meta.repeated or meta.proto_type == betterproto2.TYPE_MAP:
+            changed.append((place, list if meta.repeated else dict))
         elif meta.proto_type == betterproto2.TYPE_ENUM:
             # A number that is not known becomes a member without a name.
             changed.append((place, kind))
@@ -138,5 +134,6 @@ def converter_of(generated: type[Generated]) -> Converter[Generated]:
             byte_strings.append(name)
         if meta.group:
             optional.append((place, name))
+    has_lists = bool(lists) or any(inner.has_lists for *_, inner in messages)
     runtime = message_class(generated.__name__)
-    return Converter(generated, runtime, names, changed, optional, messages, lists, byte_strings)
+    return Converter(generated, runtime, names, changed, optional, messages, lists, byte_strings, has_lists)

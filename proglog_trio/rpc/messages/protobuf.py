@@ -12,6 +12,7 @@ So
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import betterproto2
@@ -20,7 +21,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from proglog_trio.rpc.messages.conversion import Converter, converter_of
-from proglog_trio.steps import Steps, complete
+from proglog_trio.steps import Steps
 
 MessageType = TypeVar("MessageType")
 
@@ -34,6 +35,8 @@ _FIELDS_AT_ONCE = 128
 # Wire types
 _VARINT, _FIXED_64, _LENGTH_DELIMITED, _FIXED_32 = 0, 1, 2, 5
 _SIZES = {_FIXED_64: 8, _FIXED_32: 4}
+_KINDS_OF_LONG_VALUES = (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_MESSAGE)
+"""Byte strings and texts, and messages, which may have some: not packed lists, of which each byte may be an object."""
 
 
 class WireError(ValueError):
@@ -41,7 +44,10 @@ class WireError(ValueError):
 
 
 class MessageTooLong(WireError):
-    """A message with more beside its long strings than a reader will look at."""
+    """A message with more beside its long values than a reader will look at."""
+
+    def __init__(self, max_rest_bytes: int) -> None:
+        super().__init__(f"has more than {max_rest_bytes} beside long values")
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -93,8 +99,8 @@ def _take_long(converter: Converter[Any], fields: dict[str, Any]) -> list[bytes]
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_message(kind: type[MessageType], data: bytes, max_rest_bytes: int) -> MessageType:
-    """Return the message of these bytes.
+def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int) -> Steps[MessageType]:
+    """Return, in steps, the message of these bytes.
 
     Args:
         kind: a generated class, or one of the runtime.
@@ -105,25 +111,21 @@ def read_message(kind: type[MessageType], data: bytes, max_rest_bytes: int) -> M
     Raises:
         WireError: the bytes are no such message; MessageTooLong if they have more.
     """
-    return complete(read_message_steps(kind, data, max_rest_bytes))
-
-
-def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int) -> Steps[MessageType]:
-    """Do as read_message, in steps."""
     converter: Converter[Any] | None = converter_of(kind) if issubclass(kind, betterproto2.Message) else None
     runtime: Any = kind if converter is None else converter.runtime
-    long: _LongValues | None = None
-    may_be_cut = converter is not None and converter.byte_strings and len(data) > CUT_OUT_ABOVE_BYTES
-    if may_be_cut or len(data) > max_rest_bytes:
-        long = _LongValues(data, max_rest_bytes, len(data))
+    cuttable: Sequence[str] = () if converter is None else converter.byte_strings
+    rest, cut_out = data, {}
+    if len(data) > max_rest_bytes or (cuttable and len(data) > CUT_OUT_ABOVE_BYTES):
+        long = _LongValues(data, max_rest_bytes, cuttable, len(data))
         yield from long.find(runtime.DESCRIPTOR, 0, len(data), is_whole=True)
+        rest, cut_out = long.rest, long.cut_out
     try:
-        message: MessageType = runtime.FromString(data if long is None or converter is None else long.rest)
+        message: MessageType = runtime.FromString(rest)
     except DecodeError as error:
         raise WireError(str(error)) from None
     if converter is not None:
         message = yield from converter.generated_of(message)  # type: ignore[arg-type]  # the runtime's it was
-        for name, (begin, end) in long.cut_out.items() if long is not None else ():
+        for name, (begin, end) in cut_out.items():
             # Otherwise it was given again, or another field of its oneof was.
             if getattr(message, name) == _PLACEHOLDER:
                 setattr(message, name, data[begin:end])
@@ -140,13 +142,14 @@ class _LongValues:
     Attributes:
         data: the message.
         max_rest_bytes: how much there may be beside long values.
-        left_bytes: how long the message is without those that were found.
-        cut_out: the long byte strings of the message itself, not of those inside of it: where each begins and ends, by
-            its field's name; of several the last.
+        cuttable: the names of the byte strings that are to be cut out where they are long.
+        left_bytes: how long the message is without the long values that were found.
+        cut_out: where what was cut out begins and ends, by its field's name; of several the last.
     """
 
     data: bytes
     max_rest_bytes: int
+    cuttable: Sequence[str]
     left_bytes: int
     cut_out: dict[str, tuple[int, int]] = field(factory=dict)
     _rest_bytes: int = 0
@@ -171,8 +174,7 @@ class _LongValues:
             MessageTooLong: there is too much beside long values.
             WireError: it is no message.
         """
-        enough = min(self.max_rest_bytes, CUT_OUT_ABOVE_BYTES)
-        while place < end and self.left_bytes > enough:
+        while place < end and self.left_bytes > min(self.max_rest_bytes, CUT_OUT_ABOVE_BYTES):
             began = place
             tag, place = _read_varint(self.data, place)
             number, form = tag >> 3, tag & 7
@@ -187,18 +189,20 @@ class _LongValues:
             if following > end:
                 raise WireError(f"field {number} has {length} bytes, {end - place} are here")
             described = message.fields_by_number.get(number)
-            if form != _LENGTH_DELIMITED or length < LONG_BYTES or _is_packed_list(described):
+            # What is not known is kept as it is, like a byte string.
+            kind = FieldDescriptor.CPPTYPE_STRING if described is None else described.cpp_type
+            if length < LONG_BYTES or kind not in _KINDS_OF_LONG_VALUES:
                 self._count(following - began)
-            elif described is not None and described.message_type is not None:
-                self._count(place - began)
-                yield from self.find(described.message_type, place, following, is_whole=False)
             else:
                 self._count(place - began)
-                self.left_bytes -= length
-                if is_whole and described is not None and _is_byte_string(described):
-                    self._pieces += (self.data[self._cut_to : length_at], varint(len(_PLACEHOLDER)), _PLACEHOLDER)
-                    self.cut_out[described.name] = (place, following)
-                    self._cut_to = following
+                if described is not None and described.message_type is not None:
+                    yield from self.find(described.message_type, place, following, is_whole=False)
+                else:
+                    self.left_bytes -= length
+                    if is_whole and described is not None and described.name in self.cuttable:
+                        self._pieces += (self.data[self._cut_to : length_at], varint(len(_PLACEHOLDER)), _PLACEHOLDER)
+                        self.cut_out[described.name] = (place, following)
+                        self._cut_to = following
             place = following
             if self._fields % _FIELDS_AT_ONCE == 0:
                 yield
@@ -207,20 +211,7 @@ class _LongValues:
         self._fields += 1
         self._rest_bytes += size
         if self._rest_bytes > self.max_rest_bytes:
-            raise MessageTooLong(f"the message has more than {self.max_rest_bytes} bytes beside long values")
-
-
-def _is_packed_list(described: FieldDescriptor | None) -> bool:
-    return (
-        described is not None
-        and described.message_type is None
-        and described.type not in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
-    )
-
-
-def _is_byte_string(described: FieldDescriptor) -> bool:
-    # The default of a list is another.
-    return described.type == FieldDescriptor.TYPE_BYTES and described.default_value == b""
+            raise MessageTooLong(self.max_rest_bytes)
 
 
 def _read_varint(data: bytes, place: int) -> tuple[int, int]:

@@ -30,10 +30,10 @@ from proglog_trio.rpc.messages.protobuf import (
     WireError,
     bytes_field_header,
     encode_message,
-    read_message,
     read_message_steps,
     varint,
 )
+from proglog_trio.steps import complete
 
 MAX_REST_BYTES = 64 * 1024
 EXAMPLES = settings().max_examples
@@ -52,8 +52,12 @@ def reference(message_class: type[betterproto2.Message]) -> Any:
 @contextlib.contextmanager
 def all_is_long() -> Iterator[None]:
     """Make every message one that is looked through, and nearly every value one that is cut out."""
-    with mock.patch.object(protobuf, "CUT_OUT_ABOVE_BYTES", 0), mock.patch.object(protobuf, "LONG_BYTES", 3):
+    with mock.patch.object(protobuf, "CUT_OUT_ABOVE_BYTES", 0), mock.patch.object(protobuf, "LONG_BYTES", 9):
         yield
+
+
+def read_message(kind: type[Any], data: bytes, max_rest_bytes: int) -> Any:
+    return complete(read_message_steps(kind, data, max_rest_bytes))
 
 
 WAYS = [pytest.param(contextlib.nullcontext, id="short"), pytest.param(all_is_long, id="long")]
@@ -300,17 +304,12 @@ def test_the_time_is_bounded(part: Callable[[], bytes]) -> None:
     assert time.process_time() - begun < 2.0, "it takes some 20 ms"
 
 
-@pytest.mark.parametrize("part", [b"\x12\x02\x0a\x00", b"\x1a\x02\x2a\x00", b"\x1a\x00", b"\x2a\x00"])
-def test_what_is_read_in_one_step_is_bounded(part: bytes) -> None:
-    steps = read_message_steps(log_v1.PullRequest, part * (MAX_REST_BYTES // len(part)), MAX_REST_BYTES)
-    longest = count = 0.0
-    before = time.process_time()
-    for _ in steps:
-        after = time.process_time()
-        longest, before = max(longest, after - before), after
-        count += 1
-    assert part == b"\x2a\x00" or count >= MAX_REST_BYTES // len(part) // MESSAGES_AT_ONCE
-    assert longest < 0.1, "it takes 2 ms, which is for protobuf's own part"
+@pytest.mark.parametrize("part", [b"\x12\x02\x0a\x00", b"\x1a\x02\x2a\x00", b"\x1a\x00"])
+def test_many_messages_in_one_are_read_in_steps(part: bytes) -> None:
+    """How long each step takes is measured with a node, by fuzz.holds."""
+    many = MAX_REST_BYTES // len(part)
+    steps = read_message_steps(log_v1.PullRequest, part * many, MAX_REST_BYTES)
+    assert sum(1 for _ in steps) >= many // MESSAGES_AT_ONCE
 
 
 def test_bytes_inside_of_fields_count_and_long_values_do_not() -> None:
@@ -320,7 +319,7 @@ def test_bytes_inside_of_fields_count_and_long_values_do_not() -> None:
     # Of the record and its value tag and length, and of each header those of itself and of its two parts, and its key.
     rest = 4 + 4 + 10 * (3 + 4 + 3)
     assert read_message(log_v1.ProduceRequest, encoded, rest) == request
-    with pytest.raises(MessageTooLong, match=f"more than {rest - 1} bytes beside long values"):
+    with pytest.raises(MessageTooLong, match=f"more than {rest - 1} beside long values"):
         read_message(log_v1.ProduceRequest, encoded, rest - 1)
 
 
