@@ -63,7 +63,7 @@ class Converter(typing.Generic[Generated]):
         for place, name, converter in self.messages:
             values[place] = (yield from converter.generated_of(values[place])) if found.HasField(name) else None
         for place, _, converter in self.lists:
-            values[place] = yield from converter._list(values[place])  # noqa: SLF001 - of this class
+            values[place] = (yield from converter._list(values[place])) if values[place] else []  # noqa: SLF001 - its own class
         return self.generated(*values)
 
     def _list(self, found: Any) -> Steps[list[Generated]]:  # noqa: ANN401 - the runtime's lists have no common type
@@ -83,7 +83,7 @@ class Converter(typing.Generic[Generated]):
         """Return the generated message of one that has no lists of messages."""
         values = self._values(found)
         for place, name, converter in self.messages:
-            values[place] = converter._at_once(values[place]) if found.HasField(name) else None  # noqa: SLF001 - of this class
+            values[place] = converter._at_once(values[place]) if found.HasField(name) else None  # noqa: SLF001 - its own class
         return self.generated(*values)
 
     def _values(self, found: Message) -> list[Any]:
