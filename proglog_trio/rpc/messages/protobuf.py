@@ -133,6 +133,8 @@ def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int
 
 
 _PLACEHOLDER = b"\0cut out\0"
+"""Stands in a message where a byte string was cut out of it. A sender who writes it too, as the later of two values of
+one field, has the earlier one read: its own message, and no other's."""
 
 
 @define(eq=False)
@@ -143,8 +145,11 @@ class _LongValues:
         data: the message.
         max_rest_bytes: how much there may be beside long values.
         cuttable: the names of the byte strings that are to be cut out where they are long.
-        left_bytes: how long the message is without the long values that were found.
+        left_bytes: how long the message is without the long values that were found: what is beside them is never more,
+            whatever is still to be looked at, and the runtime may have it once this is little.
         cut_out: where what was cut out begins and ends, by its field's name; of several the last.
+        _rest_bytes: how much was found beside long values: never more than max_rest_bytes, nor than left_bytes.
+        _pieces: the message up to _cut_to, with placeholders.
     """
 
     data: bytes
@@ -196,6 +201,7 @@ class _LongValues:
             else:
                 self._count(place - began)
                 if described is not None and described.message_type is not None:
+                    # It may have a long value of its own: a record's value. That stays where it is.
                     yield from self.find(described.message_type, place, following, is_whole=False)
                 else:
                     self.left_bytes -= length
