@@ -334,10 +334,12 @@ def _headers(path: str) -> list[tuple[str, str]]:
 def _many_fields() -> Attack:
     return Attack(
         connections=[
-            request("/log.v1.Cluster/Join", b"\x0a\x00" * 16_000),
-            request("/log.v1.Log/ConsumeBatches", b"\x08\x01" * 16_000),
-            request("/log.v1.Log/Produce", b"\x0a\x00" * 16_000),
-            request("/log.v1.Log/ProduceBatches", (b"\x0a\x00" * 16_000)),
+            request("/log.v1.Cluster/Join", b"\x0a\x00" * 32_768),
+            request("/log.v1.Cluster/Join", b"\x0a\x00" * 32_769),
+            request("/log.v1.Log/ConsumeBatches", b"\x08\x01" * 32_768),
+            request("/log.v1.Log/Produce", b"\x0a\x00" * 32_768),
+            request("/log.v1.Log/ProduceBatches", (b"\x0a\x00" * 32_768)),
+            request("/log.v1.Log/ProduceBatches", b"\x0a\x00" * 32_700 + b"\x0a\x80\x80\x80\x01" + bytes(2 * MIB)),
             request("/log.v1.Log/ProduceStream", b"\x0a\x00" * 500_000),
             request("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", b"\x0a\x00" * 500_000),
         ]
@@ -387,6 +389,48 @@ def _positions() -> Attack:
     hello = log_v1.Hello(version=1, cluster_name="proglog", node_name="x", directory_id=b"12345678")
     message = log_v1.PullRequest(hello=hello, positions=log_v1.Positions(ranges=ranges))
     return Attack(connections=[request("/log.v1.Replication/Pull", message.SerializeToString(), end=False)] * 3)
+
+
+def _full_pulls() -> Attack:
+    """Requests that have as many of one kind as may be, of each kind."""
+    noise = random.Random(1)
+    hello = bytes(log_v1.PullRequest(hello=log_v1.Hello(version=1, cluster_name="proglog", directory_id=b"12345678")))
+    origins = [noise.randbytes(16) for _ in range(6600)]
+    ids = [noise.randbytes(8) for _ in range(10_500)]
+    edges = [*range(128), *range(128, 16_384), *range(16_384, 16_384 + 32_000)]
+    held = log_v1.OriginRange(origin=origins[0], next=2**32, gaps=edges)
+    absent = [log_v1.AbsentRanges(place=0, edges=[1, 2])] * 13_000
+    return Attack(
+        connections=[
+            request("/log.v1.Replication/Pull", hello + bytes(message), end=False)
+            for message in (
+                log_v1.PullRequest(positions=log_v1.Positions(ranges=[held])),
+                log_v1.PullRequest(positions=log_v1.Positions(forgotten=origins)),
+                log_v1.PullRequest(others=[log_v1.HolderNews(directory_id=each) for each in ids]),
+                log_v1.PullRequest(others=[log_v1.HolderNews(directory_id=ids[0], origins=origins, nexts=[5] * 6600)]),
+                log_v1.PullRequest(
+                    others=[log_v1.HolderNews(directory_id=ids[0], origins=origins[:1], nexts=[5], absent=absent)]
+                ),
+                log_v1.PullRequest(wants=[log_v1.Want(origin=each) for each in origins[:6000]]),
+                log_v1.PullRequest(stops=origins),
+                log_v1.PullRequest(directories=[log_v1.KnownDirectory(directory_id=each) for each in ids]),
+                log_v1.PullRequest(directories=[log_v1.KnownDirectory()] * 32_000),
+            )
+        ]
+    )
+
+
+def _many_headers_of_a_record() -> Attack:
+    headers = {f"{number}": b"" for number in range(6500)}
+    message = log_v1.ProduceRequest(record=log_v1.Record(value=bytes(MIB), headers=headers)).SerializeToString()
+    short = log_v1.ProduceRequest(record=log_v1.Record(headers=headers)).SerializeToString()
+    return Attack(
+        connections=[
+            request(f"/log.v1.Log/{name}", each)
+            for name in ("Produce", "ProduceStream")
+            for each in (message, short, message + short)
+        ]
+    )
 
 
 def _small_frames() -> Attack:
@@ -469,6 +513,8 @@ CASES: tuple[Case, ...] = (
     Case("batches with millions of elements", _many_elements),
     Case("a consumer's position of 30,000 origins", _position),
     Case("pullers' positions of 3,000 origins", _positions),
+    Case("pull requests with as much as may be", _full_pulls),
+    Case("records with many headers", _many_headers_of_a_record),
     Case("40,000 small HTTP/2 frames at once", _small_frames),
     Case("4,000 streams that are reset at once", _resets),
     Case("100 requests of 200 headers at once", _many_headers),

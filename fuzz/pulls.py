@@ -26,10 +26,11 @@ from proglog_trio.rpc.messages.replication import (
     encode_frames,
     encode_response,
     origin_of,
-    request_of_message,
+    request_steps,
     request_to_message,
-    response_of_message,
+    response_steps,
 )
+from proglog_trio.steps import complete
 from tests.log.driving import NOON, ForeignLog, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
 from tests.replication.driving import QuietHost
@@ -93,7 +94,7 @@ class _World:
 class Pulls:
     """Messages of pull streams and fetches, both ways; the first byte says which."""
 
-    _codec: MessageCodec = field(factory=lambda: MessageCodec(16_384))
+    _codec: MessageCodec = field(factory=lambda: MessageCodec(64 * 1024))
     _world: _World | None = None
     _cases: int = 0
 
@@ -129,8 +130,8 @@ class Pulls:
 
     def _request(self, world: _World, data: bytes) -> None:
         """A puller says something: it is answered as long as there is anything to say."""
-        request = request_of_message(self._read(data, log_v1.PullRequest))
-        if request_of_message(log_v1.PullRequest.parse(bytes(request_to_message(request)))) != request:
+        request = complete(request_steps(self._read(data, log_v1.PullRequest)))
+        if complete(request_steps(log_v1.PullRequest.parse(bytes(request_to_message(request))))) != request:
             raise PullBroken("a request does not survive encoding")
         session = world.replica.open_source(_nothing)
         source = FrameSource(world.opened.log)
@@ -154,7 +155,7 @@ class Pulls:
 
     def _response(self, world: _World, data: bytes) -> None:
         """A source says something on a stream on which it was asked for what it has."""
-        response = response_of_message(self._read(data, log_v1.PullResponse))
+        response = complete(response_steps(self._read(data, log_v1.PullResponse)))
         self._pulled(world, response)
 
     def _sealed_frame(self, world: _World, data: bytes) -> None:

@@ -52,7 +52,7 @@ KEYRING = Keyring((b"k" * 16,))
 HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)
 CASES_PER_CORE = 500
 MAX_EFFECTS = 10_000
-MAX_FIELDS = 16_384
+MAX_REST_BYTES = 64 * 1024
 TURNS = 200
 
 Target = Callable[[bytes], None]
@@ -183,7 +183,7 @@ class Messages:
     """Bytes read as a message of the contract, which the first byte chooses."""
 
     _classes: list[type[betterproto2.Message]] = field(factory=message_classes)
-    _codec: MessageCodec = field(factory=lambda: MessageCodec(MAX_FIELDS))
+    _codec: MessageCodec = field(factory=lambda: MessageCodec(MAX_REST_BYTES))
 
     def message(self, data: bytes) -> None:
         """Read one."""

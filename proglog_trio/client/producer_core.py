@@ -52,9 +52,8 @@ from proglog_trio.client.pending import OpenBatch, PendingBatch, ProducerStatist
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.rpc.calls.sessions import StreamBroken, status_of_code
-from proglog_trio.rpc.messages.protobuf import bytes_field_header
+from proglog_trio.rpc.messages.protobuf import encode_message
 
-_PAYLOAD_FIELD = 1
 _READ_ONLY = Status.ABORTED
 """What a node answers that takes no records at present, and has stored nothing of the batch."""
 _ELSEWHERE = frozenset({Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED})
@@ -228,7 +227,8 @@ class ProducerCore:
 
     def _encode(self, batch: PendingBatch, sequence: int) -> bytes:
         batch.after_log_time = self._observed.greatest()
-        rest = ProduceBatchRequest(
+        request = ProduceBatchRequest(
+            payload=batch.payload,
             count=batch.count,
             payload_crc=payload_crc(batch.payload),
             producer_id=self.producer_id,
@@ -236,9 +236,7 @@ class ProducerCore:
             acknowledgement=self._acknowledgement,
             after_log_time=batch.after_log_time,
         )
-        # The payload is written by itself, and so copied once: a quarter of the time.
-        header = bytes_field_header(_PAYLOAD_FIELD, len(batch.payload))
-        return b"".join((header, batch.payload, bytes(rest)))
+        return encode_message(request)
 
     # -- answers come in -----------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ from proglog_trio.rpc.server.log_service import LogService, open_log_service
 from proglog_trio.rpc.server.log_service_state import LogServiceConfig
 from proglog_trio.rpc.server.replication_service import ReplicationService
 from proglog_trio.rpc.server.requested_acknowledgement import AcknowledgementConfig
-from proglog_trio.rpc.server.server import MAX_FIELDS, ServerConfig, serve
+from proglog_trio.rpc.server.server import MAX_REST_BYTES, ServerConfig, serve
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
 from proglog_trio.units import KIBIBYTE
 
@@ -310,7 +310,7 @@ async def _replicator(
     replication = ReplicationConfig(origin_retention_seconds=config.origin_retention)
     connection = attrs.evolve(
         security.peer_connection(),
-        max_fields=MAX_FIELDS,
+        max_rest_bytes=MAX_REST_BYTES,
         transport=TransportConfig(
             message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
             keepalive_seconds=PEER_KEEPALIVE_SECONDS,

@@ -35,11 +35,12 @@ from proglog_trio.rpc.http2.message_buffer import PREFIX_BYTES
 from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.replication import (
     encode_response,
-    request_of_message,
+    request_steps,
     request_to_message,
-    response_of_message,
+    response_steps,
 )
-from proglog_trio.rpc.server.server import MAX_FIELDS
+from proglog_trio.rpc.server.server import MAX_REST_BYTES
+from proglog_trio.steps import complete
 from tests.log.simulated_disk import Loss
 from tests.replication.simulation.cluster import Cluster
 
@@ -57,15 +58,15 @@ def carried(request: PullRequest) -> PullRequest:
     """Return what arrives of a request, through the codec of the server and within the least limit."""
     data = bytes(request_to_message(request))
     assert len(data) + PREFIX_BYTES < SMALLEST_LIMIT_BYTES
-    arrived: log_v1.PullRequest = MessageCodec(MAX_FIELDS).decode(data, log_v1.PullRequest)
-    return request_of_message(arrived)
+    arrived: log_v1.PullRequest = MessageCodec(MAX_REST_BYTES).decode(data, log_v1.PullRequest)
+    return complete(request_steps(arrived))
 
 
 def carried_back(response: PullResponse) -> PullResponse:
     data = encode_response(response)
     assert len(data) < SMALLEST_LIMIT_BYTES
-    arrived: log_v1.PullResponse = MessageCodec(MAX_FIELDS).decode(data[PREFIX_BYTES:], log_v1.PullResponse)
-    return response_of_message(arrived)
+    arrived: log_v1.PullResponse = MessageCodec(MAX_REST_BYTES).decode(data[PREFIX_BYTES:], log_v1.PullResponse)
+    return complete(response_steps(arrived))
 
 
 def told(advertiser: Advertiser, states: dict[Origin, OriginState], holders: ProgressTracker) -> Iterator[PullRequest]:
@@ -151,7 +152,7 @@ def test_as_many_origins_as_there_may_be_hold_nobody_up(count: int) -> None:
         request = PullRequest(None, positions)
         data = bytes(request_to_message(request))
         made = time.thread_time()
-        arrived = request_of_message(MessageCodec(MAX_FIELDS).decode(data, log_v1.PullRequest)).positions
+        arrived = complete(request_steps(MessageCodec(MAX_REST_BYTES).decode(data, log_v1.PullRequest))).positions
         assert arrived is not None
         peer.heard(arrived)
         took += [made - began, time.thread_time() - made]

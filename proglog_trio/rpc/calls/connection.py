@@ -45,7 +45,8 @@ class ConnectionConfig:
         connect_timeout: seconds for the TCP connection and the TLS handshake.
         tls: the certificates; None: no TLS.
         errors: where an error of ours on a connection is counted.
-        max_fields: in one answer; a client has no others that it keeps waiting, a node that pulls has.
+        max_rest_bytes: of one answer beside its long values; a client has no others that it keeps waiting, a node that
+            pulls has.
         cluster: what the node must be of; its calls raise OtherCluster otherwise. None: of any.
     """
 
@@ -53,7 +54,7 @@ class ConnectionConfig:
     connect_timeout: float = field(default=10.0, validator=validators.gt(0))
     tls: ClientTls | None = None
     errors: InternalErrors = field(factory=InternalErrors, eq=False)
-    max_fields: int = 1_000_000
+    max_rest_bytes: int = 4 * 1024 * 1024
     cluster: ExpectedCluster | None = field(default=None, eq=False)
 
 
@@ -71,7 +72,7 @@ class TunedChannel(Channel):
             # None: the host that is dialled
             config=grpclib_configuration(server_name=tls.server_name if tls is not None else None),
             ssl=None if tls is None else tls.context(),
-            codec=MessageCodec(config.max_fields),
+            codec=MessageCodec(config.max_rest_bytes),
             status_details_codec=ProtoStatusDetailsCodec(),
         )
         if config.cluster is not None:

@@ -20,7 +20,7 @@ OTHER_CLUSTER = "OTHER_CLUSTER"
 DOMAIN = "log.v1"
 _NAME = "cluster_name"
 _MAX_NAMED = 128
-"""So much of what somebody takes for a cluster's name is repeated."""
+"""So much of what a client takes for a cluster's name is repeated."""
 _AS_IT_IS = string.punctuation.replace("%", "") + " "
 
 

@@ -7,6 +7,8 @@ import importlib.resources
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from grpclib.health.v1 import health_pb2
 from grpclib.reflection.v1 import reflection_pb2
 from grpclib.reflection.v1alpha import reflection_pb2 as reflection_alpha_pb2
@@ -26,3 +28,12 @@ def descriptor_pool() -> DescriptorPool:
     for module in (health_pb2, reflection_pb2, reflection_alpha_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     return pool
+
+
+def message_class(name: str) -> type[Message]:
+    """Return the class that protobuf's runtime makes of a message of this package's contract.
+
+    Made of the pool above: messages of two pools do not mix, and modules that protoc writes would go to the pool that
+    all programs share.
+    """
+    return GetMessageClass(descriptor_pool().FindMessageTypeByName(f"log.v1.{name}"))

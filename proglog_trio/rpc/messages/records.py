@@ -1,10 +1,10 @@
 """The messages of which there is one for every record: the requests and answers of the book's streams.
 
-All other messages are those of the generated classes in _proto, which are typed and pure Python. Of these here a server
-handles a hundred thousand a second, and of the generated classes one costs too much: measured side by side, 30 µs to
-encode a record in its ConsumeResponse and 10 µs to decode a ProduceRequest, where protobuf's own C library takes 1.6 µs
-and 0.3 µs. So its classes, made at run time of the same descriptors, are used for the responses of Produce, Consume and
-their streams, and for ProduceStream's requests, and nowhere else.
+All other messages are those of the generated classes in _proto, which are typed, and are converted (see conversion.py).
+Of these here a server handles a hundred thousand a second, and the conversion costs too much: measured side by side, to
+encode a record in its ConsumeResponse takes three times as long, and to decode a ProduceRequest ten times. So the
+classes of protobuf's own runtime are used as they are for the responses of Produce, Consume and their streams, and for
+ProduceStream's requests, and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
-from proglog_trio.rpc.messages.descriptors import descriptor_pool
+from proglog_trio.rpc.messages.descriptors import message_class
 
 if TYPE_CHECKING:
     # What the classes made below look like to who uses them here.
@@ -92,11 +91,7 @@ if TYPE_CHECKING:
         ) -> None: ...
 
 else:
-
-    def _message_class(name: str) -> type[Message]:
-        return GetMessageClass(descriptor_pool().FindMessageTypeByName(f"log.v1.{name}"))
-
-    Record = _message_class("Record")
-    ConsumeResponse = _message_class("ConsumeResponse")
-    ProduceRequest = _message_class("ProduceRequest")
-    ProduceResponse = _message_class("ProduceResponse")
+    Record = message_class("Record")
+    ConsumeResponse = message_class("ConsumeResponse")
+    ProduceRequest = message_class("ProduceRequest")
+    ProduceResponse = message_class("ProduceResponse")

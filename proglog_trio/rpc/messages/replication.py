@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import attrs
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
+    ENTRIES_AT_ONCE,
     ClockAnswer,
     Ended,
     EndReason,
@@ -22,20 +26,20 @@ from proglog_trio.replication.messages import (
     directory_of,
 )
 from proglog_trio.rpc.http2.message_buffer import message_prefix
-from proglog_trio.rpc.messages.protobuf import bytes_field_header
-from proglog_trio.steps import Steps, complete
+from proglog_trio.rpc.messages.protobuf import bytes_field_header, encode_message
+from proglog_trio.steps import Steps
+
+Read = TypeVar("Read")
+Converted = TypeVar("Converted")
 
 _FRAMES = 4
 """The field of PullResponse that is written by itself."""
 _FETCHED = 1
 """And of FetchFramesResponse."""
-_RANGES_AT_ONCE = 128
-"""In one step of reading positions."""
-_REASONS = {
-    EndReason.MISSING: log_v1.EndedReason.MISSING,
-    EndReason.DAMAGED: log_v1.EndedReason.DAMAGED,
-}
-_REASONS_READ = {reason: ours for ours, reason in _REASONS.items()}
+_PARTS_AT_ONCE = 64
+"""Of a list, in one step of reading: all of it, if the sender keeps to ENTRIES_AT_ONCE."""
+_MAX_PARTS = 16 * ENTRIES_AT_ONCE
+"""Of a list in one message: what comes of each is work for the receiver, and a correct node says no more than a few."""
 
 
 def request_to_message(request: PullRequest) -> log_v1.PullRequest:
@@ -51,49 +55,48 @@ def request_to_message(request: PullRequest) -> log_v1.PullRequest:
     )
 
 
-def request_of_message(message: log_v1.PullRequest) -> PullRequest:
-    """Return the request of a message; raises PeerLied if it is none that a correct node sends."""
-    return complete(request_steps(message))
-
-
 def request_steps(message: log_v1.PullRequest) -> Steps[PullRequest]:
-    """Do as request_of_message, in steps."""
-    positions = yield from _positions_in(message.positions)
+    """Return, in steps, the request of a message; raises PeerLied if it is none that a correct node sends."""
     return PullRequest(
         _hello_in(message.hello),
-        positions,
-        _news_in(message.others),
-        tuple(Want(origin_of(want.origin), want.from_sequence) for want in message.wants),
-        tuple(origin_of(data) for data in message.stops),
-        _directories_in(message.directories),
+        (yield from _positions_in(message.positions)),
+        (yield from _converted(_news_in, message.others)),
+        (yield from _converted(_want_in, message.wants)),
+        (yield from _converted(origin_of, message.stops)),
+        (yield from _converted(_directory_in, message.directories)),
         message.clock_question,
     )
 
 
-def response_of_message(message: log_v1.PullResponse) -> PullResponse:
-    """Return the response of a message; raises PeerLied if it is none that a correct node sends."""
-    return complete(response_steps(message))
-
-
 def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
-    """Do as response_of_message, in steps."""
-    positions = yield from _positions_in(message.positions)
+    """Return, in steps, the response of a message; raises PeerLied if it is none that a correct node sends."""
     return PullResponse(
         _hello_in(message.hello),
-        positions,
-        _news_in(message.others),
+        (yield from _positions_in(message.positions)),
+        (yield from _converted(_news_in, message.others)),
         message.frames,
-        tuple(_ended_in(ended) for ended in message.ended),
-        _directories_in(message.directories),
+        (yield from _converted(_ended_in, message.ended)),
+        (yield from _converted(_directory_in, message.directories)),
         None
         if message.clock_answer is None
         else ClockAnswer(message.clock_answer.question, message.clock_answer.wall_clock),
     )
 
 
+def _converted(convert: Callable[[Read], Converted], parts: Sequence[Read]) -> Steps[tuple[Converted, ...]]:
+    """Return all parts converted, in steps; raises PeerLied if they are more than a correct node says at once."""
+    if len(parts) > _MAX_PARTS:
+        raise PeerLied(f"a peer names {len(parts)} things of one kind in a message, more than {_MAX_PARTS}")
+    converted: list[Converted] = []
+    for start in range(0, len(parts), _PARTS_AT_ONCE):
+        converted += map(convert, parts[start : start + _PARTS_AT_ONCE])
+        yield
+    return tuple(converted)
+
+
 def encode_response(response: PullResponse) -> bytes:
     """Return a response without frames as one length-prefixed message."""
-    encoded = bytes(
+    encoded = encode_message(
         log_v1.PullResponse(
             hello=_hello_out(response.hello),
             positions=_positions_out(response.positions),
@@ -104,15 +107,13 @@ def encode_response(response: PullResponse) -> bytes:
                     origin=ended.origin.data,
                     from_sequence=ended.from_sequence,
                     resumes_at=ended.resumes_at or 0,
-                    reason=_REASONS[ended.reason],
+                    reason=log_v1.EndedReason[ended.reason.name],
                 )
                 for ended in response.ended
             ],
             clock_answer=None
             if response.clock_answer is None
-            else log_v1.ClockAnswer(
-                question=response.clock_answer.question, wall_clock=response.clock_answer.wall_clock
-            ),
+            else log_v1.ClockAnswer(**attrs.asdict(response.clock_answer)),
         )
     )
     return message_prefix(len(encoded)) + encoded
@@ -135,15 +136,8 @@ def _encode_bytes(field: int, parts: tuple[bytes, ...]) -> bytes:
 
 
 def _hello_out(hello: Hello | None) -> log_v1.Hello | None:
-    if hello is None:
-        return None
-    return log_v1.Hello(
-        version=hello.version,
-        cluster_name=hello.cluster_name,
-        node_name=hello.node_name,
-        directory_id=hello.directory_id,
-        opened=hello.opened,
-    )
+    # The fields have the same names.
+    return None if hello is None else log_v1.Hello(**attrs.asdict(hello))
 
 
 def _hello_in(message: log_v1.Hello | None) -> Hello | None:
@@ -178,24 +172,19 @@ def _positions_out(positions: Positions | None) -> log_v1.Positions | None:
 def _positions_in(message: log_v1.Positions | None) -> Steps[Positions | None]:
     if message is None:
         return None
-    ranges: dict[Origin, OriginRange] = {}
-    for number, each in enumerate(message.ranges, 1):
-        ranges[origin_of(each.origin)] = _range_in(each)
-        if number % _RANGES_AT_ONCE == 0:
-            yield
     return Positions(
-        ranges,
-        tuple(origin_of(data) for data in message.forgotten),
+        dict((yield from _converted(_range_in, message.ranges))),
+        (yield from _converted(origin_of, message.forgotten)),
         origin_of(message.writing) if message.writing else None,
         message.more_follows,
     )
 
 
-def _range_in(message: log_v1.OriginRange) -> OriginRange:
+def _range_in(message: log_v1.OriginRange) -> tuple[Origin, OriginRange]:
     if message.low > message.next:
         raise PeerLied(f"a peer says that it has sequences {message.low} to {message.next}")
     gaps, missing = (_pairs(edges, message.low, message.next) for edges in (message.gaps, message.missing))
-    return OriginRange(message.low, message.next, message.last_header_crc, gaps, missing)
+    return origin_of(message.origin), OriginRange(message.low, message.next, message.last_header_crc, gaps, missing)
 
 
 def _pairs(edges: Sequence[int], low: int, following: int) -> tuple[tuple[int, int], ...]:
@@ -228,20 +217,20 @@ def _news_out(others: Iterable[HolderNews]) -> list[log_v1.HolderNews]:
     ]
 
 
-def _news_in(messages: Iterable[log_v1.HolderNews]) -> tuple[HolderNews, ...]:
-    found = []
-    for message in messages:
-        if len(message.origins) != len(message.nexts):
-            raise PeerLied(f"a peer names {len(message.origins)} origins of a node and {len(message.nexts)} places")
-        origins = [origin_of(data) for data in message.origins]
-        absent = {}
-        for each in message.absent:
-            if each.place >= len(origins):
-                raise PeerLied(f"a peer names what is absent at place {each.place} of {len(origins)}")
-            absent[origins[each.place]] = _pairs(each.edges, 0, message.nexts[each.place])
-        nexts = dict(zip(origins, message.nexts, strict=True))
-        found.append(HolderNews(_directory_id(message.directory_id), message.opened, nexts, absent))
-    return tuple(found)
+def _news_in(message: log_v1.HolderNews) -> HolderNews:
+    if not len(message.absent) <= len(message.origins) == len(message.nexts) <= _MAX_PARTS:
+        raise PeerLied(
+            f"a peer names {len(message.origins)} origins of a node and {len(message.nexts)} places, and says of "
+            f"{len(message.absent)} what is absent"
+        )
+    origins = [origin_of(data) for data in message.origins]
+    absent = {}
+    for each in message.absent:
+        if each.place >= len(origins):
+            raise PeerLied(f"a peer names what is absent at place {each.place} of {len(origins)}")
+        absent[origins[each.place]] = _pairs(each.edges, 0, message.nexts[each.place])
+    nexts = dict(zip(origins, message.nexts, strict=True))
+    return HolderNews(_directory_id(message.directory_id), message.opened, nexts, absent)
 
 
 def _directories_out(directories: Iterable[KnownDirectory]) -> list[log_v1.KnownDirectory]:
@@ -253,15 +242,20 @@ def _directories_out(directories: Iterable[KnownDirectory]) -> list[log_v1.Known
     ]
 
 
-def _directories_in(messages: Iterable[log_v1.KnownDirectory]) -> tuple[KnownDirectory, ...]:
+def _directory_in(message: log_v1.KnownDirectory) -> KnownDirectory:
     try:
-        return tuple(directory_of(each.directory_id, each.node_name, each.change, each.gone) for each in messages)
+        return directory_of(message.directory_id, message.node_name, message.change, message.gone)
     except ValueError as error:
         raise PeerLied(f"a peer names a directory: {error}") from None
 
 
+def _want_in(message: log_v1.Want) -> Want:
+    return Want(origin_of(message.origin), message.from_sequence)
+
+
 def _ended_in(message: log_v1.Ended) -> Ended:
-    reason = _REASONS_READ.get(message.reason, EndReason.MISSING)
+    # A number that is not known has no name.
+    reason = EndReason.__members__.get(message.reason.name or "", EndReason.MISSING)
     return Ended(origin_of(message.origin), message.from_sequence, message.resumes_at or None, reason)
 
 

@@ -32,7 +32,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[ProglogError], Status], ...] = (
     (FormatError, Status.DATA_LOSS),
     (PeerLied, Status.INVALID_ARGUMENT),
     (PullRefused, Status.FAILED_PRECONDITION),
-    # Of their own: nothing of the batch is stored, another node may take it; and nobody knows.
+    # Of their own: nothing of the batch is stored, another node may take it; and it is not known whether it is.
     (LogReadOnly, Status.ABORTED),
     (OutcomeUnknown, Status.UNKNOWN),
     (LogBusy, Status.UNAVAILABLE),

@@ -16,7 +16,7 @@ from grpclib.server import Stream
 from proglog_trio.rpc.http2.connection import TunedStream
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.messages.codec import MessageCodec
-from proglog_trio.rpc.messages.protobuf import bytes_field_header
+from proglog_trio.rpc.messages.protobuf import bytes_field_header, encode_message
 from proglog_trio.steps import COPIED_AT_ONCE_BYTES, Result, Steps, Turn
 from proglog_trio.units import KIBIBYTE
 
@@ -131,7 +131,7 @@ async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest
     def steps() -> Steps[bytes]:
         parts: list[bytes] = []
         for message in messages:
-            encoded = bytes(message)
+            encoded = encode_message(message)
             parts += (bytes_field_header(field, len(encoded)), encoded)
             yield
         return b"".join((*parts, rest))

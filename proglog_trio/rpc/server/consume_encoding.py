@@ -17,10 +17,10 @@ from proglog_trio.log.reader import LogReader
 from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.rpc.http2.message_buffer import message_prefix, prefixed
 from proglog_trio.rpc.messages import records as record_messages
-from proglog_trio.rpc.messages.protobuf import bytes_field_header, fixed64_list_field
+from proglog_trio.rpc.messages.protobuf import bytes_field_header, encode_message
 
-# Fields of ConsumeBatchesResponse that are written by themselves.
-_FRAMES, _BASE_OFFSETS = 1, 2
+_FRAMES = 1
+"""The field of ConsumeBatchesResponse that is written by itself."""
 _TEXT_ERRORS = "surrogateescape"
 
 
@@ -78,13 +78,14 @@ class BatchAnswers:
 
     def _encode(self, chunk: Chunk, end_offset: int) -> bytes:
         rest = log_v1.ConsumeBatchesResponse(
+            base_offsets=[frame.base_offset for frame in chunk.frames],
             end_offset=end_offset,
             skipped=[_skipped_message(each) for each in chunk.skipped],
         )
         if self.first:
             rest.position = self.reader.start_position.encode()
             self.first = False
-        encoded = fixed64_list_field(_BASE_OFFSETS, [frame.base_offset for frame in chunk.frames]) + bytes(rest)
+        encoded = encode_message(rest)
         # The frames are copied once, from where they were read to where they are sent.
         frames = [frame.data for frame in chunk.frames]
         frames_bytes = sum(map(len, frames))

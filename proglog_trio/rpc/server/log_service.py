@@ -17,6 +17,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.log import Log
 from proglog_trio.replication.replica import Replica
 from proglog_trio.rpc.messages import records as record_messages
+from proglog_trio.rpc.messages.protobuf import encode_message
 from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.server.consume import ConsumeCalls
 from proglog_trio.rpc.server.log_service_state import (
@@ -96,7 +97,7 @@ class LogService:
         servers = (
             log_v1.Server(id=each.id, rpc_addr=each.rpc_addr, is_leader=each.is_leader) for each in self.state.servers()
         )
-        rest = bytes(log_v1.GetServersResponse(cluster_name=self.state.log.config.cluster_name))
+        rest = encode_message(log_v1.GetServersResponse(cluster_name=self.state.log.config.cluster_name))
         await send_encoded(stream, await encode_list(_SERVERS, servers, rest), 1)
 
 

@@ -23,6 +23,7 @@ from proglog_trio.log.format.record import CHECKED_AT_ONCE_BYTES
 from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.messages import records as record_messages
+from proglog_trio.rpc.messages.protobuf import encode_message
 from proglog_trio.rpc.messages.stream_io import receive_available, receive_only, send_encoded
 from proglog_trio.rpc.server.handlers import stopping_error
 from proglog_trio.rpc.server.in_flight import Answer, InFlight, PendingAppend, Stored
@@ -271,7 +272,7 @@ class ProduceCalls:
             answer = append.answer.result()
             if isinstance(answer, Stored):
                 self._stored(answer.appended.count)
-            responses.append(prefixed(bytes(batch_response(append.producer_sequence, answer))))
+            responses.append(prefixed(encode_message(batch_response(append.producer_sequence, answer))))
         await send_encoded(stream, b"".join(responses), len(responses))
 
 

@@ -28,10 +28,11 @@ from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.replication import (
     encode_frames,
     encode_response,
-    request_of_message,
+    request_steps,
     request_to_message,
-    response_of_message,
+    response_steps,
 )
+from proglog_trio.steps import complete
 
 Message = TypeVar("Message")
 
@@ -40,6 +41,14 @@ PREFIX_BYTES = 5
 NUMBERS = st.integers(0, 2**64 - 1)
 ORIGINS = st.binary(min_size=16, max_size=16).map(Origin)
 DIRECTORIES = st.binary(min_size=8, max_size=8)
+
+
+def request_of_message(message: log_v1.PullRequest) -> PullRequest:
+    return complete(request_steps(message))
+
+
+def response_of_message(message: log_v1.PullResponse) -> PullResponse:
+    return complete(response_steps(message))
 
 
 @st.composite
@@ -150,6 +159,13 @@ def _positions(low: int, next: int, gaps: Sequence[int] = ()) -> log_v1.PullRequ
             log_v1.PullRequest(others=[log_v1.HolderNews(directory_id=bytes(8), origins=[bytes(16)])]),
             "1 origins of a node and 0 places",
         ),
+        (
+            log_v1.PullRequest(
+                others=[log_v1.HolderNews(directory_id=bytes(8), absent=[log_v1.AbsentRanges(edges=[1, 2])])]
+            ),
+            "0 origins of a node and 0 places, and says of 1 what is absent",
+        ),
+        (log_v1.PullRequest(stops=[bytes(16)] * 1025), "1025 things of one kind in a message, more than 1024"),
     ],
 )
 def test_what_no_correct_node_says_is_a_lie(message: log_v1.PullRequest, words: str) -> None:
