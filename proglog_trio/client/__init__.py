@@ -3,7 +3,7 @@
 from proglog_trio.backoff import BackoffConfig
 from proglog_trio.client.config import Acknowledgement, AcknowledgementLevel, Anchor, ConsumerConfig, ProducerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange
-from proglog_trio.client.consumer import Consumer, open_consumer
+from proglog_trio.client.consumer import Consumer
 from proglog_trio.client.delivery import BatchDelivery, Delivered, DeliveredBatch, Delivery
 from proglog_trio.client.errors import (
     ClientError,
@@ -21,11 +21,14 @@ from proglog_trio.client.errors import (
     RecordTooLarge,
     StartOutOfRange,
 )
+from proglog_trio.client.opening import open_consumer, open_producer
 from proglog_trio.client.pending import ProducerStatistics
-from proglog_trio.client.producer import Producer, open_producer
+from proglog_trio.client.producer import Producer
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.connection import ConnectionConfig
+from proglog_trio.rpc.calls.status_code import StatusCode
+from proglog_trio.rpc.http2.transport import TransportConfig
 from proglog_trio.security.tls import ClientTls, TlsError
 
 __all__ = [
@@ -63,7 +66,9 @@ __all__ = [
     "RecordsNotDelivered",
     "SkippedRange",
     "StartOutOfRange",
+    "StatusCode",
     "TlsError",
+    "TransportConfig",
     "open_consumer",
     "open_producer",
 ]

@@ -27,8 +27,6 @@ from collections import deque
 from collections.abc import Collection
 from typing import NoReturn
 
-from grpclib.const import Status
-
 from proglog_trio._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse, Skipped
 from proglog_trio.client.config import Anchor, ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, SkippedRange
@@ -39,13 +37,14 @@ from proglog_trio.log.format.frame import Frame, decode_frame
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 
 MAX_DAMAGED_IN_A_ROW = 3
-_ERROR_OF_STATUS: dict[Status, type[ConsumerError]] = {
-    Status.OUT_OF_RANGE: StartOutOfRange,
-    Status.DATA_LOSS: RecordsLost,
+_ERROR_OF_STATUS: dict[StatusCode, type[ConsumerError]] = {
+    StatusCode.OUT_OF_RANGE: StartOutOfRange,
+    StatusCode.DATA_LOSS: RecordsLost,
 }
-_ELSEWHERE = frozenset({Status.OUT_OF_RANGE, Status.DATA_LOSS, Status.RESOURCE_EXHAUSTED})
+_ELSEWHERE = frozenset({StatusCode.OUT_OF_RANGE, StatusCode.DATA_LOSS, StatusCode.RESOURCE_EXHAUSTED})
 """What one node answers and another may not: it lacks the records, or has too many consumers."""
 
 
@@ -259,7 +258,7 @@ class ConsumerCore:
         """
         missing = f"sequences {first} to {following - 1} of origin {origin} are missing"
         if self.config.on_missing != "skip":
-            raise StreamBroken(f"{missing} before offset {offset}", Status.OUT_OF_RANGE)
+            raise StreamBroken(f"{missing} before offset {offset}", StatusCode.OUT_OF_RANGE)
         if not self._skipped:
             # Else the node has said so already, in offsets.
             self._skipped.append(SkippedRange(offset, offset, missing, self.node))
@@ -325,9 +324,9 @@ class ConsumerCore:
         if self.error is None:
             self.error = NodeUnreachable(f"no answer for {seconds:g} s: {failure}")
 
-    def _waits(self, failure: StreamBroken, status: Status) -> bool:
+    def _waits(self, failure: StreamBroken, status: StatusCode) -> bool:
         """Have all nodes asked again where some says that what it lacks is missing at present, or damaged, not gone."""
-        may_turn_up = any(lack.status is Status.DATA_LOSS for lack in self.lacking.values())
+        may_turn_up = any(lack.status is StatusCode.DATA_LOSS for lack in self.lacking.values())
         if self.config.on_missing != "wait" or not may_turn_up:
             return False
         self.waits_for = str(self._lack(failure, status))
@@ -335,7 +334,7 @@ class ConsumerCore:
         self._failing_since = None
         return True
 
-    def _lack(self, failure: StreamBroken, status: Status) -> ConsumerError:
+    def _lack(self, failure: StreamBroken, status: StatusCode) -> ConsumerError:
         message = str(failure)
         if len(self.lacking) > 1:
             message = "; ".join(f"{node}: {lack}" for node, lack in self.lacking.items())
@@ -375,7 +374,7 @@ class ConsumerCore:
         self._skipped[:0] = skipped
         return None
 
-    def take_skipped(self) -> tuple[SkippedRange, ...]:
+    def skipped_at_end(self) -> tuple[SkippedRange, ...]:
         """Return what was left out behind the last batch, once nothing more comes."""
         skipped, self._skipped = tuple(self._skipped), []
         return skipped

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Self
 
-from grpclib.const import Status
-
 from proglog_trio.errors import ProglogError
+from proglog_trio.rpc.calls.status_code import StatusCode
 
 
 class ClientError(ProglogError):
@@ -68,7 +67,7 @@ class DeliveryRefused(DeliveryError):
         status: the gRPC status that it gave.
     """
 
-    def __init__(self, message: str, *, maybe_stored: bool, status: Status) -> None:
+    def __init__(self, message: str, *, maybe_stored: bool, status: StatusCode) -> None:
         super().__init__(message, maybe_stored=maybe_stored)
         self.status = status
 
@@ -105,7 +104,7 @@ class ConsumerError(ClientError):
         status: the gRPC status that the node gave, or None.
     """
 
-    def __init__(self, message: str, status: Status | None = None) -> None:
+    def __init__(self, message: str, status: StatusCode | None = None) -> None:
         super().__init__(message)
         self.status = status
 

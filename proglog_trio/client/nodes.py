@@ -16,12 +16,12 @@ The rules it keeps:
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from attrs import Factory, define, field
 
 from proglog_trio.address import Address
-from proglog_trio.rpc.calls.expected_cluster import ExpectedCluster
+from proglog_trio.rpc.calls.sessions import ExpectedCluster
 
 MAX_FOUND = 64
 FOUND_SECONDS = 600.0
@@ -116,6 +116,10 @@ class NodeList:
             del self._found[oldest]
             self._failures.pop(oldest, None)
 
+    def search_failed(self, reason: str) -> None:
+        """Keep why a node could not be asked for others, until one tells of them."""
+        self.search_failure = reason
+
     def worked(self, address: str) -> None:
         """Take note that a node answered."""
         self._failures.pop(address, None)
@@ -140,3 +144,36 @@ class NodeList:
             best = [address for address in candidates if self._failures.get(address, 0) == fewest]
             self.current = self.rng.choice([address for address in best if address != self.current] or best)
         return self.current
+
+
+class NodeStream:
+    """One stream to the node in use, as far as it is the same for producers and consumers; see NodeSession.
+
+    Attributes:
+        node, others, searches, cluster: see NodeSession.
+    """
+
+    def __init__(self, nodes: NodeList, clock: Callable[[], float], *, searches: bool) -> None:
+        self._nodes = nodes
+        self._clock = clock
+        self.node = nodes.current
+        self.others = len(nodes.known(clock())) > 1
+        self.searches = searches
+        self.cluster = nodes.cluster
+
+    @property
+    def refusal(self) -> str | None:
+        """See NodeSession."""
+        return self._nodes.elsewhere(self.node, self._clock())
+
+    def is_elsewhere(self, why: str) -> None:
+        """See NodeSession."""
+        self._nodes.found_elsewhere(self.node, why, self._clock())
+
+    def found(self, addresses: Sequence[str]) -> None:
+        """See NodeSession."""
+        self._nodes.found(addresses, self._clock())
+
+    def search_failed(self, reason: str) -> None:
+        """See NodeSession."""
+        self._nodes.search_failed(reason)

@@ -34,8 +34,6 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
-from grpclib.const import Status
-
 from proglog_trio._proto.log.v1 import ProduceBatchRequest, ProduceBatchResponse
 from proglog_trio.backoff import Backoff
 from proglog_trio.client.config import ProducerConfig
@@ -51,13 +49,14 @@ from proglog_trio.client.packing import ARRAY_HEADER_BYTES, join_records
 from proglog_trio.client.pending import OpenBatch, PendingBatch, ProducerStatistics
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import payload_crc
-from proglog_trio.rpc.calls.sessions import StreamBroken, status_of_code
+from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 from proglog_trio.rpc.messages.protobuf import bytes_field_header
 
 _PAYLOAD_FIELD = 1
-_READ_ONLY = Status.ABORTED
+_READ_ONLY = StatusCode.ABORTED
 """What a node answers that takes no records at present, and has stored nothing of the batch."""
-_ELSEWHERE = frozenset({Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED})
+_ELSEWHERE = frozenset({StatusCode.FAILED_PRECONDITION, StatusCode.RESOURCE_EXHAUSTED})
 """What a node answers to a batch that another node may yet store, unless it means that it was overtaken there."""
 
 
@@ -254,7 +253,7 @@ class ProducerCore:
         if answer.producer_sequence != batch.sequence:
             raise StreamBroken(f"the node answered batch {answer.producer_sequence}, batch {batch.sequence} was next")
         if answer.error is not None:
-            status = status_of_code(answer.error.code)
+            status = StatusCode(answer.error.code)
             failure = StreamBroken(f"{status.name}: {answer.error.message}", status)
             if failure.refusal is None and status is not _READ_ONLY:
                 raise failure
@@ -325,7 +324,7 @@ class ProducerCore:
         self.statistics.failed += batch.count
         batch.outcome.fail(error, batch.count)
 
-    def _refuse_first(self, failure: StreamBroken, status: Status) -> None:
+    def _refuse_first(self, failure: StreamBroken, status: StatusCode) -> None:
         batch = self._take_first()
         message = f"the node refused the batch: {failure}"
         # An earlier attempt, whose answer was lost, may have fared better.

@@ -22,7 +22,8 @@ from h2.exceptions import H2Error
 from proglog_trio.address import Address
 from proglog_trio.errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
 from proglog_trio.internal_errors import InternalErrors
-from proglog_trio.rpc.calls.expected_cluster import ExpectedCluster
+from proglog_trio.rpc.calls.expected_cluster import check_error, watch
+from proglog_trio.rpc.calls.sessions import ExpectedCluster
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.bridge import aio_as_trio
 from proglog_trio.rpc.http2.transport import TransportConfig, TunedProtocol, abort_transport, grpclib_configuration
@@ -73,7 +74,7 @@ class TunedChannel(Channel):
             status_details_codec=ProtoStatusDetailsCodec(),
         )
         if config.cluster is not None:
-            config.cluster.watch(self, f"{host}:{port}")
+            watch(config.cluster, self, f"{host}:{port}")
         self._connection_config = config
         self._tuned_protocol: TunedProtocol | None = None
 
@@ -184,7 +185,7 @@ class Connection:
         except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
             if isinstance(error, GRPCError) and self.cluster is not None:
                 # What a node that refuses says with its answer is not always seen before the stream's end is.
-                self.cluster.check_error(error, self.address)
+                check_error(self.cluster, error, self.address)
             raise call_error(error, self.address, self.channel) from error
 
 

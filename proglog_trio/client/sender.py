@@ -1,0 +1,263 @@
+"""The tasks behind a producer: they keep a stream to some node while there is something to send, and watch the time.
+
+What is sent, again or not, is decided in producer_core.py; how it gets to a node is the link's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import trio
+
+from proglog_trio._proto.log.v1 import ProduceBatchResponse
+from proglog_trio.client.errors import NodeUnreachable, ProducerClosed
+from proglog_trio.client.nodes import NodeList, NodeStream
+from proglog_trio.client.producer_core import ProducerCore
+from proglog_trio.rpc.calls.sessions import ProduceLink, StreamBroken
+
+CLOSING_SECONDS = 2.0
+"""How long a producer that has nothing more to send waits for the node to end its stream."""
+LATE_SECONDS = 0.5
+"""A timer that is later than this was not looked at: this process was stopped, or its loop was held."""
+READING_SECONDS = 0.5
+"""How long answers that arrived meanwhile are read before anything is given up for want of them."""
+
+
+def _wake_no_link() -> None:
+    """Do nothing: there is no stream."""
+
+
+class Sender:
+    """Sends what is added to a producer's core, and settles it.
+
+    Attributes:
+        finishing: nothing more will be added: a stream is ended once everything is answered.
+        closed: nothing more may be added.
+        ended: set when everything is settled and nothing more will be sent.
+        stream: the one stream that counts; None while there is none. One that was dropped may go on until its link has
+            unwound; it is no longer this one, and has no effect.
+    """
+
+    def __init__(self, core: ProducerCore, link: ProduceLink, nodes: NodeList) -> None:
+        self.nodes = nodes
+        self.core = core
+        self.finishing = False
+        self.closed = False
+        self.ended = trio.Event()
+        self.stream: ProduceStream | None = None
+        self._link = link
+        self._closed_because = "its block has been left"
+        # Of the stream that counts: called whenever core.next_request may return something again.
+        self._wake_link: Callable[[], object] = _wake_no_link
+        self._stream_scope = trio.CancelScope()
+        self._opened_once = trio.Event()
+        # Set when there is something to send, for a sender that is idle and has no stream.
+        self._work = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
+        # The timer's deadline, and what has it look at the core again. A deadline that moves back needs no waking: the
+        # timer finds nothing to do and takes the new one.
+        self._armed_for = math.inf
+        self._rearm = trio.Event()
+
+    # -- what the producer calls ---------------------------------------------------------------------------------------
+
+    def added(self) -> None:
+        """Have what was added to the core sent, as soon as it is due."""
+        self._work.set()
+        if self.core.ready(trio.current_time()):
+            self._wake_link()
+        self._rearm_if_earlier()
+
+    # Ctrl-C comes before or after: it must not lose a batch on its way from one place to another.
+    @trio.lowlevel.enable_ki_protection
+    def close_batch(self) -> None:
+        """Have what lingers sent now."""
+        self.core.close_batch()
+        if self.core.unsettled:
+            self._wake()
+
+    async def wait_for_room(self) -> None:
+        """Wait until something is settled, or the producer is closed."""
+        await self._room.park()
+
+    async def settle_all(self) -> None:
+        """Send what lingers, and wait until all that was added before is settled.
+
+        Raises:
+            RecordsNotDelivered: see Producer.flush.
+        """
+        self.close_batch()
+        last = self.core.last_outcome
+        if last is not None:
+            # Outcomes are settled in order.
+            await last.settle()
+        self.core.ledger.report()
+
+    def closed_error(self) -> ProducerClosed:
+        """Return the error that says why nothing more may be added."""
+        return ProducerClosed(f"the producer is closed: {self._closed_because}")
+
+    # -- what a stream's link calls ------------------------------------------------------------------------------------
+
+    def opened(self, node: str, wake_link: Callable[[], object]) -> None:
+        """Begin to send on a new stream to a node; see ProduceSession."""
+        self._wake_link = wake_link
+        self.core.stream_opened(trio.current_time(), node)
+        self._opened_once.set()
+        self._rearm_if_earlier()
+
+    def next_request(self) -> bytes | None:
+        """Return what to send next; see ProduceSession."""
+        request = self.core.next_request(trio.current_time())
+        self._rearm_if_earlier()
+        return request
+
+    def answered(self, answer: ProduceBatchResponse) -> None:
+        """Settle a batch; see ProduceSession."""
+        self.core.answered(answer, trio.current_time())
+        self.nodes.worked(self.core.node)
+        self._room.unpark_all()
+        self._wake()
+        self._rearm_if_earlier()
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._work.set()
+        self._wake_link()
+
+    def _rearm_if_earlier(self) -> None:
+        if self.core.next_wake() < self._armed_for:
+            self._rearm.set()
+
+    def _drop_stream(self) -> None:
+        self.stream = None
+        self._wake_link = _wake_no_link
+
+    @trio.lowlevel.enable_ki_protection
+    async def _watch_time(self) -> None:
+        while True:
+            self._rearm = trio.Event()
+            self._armed_for = self.core.next_wake()
+            with trio.move_on_at(self._armed_for):
+                await self._rearm.wait()
+            if trio.current_time() > self._armed_for + LATE_SECONDS:
+                # Answers may lie unread in the socket: they come first.
+                await trio.sleep(READING_SECONDS)
+            failure = self.core.tick(trio.current_time())
+            self._room.unpark_all()
+            if failure is None:
+                self._wake_link()
+            else:
+                # The core counts it as lost already; from here on it must not hand anything in.
+                self._drop_stream()
+                self._stream_scope.cancel()
+
+    async def _keep_streaming(self) -> None:
+        while True:
+            self.nodes.move(trio.current_time(), self.core.refused_by)
+            stream = self.stream = ProduceStream(self)
+            failure: StreamBroken
+            with trio.CancelScope() as self._stream_scope:
+                try:
+                    await self._link(stream)
+                    failure = StreamBroken("the node ended the stream")
+                except StreamBroken as error:
+                    failure = error
+            if self.stream is stream:
+                # Else the timer has dropped it, and told the core.
+                self._drop_stream()
+                self.core.stream_lost(failure)
+                self._room.unpark_all()
+            self.nodes.failed(stream.node)
+            self._rearm_if_earlier()
+            if self._opened_once.is_set() and not self.core.unsettled and not self.finishing:
+                # A stream is opened again when there is something to send on it.
+                self._work = trio.Event()
+                await self._work.wait()
+            if self.finishing and not self.core.unsettled:
+                return
+            await trio.sleep(self.core.backoff.next_delay())
+
+    async def run(self) -> None:
+        """Keep a stream to one node or another while there is something to send, until it is finished.
+
+        However it ends, everything is settled then, and no task is left waiting.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_time)
+                await self._keep_streaming()
+                nursery.cancel_scope.cancel()
+        except Exception:
+            self._closed_because = "the task behind it has failed"
+            raise
+        finally:
+            self.abandon()
+
+    async def wait_connected(self, seconds: float) -> None:
+        """Wait for the first stream; raises NodeUnreachable after so many seconds."""
+        with trio.move_on_after(seconds):
+            await self._opened_once.wait()
+            if self.ended.is_set():
+                raise self.closed_error()
+            return
+        obstacle = self.core.obstacle
+        reason = "no answer" if obstacle is None else str(obstacle)
+        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
+
+    async def finish(self) -> None:
+        """Let nothing more be added, settle all, and let the stream end in order, for which the node has two seconds.
+
+        Raises:
+            RecordsNotDelivered: see Producer.flush.
+        """
+        self.closed = True
+        self._room.unpark_all()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.settle_all()
+        self.finishing = True
+        self._wake()
+        with trio.move_on_after(CLOSING_SECONDS):
+            await self.ended.wait()
+
+    def abandon(self) -> None:
+        """Fail whatever is not settled, let nothing more be added, and let no task wait any longer."""
+        self.closed = True
+        self._drop_stream()
+        self.core.abandon()
+        self._room.unpark_all()
+        self._opened_once.set()
+        self.ended.set()
+
+
+class ProduceStream(NodeStream):
+    """One stream to one node; see ProduceSession."""
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__(sender.nodes, trio.current_time, searches=sender.core.config.find_nodes)
+        self._sender = sender
+
+    @property
+    def _counts(self) -> bool:
+        return self._sender.stream is self
+
+    @property
+    def finishing(self) -> bool:
+        """See ProduceSession."""
+        return self._sender.finishing
+
+    def opened(self, wake: Callable[[], object] = _wake_no_link) -> None:
+        """See ProduceSession."""
+        if self._counts:
+            self._sender.opened(self.node, wake)
+
+    def next_request(self) -> bytes | None:
+        """See ProduceSession."""
+        return self._sender.next_request() if self._counts else None
+
+    def answered(self, answer: ProduceBatchResponse) -> None:
+        """See ProduceSession."""
+        if self._counts:
+            self._sender.answered(answer)
