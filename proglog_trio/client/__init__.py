@@ -4,6 +4,7 @@ from proglog_trio.backoff import BackoffConfig
 from proglog_trio.client.config import Acknowledgement, AcknowledgementLevel, Anchor, ConsumerConfig, ProducerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange
 from proglog_trio.client.consumer import Consumer
+from proglog_trio.client.delivered_window import check_position
 from proglog_trio.client.delivery import BatchDelivery, Delivered, DeliveredBatch, Delivery
 from proglog_trio.client.errors import (
     ClientError,
@@ -24,6 +25,7 @@ from proglog_trio.client.errors import (
 from proglog_trio.client.opening import open_consumer, open_producer
 from proglog_trio.client.pending import ProducerStatistics
 from proglog_trio.client.producer import Producer
+from proglog_trio.errors import PositionError
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.connection import ConnectionConfig
@@ -56,6 +58,7 @@ __all__ = [
     "MalformedRecord",
     "NodeUnreachable",
     "Origin",
+    "PositionError",
     "Producer",
     "ProducerClosed",
     "ProducerConfig",
@@ -69,6 +72,7 @@ __all__ = [
     "StatusCode",
     "TlsError",
     "TransportConfig",
+    "check_position",
     "open_consumer",
     "open_producer",
 ]

@@ -23,6 +23,7 @@ import msgpack
 from attrs import field, frozen
 
 from proglog_trio.errors import PositionError
+from proglog_trio.log.format.position import Position
 
 WINDOW_VERSION = 1
 MAX_PRODUCERS = 4096
@@ -166,6 +167,15 @@ class DeliveredWindow:
         last_seen = list(runs.items())[-max_producers:]
         producers = {producer: _Producer(held, seen) for seen, (producer, held) in enumerate(last_seen)}
         return cls(max_producers, producers, dict(list(parts.items())[-MAX_PARTS:]), len(producers))
+
+
+def check_position(position: bytes) -> None:
+    """Check that bytes are a position at which a consumer of this version can begin: for what users hand in.
+
+    Raises:
+        PositionError: they are none, and why.
+    """
+    DeliveredWindow.decode(Position.decode_with_annex(position)[1])
 
 
 def _with_sequence(runs: tuple[Run, ...], sequence: int) -> tuple[Run, ...]:

@@ -27,7 +27,7 @@ from proglog_trio.membership.wire import (
     encode_serf,
 )
 from proglog_trio.replication.directories_file import DIRECTORIES_FILE
-from proglog_trio.rpc.calls.keys import change_key
+from proglog_trio.rpc.calls.cluster import change_key
 from tests.members import members, node_inside
 from tests.node_process import NodeProcess, node_process
 
