@@ -108,7 +108,7 @@ class Fetcher:
         core, nodes = self.core, self.nodes
         while not core.finished:
             if not core.bound_to_first_node:
-                nodes.move(trio.current_time(), core.lacking)
+                nodes.move(trio.current_time(), core.failures.lacking)
             core.stream_to(nodes.current)
             self._opened_at = None
             try:
@@ -118,7 +118,7 @@ class Fetcher:
                 self._last_failure = failure
                 now = trio.current_time()
                 if self._opened_at is not None and now - self._opened_at >= LASTING_SECONDS:
-                    core.stream_lasted()
+                    core.failures.answered()
                     self._backoff.succeeded()
                     nodes.worked(nodes.current)
                 nodes.failed(nodes.current)

@@ -404,7 +404,7 @@ def test_reconnecting_has_a_bound() -> None:
     core.received_answer(answer_of())
     core.stream_lost(StreamBroken("refused"), 16.0)
     core.stream_lost(StreamBroken("refused"), 25.9)
-    core.stream_lasted()
+    core.failures.answered()
     core.stream_lost(StreamBroken("refused"), 30.0)
     assert core.error is None
     core.stream_lost(StreamBroken("refused"), 40.0)

@@ -257,7 +257,7 @@ class MovingConsumer(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         assert self.core is not None
-        node = self.nodes[self.list.move(0.0, self.core.lacking)]
+        node = self.nodes[self.list.move(0.0, self.core.failures.lacking)]
         try:
             if not node.up:
                 self.core.stream_to(node.address)
@@ -468,11 +468,11 @@ def test_what_may_turn_up_is_waited_for(statuses: list[StatusCode], error: type[
             assert isinstance(core.error, error)
             return
         assert core.error is None
-        assert core.waits_for is not None
+        assert core.failures.waits_for is not None
     core.stream_to(ADDRESSES[1])
     core.request()
     core.received_answer(answer_of((7, batch(A, 1, 2))))
-    assert core.waits_for is None
+    assert core.failures.waits_for is None
     assert values(core) == [b"2.0"]
 
 
@@ -489,7 +489,7 @@ def test_the_error_comes_when_no_node_is_left(status: StatusCode, error: type[Co
     for node in ADDRESSES[:2]:
         lose(core, node, status)
         assert core.error is None
-    assert set(core.lacking) == set(ADDRESSES[:2])
+    assert set(core.failures.lacking) == set(ADDRESSES[:2])
     lose(core, ADDRESSES[2], None)
     assert core.error is None, "it may have them, once it can be reached"
     lose(core, ADDRESSES[2], status)
@@ -503,9 +503,9 @@ def test_who_lacked_what_was_next_is_asked_again_later() -> None:
     core.stream_to(ADDRESSES[1])
     core.request()
     core.received_answer(answer_of())
-    assert core.lacking, "an answer with nothing in it is not what was lacking"
+    assert core.failures.lacking, "an answer with nothing in it is not what was lacking"
     core.received_answer(answer_of((0, batch(A, 0, 1))))
-    assert not core.lacking
+    assert not core.failures.lacking
     for node in ADDRESSES[1:]:
         lose(core, node, StatusCode.OUT_OF_RANGE)
         assert core.error is None
@@ -592,7 +592,7 @@ def test_a_frame_that_does_not_follow_is_looked_for_elsewhere() -> None:
         core.received_answer(answer_of((2, batch(B, 1, 2)), (3, batch(A, 5, 9))))
     core.stream_lost(caught.value, 0.0, ADDRESSES)
     assert core.error is None
-    assert list(core.lacking) == [ADDRESSES[0]]
+    assert list(core.failures.lacking) == [ADDRESSES[0]]
     assert values(core) == [b"1.0", b"2.0"], "what came before it was taken in"
 
 
