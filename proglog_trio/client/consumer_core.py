@@ -1,6 +1,6 @@
 """What a consumer asks for, delivers, trims and drops. No I/O and no clock.
 
-The rules it keeps, and why there is no gap and no repeat:
+The rules it keeps, and why nothing is left out and nothing comes twice:
 
 - What was received is known as a position (per origin, the next sequence), begun with the position that the node gives
   of the stream's start. A new stream asks for what follows it, so it does not matter how far the old one was delivered,

@@ -54,7 +54,7 @@ class DeliveredWindow:
     """What was delivered of which producers. A value: whatever changes it returns another one.
 
     Each change copies the table of producers. When one was seen last is kept with it and not by its place there: Python
-    copies a dictionary of which nothing was removed several times as fast.
+    copies a dictionary of which no key was deleted several times as fast.
 
     With MAX_PRODUCERS producers of RUNS_PER_PRODUCER runs it is still encoded in less than a position may have.
 
@@ -63,8 +63,12 @@ class DeliveredWindow:
     """
 
     max_producers: int = MAX_PRODUCERS
+    # By producer id. At most max_producers; none without a run.
     _producers: Mapping[int, _Producer] = field(factory=dict)
+    # Of batches of which the first records were delivered and not all: how many, by producer id and sequence. At most
+    # MAX_PARTS, the last stopped in at the end. A batch that is in a run of its producer is not here.
     _parts: Mapping[tuple[int, int], int] = field(factory=dict)
+    # Greater than when any producer was seen.
     _clock: int = 0
 
     def __len__(self) -> int:

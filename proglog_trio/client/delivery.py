@@ -72,25 +72,30 @@ class DeliveredBatch:
 
 @define
 class FailureLedger:
-    """Counts the records that failed without anybody having been told, so that none is lost silently."""
+    """Counts the records that failed and whose failure no task was told, so that each failure is told once.
+
+    Attributes:
+        count: how many records.
+        first: the error of the first of them; None if there is none.
+    """
 
     count: int = 0
     first: DeliveryError | None = None
 
     def failed(self, count: int, error: DeliveryError) -> None:
-        """Take note of records that failed."""
+        """Count records that failed with an error."""
         self.count += count
         if self.first is None:
             self.first = error
 
-    def told(self, count: int) -> None:
-        """Take note that somebody was told of so many of them."""
+    def reported(self, count: int) -> None:
+        """Leave out so many of them: a task that waited for them was told."""
         self.count -= count
         if self.count <= 0:
             self.count, self.first = 0, None
 
     def report(self) -> None:
-        """Raise RecordsNotDelivered if there is anything that nobody was told, once."""
+        """Raise RecordsNotDelivered if there are any, and begin anew."""
         count, first = self.count, self.first
         if count and first is not None:
             self.count, self.first = 0, None
@@ -100,14 +105,14 @@ class FailureLedger:
 class BatchOutcome:
     """What becomes of one batch; all its records share it. Settled exactly once."""
 
-    __slots__ = ("_event", "_ledger", "_untold", "_watchers", "delivered", "error")
+    __slots__ = ("_event", "_ledger", "_unreported", "_watchers", "delivered", "error")
 
     def __init__(self, ledger: FailureLedger) -> None:
         self.delivered: DeliveredBatch | None = None
         self.error: DeliveryError | None = None
         self._event: trio.Event | None = None
         self._ledger = ledger
-        self._untold = 0
+        self._unreported = 0
         self._watchers = 0
 
     @property
@@ -131,7 +136,7 @@ class BatchOutcome:
         self._settle_once()
         self.error = error
         if not self._watchers:
-            self._untold = count
+            self._unreported = count
             self._ledger.failed(count, error)
         if self._event is not None:
             self._event.set()
@@ -144,7 +149,7 @@ class BatchOutcome:
             await self._event.wait()
 
     async def watch(self) -> None:
-        """Wait until it is known, for somebody who will be told: a failure meanwhile needs no other report."""
+        """Wait until it is known, for a task that will call ``result``: a failure meanwhile needs no other report."""
         self._watchers += 1
         try:
             await self.settle()
@@ -154,9 +159,9 @@ class BatchOutcome:
     def result(self) -> DeliveredBatch:
         """Return where the batch is stored; raises its error. Call it when it is settled."""
         if self.error is not None:
-            if self._untold:
-                self._ledger.told(self._untold)
-                self._untold = 0
+            if self._unreported:
+                self._ledger.reported(self._unreported)
+                self._unreported = 0
             raise self.error.again()
         if self.delivered is None:
             raise RuntimeError("the batch is not settled yet")

@@ -20,7 +20,7 @@ class NodeUnreachable(ClientError):
 
 
 class ProducerClosed(ClientError):
-    """The producer's ``async with`` block has been left: it takes no more records."""
+    """The producer's ``async with`` block has been left, or the task behind it failed: no more records can be sent."""
 
 
 class RecordTooLarge(ClientError, ValueError):
@@ -77,7 +77,7 @@ class DeliveryAbandoned(DeliveryError):
 
 
 class RecordsNotDelivered(ClientError):
-    """Records failed whose deliveries nobody waited for; raised by ``flush`` and at the end of the producer's block.
+    """Records failed whose deliveries no task waited for; raised by ``flush`` and at the end of the producer's block.
 
     Attributes:
         count: how many records failed since the last time this was reported.
@@ -110,11 +110,11 @@ class ConsumerError(ClientError):
 
 
 class StartOutOfRange(ConsumerError):
-    """The place to read from lies outside what the log holds: past its end, or removed by retention."""
+    """The place to read from lies outside what the log holds: past its end, or what was there is retired or a gap."""
 
 
 class RecordsLost(ConsumerError):
-    """The next records are damaged on the node: read them from another one, or see ConsumerConfig.on_missing."""
+    """The next records are damaged, or missing at present, on all nodes asked; see ConsumerConfig.on_missing."""
 
 
 class MalformedRecord(ClientError):

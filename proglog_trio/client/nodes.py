@@ -9,8 +9,8 @@ The rules it keeps:
   comes after those that failed as often.
 - So an address that cannot be reached from here (a node may be known to others by an address of their network alone) is
   tried once or twice, and from then on after all that work.
-- A node of another cluster is not used, whoever told of it. An address that was given is looked at again after a
-  minute: it may have been lent only.
+- A node of another cluster is not used, wherever its address is from. An address that was given is looked at again
+  after a minute: it may have been lent only.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class NodeList:
         return tuple(address for address in known if self.elsewhere(address, now) is None) if self._elsewhere else known
 
     def found_elsewhere(self, address: str, why: str, now: float) -> None:
-        """Take note that a node is of another cluster; why: in words."""
+        """Leave a node out for a while, since it is of another cluster; why: in words."""
         self._found.pop(address, None)
         self._elsewhere.pop(address, None)
         while len(self._elsewhere) >= MAX_FOUND + len(self.given):
@@ -100,7 +100,7 @@ class NodeList:
         return why if now < until else None
 
     def found(self, addresses: Iterable[str], now: float) -> None:
-        """Take note of what a node told; what is no address that can be dialled is left out."""
+        """Keep the addresses that a node told; what is no address that can be dialled is left out."""
         self.search_failure = None
         told = {dialled for address in addresses if (dialled := _dialled(address)) is not None}.difference(self.given)
         told = {address for address in told if self.elsewhere(address, now) is None}
@@ -121,11 +121,11 @@ class NodeList:
         self.search_failure = reason
 
     def worked(self, address: str) -> None:
-        """Take note that a node answered."""
+        """Count no failures of a node any more: it answered."""
         self._failures.pop(address, None)
 
     def failed(self, address: str) -> None:
-        """Take note that a node could not be used, or not any more."""
+        """Count one more failure of a node: it could not be used, or not any more."""
         self._failures[address] = self._failures.get(address, 0) + 1
 
     def move(self, now: float, avoid: Collection[str] = ()) -> str:

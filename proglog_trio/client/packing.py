@@ -1,7 +1,7 @@
 """Packing records into payloads on the producer's side: one record at a time, or many values in one go in C.
 
 The form is that of proglog_trio.log.format.record. Here each record is packed when it is sent, so that its size is
-known and a mistake in it is reported to who made it.
+known and a mistake in it is reported to the caller who made it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RecordPacker:
         """
         if type(value) is not bytes:
             value = _as_bytes("value", value)
-        # Trailing fields that are absent are left out; those between are nil.
+        # Trailing fields that are not given are left out; those between are nil.
         if headers is None and timestamp is None and key is None:
             if not value:
                 raise ValueError("the record is empty: it has no value, no key and no headers")

@@ -122,8 +122,8 @@ class Producer:
         """Send what lingers, and wait until all that was handed in before is settled (within the delivery timeout).
 
         Raises:
-            RecordsNotDelivered: records failed, since the last flush, whose deliveries nobody has waited for.
-            ProducerClosed: the producer's block has been left, and nothing failed of which nobody was told.
+            RecordsNotDelivered: records failed, since the last flush, whose deliveries no task has waited for.
+            ProducerClosed: the producer's block has been left, and there is no such failure to report.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._sender.settle_all()

@@ -54,7 +54,7 @@ SEARCH_ANSWER_SECONDS = 5.0
 GREETING_SECONDS = 5.0
 """How long a node may take to accept a stream and say of which cluster it is, before records are sent on it."""
 CONNECT_SECONDS_AMONG_SEVERAL = 3.0
-"""How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is gone
+"""How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is down
 does not refuse, and a process that is stopped does not answer."""
 
 
@@ -138,7 +138,7 @@ async def _search(channel: TunedChannel, session: NodeSession) -> None:
         except TimeoutError:
             session.search_failed(f"{session.node} did not tell of other nodes within {SEARCH_ANSWER_SECONDS:g} s")
         except GRPCError as error:
-            # Who may not ask, or asks a node that cannot tell, has the addresses that were given.
+            # A client that may not ask, or asks a node that cannot tell, has the addresses that were given.
             check_error(session.cluster, error, session.node)
             session.search_failed(str(call_error(error, session.node, channel)))
         except (StreamTerminatedError, H2Error, OSError) as error:

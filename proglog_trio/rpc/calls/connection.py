@@ -59,7 +59,7 @@ class ConnectionConfig:
 class TunedChannel(Channel):
     """A grpclib channel over one connection: it connects once, and never again by itself.
 
-    Who uses it decides what a lost connection means; a silent reconnection would leave a stream's place behind.
+    Its user decides what a lost connection means; a silent reconnection would leave a stream's place behind.
     """
 
     def __init__(self, host: str, port: int, config: ConnectionConfig) -> None:
@@ -235,7 +235,7 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
 
     Raises:
         ValueError: the address is not one.
-        ConnectionNotOpened: nobody answers there, or not within the time, or with a certificate that is not accepted.
+        ConnectionNotOpened: no node answers there, or not within the time, or with a certificate that is not accepted.
         TlsError: the files of the TLS configuration cannot be used.
     """
     dialled = Address.parse(address)
