@@ -163,7 +163,7 @@ class Consumer:
     @property
     def nodes(self) -> tuple[str, ...]:
         """The addresses of all nodes that the consumer may read from: those it was given, and those it was told of."""
-        return self._nodes.known(trio.current_time())
+        return self._fetcher.known()
 
     @property
     def cluster_name(self) -> str | None:
@@ -183,9 +183,7 @@ class Consumer:
     async def _current_batch(self) -> ConsumedBatch | None:
         """Return the batch that has records left to deliver; None at the end."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._closed:
-            raise ConsumerClosed("the consumer is closed: its block has been left")
-        if self._batch is not None:
+        if self._batch is not None and not self._closed:
             if self._delivered < self._batch.count:
                 return self._batch
             self._since_yield += self._batch.count
@@ -205,7 +203,7 @@ class Consumer:
                 return None
             self._fetcher.check_running()
             self._since_yield = 0
-            await self._fetcher.wait_for_arrival()
+            await self._fetcher.arrived.park()
         raise ConsumerClosed("the consumer is closed: its block has been left")
 
     def _count_skipped(self, skipped: tuple[SkippedRange, ...]) -> None:
@@ -216,7 +214,7 @@ class Consumer:
         """Deliver nothing more."""
         self._closed = True
         self._rows = None
-        self._fetcher.wake_consumer()
+        self._fetcher.arrived.unpark_all()
 
 
 @asynccontextmanager

@@ -24,9 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import NoReturn
-
-from attrs import frozen
+from typing import NamedTuple, NoReturn
 
 from proglog_trio._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse, Skipped
 from proglog_trio.client.config import Anchor, ConsumerConfig
@@ -44,8 +42,7 @@ from proglog_trio.rpc.calls.status_code import StatusCode
 MAX_DAMAGED_IN_A_ROW = 3
 
 
-@frozen
-class _ReceivedFrame:
+class _ReceivedFrame(NamedTuple):
     """A frame, or what is new in it, that waits to be delivered.
 
     Attributes:

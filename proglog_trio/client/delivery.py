@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import trio
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from proglog_trio.client.errors import DeliveryError, RecordsNotDelivered
 from proglog_trio.log.format.origin import Origin
@@ -57,17 +57,8 @@ class DeliveredBatch:
         """Return where count of the batch's records are, from its record number first on."""
         if first == 0 and count == self.count:
             return self
-        return DeliveredBatch(
-            self.base_offset + first,
-            count,
-            self.origin,
-            self.base_sequence + first,
-            self.log_time,
-            self.achieved,
-            self.reached,
-            self.duplicate,
-            self.node,
-        )
+        offset, sequence = self.base_offset + first, self.base_sequence + first
+        return evolve(self, base_offset=offset, count=count, base_sequence=sequence)
 
 
 @define
@@ -102,18 +93,23 @@ class FailureLedger:
             raise RecordsNotDelivered(count, first) from first
 
 
+@define(eq=False)
 class BatchOutcome:
-    """What becomes of one batch; all its records share it. Settled exactly once."""
+    """What becomes of one batch; all its records share it. Settled exactly once.
 
-    __slots__ = ("_event", "_ledger", "_unreported", "_watchers", "delivered", "error")
+    Attributes:
+        delivered, error: when it is settled one of them is not None, and stays.
+    """
 
-    def __init__(self, ledger: FailureLedger) -> None:
-        self.delivered: DeliveredBatch | None = None
-        self.error: DeliveryError | None = None
-        self._event: trio.Event | None = None
-        self._ledger = ledger
-        self._unreported = 0
-        self._watchers = 0
+    _ledger: FailureLedger
+    delivered: DeliveredBatch | None = None
+    error: DeliveryError | None = None
+    # Made when a task waits: for most batches none does.
+    _event: trio.Event | None = None
+    # So many records of it stand in the ledger: they failed while no task waited.
+    _unreported: int = 0
+    # So many tasks wait that will call result.
+    _watchers: int = 0
 
     @property
     def settled(self) -> bool:
@@ -168,14 +164,12 @@ class BatchOutcome:
         return self.delivered
 
 
+@define(eq=False)
 class Delivery:
     """What becomes of one record."""
 
-    __slots__ = ("_index", "_outcome")
-
-    def __init__(self, outcome: BatchOutcome, index: int) -> None:
-        self._outcome = outcome
-        self._index = index
+    _outcome: BatchOutcome
+    _index: int
 
     @property
     def settled(self) -> bool:
@@ -212,13 +206,11 @@ class BatchPart:
     count: int
 
 
+@define(eq=False)
 class BatchDelivery:
     """What becomes of many records that were sent by one call; one or more batches."""
 
-    __slots__ = ("_parts",)
-
-    def __init__(self, parts: Sequence[BatchPart]) -> None:
-        self._parts = tuple(parts)
+    _parts: Sequence[BatchPart]
 
     @property
     def count(self) -> int:

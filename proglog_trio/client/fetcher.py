@@ -14,7 +14,7 @@ from proglog_trio.backoff import Backoff
 from proglog_trio.client.consumed_batch import ConsumedBatch
 from proglog_trio.client.consumer_core import ConsumerCore
 from proglog_trio.client.errors import ConsumerClosed, NodeUnreachable
-from proglog_trio.client.nodes import NodeList, NodeStream
+from proglog_trio.client.nodes import NodeList, NodeUser
 from proglog_trio.rpc.calls.sessions import ConsumeLink, StreamBroken
 
 LASTING_SECONDS = 10.0
@@ -25,23 +25,24 @@ def _wake_no_link() -> None:
     """Do nothing: there is no stream."""
 
 
-class Fetcher:
-    """Fetches what a consumer's core asks for.
+class Fetcher(NodeUser):
+    """Fetches what a consumer's core asks for. To its link it is the ConsumeSession of each stream.
 
     Attributes:
+        arrived: where the consumer waits until something may have arrived, or nothing more will.
         ended_because: why nothing more will arrive although the core is not finished; None while more may.
     """
 
     def __init__(self, core: ConsumerCore, link: ConsumeLink, nodes: NodeList, backoff: Backoff) -> None:
+        super().__init__(nodes, trio.current_time, searches=core.config.find_nodes)
         self.core = core
-        self.nodes = nodes
         self.ended_because: str | None = None
         self._link = link
         self._backoff = backoff
         # Of the present stream: called when core.has_room may have become true.
         self._wake_link: Callable[[], object] = _wake_no_link
         self._opened_at: float | None = None
-        self._arrived = trio.lowlevel.ParkingLot()
+        self.arrived = trio.lowlevel.ParkingLot()
         self._last_failure: StreamBroken | None = None
 
     # -- what the consumer calls ---------------------------------------------------------------------------------------
@@ -55,14 +56,6 @@ class Fetcher:
             self._wake_link()
         return batch
 
-    async def wait_for_arrival(self) -> None:
-        """Wait until something may have arrived, or nothing more will, or wake_consumer is called."""
-        await self._arrived.park()
-
-    def wake_consumer(self) -> None:
-        """End wait_for_arrival."""
-        self._arrived.unpark_all()
-
     def check_running(self) -> None:
         """Raise ConsumerClosed if nothing more will arrive although the core is not finished."""
         if self.ended_because is not None:
@@ -70,13 +63,30 @@ class Fetcher:
 
     # -- what a stream's link calls ------------------------------------------------------------------------------------
 
-    def opened(self, wake_link: Callable[[], object]) -> None:
-        """Begin to read from a new stream; see ConsumeSession."""
-        self._wake_link = wake_link
+    @property
+    def has_room(self) -> bool:
+        """See ConsumeSession."""
+        return self.core.has_room()
+
+    def end_request(self) -> ConsumeBatchesRequest | None:
+        """See ConsumeSession."""
+        return self.core.end_request() if self.core.asks_end else None
+
+    def received_end(self, answer: ConsumeBatchesResponse) -> None:
+        """See ConsumeSession."""
+        self.core.received_end(answer)
+
+    def request(self) -> ConsumeBatchesRequest:
+        """See ConsumeSession."""
+        return self.core.request()
+
+    def opened(self, wake: Callable[[], object] = _wake_no_link) -> None:
+        """See ConsumeSession."""
+        self._wake_link = wake
         self._opened_at = trio.current_time()
 
     def received(self, answer: ConsumeBatchesResponse) -> None:
-        """Hand an answer on to the core; see ConsumeSession."""
+        """See ConsumeSession."""
         before = self.core.received
         self.nodes.worked(self.core.node)
         try:
@@ -85,7 +95,7 @@ class Fetcher:
             if self.core.config.follow or self.core.received is not before:
                 # Else the node may have answered that it has nothing more, again and again.
                 self._backoff.succeeded()
-            self._arrived.unpark_all()
+            self.arrived.unpark_all()
 
     # -- the task ------------------------------------------------------------------------------------------------------
 
@@ -102,7 +112,7 @@ class Fetcher:
         finally:
             if self.ended_because is None and not self.core.finished:
                 self.ended_because = "its block has been cancelled"
-            self._arrived.unpark_all()
+            self.arrived.unpark_all()
 
     async def _keep_streaming(self) -> None:
         core, nodes = self.core, self.nodes
@@ -112,7 +122,7 @@ class Fetcher:
             core.stream_to(nodes.current)
             self._opened_at = None
             try:
-                await self._link(ConsumeStream(self))
+                await self._link(self)
                 core.stream_ended()
             except StreamBroken as failure:
                 self._last_failure = failure
@@ -122,9 +132,9 @@ class Fetcher:
                     self._backoff.succeeded()
                     nodes.worked(nodes.current)
                 nodes.failed(nodes.current)
-                core.stream_lost(failure, now, nodes.known(now))
+                core.stream_lost(failure, now, self.known())
             self._wake_link = _wake_no_link
-            self._arrived.unpark_all()
+            self.arrived.unpark_all()
             if not core.finished:
                 await trio.sleep(self._backoff.next_delay())
 
@@ -133,44 +143,10 @@ class Fetcher:
         core = self.core
         with trio.move_on_after(seconds):
             while core.end_offset is None and not core.finished and self.ended_because is None:
-                await self._arrived.park()
+                await self.arrived.park()
             self.check_running()
             return
         reason = "no answer" if self._last_failure is None else str(self._last_failure)
         if core.bound_to_first_node and len(self.nodes.given) > 1:
             reason += f" (an offset is a place in the log of {self.nodes.current} alone)"
         raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
-
-
-class ConsumeStream(NodeStream):
-    """One stream from one node; see ConsumeSession."""
-
-    def __init__(self, fetcher: Fetcher) -> None:
-        super().__init__(fetcher.nodes, trio.current_time, searches=fetcher.core.config.find_nodes)
-        self._core = fetcher.core
-        self._fetcher = fetcher
-
-    @property
-    def has_room(self) -> bool:
-        """See ConsumeSession."""
-        return self._core.has_room()
-
-    def end_request(self) -> ConsumeBatchesRequest | None:
-        """See ConsumeSession."""
-        return self._core.end_request() if self._core.asks_end else None
-
-    def received_end(self, answer: ConsumeBatchesResponse) -> None:
-        """See ConsumeSession."""
-        self._core.received_end(answer)
-
-    def request(self) -> ConsumeBatchesRequest:
-        """See ConsumeSession."""
-        return self._core.request()
-
-    def opened(self, wake: Callable[[], object] = _wake_no_link) -> None:
-        """See ConsumeSession."""
-        self._fetcher.opened(wake)
-
-    def received(self, answer: ConsumeBatchesResponse) -> None:
-        """See ConsumeSession."""
-        self._fetcher.received(answer)

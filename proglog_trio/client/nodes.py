@@ -146,34 +146,51 @@ class NodeList:
         return self.current
 
 
-class NodeStream:
-    """One stream to the node in use, as far as it is the same for producers and consumers; see NodeSession.
+class NodeUser:
+    """Uses one node after the other, each for one stream. What its link may know and tell of them is in NodeSession.
 
     Attributes:
-        node, others, searches, cluster: see NodeSession.
+        nodes: those that it may use.
+        searches: see NodeSession.
     """
 
     def __init__(self, nodes: NodeList, clock: Callable[[], float], *, searches: bool) -> None:
-        self._nodes = nodes
-        self._clock = clock
-        self.node = nodes.current
-        self.others = len(nodes.known(clock())) > 1
+        self.nodes = nodes
         self.searches = searches
-        self.cluster = nodes.cluster
+        self._clock = clock
+
+    @property
+    def node(self) -> str:
+        """See NodeSession. It changes between streams alone."""
+        return self.nodes.current
+
+    @property
+    def others(self) -> bool:
+        """See NodeSession."""
+        return len(self.known()) > 1
+
+    @property
+    def cluster(self) -> ExpectedCluster:
+        """See NodeSession."""
+        return self.nodes.cluster
 
     @property
     def refusal(self) -> str | None:
         """See NodeSession."""
-        return self._nodes.elsewhere(self.node, self._clock())
+        return self.nodes.elsewhere(self.node, self._clock())
+
+    def known(self) -> tuple[str, ...]:
+        """Return the addresses that may be tried now."""
+        return self.nodes.known(self._clock())
 
     def is_elsewhere(self, why: str) -> None:
         """See NodeSession."""
-        self._nodes.found_elsewhere(self.node, why, self._clock())
+        self.nodes.found_elsewhere(self.node, why, self._clock())
 
     def found(self, addresses: Sequence[str]) -> None:
         """See NodeSession."""
-        self._nodes.found(addresses, self._clock())
+        self.nodes.found(addresses, self._clock())
 
     def search_failed(self, reason: str) -> None:
         """See NodeSession."""
-        self._nodes.search_failed(reason)
+        self.nodes.search_failed(reason)

@@ -159,7 +159,7 @@ class Producer:
     @property
     def nodes(self) -> tuple[str, ...]:
         """The addresses of all nodes that the producer may write to: those it was given, and those it was told of."""
-        return self._nodes.known(trio.current_time())
+        return self._sender.known()
 
     @property
     def cluster_name(self) -> str | None:
@@ -182,7 +182,7 @@ class Producer:
             async with self._turn:
                 while self._must_wait(size):
                     self._sender.close_batch()
-                    await self._sender.wait_for_room()
+                    await self._sender.room.park()
         if self._sender.closed:
             raise self._sender.closed_error()
 

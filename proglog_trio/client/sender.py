@@ -12,7 +12,7 @@ import trio
 
 from proglog_trio._proto.log.v1 import ProduceBatchResponse
 from proglog_trio.client.errors import NodeUnreachable, ProducerClosed
-from proglog_trio.client.nodes import NodeList, NodeStream
+from proglog_trio.client.nodes import NodeList, NodeUser
 from proglog_trio.client.producer_core import ProducerCore
 from proglog_trio.rpc.calls.sessions import ProduceLink, StreamBroken
 
@@ -28,33 +28,34 @@ def _wake_no_link() -> None:
     """Do nothing: there is no stream."""
 
 
-class Sender:
-    """Sends what is added to a producer's core, and settles it.
+class Sender(NodeUser):
+    """Sends what is added to a producer's core, and settles it. To its link it is the ProduceSession of each stream.
 
     Attributes:
         finishing: nothing more will be added: a stream is ended once everything is answered.
         closed: nothing more may be added.
+        room: where the producer waits until something is settled, or nothing more may be added.
         ended: set when everything is settled and nothing more will be sent.
-        stream: the one stream that counts; None while there is none. One that was dropped may go on until its link has
-            unwound; it is no longer this one, and has no effect.
     """
 
     def __init__(self, core: ProducerCore, link: ProduceLink, nodes: NodeList) -> None:
-        self.nodes = nodes
+        super().__init__(nodes, trio.current_time, searches=core.config.find_nodes)
         self.core = core
         self.finishing = False
         self.closed = False
         self.ended = trio.Event()
-        self.stream: ProduceStream | None = None
         self._link = link
         self._closed_because = "its block has been left"
-        # Of the stream that counts: called whenever core.next_request may return something again.
+        # Whether the link runs a stream that has not been dropped. One that was may still call until it has unwound,
+        # which is ignored: the core counts it as lost, and no other is begun before.
+        self._streaming = False
+        # Of that stream: called whenever core.next_request may return something again.
         self._wake_link: Callable[[], object] = _wake_no_link
         self._stream_scope = trio.CancelScope()
         self._opened_once = trio.Event()
         # Set when there is something to send, for a sender that is idle and has no stream.
         self._work = trio.Event()
-        self._room = trio.lowlevel.ParkingLot()
+        self.room = trio.lowlevel.ParkingLot()
         # The timer's deadline, and what has it look at the core again. A deadline that moves back needs no waking: the
         # timer finds nothing to do and takes the new one.
         self._armed_for = math.inf
@@ -77,10 +78,6 @@ class Sender:
         if self.core.unsettled:
             self._wake()
 
-    async def wait_for_room(self) -> None:
-        """Wait until something is settled, or the producer is closed."""
-        await self._room.park()
-
     async def settle_all(self) -> None:
         """Send what lingers, and wait until all that was added before is settled.
 
@@ -100,24 +97,29 @@ class Sender:
 
     # -- what a stream's link calls ------------------------------------------------------------------------------------
 
-    def opened(self, node: str, wake_link: Callable[[], object]) -> None:
-        """Begin to send on a new stream to a node; see ProduceSession."""
-        self._wake_link = wake_link
-        self.core.stream_opened(trio.current_time(), node)
-        self._opened_once.set()
-        self._rearm_if_earlier()
+    def opened(self, wake: Callable[[], object] = _wake_no_link) -> None:
+        """See ProduceSession."""
+        if self._streaming:
+            self._wake_link = wake
+            self.core.stream_opened(trio.current_time(), self.node)
+            self._opened_once.set()
+            self._rearm_if_earlier()
 
     def next_request(self) -> bytes | None:
-        """Return what to send next; see ProduceSession."""
+        """See ProduceSession."""
+        if not self._streaming:
+            return None
         request = self.core.next_request(trio.current_time())
         self._rearm_if_earlier()
         return request
 
     def answered(self, answer: ProduceBatchResponse) -> None:
-        """Settle a batch; see ProduceSession."""
+        """See ProduceSession."""
+        if not self._streaming:
+            return
         self.core.answered(answer, trio.current_time())
         self.nodes.worked(self.core.node)
-        self._room.unpark_all()
+        self.room.unpark_all()
         self._wake()
         self._rearm_if_earlier()
 
@@ -132,7 +134,7 @@ class Sender:
             self._rearm.set()
 
     def _drop_stream(self) -> None:
-        self.stream = None
+        self._streaming = False
         self._wake_link = _wake_no_link
 
     @trio.lowlevel.enable_ki_protection
@@ -146,31 +148,31 @@ class Sender:
                 # Answers may lie unread in the socket: they come first.
                 await trio.sleep(READING_SECONDS)
             failure = self.core.tick(trio.current_time())
-            self._room.unpark_all()
+            self.room.unpark_all()
             if failure is None:
                 self._wake_link()
             else:
-                # The core counts it as lost already; from here on it must not hand anything in.
+                # The core counts it as lost already.
                 self._drop_stream()
                 self._stream_scope.cancel()
 
     async def _keep_streaming(self) -> None:
         while True:
             self.nodes.move(trio.current_time(), self.core.refused_by)
-            stream = self.stream = ProduceStream(self)
+            self._streaming = True
             failure: StreamBroken
             with trio.CancelScope() as self._stream_scope:
                 try:
-                    await self._link(stream)
+                    await self._link(self)
                     failure = StreamBroken("the node ended the stream")
                 except StreamBroken as error:
                     failure = error
-            if self.stream is stream:
+            if self._streaming:
                 # Else the timer has dropped it, and told the core.
                 self._drop_stream()
                 self.core.stream_lost(failure)
-                self._room.unpark_all()
-            self.nodes.failed(stream.node)
+                self.room.unpark_all()
+            self.nodes.failed(self.node)
             self._rearm_if_earlier()
             if self._opened_once.is_set() and not self.core.unsettled and not self.finishing:
                 # A stream is opened again when there is something to send on it.
@@ -214,7 +216,7 @@ class Sender:
             RecordsNotDelivered: see Producer.flush.
         """
         self.closed = True
-        self._room.unpark_all()
+        self.room.unpark_all()
         await trio.lowlevel.checkpoint_if_cancelled()
         await self.settle_all()
         self.finishing = True
@@ -227,37 +229,6 @@ class Sender:
         self.closed = True
         self._drop_stream()
         self.core.abandon()
-        self._room.unpark_all()
+        self.room.unpark_all()
         self._opened_once.set()
         self.ended.set()
-
-
-class ProduceStream(NodeStream):
-    """One stream to one node; see ProduceSession."""
-
-    def __init__(self, sender: Sender) -> None:
-        super().__init__(sender.nodes, trio.current_time, searches=sender.core.config.find_nodes)
-        self._sender = sender
-
-    @property
-    def _counts(self) -> bool:
-        return self._sender.stream is self
-
-    @property
-    def finishing(self) -> bool:
-        """See ProduceSession."""
-        return self._sender.finishing
-
-    def opened(self, wake: Callable[[], object] = _wake_no_link) -> None:
-        """See ProduceSession."""
-        if self._counts:
-            self._sender.opened(self.node, wake)
-
-    def next_request(self) -> bytes | None:
-        """See ProduceSession."""
-        return self._sender.next_request() if self._counts else None
-
-    def answered(self, answer: ProduceBatchResponse) -> None:
-        """See ProduceSession."""
-        if self._counts:
-            self._sender.answered(answer)

@@ -21,8 +21,8 @@ from proglog_trio.client import (
     open_consumer,
     open_producer,
 )
-from proglog_trio.client.fetcher import ConsumeStream
-from proglog_trio.client.sender import ProduceStream
+from proglog_trio.client.fetcher import Fetcher
+from proglog_trio.client.sender import Sender
 from proglog_trio.rpc.http2.bridge import TrioEventLoop
 from tests.client.harness import running_node
 from tests.node_process import node_process
@@ -193,9 +193,9 @@ def test_ctrl_c_ends_the_program_wherever_it_comes(place: str, tmp_path: Path, m
     """Also in the middle of an asyncio callback, or of what wakes one up."""
     waking = False
     if place in ("answered", "next_request", "opened"):
-        monkeypatch.setattr(ProduceStream, place, interrupting(getattr(ProduceStream, place), always))
+        monkeypatch.setattr(Sender, place, interrupting(getattr(Sender, place), always))
     if place == "received":
-        monkeypatch.setattr(ConsumeStream, place, interrupting(ConsumeStream.received, always))
+        monkeypatch.setattr(Fetcher, place, interrupting(Fetcher.received, always))
     if place == "waking":
         # Between an asyncio future's becoming done and its waiter's being scheduled.
         monkeypatch.setattr(TrioEventLoop, "call_soon", interrupting(TrioEventLoop.call_soon, lambda: waking))
@@ -209,13 +209,13 @@ def test_ctrl_c_ends_the_program_wherever_it_comes(place: str, tmp_path: Path, m
 
         return wake_noticed
 
-    opened = ProduceStream.opened
+    opened = Sender.opened
 
-    def opened_noticed(stream: ProduceStream, wake: Callable[[], object]) -> None:
+    def opened_noticed(sender: Sender, wake: Callable[[], object]) -> None:
         # Called by the body, since each record is a batch that is sent at once.
-        opened(stream, noticed(wake))
+        opened(sender, noticed(wake))
 
-    monkeypatch.setattr(ProduceStream, "opened", opened_noticed)
+    monkeypatch.setattr(Sender, "opened", opened_noticed)
 
     async def main() -> None:
         with trio.fail_after(HANG_SECONDS):
