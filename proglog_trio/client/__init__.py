@@ -1,4 +1,21 @@
-"""The client library: write records with a Producer, read them with a Consumer. See docs/how-to/client-library.md."""
+"""The client library: write records with a Producer, read them with a Consumer. See docs/how-to/client-library.md.
+
+What this package exports is documented and stays; what is in its modules may change. It runs under Trio.
+"""
+
+# How it is built, from the program to the wire:
+#
+# - producer.py and consumer.py are what a program calls; opening.py makes them, over gRPC.
+# - sender.py and fetcher.py are the tasks behind them. They wait, look at the clock, and keep one stream at a time to
+#   one of the nodes (nodes.py says to which).
+# - producer_core.py and consumer_core.py decide what is sent, settled, asked for, delivered and dropped. They do no
+#   I/O, read no clock and own no randomness. A core is called by its task, by its link and by the program, all in one
+#   thread, and no call of it waits: so none comes in the middle of another.
+# - A link carries one stream over some wire. What it and a sender or fetcher say to each other is in
+#   proglog_trio.rpc.calls.sessions, which knows no gRPC; tests have links without a network.
+#
+# What holds always: every record that was handed in is settled exactly once, however the producer ends; what a consumer
+# gives as its position has been delivered before it, all of it and nothing more.
 
 from proglog_trio.backoff import BackoffConfig
 from proglog_trio.client.config import Acknowledgement, AcknowledgementLevel, Anchor, ConsumerConfig, ProducerConfig

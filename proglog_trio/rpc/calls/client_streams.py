@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -49,7 +50,7 @@ CONSUME_BATCHES = "/log.v1.Log/ConsumeBatches"
 GET_SERVERS = "/log.v1.Log/GetServers"
 Session = TypeVar("Session", bound=NodeSession)
 SEARCH_SECONDS = 30.0
-"""How often a node is asked which others there are; they are forgotten much later, see nodes.py."""
+"""How often a node is asked which others there are; they are forgotten much later, see client/nodes.py."""
 SEARCH_ANSWER_SECONDS = 5.0
 GREETING_SECONDS = 5.0
 """How long a node may take to accept a stream and say of which cluster it is, before records are sent on it."""
@@ -95,8 +96,8 @@ async def _run(
 ) -> None:
     # A loop of its own: the one that this task inherited may be closed by the task that opened it before this one ends.
     current_loop.set(None)
-    if session.refusal is not None:
-        raise StreamBroken(session.refusal)
+    if (refusal := session.refusal) is not None:
+        raise StreamBroken(refusal)
     config = attrs.evolve(connection, cluster=session.cluster)
     try:
         async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:
@@ -120,10 +121,7 @@ def _less_patient(config: ConnectionConfig) -> ConnectionConfig:
 async def _beside_search(
     channel: TunedChannel, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
 ) -> None:
-    if not session.searches:
-        await function(channel, session)
-        return
-    async with run_beside(_search(channel, session)):
+    async with run_beside(_search(channel, session)) if session.searches else nullcontext():
         await function(channel, session)
 
 
@@ -248,11 +246,10 @@ async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
         await stream.send_message(session.request())
         session.opened(_waker(room))
         while True:
-            room.clear()
             while not session.has_room:
                 # Reading stops, and HTTP/2's flow control stops the node.
-                await room.wait()
                 room.clear()
+                await room.wait()
             response = await stream.recv_message()
             if response is None:
                 return
