@@ -307,7 +307,7 @@ async def _send_lines(
     count: "Progress",
 ) -> None:
     from proglog_trio.cli.lines import read_lines
-    from proglog_trio.log.format.record import Record
+    from proglog_trio.client import Record
 
     longest = producer.config.max_batch_bytes - _PACKING_BYTES
     try:
