@@ -5,7 +5,6 @@ What is sent, again or not, is decided in producer_core.py; how it gets to a nod
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import trio
@@ -14,6 +13,7 @@ from proglog_trio._proto.log.v1 import ProduceBatchResponse
 from proglog_trio.client.errors import NodeUnreachable, ProducerClosed
 from proglog_trio.client.nodes import NodeList, NodeUser
 from proglog_trio.client.producer_core import ProducerCore
+from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.rpc.calls.sessions import ProduceLink, StreamBroken
 
 CLOSING_SECONDS = 2.0
@@ -56,10 +56,8 @@ class Sender(NodeUser):
         # Set when there is something to send, for a sender that is idle and has no stream.
         self._work = trio.Event()
         self.room = trio.lowlevel.ParkingLot()
-        # The timer's deadline, and what has it look at the core again. A deadline that moves back needs no waking: the
-        # timer finds nothing to do and takes the new one.
-        self._armed_for = math.inf
-        self._rearm = trio.Event()
+        # Rearmed after each call into the core that may have brought its next deadline forward.
+        self._timer = DeadlineTimer(core.next_wake)
 
     # -- what the producer calls ---------------------------------------------------------------------------------------
 
@@ -68,7 +66,7 @@ class Sender(NodeUser):
         self._work.set()
         if self.core.ready(trio.current_time()):
             self._wake_link()
-        self._rearm_if_earlier()
+        self._timer.rearm()
 
     # Ctrl-C comes before or after: it must not lose a batch on its way from one place to another.
     @trio.lowlevel.enable_ki_protection
@@ -103,14 +101,14 @@ class Sender(NodeUser):
             self._wake_link = wake
             self.core.stream_opened(trio.current_time(), self.node)
             self._opened_once.set()
-            self._rearm_if_earlier()
+            self._timer.rearm()
 
     def next_request(self) -> bytes | None:
         """See ProduceSession."""
         if not self._streaming:
             return None
         request = self.core.next_request(trio.current_time())
-        self._rearm_if_earlier()
+        self._timer.rearm()
         return request
 
     def answered(self, answer: ProduceBatchResponse) -> None:
@@ -121,17 +119,13 @@ class Sender(NodeUser):
         self.nodes.worked(self.core.node)
         self.room.unpark_all()
         self._wake()
-        self._rearm_if_earlier()
+        self._timer.rearm()
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         self._work.set()
         self._wake_link()
-
-    def _rearm_if_earlier(self) -> None:
-        if self.core.next_wake() < self._armed_for:
-            self._rearm.set()
 
     def _drop_stream(self) -> None:
         self._streaming = False
@@ -140,11 +134,8 @@ class Sender(NodeUser):
     @trio.lowlevel.enable_ki_protection
     async def _watch_time(self) -> None:
         while True:
-            self._rearm = trio.Event()
-            self._armed_for = self.core.next_wake()
-            with trio.move_on_at(self._armed_for):
-                await self._rearm.wait()
-            if trio.current_time() > self._armed_for + LATE_SECONDS:
+            deadline = await self._timer.wait()
+            if trio.current_time() > deadline + LATE_SECONDS:
                 # Answers may lie unread in the socket: they come first.
                 await trio.sleep(READING_SECONDS)
             failure = self.core.tick(trio.current_time())
@@ -173,7 +164,7 @@ class Sender(NodeUser):
                 self.core.stream_lost(failure)
                 self.room.unpark_all()
             self.nodes.failed(self.node)
-            self._rearm_if_earlier()
+            self._timer.rearm()
             if self._opened_once.is_set() and not self.core.unsettled and not self.finishing:
                 # A stream is opened again when there is something to send on it.
                 self._work = trio.Event()
