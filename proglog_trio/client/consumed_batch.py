@@ -103,6 +103,7 @@ class ConsumedBatch:
     skipped: tuple[SkippedRange, ...] = ()
     node: str = ""
     window: DeliveredWindow = NOTHING_DELIVERED
+    # What rows returned, once it was asked: exactly count of them.
     _rows: list[object] | None = None
 
     def __len__(self) -> int:

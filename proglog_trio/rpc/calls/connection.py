@@ -76,6 +76,7 @@ class TunedChannel(Channel):
         if config.cluster is not None:
             watch(config.cluster, self, f"{host}:{port}")
         self._connection_config = config
+        # From open until abort, also when the connection has been lost meanwhile: it knows why.
         self._tuned_protocol: TunedProtocol | None = None
 
     def _protocol_factory(self) -> TunedProtocol:
