@@ -14,15 +14,11 @@ from proglog_trio.backoff import Backoff
 from proglog_trio.client.consumed_batch import ConsumedBatch
 from proglog_trio.client.consumer_core import ConsumerCore
 from proglog_trio.client.errors import ConsumerClosed, NodeUnreachable
-from proglog_trio.client.nodes import NodeList, NodeUser
+from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
 from proglog_trio.rpc.calls.sessions import ConsumeLink, StreamBroken
 
 LASTING_SECONDS = 10.0
 """A stream that stood for so long without an answer (an idle log's) was a connection."""
-
-
-def _wake_no_link() -> None:
-    """Do nothing: there is no stream."""
 
 
 class Fetcher(NodeUser):
@@ -40,7 +36,7 @@ class Fetcher(NodeUser):
         self._link = link
         self._backoff = backoff
         # Of the present stream: called when core.has_room may have become true.
-        self._wake_link: Callable[[], object] = _wake_no_link
+        self._wake_link: Callable[[], object] = wake_no_link
         self._opened_at: float | None = None
         self.arrived = trio.lowlevel.ParkingLot()
         self._last_failure: StreamBroken | None = None
@@ -80,7 +76,7 @@ class Fetcher(NodeUser):
         """See ConsumeSession."""
         return self.core.request()
 
-    def opened(self, wake: Callable[[], object] = _wake_no_link) -> None:
+    def opened(self, wake: Callable[[], object] = wake_no_link) -> None:
         """See ConsumeSession."""
         self._wake_link = wake
         self._opened_at = trio.current_time()
@@ -133,7 +129,7 @@ class Fetcher(NodeUser):
                     nodes.worked(nodes.current)
                 nodes.failed(nodes.current)
                 core.stream_lost(failure, now, self.known())
-            self._wake_link = _wake_no_link
+            self._wake_link = wake_no_link
             self.arrived.unpark_all()
             if not core.finished:
                 await trio.sleep(self._backoff.next_delay())

@@ -146,6 +146,10 @@ class NodeList:
         return self.current
 
 
+def wake_no_link() -> None:
+    """Do nothing: what wakes a link while there is no stream, or one that does not want to be woken."""
+
+
 class NodeUser:
     """Uses one node after the other, each for one stream. What its link may know and tell of them is in NodeSession.
 

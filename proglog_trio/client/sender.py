@@ -11,7 +11,7 @@ import trio
 
 from proglog_trio._proto.log.v1 import ProduceBatchResponse
 from proglog_trio.client.errors import NodeUnreachable, ProducerClosed
-from proglog_trio.client.nodes import NodeList, NodeUser
+from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
 from proglog_trio.client.producer_core import ProducerCore
 from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.rpc.calls.sessions import ProduceLink, StreamBroken
@@ -22,10 +22,6 @@ LATE_SECONDS = 0.5
 """A timer that is later than this was not looked at: this process was stopped, or its loop was held."""
 READING_SECONDS = 0.5
 """How long answers that arrived meanwhile are read before anything is given up for want of them."""
-
-
-def _wake_no_link() -> None:
-    """Do nothing: there is no stream."""
 
 
 class Sender(NodeUser):
@@ -50,7 +46,7 @@ class Sender(NodeUser):
         # which is ignored: the core counts it as lost, and no other is begun before.
         self._streaming = False
         # Of that stream: called whenever core.next_request may return something again.
-        self._wake_link: Callable[[], object] = _wake_no_link
+        self._wake_link: Callable[[], object] = wake_no_link
         self._stream_scope = trio.CancelScope()
         self._opened_once = trio.Event()
         # Set when there is something to send, for a sender that is idle and has no stream.
@@ -95,7 +91,7 @@ class Sender(NodeUser):
 
     # -- what a stream's link calls ------------------------------------------------------------------------------------
 
-    def opened(self, wake: Callable[[], object] = _wake_no_link) -> None:
+    def opened(self, wake: Callable[[], object] = wake_no_link) -> None:
         """See ProduceSession."""
         if self._streaming:
             self._wake_link = wake
@@ -129,7 +125,7 @@ class Sender(NodeUser):
 
     def _drop_stream(self) -> None:
         self._streaming = False
-        self._wake_link = _wake_no_link
+        self._wake_link = wake_no_link
 
     @trio.lowlevel.enable_ki_protection
     async def _watch_time(self) -> None:
