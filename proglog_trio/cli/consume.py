@@ -141,14 +141,8 @@ class Options:
 async def _consume(options: Options) -> int:
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import progress
-    from proglog_trio.client import (
-        ClientError,
-        ConsumerConfig,
-        NodeUnreachable,
-        PositionError,
-        check_position,
-        open_consumer,
-    )
+    from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, check_position, open_consumer
+    from proglog_trio.errors import PositionError
     from proglog_trio.node.log_output import configure_log_output
 
     configure_log_output("console", "warning")
