@@ -29,8 +29,7 @@ from benchmarks.common import (
     scratch_directory,
     spread,
 )
-from proglog_trio.client import ConsumerConfig, ProducerConfig, open_consumer, open_producer
-from proglog_trio.client.delivery import BatchDelivery
+from proglog_trio.client import BatchDelivery, ConsumerConfig, ProducerConfig, open_consumer, open_producer
 from proglog_trio.rpc.calls.cluster import get_status
 
 NODES = 3

@@ -143,17 +143,15 @@ class Options:
 async def _consume(options: Options) -> int:
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import progress
-    from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, open_consumer
-    from proglog_trio.client.delivered_window import DeliveredWindow
+    from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, check_position, open_consumer
     from proglog_trio.errors import PositionError
-    from proglog_trio.log.format.position import Position
     from proglog_trio.node.log_output import configure_log_output
 
     configure_log_output("console", "warning")
 
     if options.position is not None:
         try:
-            DeliveredWindow.decode(Position.decode_with_annex(options.position)[1])
+            check_position(options.position)
         except PositionError as error:
             raise CommandError(f"--position: {error}", ExitCode.USAGE) from error
     output = StandardOutput()
@@ -202,8 +200,7 @@ async def _consume(options: Options) -> int:
 
 def reading_connection(tls: "ClientTls | None") -> "ConnectionConfig":
     """Return a connection that takes whatever a node may be configured to send."""
-    from proglog_trio.client import ConnectionConfig
-    from proglog_trio.rpc.http2.transport_config import TransportConfig
+    from proglog_trio.client import ConnectionConfig, TransportConfig
 
     return ConnectionConfig(transport=TransportConfig(message_bytes=LARGEST_MESSAGE_BYTES + MEBIBYTE), tls=tls)
 

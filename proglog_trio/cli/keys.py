@@ -102,7 +102,7 @@ def _change(method: str, key: str, addr: str, timeout: float, tls: Tls) -> int:
 
 
 async def _changed(method: str, key: str, address: str, timeout: float, tls: "ClientTls | None") -> int:
-    from proglog_trio.rpc.calls.keys import change_key
+    from proglog_trio.rpc.calls.cluster import change_key
 
     return _reported(await asked(address, partial(change_key, address, method, key, timeout, tls=tls)))
 
@@ -129,7 +129,7 @@ def list_(
 
 
 async def _list(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
-    from proglog_trio.rpc.calls.keys import list_keys
+    from proglog_trio.rpc.calls.cluster import list_keys
 
     found = await asked(address, partial(list_keys, address, timeout, tls=tls))
     if json:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 app = App(name="produce")
 
-# deliveries that nobody has waited for; with what the producer itself buffers this bounds the memory
+# deliveries that have not been waited for; with what the producer itself buffers this bounds the memory
 _DELIVERIES = 64
 _PROBLEMS_SHOWN = 10
 # what packing adds to a line at most: the array of records, the record's own, the lengths of value and key
@@ -189,7 +189,7 @@ class Tally:
 
 @define
 class Settler:
-    """Waits for deliveries in the order of their sending, and takes note of them.
+    """Waits for deliveries in the order of their sending, and counts them.
 
     ``failure`` is the first delivery's that failed, with the lines it was about; ``reading`` is cancelled then.
     """
@@ -200,7 +200,7 @@ class Settler:
     failure: "tuple[range, DeliveryError] | None" = None
 
     async def run(self, deliveries: "trio.MemoryReceiveChannel[Sent]") -> None:
-        """Take note of deliveries until no more come."""
+        """Count deliveries until no more come."""
         from proglog_trio.client import DeliveryError
 
         async for sent in deliveries:
@@ -283,7 +283,7 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
     except NodeUnreachable as error:
         raise failed_at(options.addresses, error, ExitCode.UNREACHABLE) from error
     except RecordsNotDelivered:
-        # the first failure ends the reading, also while a batch is handed over: nobody waits for that one's outcome
+        # the first failure ends the reading, also while a batch is handed over: no task waits for that one's outcome
         if settler.failure is None:
             raise
     finally:
@@ -305,7 +305,7 @@ async def _send_lines(
     count: "Progress",
 ) -> None:
     from proglog_trio.cli.lines import read_lines
-    from proglog_trio.log.format.record import Record
+    from proglog_trio.client import Record
 
     longest = producer.config.max_batch_bytes - _PACKING_BYTES
     try:

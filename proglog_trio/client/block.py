@@ -25,7 +25,7 @@ async def run_behind(
         leave: called at once when the body is left, before the task is cancelled.
         outlives_cancellation: whether the task goes on when what is around the block is cancelled, for as long as the
             body has not been left: the body may be in a shielded ``finally`` in which it waits for the task. Otherwise
-            the task ends together with the scope, and must leave nobody waiting for it.
+            the task ends together with the scope, and must leave no task waiting for it.
     """
     failure: BaseException | None = None
     scope = trio.CancelScope(shield=outlives_cancellation)

@@ -178,7 +178,7 @@ class ConsumerConfig:
             the log of the node at which the consumer opens. (After a move some more may be given.)
         on_missing: what to do where the next records cannot be had from any node that is asked. "raise": raise
             StartOutOfRange or RecordsLost. "wait": wait for those that are missing at present, or damaged, until a node
-            has them, and raise for those that retention removed or that were given up. "skip": ask no other node, leave
+            has them, and raise for those that are retired or given up. "skip": ask no other node, leave
             out whatever this one does not have, and count it (`Consumer.skipped`).
         prefetch_bytes: how many bytes of frames may wait for the iteration.
         response_bytes: how many the node should put into one answer.

@@ -50,7 +50,7 @@ class ConsumedRecord(NamedTuple):
 class SkippedRange:
     """Offsets [from_offset, to_offset) of a node's log that could not be read and that on_missing="skip" left out.
 
-    It is empty where what is missing has no offsets there: retention took it before the node pulled it, and reason says
+    It is empty where what is missing has no offsets there: it was retired before the node pulled it, and reason says
     which sequences it was.
 
     Attributes:
@@ -103,6 +103,7 @@ class ConsumedBatch:
     skipped: tuple[SkippedRange, ...] = ()
     node: str = ""
     window: DeliveredWindow = NOTHING_DELIVERED
+    # What rows returned, once it was asked: exactly count of them.
     _rows: list[object] | None = None
 
     def __len__(self) -> int:
@@ -125,7 +126,7 @@ class ConsumedBatch:
 
     @property
     def origin(self) -> Origin:
-        """Who gave the records their sequences."""
+        """Where the records got their sequences: a run of one data directory as a writer."""
         return self.header.origin
 
     @property

@@ -1,6 +1,6 @@
 """What a consumer asks for, delivers, trims and drops. No I/O and no clock.
 
-The rules it keeps, and why there is no gap and no repeat:
+The rules it keeps, and why nothing is left out and nothing comes twice:
 
 - What was received is known as a position (per origin, the next sequence), begun with the position that the node gives
   of the stream's start. A new stream asks for what follows it, so it does not matter how far the old one was delivered,
@@ -11,9 +11,8 @@ The rules it keeps, and why there is no gap and no repeat:
 - A start that was given as an offset is resolved by one node: until it has answered, no other can be asked.
 - The end that is not to be followed is that of the node that the consumer opened at, known as a position. A stream that
   ends at another node before that is no end: the consumer goes on until some node has given all of it.
-- A node that lacks the next records (retention took them, they are damaged there, or a frame of an origin does not
-  follow what was received of it) is not asked again until another one has given some. When all known nodes lack them,
-  that is an error.
+- A node that lacks the next records (they are retired or damaged there, or a frame of an origin does not follow what
+  was received of it) is not asked again until another one has given some, see stream_failures.py.
 - A batch whose producer sent it to two nodes comes under two origins; the copy that is delivered second is dropped when
   it would be (see delivered_window.py). What is trimmed, dropped or delivered of either copy is counted from the
   batch's first record, so a consumer that stopped inside one copy may get the rest from the other.
@@ -25,28 +24,41 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import NoReturn
-
-from grpclib.const import Status
+from typing import NamedTuple, NoReturn
 
 from proglog_trio._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse, Skipped
 from proglog_trio.client.config import Anchor, ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, SkippedRange
 from proglog_trio.client.delivered_window import DeliveredWindow
-from proglog_trio.client.errors import ClientError, ConsumerError, NodeUnreachable, RecordsLost, StartOutOfRange
+from proglog_trio.client.errors import ClientError, RecordsLost
+from proglog_trio.client.stream_failures import EndedShort, StreamFailures
 from proglog_trio.errors import FrameError, PositionError
 from proglog_trio.log.format.frame import Frame, decode_frame
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 
 MAX_DAMAGED_IN_A_ROW = 3
-_ERROR_OF_STATUS: dict[Status, type[ConsumerError]] = {
-    Status.OUT_OF_RANGE: StartOutOfRange,
-    Status.DATA_LOSS: RecordsLost,
-}
-_ELSEWHERE = frozenset({Status.OUT_OF_RANGE, Status.DATA_LOSS, Status.RESOURCE_EXHAUSTED})
-"""What one node answers and another may not: it lacks the records, or has too many consumers."""
+
+
+class _ReceivedFrame(NamedTuple):
+    """A frame, or what is new in it, that waits to be delivered.
+
+    Attributes:
+        offset: of its first record, in the log of node.
+        first: so many of its records were received before, in another frame.
+        before: the position before the others.
+        skipped: what is missing directly before it.
+        node: the address of the node that it came from.
+    """
+
+    frame: Frame
+    offset: int
+    first: int
+    before: Position
+    skipped: tuple[SkippedRange, ...]
+    node: str
 
 
 class ConsumerCore:
@@ -54,17 +66,19 @@ class ConsumerCore:
 
     Attributes:
         node: the address of the node that the present stream is from.
-        lacking: the nodes that do not have the next records, with what they said.
-        received: the position after all that was received; None before the first answer.
+        failures: the streams that failed since a frame with news came, which is one with records not received before.
+        received: the position after all that was received; None before the first answer. It never goes back, but from a
+            start that turns out to be damaged to None.
+        start: where the delivery begins: what was received before the first frame with news; from then on it stays.
+        start_window: what had been delivered there.
         end_offset: the log's end as of the last answer; None before the first.
         waiting_bytes: how many bytes of frames wait to be delivered.
         end: where a consumer that does not follow is to end, by the node that it opened at; None before it has said so.
-        ended: the node ended the stream because everything up to the end was delivered.
-        error: why nothing more will come.
-        waits_for: which records no node had when all were asked last, in words, while they are waited for.
+        ended: the node ended the stream because everything up to the end was given.
+        error: why nothing more will come. With it or with ended, no other stream is opened.
         dropped_records: records that came although they had been received before.
         duplicate_records: records that were not delivered because a copy of them, under another origin, had been.
-        window: what was delivered of which producers.
+        window: what was delivered of which producers; it is behind ``received`` by what waits in the queue.
     """
 
     def __init__(self, config: ConsumerConfig) -> None:
@@ -77,8 +91,7 @@ class ConsumerCore:
         self.start: Position | None = self.received
         self.start_window = self.window
         self.node = ""
-        self.lacking: dict[str, StreamBroken] = {}
-        self.waits_for: str | None = None
+        self.failures = StreamFailures(config)
         self.end_offset: int | None = None
         self.waiting_bytes = 0
         self.end: Position | None = None
@@ -86,17 +99,21 @@ class ConsumerCore:
         self.error: ClientError | None = None
         self.dropped_records = 0
         self.duplicate_records = 0
-        self._queue: deque[ConsumedBatch] = deque()
+        # In the order of their arrival, each beginning where the one before it ends, or behind what it says is missing.
+        self._queue: deque[_ReceivedFrame] = deque()
+        # What a node left out behind all that is in the queue, to be told with what comes next.
         self._skipped: list[SkippedRange] = []
+        # Up to which of the present node's offsets that was told.
         self._skipped_to = 0
         self._damaged_in_row = 0
+        # Whether a frame with news has come.
         self._begun = False
+        # Whether the present stream has given no whole answer.
         self._first_answer = True
+        # The offset that the present stream was asked for, 0 if by position or anchor: its first frame may begin below.
         self._trim_below = 0
-        self._failing_since: float | None = None
+        # The node that ``end`` is of.
         self._end_node = ""
-        self._short_since: float | None = None
-        self._ended_short = False
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -106,7 +123,7 @@ class ConsumerCore:
         return self.received is None and self.config.offset is not None
 
     def stream_to(self, node: str) -> None:
-        """Take note of the node that the next stream is from."""
+        """Begin a stream from a node."""
         if node != self.node:
             # Its offsets are not those of the node before.
             self.node = node
@@ -122,7 +139,7 @@ class ConsumerCore:
         return ConsumeBatchesRequest(anchor=Anchor.END.value, until_end=True, response_bytes=1)
 
     def received_end(self, answer: ConsumeBatchesResponse) -> None:
-        """Take in the first answer to end_request; raises StreamBroken if it is damaged."""
+        """Keep the end that the first answer to end_request says; raises StreamBroken if it is damaged."""
         try:
             self.end = Position.decode(answer.position)
         except PositionError as error:
@@ -152,14 +169,14 @@ class ConsumerCore:
         return self.waiting_bytes < self.config.prefetch_bytes
 
     def received_answer(self, answer: ConsumeBatchesResponse) -> None:
-        """Take in a ConsumeBatchesResponse: what is new in it waits to be delivered then.
+        """Have what is new in an answer wait to be delivered.
 
         Raises:
-            StreamBroken: it is damaged; what is whole before the damage was taken in.
+            StreamBroken: it is damaged; what is whole before the damage was received.
         """
-        self._failing_since = None
+        self.failures.answered()
         if self._first_answer:
-            self._take_start(answer)
+            self._begin_at(answer)
         self.end_offset = answer.end_offset
         for skipped in answer.skipped:
             if skipped.origin:
@@ -178,14 +195,14 @@ class ConsumerCore:
             except FrameError as error:
                 self._damaged(f"a frame at offset {base_offset}: {error}")
             place += frame.length
-            self._take_frame(frame, base_offset)
+            self._receive_frame(frame, base_offset)
         if place != len(data):
             self._damaged(f"{len(data) - place} bytes follow the {len(answer.base_offsets)} frames of an answer")
         self._first_answer = False
         self._damaged_in_row = 0
 
     def _skip_sequences(self, skipped: Skipped) -> None:
-        """Take note of sequences that have no offsets on the node, and of which nothing more may ever come."""
+        """Pass over sequences that have no offsets on the node, and of which nothing more may ever come."""
         try:
             origin = Origin.parse(skipped.origin)
         except ValueError as error:
@@ -199,7 +216,7 @@ class ConsumerCore:
         if not self._begun:
             self.start = self.received
 
-    def _take_start(self, answer: ConsumeBatchesResponse) -> None:
+    def _begin_at(self, answer: ConsumeBatchesResponse) -> None:
         if self.received is not None:
             return
         try:
@@ -217,7 +234,7 @@ class ConsumerCore:
             self.error = RecordsLost(f"{message}; it came so {self._damaged_in_row} times in a row")
         raise StreamBroken(message)
 
-    def _take_frame(self, frame: Frame, base_offset: int) -> None:
+    def _receive_frame(self, frame: Frame, base_offset: int) -> None:
         header = frame.header
         received = self.received
         if received is None:
@@ -237,35 +254,31 @@ class ConsumerCore:
         if first == header.count:
             return
         if have < 0:
-            self._gap(header.origin, received.next_sequence(header.origin), header.base_sequence, base_offset)
+            self._pass_missing(header.origin, received.next_sequence(header.origin), header.base_sequence, base_offset)
         self._damaged_in_row = 0
         self._begun = True
-        self._short_since = None
-        self.lacking.clear()
-        self.waits_for = None
-        batch = ConsumedBatch(
-            header, frame.payload, base_offset, first, header.count - first, received, tuple(self._skipped), self.node
-        )
+        self.failures.brought_news()
+        self._queue.append(_ReceivedFrame(frame, base_offset, first, received, tuple(self._skipped), self.node))
         self._skipped.clear()
-        self.received = batch.position_after(batch.count)
-        self.waiting_bytes += batch.size
-        self._queue.append(batch)
+        base, end = header.base_sequence + first, header.base_sequence + header.count
+        self.received = received.advanced(header.origin, base, end)
+        self.waiting_bytes += len(frame.payload)
 
-    def _gap(self, origin: Origin, first: int, following: int, offset: int) -> None:
-        """Deal with sequences of an origin that the node does not have, in front of a frame at an offset.
+    def _pass_missing(self, origin: Origin, first: int, following: int, offset: int) -> None:
+        """Pass over sequences of an origin that the node does not have, in front of a frame at an offset.
 
         Raises:
             StreamBroken: they are not to be skipped.
         """
         missing = f"sequences {first} to {following - 1} of origin {origin} are missing"
         if self.config.on_missing != "skip":
-            raise StreamBroken(f"{missing} before offset {offset}", Status.OUT_OF_RANGE)
+            raise StreamBroken(f"{missing} before offset {offset}", StatusCode.OUT_OF_RANGE)
         if not self._skipped:
             # Else the node has said so already, in offsets.
             self._skipped.append(SkippedRange(offset, offset, missing, self.node))
 
     def stream_ended(self) -> None:
-        """Take note that the node ended the stream without an error.
+        """End, since the node ended the stream without an error.
 
         Raises:
             StreamBroken: it has no reason to when the end is followed, or was not reached.
@@ -273,8 +286,7 @@ class ConsumerCore:
         if self.config.follow:
             raise StreamBroken("the node ended the stream")
         if self.end is not None and self.node != self._end_node and not self._reached(self.end):
-            self._ended_short = True
-            raise StreamBroken(f"{self.node} does not have all that {self._end_node} had when the consumer opened")
+            raise EndedShort(f"{self.node} does not have all that {self._end_node} had when the consumer opened")
         self.ended = True
 
     def _reached(self, end: Position) -> bool:
@@ -284,71 +296,20 @@ class ConsumerCore:
         )
 
     def stream_lost(self, failure: StreamBroken, now: float, known: Collection[str] = ()) -> None:
-        """Take note that a stream broke; error is set when no other may be tried.
+        """Begin to wait for another stream, since one broke; error is set when no other is to be tried.
 
         Args:
             failure: why.
             now: in seconds.
             known: the nodes that may be tried.
         """
-        if self.error is not None:
-            return
-        status = failure.refusal
-        if status is not None and status not in _ELSEWHERE:
-            self.error = ConsumerError(str(failure), status)
-            return
-        if status is not None:
-            self.lacking[self.node] = failure
-            if self.bound_to_first_node or all(node in self.lacking for node in known):
-                if self._waits(failure, status):
-                    return
-                self.error = self._lack(failure, status)
-                return
-        seconds = self.config.reconnect_timeout
-        if self._ended_short:
-            self._ended_short = False
-            if self._short_since is None:
-                self._short_since = now
-            if now - self._short_since >= seconds:
-                self.error = NodeUnreachable(f"nothing new for {seconds:g} s: {failure}")
-            return
-        if self._failing_since is None:
-            self._failing_since = now
-        if now - self._failing_since < seconds:
-            return
-        for lack in self.lacking.values():
-            if lack.status is not None:
-                if self._waits(lack, lack.status):
-                    return
-                # Who has been asked lacks the records; the others have not answered for all that time.
-                self.error = self._lack(lack, lack.status)
         if self.error is None:
-            self.error = NodeUnreachable(f"no answer for {seconds:g} s: {failure}")
-
-    def _waits(self, failure: StreamBroken, status: Status) -> bool:
-        """Have all nodes asked again where some says that what it lacks is missing at present, or damaged, not gone."""
-        may_turn_up = any(lack.status is Status.DATA_LOSS for lack in self.lacking.values())
-        if self.config.on_missing != "wait" or not may_turn_up:
-            return False
-        self.waits_for = str(self._lack(failure, status))
-        self.lacking.clear()
-        self._failing_since = None
-        return True
-
-    def _lack(self, failure: StreamBroken, status: Status) -> ConsumerError:
-        message = str(failure)
-        if len(self.lacking) > 1:
-            message = "; ".join(f"{node}: {lack}" for node, lack in self.lacking.items())
-        return _ERROR_OF_STATUS.get(status, ConsumerError)(message, status)
+            self.error = self.failures.lost(self.node, failure, now, () if self.bound_to_first_node else known)
 
     @property
     def finished(self) -> bool:
         """Whether no other stream is to be opened."""
         return self.ended or self.error is not None
-
-    def stream_lasted(self) -> None:
-        """Take note that the stream that just broke had stood for so long that it counts as an answer."""
-        self._failing_since = None
 
     # -- delivery ------------------------------------------------------------------------------------------------------
 
@@ -356,26 +317,32 @@ class ConsumerCore:
         """Return the next batch to deliver, or None if there is none now; what has been delivered is passed over."""
         skipped: tuple[SkippedRange, ...] = ()
         while self._queue:
-            batch = self._queue.popleft()
-            self.waiting_bytes -= batch.size
-            batch.window = self.window
-            skipped += batch.skipped
-            header = batch.header
-            known = self.window.delivered_of(header.producer_id, header.producer_sequence, header.count) - batch.first
-            if known > 0:
-                self.duplicate_records += min(known, batch.count)
-                if known >= batch.count:
-                    self.window = self.window.seen(header.producer_id)
-                    continue
-                batch = batch.part(known)
-            batch.skipped = skipped
-            self.window = batch.window_after(batch.count)
+            received = self._queue.popleft()
+            header, payload = received.frame.header, received.frame.payload
+            self.waiting_bytes -= len(payload)
+            skipped += received.skipped
+            producer, sequence = header.producer_id, header.producer_sequence
+            # Counted from the batch's first record, of whichever copy.
+            first = max(received.first, self.window.delivered_of(producer, sequence, header.count))
+            self.duplicate_records += first - received.first
+            if first >= header.count:
+                self.window = self.window.seen(producer)
+                continue
+            before, window = received.before, self.window
+            if first > received.first:
+                base = header.base_sequence
+                before = before.advanced(header.origin, base + received.first, base + first)
+                window = window.after(producer, sequence, first, header.count)
+            count = header.count - first
+            offset, node = received.offset, received.node
+            batch = ConsumedBatch(header, payload, offset, first, count, before, skipped, node, window)
+            self.window = batch.window_after(count)
             return batch
         # Nothing follows yet, so they are told with what will.
         self._skipped[:0] = skipped
         return None
 
-    def take_skipped(self) -> tuple[SkippedRange, ...]:
+    def skipped_at_end(self) -> tuple[SkippedRange, ...]:
         """Return what was left out behind the last batch, once nothing more comes."""
         skipped, self._skipped = tuple(self._skipped), []
         return skipped

@@ -23,6 +23,7 @@ import msgpack
 from attrs import field, frozen
 
 from proglog_trio.errors import PositionError
+from proglog_trio.log.format.position import Position
 
 WINDOW_VERSION = 1
 MAX_PRODUCERS = 4096
@@ -53,7 +54,7 @@ class DeliveredWindow:
     """What was delivered of which producers. A value: whatever changes it returns another one.
 
     Each change copies the table of producers. When one was seen last is kept with it and not by its place there: Python
-    copies a dictionary of which nothing was removed several times as fast.
+    copies a dictionary of which no key was deleted several times as fast.
 
     With MAX_PRODUCERS producers of RUNS_PER_PRODUCER runs it is still encoded in less than a position may have.
 
@@ -62,8 +63,12 @@ class DeliveredWindow:
     """
 
     max_producers: int = MAX_PRODUCERS
+    # By producer id. At most max_producers; none without a run.
     _producers: Mapping[int, _Producer] = field(factory=dict)
+    # Of batches of which the first records were delivered and not all: how many, by producer id and sequence. At most
+    # MAX_PARTS, the last stopped in at the end. A batch that is in a run of its producer is not here.
     _parts: Mapping[tuple[int, int], int] = field(factory=dict)
+    # Greater than when any producer was seen.
     _clock: int = 0
 
     def __len__(self) -> int:
@@ -166,6 +171,15 @@ class DeliveredWindow:
         last_seen = list(runs.items())[-max_producers:]
         producers = {producer: _Producer(held, seen) for seen, (producer, held) in enumerate(last_seen)}
         return cls(max_producers, producers, dict(list(parts.items())[-MAX_PARTS:]), len(producers))
+
+
+def check_position(position: bytes) -> None:
+    """Check that bytes are a position at which a consumer of this version can begin: for what users hand in.
+
+    Raises:
+        PositionError: they are none, and why.
+    """
+    DeliveredWindow.decode(Position.decode_with_annex(position)[1])
 
 
 def _with_sequence(runs: tuple[Run, ...], sequence: int) -> tuple[Run, ...]:

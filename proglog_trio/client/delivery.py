@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import trio
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from proglog_trio.client.errors import DeliveryError, RecordsNotDelivered
 from proglog_trio.log.format.origin import Origin
@@ -57,58 +57,59 @@ class DeliveredBatch:
         """Return where count of the batch's records are, from its record number first on."""
         if first == 0 and count == self.count:
             return self
-        return DeliveredBatch(
-            self.base_offset + first,
-            count,
-            self.origin,
-            self.base_sequence + first,
-            self.log_time,
-            self.achieved,
-            self.reached,
-            self.duplicate,
-            self.node,
-        )
+        offset, sequence = self.base_offset + first, self.base_sequence + first
+        return evolve(self, base_offset=offset, count=count, base_sequence=sequence)
 
 
 @define
 class FailureLedger:
-    """Counts the records that failed without anybody having been told, so that none is lost silently."""
+    """Counts the records that failed and whose failure no task was told, so that each failure is told once.
+
+    Attributes:
+        count: how many records.
+        first: the error of the first of them; None if there is none.
+    """
 
     count: int = 0
     first: DeliveryError | None = None
 
     def failed(self, count: int, error: DeliveryError) -> None:
-        """Take note of records that failed."""
+        """Count records that failed with an error."""
         self.count += count
         if self.first is None:
             self.first = error
 
-    def told(self, count: int) -> None:
-        """Take note that somebody was told of so many of them."""
+    def reported(self, count: int) -> None:
+        """Leave out so many of them: a task that waited for them was told."""
         self.count -= count
         if self.count <= 0:
             self.count, self.first = 0, None
 
     def report(self) -> None:
-        """Raise RecordsNotDelivered if there is anything that nobody was told, once."""
+        """Raise RecordsNotDelivered if there are any, and begin anew."""
         count, first = self.count, self.first
         if count and first is not None:
             self.count, self.first = 0, None
             raise RecordsNotDelivered(count, first) from first
 
 
+@define(eq=False)
 class BatchOutcome:
-    """What becomes of one batch; all its records share it. Settled exactly once."""
+    """What becomes of one batch; all its records share it. Settled exactly once.
 
-    __slots__ = ("_event", "_ledger", "_untold", "_watchers", "delivered", "error")
+    Attributes:
+        delivered, error: when it is settled one of them is not None, and stays.
+    """
 
-    def __init__(self, ledger: FailureLedger) -> None:
-        self.delivered: DeliveredBatch | None = None
-        self.error: DeliveryError | None = None
-        self._event: trio.Event | None = None
-        self._ledger = ledger
-        self._untold = 0
-        self._watchers = 0
+    _ledger: FailureLedger
+    delivered: DeliveredBatch | None = None
+    error: DeliveryError | None = None
+    # Made when a task waits: for most batches none does.
+    _event: trio.Event | None = None
+    # So many records of it stand in the ledger: they failed while no task waited.
+    _unreported: int = 0
+    # So many tasks wait that will call result.
+    _watchers: int = 0
 
     @property
     def settled(self) -> bool:
@@ -131,7 +132,7 @@ class BatchOutcome:
         self._settle_once()
         self.error = error
         if not self._watchers:
-            self._untold = count
+            self._unreported = count
             self._ledger.failed(count, error)
         if self._event is not None:
             self._event.set()
@@ -144,7 +145,7 @@ class BatchOutcome:
             await self._event.wait()
 
     async def watch(self) -> None:
-        """Wait until it is known, for somebody who will be told: a failure meanwhile needs no other report."""
+        """Wait until it is known, for a task that will call ``result``: a failure meanwhile needs no other report."""
         self._watchers += 1
         try:
             await self.settle()
@@ -154,23 +155,21 @@ class BatchOutcome:
     def result(self) -> DeliveredBatch:
         """Return where the batch is stored; raises its error. Call it when it is settled."""
         if self.error is not None:
-            if self._untold:
-                self._ledger.told(self._untold)
-                self._untold = 0
+            if self._unreported:
+                self._ledger.reported(self._unreported)
+                self._unreported = 0
             raise self.error.again()
         if self.delivered is None:
             raise RuntimeError("the batch is not settled yet")
         return self.delivered
 
 
+@define(eq=False)
 class Delivery:
     """What becomes of one record."""
 
-    __slots__ = ("_index", "_outcome")
-
-    def __init__(self, outcome: BatchOutcome, index: int) -> None:
-        self._outcome = outcome
-        self._index = index
+    _outcome: BatchOutcome
+    _index: int
 
     @property
     def settled(self) -> bool:
@@ -207,13 +206,11 @@ class BatchPart:
     count: int
 
 
+@define(eq=False)
 class BatchDelivery:
     """What becomes of many records that were sent by one call; one or more batches."""
 
-    __slots__ = ("_parts",)
-
-    def __init__(self, parts: Sequence[BatchPart]) -> None:
-        self._parts = tuple(parts)
+    _parts: Sequence[BatchPart]
 
     @property
     def count(self) -> int:

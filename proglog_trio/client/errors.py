@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Self
 
-from grpclib.const import Status
-
 from proglog_trio.errors import ProglogError
+from proglog_trio.rpc.calls.status_code import StatusCode
 
 
 class ClientError(ProglogError):
@@ -21,7 +20,7 @@ class NodeUnreachable(ClientError):
 
 
 class ProducerClosed(ClientError):
-    """The producer's ``async with`` block has been left: it takes no more records."""
+    """The producer's ``async with`` block has been left, or the task behind it failed: no more records can be sent."""
 
 
 class RecordTooLarge(ClientError, ValueError):
@@ -68,7 +67,7 @@ class DeliveryRefused(DeliveryError):
         status: the gRPC status that it gave.
     """
 
-    def __init__(self, message: str, *, maybe_stored: bool, status: Status) -> None:
+    def __init__(self, message: str, *, maybe_stored: bool, status: StatusCode) -> None:
         super().__init__(message, maybe_stored=maybe_stored)
         self.status = status
 
@@ -78,7 +77,7 @@ class DeliveryAbandoned(DeliveryError):
 
 
 class RecordsNotDelivered(ClientError):
-    """Records failed whose deliveries nobody waited for; raised by ``flush`` and at the end of the producer's block.
+    """Records failed whose deliveries no task waited for; raised by ``flush`` and at the end of the producer's block.
 
     Attributes:
         count: how many records failed since the last time this was reported.
@@ -105,17 +104,17 @@ class ConsumerError(ClientError):
         status: the gRPC status that the node gave, or None.
     """
 
-    def __init__(self, message: str, status: Status | None = None) -> None:
+    def __init__(self, message: str, status: StatusCode | None = None) -> None:
         super().__init__(message)
         self.status = status
 
 
 class StartOutOfRange(ConsumerError):
-    """The place to read from lies outside what the log holds: past its end, or removed by retention."""
+    """The place to read from lies outside what the log holds: past its end, or what was there is retired or a gap."""
 
 
 class RecordsLost(ConsumerError):
-    """The next records are damaged on the node: read them from another one, or see ConsumerConfig.on_missing."""
+    """The next records are damaged, or missing at present, on all nodes asked; see ConsumerConfig.on_missing."""
 
 
 class MalformedRecord(ClientError):

@@ -9,19 +9,19 @@ The rules it keeps:
   comes after those that failed as often.
 - So an address that cannot be reached from here (a node may be known to others by an address of their network alone) is
   tried once or twice, and from then on after all that work.
-- A node of another cluster is not used, whoever told of it. An address that was given is looked at again after a
-  minute: it may have been lent only.
+- A node of another cluster is not used, wherever its address is from. An address that was given is looked at again
+  after a minute: it may have been lent only.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from attrs import Factory, define, field
 
 from proglog_trio.address import Address
-from proglog_trio.rpc.calls.expected_cluster import ExpectedCluster
+from proglog_trio.rpc.calls.sessions import ExpectedCluster
 
 MAX_FOUND = 64
 FOUND_SECONDS = 600.0
@@ -87,7 +87,7 @@ class NodeList:
         return tuple(address for address in known if self.elsewhere(address, now) is None) if self._elsewhere else known
 
     def found_elsewhere(self, address: str, why: str, now: float) -> None:
-        """Take note that a node is of another cluster; why: in words."""
+        """Leave a node out for a while, since it is of another cluster; why: in words."""
         self._found.pop(address, None)
         self._elsewhere.pop(address, None)
         while len(self._elsewhere) >= MAX_FOUND + len(self.given):
@@ -100,7 +100,7 @@ class NodeList:
         return why if now < until else None
 
     def found(self, addresses: Iterable[str], now: float) -> None:
-        """Take note of what a node told; what is no address that can be dialled is left out."""
+        """Keep the addresses that a node told; what is no address that can be dialled is left out."""
         self.search_failure = None
         told = {dialled for address in addresses if (dialled := _dialled(address)) is not None}.difference(self.given)
         told = {address for address in told if self.elsewhere(address, now) is None}
@@ -116,12 +116,16 @@ class NodeList:
             del self._found[oldest]
             self._failures.pop(oldest, None)
 
+    def search_failed(self, reason: str) -> None:
+        """Keep why a node could not be asked for others, until one tells of them."""
+        self.search_failure = reason
+
     def worked(self, address: str) -> None:
-        """Take note that a node answered."""
+        """Count no failures of a node any more: it answered."""
         self._failures.pop(address, None)
 
     def failed(self, address: str) -> None:
-        """Take note that a node could not be used, or not any more."""
+        """Count one more failure of a node: it could not be used, or not any more."""
         self._failures[address] = self._failures.get(address, 0) + 1
 
     def move(self, now: float, avoid: Collection[str] = ()) -> str:
@@ -140,3 +144,57 @@ class NodeList:
             best = [address for address in candidates if self._failures.get(address, 0) == fewest]
             self.current = self.rng.choice([address for address in best if address != self.current] or best)
         return self.current
+
+
+def wake_no_link() -> None:
+    """Do nothing: what wakes a link while there is no stream, or one that does not want to be woken."""
+
+
+class NodeUser:
+    """Uses one node after the other, each for one stream. What its link may know and tell of them is in NodeSession.
+
+    Attributes:
+        nodes: those that it may use.
+        searches: see NodeSession.
+    """
+
+    def __init__(self, nodes: NodeList, clock: Callable[[], float], *, searches: bool) -> None:
+        self.nodes = nodes
+        self.searches = searches
+        self._clock = clock
+
+    @property
+    def node(self) -> str:
+        """See NodeSession. It changes between streams alone."""
+        return self.nodes.current
+
+    @property
+    def others(self) -> bool:
+        """See NodeSession."""
+        return len(self.known()) > 1
+
+    @property
+    def cluster(self) -> ExpectedCluster:
+        """See NodeSession."""
+        return self.nodes.cluster
+
+    @property
+    def refusal(self) -> str | None:
+        """See NodeSession."""
+        return self.nodes.elsewhere(self.node, self._clock())
+
+    def known(self) -> tuple[str, ...]:
+        """Return the addresses that may be tried now."""
+        return self.nodes.known(self._clock())
+
+    def is_elsewhere(self, why: str) -> None:
+        """See NodeSession."""
+        self.nodes.found_elsewhere(self.node, why, self._clock())
+
+    def found(self, addresses: Sequence[str]) -> None:
+        """See NodeSession."""
+        self.nodes.found(addresses, self._clock())
+
+    def search_failed(self, reason: str) -> None:
+        """See NodeSession."""
+        self.nodes.search_failed(reason)

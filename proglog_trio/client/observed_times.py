@@ -46,7 +46,7 @@ class ObservedTimes:
         return max((time for time in self._times if time not in self._not_followed), default=0)
 
     def answered(self, asked: int, log_time: int) -> None:
-        """Take note of the log time that a node gave to what was to be later than another."""
+        """Learn from the log time that a node gave to what was asked to be later whether it follows what was asked."""
         if log_time <= asked and asked in self._times:
             self._not_followed.add(asked)
 

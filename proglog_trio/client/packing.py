@@ -1,7 +1,7 @@
 """Packing records into payloads on the producer's side: one record at a time, or many values in one go in C.
 
 The form is that of proglog_trio.log.format.record. Here each record is packed when it is sent, so that its size is
-known and a mistake in it is reported to who made it.
+known and a mistake in it is reported to the caller who made it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RecordPacker:
         """
         if type(value) is not bytes:
             value = _as_bytes("value", value)
-        # Trailing fields that are absent are left out; those between are nil.
+        # Trailing fields that are not given are left out; those between are nil.
         if headers is None and timestamp is None and key is None:
             if not value:
                 raise ValueError("the record is empty: it has no value, no key and no headers")
@@ -66,9 +66,7 @@ def _as_bytes(what: str, data: object) -> bytes:
     raise TypeError(f"a record's {what} must be bytes, not {type(data).__name__}{hint}")
 
 
-def _elements(
-    value: bytes, key: object, headers: Mapping[str, Buffer] | None, timestamp: int | None
-) -> tuple[object, ...]:
+def _elements(value: bytes, key: object, headers: Mapping[str, Buffer] | None, timestamp: int | None) -> list[object]:
     key = None if key is None else _as_bytes("key", key)
     packed_headers: dict[str, bytes] | None = None
     if headers:
@@ -84,12 +82,10 @@ def _elements(
             raise TypeError(f"a record's timestamp must be an int of milliseconds, not {type(timestamp).__name__}")
         if not -NEWEST_TIMESTAMP - 1 <= timestamp <= NEWEST_TIMESTAMP:
             raise ValueError(f"a record's timestamp must fit 64 bits, {timestamp} does not")
-        return (value, key, packed_headers, timestamp)
-    if packed_headers is not None:
-        return (value, key, packed_headers)
-    if key is not None:
-        return (value, key)
-    return (value,)
+    elements: list[object] = [value, key, packed_headers, timestamp]
+    while elements[-1] is None:
+        elements.pop()
+    return elements
 
 
 def join_records(packed: Sequence[bytes]) -> bytes:

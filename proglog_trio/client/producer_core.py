@@ -34,29 +34,20 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
-from grpclib.const import Status
-
-from proglog_trio._proto.log.v1 import ProduceBatchRequest, ProduceBatchResponse
+from proglog_trio._proto.log.v1 import Error, ProduceBatchResponse
 from proglog_trio.backoff import Backoff
 from proglog_trio.client.config import ProducerConfig
-from proglog_trio.client.delivery import BatchOutcome, DeliveredBatch, FailureLedger
-from proglog_trio.client.errors import (
-    DeliveryAbandoned,
-    DeliveryError,
-    DeliveryRefused,
-    DeliveryTimeout,
-)
+from proglog_trio.client.delivery import BatchOutcome, FailureLedger
+from proglog_trio.client.errors import DeliveryError, DeliveryRefused
 from proglog_trio.client.observed_times import ObservedTimes
 from proglog_trio.client.packing import ARRAY_HEADER_BYTES, join_records
 from proglog_trio.client.pending import OpenBatch, PendingBatch, ProducerStatistics
-from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.format.record import payload_crc
-from proglog_trio.rpc.calls.sessions import StreamBroken, status_of_code
-from proglog_trio.rpc.messages.protobuf import encode_message
+from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 
-_READ_ONLY = Status.ABORTED
+_READ_ONLY = StatusCode.ABORTED
 """What a node answers that takes no records at present, and has stored nothing of the batch."""
-_ELSEWHERE = frozenset({Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED})
+_ELSEWHERE = frozenset({StatusCode.FAILED_PRECONDITION, StatusCode.RESOURCE_EXHAUSTED})
 """What a node answers to a batch that another node may yet store, unless it means that it was overtaken there."""
 
 
@@ -65,6 +56,10 @@ class ProducerCore:
 
     Attributes:
         node: the address of the node that the present stream goes to, or the last one went to.
+        ledger: what failed without having been told.
+        backoff: the waits between streams; it begins anew whenever a node settles a batch.
+        buffered_bytes: of the records of the open batch and of all in the queue, packed.
+        obstacle: why the last stream ended; None once an answer came after it.
     """
 
     def __init__(
@@ -84,13 +79,23 @@ class ProducerCore:
         self.statistics = ProducerStatistics()
         self.buffered_bytes = 0
         self.obstacle: StreamBroken | None = None
+        # Comes behind all of the queue, and is closed before anything else is put there.
         self._open: OpenBatch | None = None
+        # In the order in which they were closed, which is that of their deadlines. Those that have a sequence come
+        # first, and their sequences follow one another. Removed from the front alone, when they are settled.
         self._queue: deque[PendingBatch] = deque()
+        # So many of the first in the queue were sent on the present stream and not answered; 0 without one.
         self._under_way = 0
+        # Whether there is a present stream.
         self._streaming = False
+        # One of so many of the first in the queue made a node refuse a whole stream. While there are any, one batch is
+        # under way at a time, so that the next refusal says which.
         self._suspects = 0
+        # Of the next batch that is encoded. A sequence is given once, also where its batch is given up: the next one
+        # must not be taken for it.
         self._next_sequence = 0
         self._observed = ObservedTimes()
+        # When the present stream last gave an answer, or, with nothing under way before, was sent something to answer.
         self._last_progress = -math.inf
         self._acknowledgement = config.acknowledgement.message()
 
@@ -217,26 +222,13 @@ class ProducerCore:
         self._under_way += 1
         batch.attempts += 1
         if batch.sequence is None:
-            batch.sequence = self._next_sequence
+            # Not before it is first sent: what is observed until then counts for it, and a batch that is given up
+            # before uses up no sequence.
+            batch.encode(self.producer_id, self._next_sequence, self._acknowledgement, self._observed.greatest())
             self._next_sequence += 1
-            batch.request = self._encode(batch, batch.sequence)
-            batch.payload = b""
         else:
             self.statistics.resent += 1
         return batch.request
-
-    def _encode(self, batch: PendingBatch, sequence: int) -> bytes:
-        batch.after_log_time = self._observed.greatest()
-        request = ProduceBatchRequest(
-            payload=batch.payload,
-            count=batch.count,
-            payload_crc=payload_crc(batch.payload),
-            producer_id=self.producer_id,
-            producer_sequence=sequence,
-            acknowledgement=self._acknowledgement,
-            after_log_time=batch.after_log_time,
-        )
-        return encode_message(request)
 
     # -- answers come in -----------------------------------------------------------------------------------------------
 
@@ -252,46 +244,35 @@ class ProducerCore:
         if answer.producer_sequence != batch.sequence:
             raise StreamBroken(f"the node answered batch {answer.producer_sequence}, batch {batch.sequence} was next")
         if answer.error is not None:
-            status = status_of_code(answer.error.code)
-            failure = StreamBroken(f"{status.name}: {answer.error.message}", status)
-            if failure.refusal is None and status is not _READ_ONLY:
-                raise failure
-            batch.refusals += 1
-            if status is _READ_ONLY or (status in _ELSEWHERE and self.node not in batch.nodes):
-                batch.refused_by |= {self.node}
-                if self._has_others(batch.refused_by):
-                    raise StreamBroken(f"{self.node}: {failure}")
-            self._refuse_first(failure, status)
+            self._answered_with_error(batch, answer.error)
         else:
-            if answer.count != batch.count:
-                raise StreamBroken(f"the node answered {answer.count} records for a batch of {batch.count}")
-            try:
-                origin = Origin.parse(answer.origin)
-            except ValueError as error:
-                raise StreamBroken(f"the node's answer has no origin: {error}") from None
-            self._take_first()
+            delivered = batch.stored(answer, self.node)
+            self._settle_first()
             if not answer.duplicate:
+                # A duplicate has the log time of the attempt that stored it, which may have been at another node.
                 self._observed.answered(batch.after_log_time, answer.log_time)
             self.statistics.delivered += batch.count
             self.statistics.duplicates += answer.duplicate
-            batch.outcome.succeed(
-                DeliveredBatch(
-                    answer.base_offset,
-                    batch.count,
-                    origin,
-                    answer.base_sequence,
-                    answer.log_time,
-                    answer.achieved,
-                    answer.reached,
-                    answer.duplicate,
-                    self.node,
-                )
-            )
+            batch.outcome.succeed(delivered)
         self.obstacle = None
         self._last_progress = now
 
+    def _answered_with_error(self, batch: PendingBatch, error: Error) -> None:
+        status = StatusCode(error.code)
+        failure = StreamBroken(f"{status.name}: {error.message}", status)
+        if failure.refusal is None and status is not _READ_ONLY:
+            # Not certain: it may be stored, and is sent again as if nothing had been answered.
+            raise failure
+        batch.refusals += 1
+        # A node that it had been sent to before may mean that it has stored what comes after it, see above.
+        if status is _READ_ONLY or (status in _ELSEWHERE and self.node not in batch.nodes):
+            batch.refused_by |= {self.node}
+            if self._has_others(batch.refused_by):
+                raise StreamBroken(f"{self.node}: {failure}")
+        self._refuse_first(failure, status)
+
     def stream_lost(self, failure: StreamBroken) -> None:
-        """Take note that the present stream, or the attempt to open one, ended."""
+        """Begin to wait for another stream: the present one, or the attempt to open one, ended."""
         under_way, self._under_way = self._under_way, 0
         for index in range(under_way):
             self._queue[index].nodes |= {self.node}
@@ -311,20 +292,23 @@ class ProducerCore:
             while self._queue:
                 self._refuse_first(failure, status)
 
-    def _take_first(self) -> PendingBatch:
+    def _remove_first(self) -> PendingBatch:
         batch = self._queue.popleft()
         self.buffered_bytes -= batch.size
         self._under_way = max(self._under_way - 1, 0)
         self._suspects = max(self._suspects - 1, 0)
-        self.backoff.succeeded()
         return batch
+
+    def _settle_first(self) -> PendingBatch:
+        self.backoff.succeeded()
+        return self._remove_first()
 
     def _fail(self, batch: PendingBatch, error: DeliveryError) -> None:
         self.statistics.failed += batch.count
         batch.outcome.fail(error, batch.count)
 
-    def _refuse_first(self, failure: StreamBroken, status: Status) -> None:
-        batch = self._take_first()
+    def _refuse_first(self, failure: StreamBroken, status: StatusCode) -> None:
+        batch = self._settle_first()
         message = f"the node refused the batch: {failure}"
         # An earlier attempt, whose answer was lost, may have fared better.
         self._fail(batch, DeliveryRefused(message, maybe_stored=batch.maybe_stored, status=status))
@@ -348,15 +332,15 @@ class ProducerCore:
         """Close what has lingered and give up what is too late.
 
         Returns why the present stream must be dropped, or None if it may go on. A stream that must be dropped counts as
-        lost at
-        once: its answers are not to be handed in any more.
+        lost at once: its answers are not to be handed in any more.
         """
         if self._open is not None and now >= self._open.since + self.config.delivery_timeout:
             self.close_batch()
         given_up_under_way = 0
         while self._queue and now >= self._queue[0].deadline:
             given_up_under_way += self._under_way > 0
-            self._give_up_first()
+            batch = self._remove_first()
+            self._fail(batch, batch.timed_out(self.config.delivery_timeout, self.obstacle))
         if given_up_under_way:
             failure = StreamBroken(f"no answer within {self.config.delivery_timeout:g} s")
         elif self._under_way and now >= self._last_progress + self.config.answer_timeout:
@@ -368,29 +352,10 @@ class ProducerCore:
         self.stream_lost(failure)
         return failure
 
-    def _give_up_first(self) -> None:
-        batch = self._queue.popleft()
-        self.buffered_bytes -= batch.size
-        self._under_way = max(self._under_way - 1, 0)
-        self._suspects = max(self._suspects - 1, 0)
-        timeout = self.config.delivery_timeout
-        reason = "" if self.obstacle is None else f" ({self.obstacle})"
-        if batch.maybe_stored:
-            message = f"no acknowledgement within {timeout:g} s{reason}: the records may be stored or not"
-        elif batch.attempts:
-            message = f"no node took them within {timeout:g} s{reason}: the records are not stored"
-        else:
-            message = f"not sent within {timeout:g} s{reason}: the records are not stored"
-        self._fail(batch, DeliveryTimeout(message, maybe_stored=batch.maybe_stored))
-
     def abandon(self) -> None:
         """Fail everything that is not settled: the producer is left."""
         self.close_batch()
         self._streaming = False
-        self._under_way = 0
         while self._queue:
-            batch = self._queue.popleft()
-            self.buffered_bytes -= batch.size
-            state = "was sent and may be stored or not" if batch.maybe_stored else "is not stored"
-            message = f"the producer was left before its batch was acknowledged; it {state}"
-            self._fail(batch, DeliveryAbandoned(message, maybe_stored=batch.maybe_stored))
+            batch = self._remove_first()
+            self._fail(batch, batch.abandoned())

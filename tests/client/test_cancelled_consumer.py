@@ -13,7 +13,6 @@ import pytest
 import trio
 import trio.testing
 from attrs import define, field
-from grpclib.const import Status
 
 from proglog_trio.client import (
     BackoffConfig,
@@ -21,11 +20,11 @@ from proglog_trio.client import (
     ConsumerClosed,
     ConsumerConfig,
     StartOutOfRange,
+    StatusCode,
 )
 from proglog_trio.client.consumer import run_consumer
-from proglog_trio.client.sessions import ConsumeSession
 from proglog_trio.log.format.position import Position
-from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.sessions import ConsumeSession, StreamBroken
 from tests.client.test_cancelled_producer import (
     BodyFailed,
     LinkBug,
@@ -267,7 +266,7 @@ async def test_what_was_known_of_the_end_stays_known(read: Any, autojump_clock: 
 
     async def refused() -> StreamBroken:
         await trio.lowlevel.checkpoint()
-        return StreamBroken("it is not there", Status.OUT_OF_RANGE)
+        return StreamBroken("it is not there", StatusCode.OUT_OF_RANGE)
 
     for then, said in ((ended, (StopAsyncIteration, AssertionError)), (refused, StartOutOfRange)):
         world = World(follow=then is refused, then=then)

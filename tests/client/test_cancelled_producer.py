@@ -28,8 +28,7 @@ from proglog_trio.client import (
     RecordsNotDelivered,
 )
 from proglog_trio.client.producer import run_producer
-from proglog_trio.client.sessions import ProduceSession
-from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.sessions import ProduceSession, StreamBroken
 from tests.client.test_producer import FakeNode
 
 DELIVERY_SECONDS = 5.0

@@ -21,7 +21,8 @@ from proglog_trio.client import (
     open_consumer,
     open_producer,
 )
-from proglog_trio.client.sessions import ConsumeSession, ProduceSession
+from proglog_trio.client.fetcher import Fetcher
+from proglog_trio.client.sender import Sender
 from proglog_trio.rpc.http2.bridge import TrioEventLoop
 from tests.client.harness import running_node
 from tests.node_process import node_process
@@ -192,9 +193,9 @@ def test_ctrl_c_ends_the_program_wherever_it_comes(place: str, tmp_path: Path, m
     """Also in the middle of an asyncio callback, or of what wakes one up."""
     waking = False
     if place in ("answered", "next_request", "opened"):
-        monkeypatch.setattr(ProduceSession, place, interrupting(getattr(ProduceSession, place), always))
+        monkeypatch.setattr(Sender, place, interrupting(getattr(Sender, place), always))
     if place == "received":
-        monkeypatch.setattr(ConsumeSession, place, interrupting(ConsumeSession.received, always))
+        monkeypatch.setattr(Fetcher, place, interrupting(Fetcher.received, always))
     if place == "waking":
         # Between an asyncio future's becoming done and its waiter's being scheduled.
         monkeypatch.setattr(TrioEventLoop, "call_soon", interrupting(TrioEventLoop.call_soon, lambda: waking))
@@ -208,6 +209,14 @@ def test_ctrl_c_ends_the_program_wherever_it_comes(place: str, tmp_path: Path, m
 
         return wake_noticed
 
+    opened = Sender.opened
+
+    def opened_noticed(sender: Sender, wake: Callable[[], object]) -> None:
+        # Called by the body, since each record is a batch that is sent at once.
+        opened(sender, noticed(wake))
+
+    monkeypatch.setattr(Sender, "opened", opened_noticed)
+
     async def main() -> None:
         with trio.fail_after(HANG_SECONDS):
             async with (
@@ -215,10 +224,6 @@ def test_ctrl_c_ends_the_program_wherever_it_comes(place: str, tmp_path: Path, m
                 open_producer(node.address, ProducerConfig(batch_records=1)) as producer,
                 open_consumer(node.address) as consumer,
             ):
-                session = producer._session
-                assert session is not None
-                # Called by the body, since each record is a batch that is sent at once.
-                session.on_ready = noticed(session.on_ready)
                 while True:
                     await (await producer.send(b"value")).wait()
                     await consumer.next_batch()

@@ -29,13 +29,12 @@ from proglog_trio.client import (
     open_producer,
 )
 from proglog_trio.client.consumer import run_consumer
-from proglog_trio.client.sessions import ConsumeLink, ConsumeSession
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
-from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.sessions import ConsumeLink, ConsumeSession, StreamBroken
 from tests.client.harness import cutting_proxy, running_node
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame
 
@@ -134,9 +133,8 @@ async def test_reading_stops_while_nobody_iterates(autojump_clock: trio.testing.
 
     async def link(session: ConsumeSession) -> None:
         nonlocal given
-        session.opened()
         room = trio.lowlevel.ParkingLot()
-        session.on_room = room.unpark_all
+        session.opened(room.unpark_all)
         while True:
             while not session.has_room:
                 await room.park()

@@ -6,7 +6,6 @@ import hypothesis.strategies as st
 import pytest
 from attrs import Factory, define
 from betterproto2 import which_one_of
-from grpclib.const import Status
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -31,6 +30,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import pack_values, payload_crc
 from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 
 ORIGINS = [Origin(bytes([number]) * 16) for number in range(3)]
 
@@ -340,7 +340,7 @@ def test_skipped_ranges_are_told_once() -> None:
         answer_of((6, make_frame(ORIGINS[0], 6, 1)), skipped=[gone, Skipped(from_offset=3, to_offset=6)])
     )
     assert [(each.from_offset, each.to_offset) for each in take(core).skipped] == [(0, 4), (4, 6)]
-    assert core.take_skipped() == ()
+    assert core.skipped_at_end() == ()
 
 
 def test_damage_that_stays_ends_in_an_error() -> None:
@@ -381,18 +381,18 @@ def test_a_bad_position_of_the_caller() -> None:
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (Status.OUT_OF_RANGE, StartOutOfRange),
-        (Status.DATA_LOSS, RecordsLost),
-        (Status.PERMISSION_DENIED, ConsumerError),
+        (StatusCode.OUT_OF_RANGE, StartOutOfRange),
+        (StatusCode.DATA_LOSS, RecordsLost),
+        (StatusCode.PERMISSION_DENIED, ConsumerError),
     ],
 )
-def test_final_statuses(status: Status, error: type[ConsumerError]) -> None:
+def test_final_statuses(status: StatusCode, error: type[ConsumerError]) -> None:
     core = ConsumerCore(ConsumerConfig())
     core.stream_lost(StreamBroken("why", status), 0.0)
     assert type(core.error) is error
     assert isinstance(core.error, ConsumerError)
     assert core.error.status is status
-    core.stream_lost(StreamBroken("later", Status.UNIMPLEMENTED), 1.0)
+    core.stream_lost(StreamBroken("later", StatusCode.UNIMPLEMENTED), 1.0)
     assert core.error.status is status, "the first reason stays"
 
 
@@ -404,7 +404,7 @@ def test_reconnecting_has_a_bound() -> None:
     core.received_answer(answer_of())
     core.stream_lost(StreamBroken("refused"), 16.0)
     core.stream_lost(StreamBroken("refused"), 25.9)
-    core.stream_lasted()
+    core.failures.answered()
     core.stream_lost(StreamBroken("refused"), 30.0)
     assert core.error is None
     core.stream_lost(StreamBroken("refused"), 40.0)

@@ -10,9 +10,10 @@ from proglog_trio.client.delivered_window import (
     MAX_PRODUCERS,
     RUNS_PER_PRODUCER,
     DeliveredWindow,
+    check_position,
 )
 from proglog_trio.errors import PositionError
-from proglog_trio.log.format.position import LARGEST_POSITION_BYTES
+from proglog_trio.log.format.position import LARGEST_POSITION_BYTES, Position
 
 COUNT = 4
 DELIVERIES = st.lists(
@@ -151,3 +152,12 @@ def test_any_bytes_are_a_window_or_a_position_error(data: bytes) -> None:
     except PositionError:
         return
     assert DeliveredWindow.decode(window.encode()) == window
+
+
+def test_a_position_is_checked_with_what_was_delivered() -> None:
+    window = DeliveredWindow().after(1, 0, 1, 1)
+    check_position(Position().encode(window.encode()))
+    with pytest.raises(PositionError, match="what was delivered"):
+        check_position(Position().encode(msgpack.packb(5)))
+    with pytest.raises(PositionError):
+        check_position(b"nonsense")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from grpclib.const import Status
 
 from proglog_trio._proto.log.v1 import Error, ProduceBatchRequest, ProduceBatchResponse
 from proglog_trio.client import (
@@ -24,19 +23,19 @@ from proglog_trio.client import (
     ProducerConfig,
     RecordsLost,
     StartOutOfRange,
+    StatusCode,
     open_consumer,
     open_producer,
 )
 from proglog_trio.client.consumer import run_consumer
 from proglog_trio.client.nodes import FOUND_SECONDS
 from proglog_trio.client.producer import run_producer
-from proglog_trio.client.sessions import ConsumeLink, ConsumeSession, ProduceLink, ProduceSession
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.record import Record
 from proglog_trio.log.log import Log
 from proglog_trio.rpc.calls import client_streams as streams
-from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.sessions import ConsumeLink, ConsumeSession, ProduceLink, ProduceSession, StreamBroken
 from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.log_service_state import ServerInfo
 from tests.client.harness import CuttingProxy, RunningNode, cutting_proxy, pull_all, running_node
@@ -74,7 +73,7 @@ async def test_the_consumer_stays_until_its_node_fails(autojump_clock: trio.test
         if len(tried) > 1:
             await trio.sleep_forever()
         await fails.wait()
-        raise StreamBroken("UNAVAILABLE: the node is stopping", Status.UNAVAILABLE)
+        raise StreamBroken("UNAVAILABLE: the node is stopping", StatusCode.UNAVAILABLE)
 
     async with consuming(link) as consumer:
         assert await values_of(consumer, 2) == [b"0.0", b"0.1"]
@@ -156,9 +155,11 @@ async def test_an_offset_is_resolved_at_the_first_address(autojump_clock: trio.t
             pytest.fail("the block must not begin")
 
 
-@pytest.mark.parametrize(("status", "error"), [(Status.OUT_OF_RANGE, StartOutOfRange), (Status.DATA_LOSS, RecordsLost)])
+@pytest.mark.parametrize(
+    ("status", "error"), [(StatusCode.OUT_OF_RANGE, StartOutOfRange), (StatusCode.DATA_LOSS, RecordsLost)]
+)
 async def test_every_node_is_asked_before_the_records_count_as_lost(
-    status: Status, error: type[Exception], autojump_clock: trio.testing.MockClock
+    status: StatusCode, error: type[Exception], autojump_clock: trio.testing.MockClock
 ) -> None:
     tried: list[str] = []
 
@@ -182,8 +183,7 @@ async def test_every_node_is_asked_before_the_records_count_as_lost(
 async def test_copies_that_fill_the_buffer_do_not_stop_the_stream(autojump_clock: trio.testing.MockClock) -> None:
     async def link(session: ConsumeSession) -> None:
         room = trio.lowlevel.ParkingLot()
-        session.on_room = room.unpark_all
-        session.opened()
+        session.opened(room.unpark_all)
         session.received(answer_of((0, batch(ORIGINS[0], 0, 0))))
         for place in range(1, 100):
             while not session.has_room:
@@ -218,8 +218,7 @@ class FakeNodes:
         if session.node in self.dead:
             raise StreamBroken("connection refused")
         ready = trio.lowlevel.ParkingLot()
-        session.on_ready = ready.unpark_all
-        session.opened()
+        session.opened(ready.unpark_all)
         while not session.finishing:
             while (data := session.next_request()) is not None:
                 request = ProduceBatchRequest.FromString(data)
@@ -228,7 +227,7 @@ class FakeNodes:
                     continue
                 answer = ProduceBatchResponse(producer_sequence=request.producer_sequence)
                 if session.node in self.read_only:
-                    answer.error = Error(code=Status.ABORTED.value, message="the log takes no more")
+                    answer.error = Error(code=StatusCode.ABORTED.value, message="the log takes no more")
                 else:
                     answer.count, answer.origin = request.count, bytes(16)
                 session.answered(answer)

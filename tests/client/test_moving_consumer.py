@@ -10,7 +10,6 @@ import random
 import hypothesis.strategies as st
 import pytest
 from attrs import Factory, define
-from grpclib.const import Status
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -29,6 +28,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import pack_values, payload_crc
 from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame, take
 
 ADDRESSES = ("keeper:1", "second:1", "third:1")
@@ -95,7 +95,9 @@ class Node:
             position = Position.decode(request.position)
             for origin, low in self.low.items():
                 if position.next_sequence(origin) < low:
-                    raise StreamBroken(f"sequence {position.next_sequence(origin)} was removed", Status.OUT_OF_RANGE)
+                    raise StreamBroken(
+                        f"sequence {position.next_sequence(origin)} was removed", StatusCode.OUT_OF_RANGE
+                    )
             return position, [
                 (offset, frame)
                 for offset, frame in self.frames
@@ -255,7 +257,7 @@ class MovingConsumer(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         assert self.core is not None
-        node = self.nodes[self.list.move(0.0, self.core.lacking)]
+        node = self.nodes[self.list.move(0.0, self.core.failures.lacking)]
         try:
             if not node.up:
                 self.core.stream_to(node.address)
@@ -438,10 +440,10 @@ def test_what_has_no_offsets_is_told_once_and_passed() -> None:
     assert core.received is not None
     assert core.received.next_sequence(A) == 7
     assert core.next_batch() is None
-    assert core.take_skipped() == ()
+    assert core.skipped_at_end() == ()
 
 
-def lose(core: ConsumerCore, node: str, status: Status | None, now: float = 0.0) -> None:
+def lose(core: ConsumerCore, node: str, status: StatusCode | None, now: float = 0.0) -> None:
     core.stream_to(node)
     core.request()
     core.stream_lost(StreamBroken("why", status), now, ADDRESSES)
@@ -450,12 +452,12 @@ def lose(core: ConsumerCore, node: str, status: Status | None, now: float = 0.0)
 @pytest.mark.parametrize(
     ("statuses", "error"),
     [
-        ([Status.DATA_LOSS, Status.DATA_LOSS, Status.DATA_LOSS], None),
-        ([Status.OUT_OF_RANGE, Status.DATA_LOSS, Status.OUT_OF_RANGE], None),
-        ([Status.OUT_OF_RANGE, Status.OUT_OF_RANGE, Status.OUT_OF_RANGE], StartOutOfRange),
+        ([StatusCode.DATA_LOSS, StatusCode.DATA_LOSS, StatusCode.DATA_LOSS], None),
+        ([StatusCode.OUT_OF_RANGE, StatusCode.DATA_LOSS, StatusCode.OUT_OF_RANGE], None),
+        ([StatusCode.OUT_OF_RANGE, StatusCode.OUT_OF_RANGE, StatusCode.OUT_OF_RANGE], StartOutOfRange),
     ],
 )
-def test_what_may_turn_up_is_waited_for(statuses: list[Status], error: type[Exception] | None) -> None:
+def test_what_may_turn_up_is_waited_for(statuses: list[StatusCode], error: type[Exception] | None) -> None:
     core = ConsumerCore(ConsumerConfig(on_missing="wait", reconnect_timeout=60.0))
     core.received_answer(answer_of((0, batch(A, 0, 1))))
     take(core)
@@ -466,28 +468,28 @@ def test_what_may_turn_up_is_waited_for(statuses: list[Status], error: type[Exce
             assert isinstance(core.error, error)
             return
         assert core.error is None
-        assert core.waits_for is not None
+        assert core.failures.waits_for is not None
     core.stream_to(ADDRESSES[1])
     core.request()
     core.received_answer(answer_of((7, batch(A, 1, 2))))
-    assert core.waits_for is None
+    assert core.failures.waits_for is None
     assert values(core) == [b"2.0"]
 
 
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (Status.OUT_OF_RANGE, StartOutOfRange),
-        (Status.DATA_LOSS, RecordsLost),
-        (Status.RESOURCE_EXHAUSTED, ConsumerError),
+        (StatusCode.OUT_OF_RANGE, StartOutOfRange),
+        (StatusCode.DATA_LOSS, RecordsLost),
+        (StatusCode.RESOURCE_EXHAUSTED, ConsumerError),
     ],
 )
-def test_the_error_comes_when_no_node_is_left(status: Status, error: type[ConsumerError]) -> None:
+def test_the_error_comes_when_no_node_is_left(status: StatusCode, error: type[ConsumerError]) -> None:
     core = ConsumerCore(ConsumerConfig(position=Position.empty().encode()))
     for node in ADDRESSES[:2]:
         lose(core, node, status)
         assert core.error is None
-    assert set(core.lacking) == set(ADDRESSES[:2])
+    assert set(core.failures.lacking) == set(ADDRESSES[:2])
     lose(core, ADDRESSES[2], None)
     assert core.error is None, "it may have them, once it can be reached"
     lose(core, ADDRESSES[2], status)
@@ -497,21 +499,21 @@ def test_the_error_comes_when_no_node_is_left(status: Status, error: type[Consum
 
 def test_who_lacked_what_was_next_is_asked_again_later() -> None:
     core = ConsumerCore(ConsumerConfig(position=Position.empty().encode()))
-    lose(core, ADDRESSES[0], Status.OUT_OF_RANGE)
+    lose(core, ADDRESSES[0], StatusCode.OUT_OF_RANGE)
     core.stream_to(ADDRESSES[1])
     core.request()
     core.received_answer(answer_of())
-    assert core.lacking, "an answer with nothing in it is not what was lacking"
+    assert core.failures.lacking, "an answer with nothing in it is not what was lacking"
     core.received_answer(answer_of((0, batch(A, 0, 1))))
-    assert not core.lacking
+    assert not core.failures.lacking
     for node in ADDRESSES[1:]:
-        lose(core, node, Status.OUT_OF_RANGE)
+        lose(core, node, StatusCode.OUT_OF_RANGE)
         assert core.error is None
 
 
 def test_the_error_says_what_was_lacking_when_the_others_stay_away() -> None:
     core = ConsumerCore(ConsumerConfig(position=Position.empty().encode(), reconnect_timeout=10.0))
-    lose(core, ADDRESSES[0], Status.OUT_OF_RANGE, 0.0)
+    lose(core, ADDRESSES[0], StatusCode.OUT_OF_RANGE, 0.0)
     lose(core, ADDRESSES[1], None, 9.9)
     assert core.error is None
     lose(core, ADDRESSES[1], None, 10.0)
@@ -578,7 +580,7 @@ def test_an_offset_is_resolved_by_one_node() -> None:
     lose(core, ADDRESSES[0], None)
     assert core.bound_to_first_node
     assert core.error is None
-    lose(core, ADDRESSES[0], Status.OUT_OF_RANGE)
+    lose(core, ADDRESSES[0], StatusCode.OUT_OF_RANGE)
     assert isinstance(core.error, StartOutOfRange), "another node's offset 5 is another record"
 
 
@@ -590,7 +592,7 @@ def test_a_frame_that_does_not_follow_is_looked_for_elsewhere() -> None:
         core.received_answer(answer_of((2, batch(B, 1, 2)), (3, batch(A, 5, 9))))
     core.stream_lost(caught.value, 0.0, ADDRESSES)
     assert core.error is None
-    assert list(core.lacking) == [ADDRESSES[0]]
+    assert list(core.failures.lacking) == [ADDRESSES[0]]
     assert values(core) == [b"1.0", b"2.0"], "what came before it was taken in"
 
 

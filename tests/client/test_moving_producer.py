@@ -10,7 +10,6 @@ import hypothesis.strategies as st
 import msgpack
 import pytest
 from attrs import Factory, define
-from grpclib.const import Status
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -25,6 +24,7 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.producer_table import ProducerTable, StoredBatch
 from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 from proglog_trio.rpc.messages.status import status_of
 
 ADDRESSES = ("first:1", "second:1", "third:1")
@@ -257,12 +257,12 @@ def make_core(*others: str, **options: Any) -> ProducerCore:
     )
 
 
-def refusal(sequence: int, status: Status) -> ProduceBatchResponse:
+def refusal(sequence: int, status: StatusCode) -> ProduceBatchResponse:
     return ProduceBatchResponse(producer_sequence=sequence, error=Error(code=status.value, message="no"))
 
 
-@pytest.mark.parametrize("status", [Status.FAILED_PRECONDITION, Status.RESOURCE_EXHAUSTED, Status.ABORTED])
-def test_what_one_node_cannot_store_goes_to_another(status: Status) -> None:
+@pytest.mark.parametrize("status", [StatusCode.FAILED_PRECONDITION, StatusCode.RESOURCE_EXHAUSTED, StatusCode.ABORTED])
+def test_what_one_node_cannot_store_goes_to_another(status: StatusCode) -> None:
     core = make_core("a:1", "b:1")
     outcome, _ = core.add_record(PACKED, 0.0)
     core.stream_opened(0.0, "a:1")
@@ -290,7 +290,7 @@ def test_a_batch_that_was_overtaken_goes_nowhere_else() -> None:
         core.next_request(now)
         if now == 0.0:
             core.stream_lost(StreamBroken("lost"))
-    core.answered(refusal(0, Status.FAILED_PRECONDITION), 1.0)
+    core.answered(refusal(0, StatusCode.FAILED_PRECONDITION), 1.0)
     assert isinstance(outcome.error, DeliveryRefused)
     assert core.statistics.moves == 0
 
@@ -304,13 +304,13 @@ def test_a_node_that_takes_no_records_is_left_also_where_the_batch_was_sent_befo
         if now == 0.0:
             core.stream_lost(StreamBroken("lost"))
     with pytest.raises(StreamBroken) as caught:
-        core.answered(refusal(0, Status.ABORTED), 1.0)
+        core.answered(refusal(0, StatusCode.ABORTED), 1.0)
     core.stream_lost(caught.value)
     assert core.refused_by == {"a:1"}
     assert not outcome.settled
 
 
-SURE, UNSURE = refusal(0, Status.ABORTED), refusal(0, Status.UNKNOWN)
+SURE, UNSURE = refusal(0, StatusCode.ABORTED), refusal(0, StatusCode.UNKNOWN)
 
 
 @pytest.mark.parametrize("end", ["refused", "timeout", "left"])
@@ -333,7 +333,7 @@ def test_maybe_stored_is_true_unless_every_attempt_was_refused_for_certain(
     if end == "refused":
         core.stream_opened(0.0, "c:1")
         core.next_request(0.0)
-        core.answered(refusal(0, Status.INVALID_ARGUMENT), 0.0)
+        core.answered(refusal(0, StatusCode.INVALID_ARGUMENT), 0.0)
         assert isinstance(outcome.error, DeliveryRefused)
     elif end == "timeout":
         core.tick(10.0)
@@ -350,5 +350,5 @@ def test_a_batch_that_is_wrong_is_wrong_everywhere() -> None:
     outcome, _ = core.add_record(PACKED, 0.0)
     core.stream_opened(0.0, "a:1")
     core.next_request(0.0)
-    core.answered(refusal(0, Status.INVALID_ARGUMENT), 0.0)
+    core.answered(refusal(0, StatusCode.INVALID_ARGUMENT), 0.0)
     assert isinstance(outcome.error, DeliveryRefused)

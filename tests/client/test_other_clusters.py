@@ -33,7 +33,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
-from proglog_trio.rpc.calls.expected_cluster import ExpectedCluster, OtherCluster
+from proglog_trio.rpc.calls.sessions import ExpectedCluster, OtherCluster
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.messages.cluster_names import CLUSTER_KEY, OTHER_CLUSTER, decode_name, encode_name
 from proglog_trio.rpc.server.handlers import ServerCounters

@@ -28,8 +28,7 @@ from proglog_trio.client import (
     RecordTooLarge,
 )
 from proglog_trio.client.producer import run_producer
-from proglog_trio.client.sessions import ProduceLink, ProduceSession
-from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.sessions import ProduceLink, ProduceSession, StreamBroken
 
 
 class FakeNode:
@@ -51,8 +50,7 @@ class FakeNode:
         if failure is not None:
             raise failure
         ready = trio.lowlevel.ParkingLot()
-        session.on_ready = ready.unpark_all
-        session.opened()
+        session.opened(ready.unpark_all)
         async with trio.open_nursery() as nursery:
             while not session.finishing:
                 while (data := session.next_request()) is not None:

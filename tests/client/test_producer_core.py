@@ -9,7 +9,6 @@ import hypothesis.strategies as st
 import msgpack
 import pytest
 from attrs import Factory, define
-from grpclib.const import Status
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -30,6 +29,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.log.producer_table import ProducerTable, StoredBatch
 from proglog_trio.rpc.calls.sessions import StreamBroken
+from proglog_trio.rpc.calls.status_code import StatusCode
 from proglog_trio.rpc.messages.status import status_of
 
 ORIGIN = Origin(bytes(range(16)))
@@ -43,7 +43,7 @@ class Connection:
 
     requests: deque[bytes] = Factory(deque)
     answers: deque[ProduceBatchResponse] = Factory(deque)
-    ended_with: Status | None = None
+    ended_with: StatusCode | None = None
 
 
 class Node:
@@ -60,7 +60,7 @@ class Node:
         assert len(values) == request.count
         answer = ProduceBatchResponse(producer_sequence=request.producer_sequence)
         if any(value.endswith(REFUSED) for value in values):
-            answer.error = Error(code=Status.INVALID_ARGUMENT.value, message="refused")
+            answer.error = Error(code=StatusCode.INVALID_ARGUMENT.value, message="refused")
             return answer
         try:
             found = self.table.find(request.producer_id, request.producer_sequence, request.payload_crc, 0)
@@ -85,13 +85,13 @@ class Node:
         """Read one request; with unavailable answer so, after storing it or not."""
         data = connection.requests.popleft()
         if any(value.endswith(TOO_LARGE) for (value,) in msgpack.unpackb(ProduceBatchRequest.FromString(data).payload)):
-            connection.ended_with = Status.RESOURCE_EXHAUSTED
+            connection.ended_with = StatusCode.RESOURCE_EXHAUSTED
             connection.requests.clear()
             return
         if unavailable:
             answer = self.answer(data) if stores else ProduceBatchResponse()
             answer = ProduceBatchResponse(producer_sequence=ProduceBatchRequest.FromString(data).producer_sequence)
-            answer.error = Error(code=Status.UNAVAILABLE.value, message="the node is stopping")
+            answer.error = Error(code=StatusCode.UNAVAILABLE.value, message="the node is stopping")
         else:
             answer = self.answer(data)
         connection.answers.append(answer)
@@ -265,7 +265,8 @@ class LossyLink(RuleBasedStateMachine):
             if outcome.error is not None:
                 failed += 1
                 too_old = (
-                    isinstance(outcome.error, DeliveryRefused) and outcome.error.status is Status.FAILED_PRECONDITION
+                    isinstance(outcome.error, DeliveryRefused)
+                    and outcome.error.status is StatusCode.FAILED_PRECONDITION
                 )
                 if too_old or not outcome.error.maybe_stored:
                     # Too old for the node's table only if it was overtaken; what it stored it must still know.
@@ -342,16 +343,16 @@ def test_a_refused_stream_fails_everything() -> None:
     core = make_core()
     outcome, _ = core.add_record(PACKED, 0.0)
     core.stream_opened(0.0)
-    core.stream_lost(StreamBroken("PERMISSION_DENIED: no", Status.PERMISSION_DENIED))
+    core.stream_lost(StreamBroken("PERMISSION_DENIED: no", StatusCode.PERMISSION_DENIED))
     assert isinstance(outcome.error, DeliveryRefused)
-    assert outcome.error.status is Status.PERMISSION_DENIED
+    assert outcome.error.status is StatusCode.PERMISSION_DENIED
     assert not outcome.error.maybe_stored
 
 
 def test_one_batch_too_many_for_the_node_is_found_alone() -> None:
     core = make_core(batch_records=1)
     outcomes = [core.add_record(PACKED, 0.0)[0] for _ in range(4)]
-    broken = StreamBroken("RESOURCE_EXHAUSTED: too large", Status.RESOURCE_EXHAUSTED)
+    broken = StreamBroken("RESOURCE_EXHAUSTED: too large", StatusCode.RESOURCE_EXHAUSTED)
     core.stream_opened(0.0)
     for _ in range(4):
         core.next_request(0.0)

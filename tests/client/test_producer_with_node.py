@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import trio
 from attrs import evolve
-from grpclib.const import Status
 
 from proglog_trio.client import (
     Acknowledgement,
@@ -19,6 +18,7 @@ from proglog_trio.client import (
     Producer,
     ProducerConfig,
     Record,
+    StatusCode,
     open_consumer,
     open_producer,
 )
@@ -81,7 +81,7 @@ async def test_a_batch_that_the_node_refuses(tmp_path: Path) -> None:
         batch = await producer.send_batch([b"refused too"])
         with pytest.raises(DeliveryRefused, match="INVALID_ARGUMENT") as caught:
             await refused.wait()
-        assert caught.value.status is Status.INVALID_ARGUMENT
+        assert caught.value.status is StatusCode.INVALID_ARGUMENT
         assert not caught.value.maybe_stored
         (outcome,) = await batch.outcomes()
         assert isinstance(outcome, DeliveryRefused)
@@ -110,7 +110,7 @@ async def test_acknowledgement_of_more_nodes_than_there_are(tmp_path: Path) -> N
         async with open_producer(node.address, config) as producer:
             with pytest.raises(DeliveryRefused) as caught:
                 await (await producer.send(b"value")).wait()
-            assert caught.value.status is Status.FAILED_PRECONDITION
+            assert caught.value.status is StatusCode.FAILED_PRECONDITION
 
 
 async def test_a_message_above_the_nodes_limit_fails_alone(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_a_message_above_the_nodes_limit_fails_alone(tmp_path: Path) -> No
                 await delivery.wait()
             with pytest.raises(DeliveryRefused) as caught:
                 await large.wait()
-            assert caught.value.status is Status.RESOURCE_EXHAUSTED
+            assert caught.value.status is StatusCode.RESOURCE_EXHAUSTED
         assert await read_all(node.address) == [b"before"] * 2 + [b"after"] * 2
 
 

@@ -26,7 +26,7 @@ from proglog_trio.membership.wire.memberlist import (
 from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from proglog_trio.replication.peers.directories_file import DIRECTORIES_FILE
-from proglog_trio.rpc.calls.keys import change_key
+from proglog_trio.rpc.calls.cluster import change_key
 from tests.members import members, node_inside
 from tests.membership.wire.at_once import decode_packet
 from tests.node_process import NodeProcess, node_process

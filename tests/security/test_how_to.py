@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from proglog_trio.rpc.calls.keys import list_keys
+from proglog_trio.rpc.calls.cluster import list_keys
 from tests.node_process import NodeProcess, clean_environment, node_process, run_command
 from tests.pki import Pki
 

@@ -10,7 +10,7 @@ import pytest
 
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.errors import CallFailed
-from proglog_trio.rpc.calls.keys import change_key, list_keys
+from proglog_trio.rpc.calls.cluster import change_key, list_keys
 from tests.members import WAIT_SECONDS, HasAddress, members, node_inside, statuses, wait_for
 from tests.node_process import node_process, run_command
 

@@ -19,8 +19,7 @@ from attrs import define, field
 from proglog_trio.address import Address
 from proglog_trio.client import Acknowledgement, ClientTls, ConnectionConfig, open_consumer, open_producer
 from proglog_trio.membership.profile import ProfileName
-from proglog_trio.rpc.calls.cluster import get_members, get_status
-from proglog_trio.rpc.calls.keys import change_key, list_keys
+from proglog_trio.rpc.calls.cluster import change_key, get_members, get_status, list_keys
 from tests.interop.agents import SERF, Agent, agent
 from tests.node_process import NodeProcess, node_process
 from tests.pki import POLICY, Pki

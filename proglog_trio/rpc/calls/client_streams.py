@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import nullcontext
+from functools import partial
+from typing import TypeVar
 
 import attrs
 import trio
@@ -29,25 +31,31 @@ from proglog_trio._proto.log.v1 import (
 )
 from proglog_trio.errors import CallFailed, NodeConnectionError
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, call_error, open_connection
-from proglog_trio.rpc.calls.expected_cluster import OtherCluster
-from proglog_trio.rpc.calls.sessions import StreamBroken, status_of_code
+from proglog_trio.rpc.calls.expected_cluster import check_error
+from proglog_trio.rpc.calls.sessions import (
+    ConsumeLink,
+    ConsumeSession,
+    NodeSession,
+    OtherCluster,
+    ProduceLink,
+    ProduceSession,
+    StreamBroken,
+)
+from proglog_trio.rpc.calls.status_code import StatusCode
 from proglog_trio.rpc.calls.task_pair import run_beside
 from proglog_trio.rpc.http2.bridge import current_loop
-
-if TYPE_CHECKING:
-    from proglog_trio.client.sessions import ConsumeLink, ConsumeSession, NodeSession, ProduceLink, ProduceSession
 
 PRODUCE_BATCHES = "/log.v1.Log/ProduceBatches"
 CONSUME_BATCHES = "/log.v1.Log/ConsumeBatches"
 GET_SERVERS = "/log.v1.Log/GetServers"
-Session = TypeVar("Session", bound="NodeSession")
+Session = TypeVar("Session", bound=NodeSession)
 SEARCH_SECONDS = 30.0
-"""How often a node is asked which others there are; they are forgotten much later, see nodes.py."""
+"""How often a node is asked which others there are; they are forgotten much later, see client/nodes.py."""
 SEARCH_ANSWER_SECONDS = 5.0
 GREETING_SECONDS = 5.0
 """How long a node may take to accept a stream and say of which cluster it is, before records are sent on it."""
 CONNECT_SECONDS_AMONG_SEVERAL = 3.0
-"""How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is gone
+"""How long one node of several may take to accept a connection, and for the HTTP/2 handshake: a machine that is down
 does not refuse, and a process that is stopped does not answer."""
 
 
@@ -68,39 +76,29 @@ def produce_link(connection: ConnectionConfig | None = None) -> ProduceLink:
     Raises:
         TlsError: the files of the connection's TLS cannot be used.
     """
-    _check(connection)
-
-    async def link(session: ProduceSession) -> None:
-        await _run(connection, _produce, session)
-
-    return link
+    return partial(_run, _checked(connection), _produce)
 
 
 def consume_link(connection: ConnectionConfig | None = None) -> ConsumeLink:
     """Return what runs one ConsumeBatches stream from its session's node; raises as produce_link."""
-    _check(connection)
-
-    async def link(session: ConsumeSession) -> None:
-        await _run(connection, _consume, session)
-
-    return link
+    return partial(_run, _checked(connection), _consume)
 
 
-def _check(connection: ConnectionConfig | None) -> None:
-    if connection is not None and connection.tls is not None:
-        connection.tls.files()
+def _checked(connection: ConnectionConfig | None) -> ConnectionConfig:
+    config = connection or ConnectionConfig()
+    if config.tls is not None:
+        config.tls.files()
+    return config
 
 
 async def _run(
-    connection: ConnectionConfig | None,
-    function: Callable[[TunedChannel, Session], Awaitable[None]],
-    session: Session,
+    connection: ConnectionConfig, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
 ) -> None:
-    # A loop of its own: the one that this task inherited may be closed by whoever opened it before this task ends.
+    # A loop of its own: the one that this task inherited may be closed by the task that opened it before this one ends.
     current_loop.set(None)
-    if session.refusal is not None:
-        raise StreamBroken(session.refusal)
-    config = attrs.evolve(connection or ConnectionConfig(), cluster=session.cluster)
+    if (refusal := session.refusal) is not None:
+        raise StreamBroken(refusal)
+    config = attrs.evolve(connection, cluster=session.cluster)
     try:
         async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:
             await opened.run(_beside_search, function, session)
@@ -110,7 +108,7 @@ async def _run(
     except NodeConnectionError as error:
         raise StreamBroken(str(error)) from error
     except CallFailed as error:
-        raise StreamBroken(str(error), status_of_code(error.code)) from error
+        raise StreamBroken(str(error), StatusCode(error.code)) from error
 
 
 def _less_patient(config: ConnectionConfig) -> ConnectionConfig:
@@ -123,10 +121,7 @@ def _less_patient(config: ConnectionConfig) -> ConnectionConfig:
 async def _beside_search(
     channel: TunedChannel, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
 ) -> None:
-    if not session.searches:
-        await function(channel, session)
-        return
-    async with run_beside(_search(channel, session)):
+    async with run_beside(_search(channel, session)) if session.searches else nullcontext():
         await function(channel, session)
 
 
@@ -141,8 +136,8 @@ async def _search(channel: TunedChannel, session: NodeSession) -> None:
         except TimeoutError:
             session.search_failed(f"{session.node} did not tell of other nodes within {SEARCH_ANSWER_SECONDS:g} s")
         except GRPCError as error:
-            # Who may not ask, or asks a node that cannot tell, has the addresses that were given.
-            session.cluster.check_error(error, session.node)
+            # A client that may not ask, or asks a node that cannot tell, has the addresses that were given.
+            check_error(session.cluster, error, session.node)
             session.search_failed(str(call_error(error, session.node, channel)))
         except (StreamTerminatedError, H2Error, OSError) as error:
             # The stream beside this sees the connection's end too. This must not go on: grpclib raises this, too, in
@@ -172,13 +167,12 @@ def _waker(event: asyncio.Event) -> Callable[[], None]:
 async def _produce(channel: TunedChannel, session: ProduceSession) -> None:
     ready = asyncio.Event()
     ended = asyncio.Event()
-    session.on_ready = _waker(ready)
     async with channel.request(
         PRODUCE_BATCHES, Cardinality.STREAM_STREAM, EncodedMessage, ProduceBatchResponse
     ) as stream:
         await stream.send_request()
         await _greet(stream, session)
-        session.opened()
+        session.opened(_waker(ready))
         async with run_beside(_send(stream, session, ready, ended)):
             while (answer := await stream.recv_message()) is not None:
                 session.answered(answer)
@@ -203,7 +197,7 @@ async def _greet(stream: Stream[EncodedMessage, ProduceBatchResponse], session: 
             stream._maybe_raise()  # noqa: SLF001 - as grpclib itself does when a stream is left
             raise
     except GRPCError as error:
-        session.cluster.check_error(error, session.node)
+        check_error(session.cluster, error, session.node)
         # It was reached, and refuses: what is to be sent cannot be.
         session.opened()
         raise
@@ -246,18 +240,16 @@ async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
     if end_request is not None:
         await _ask_end(channel, session, end_request)
     room = asyncio.Event()
-    session.on_room = _waker(room)
     async with channel.request(
         CONSUME_BATCHES, Cardinality.UNARY_STREAM, ConsumeBatchesRequest, ConsumeBatchesResponse
     ) as stream:
         await stream.send_message(session.request())
-        session.opened()
+        session.opened(_waker(room))
         while True:
-            room.clear()
             while not session.has_room:
                 # Reading stops, and HTTP/2's flow control stops the node.
-                await room.wait()
                 room.clear()
+                await room.wait()
             response = await stream.recv_message()
             if response is None:
                 return

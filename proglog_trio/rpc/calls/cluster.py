@@ -1,9 +1,12 @@
-"""Calls of the Cluster service, from Trio: who is in a node's cluster, and telling the node to join and leave."""
+"""Calls of the Cluster service, from Trio: a cluster's members, what a node's log has, and gossip keys.
+
+One connection for each call: they are made by people and by scripts, now and then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from grpclib.client import Channel, UnaryUnaryMethod
@@ -30,15 +33,13 @@ async def get_members(address: str, timeout: float, *, tls: ClientTls | None = N
         CallFailed: it answers with an error.
         TlsError: the files of tls cannot be used.
     """
-    answer = await call_cluster(
-        address, timeout, tls, "GetMembers", log_v1.GetMembersRequest(), log_v1.GetMembersResponse
-    )
+    answer = await _call(address, timeout, tls, log_v1.GetMembersRequest(), log_v1.GetMembersResponse)
     return answer.members
 
 
 async def get_status(address: str, timeout: float, *, tls: ClientTls | None = None) -> log_v1.GetStatusResponse:
     """Return what a node's log has, per origin, and what the others are known to have; raises as get_members."""
-    return await call_cluster(address, timeout, tls, "GetStatus", log_v1.GetStatusRequest(), log_v1.GetStatusResponse)
+    return await _call(address, timeout, tls, log_v1.GetStatusRequest(), log_v1.GetStatusResponse)
 
 
 async def join(address: str, members: Sequence[str], timeout: float, *, tls: ClientTls | None = None) -> int:
@@ -48,13 +49,13 @@ async def join(address: str, members: Sequence[str], timeout: float, *, tls: Cli
         NodeConnectionError, CallFailed: see get_members; UNAVAILABLE when none of the members answered.
     """
     request = log_v1.JoinRequest(addresses=list(members))
-    answer = await call_cluster(address, timeout, tls, "Join", request, log_v1.JoinResponse)
+    answer = await _call(address, timeout, tls, request, log_v1.JoinResponse)
     return answer.joined
 
 
 async def leave(address: str, timeout: float, *, tls: ClientTls | None = None) -> None:
     """Let a node leave its cluster and stop; raises as get_members."""
-    await call_cluster(address, timeout, tls, "Leave", log_v1.LeaveRequest(), log_v1.LeaveResponse)
+    await _call(address, timeout, tls, log_v1.LeaveRequest(), log_v1.LeaveResponse)
 
 
 async def force_leave(
@@ -63,10 +64,10 @@ async def force_leave(
     """Let a failed member count as left, or be forgotten at once.
 
     Raises:
-        NodeConnectionError, CallFailed: see get_members; NOT_FOUND when nobody of that name is known.
+        NodeConnectionError, CallFailed: see get_members; NOT_FOUND when the node knows no member of that name.
     """
     request = log_v1.ForceLeaveRequest(name=name, prune=prune)
-    await call_cluster(address, timeout, tls, "ForceLeave", request, log_v1.ForceLeaveResponse)
+    await _call(address, timeout, tls, request, log_v1.ForceLeaveResponse)
 
 
 async def accept_gaps(
@@ -84,13 +85,38 @@ async def accept_gaps(
         NodeConnectionError, CallFailed: see get_members.
     """
     request = log_v1.AcceptGapsRequest(origin=origin)
-    return await call_cluster(address, timeout, tls, "AcceptGaps", request, log_v1.AcceptGapsResponse)
+    return await _call(address, timeout, tls, request, log_v1.AcceptGapsResponse)
 
 
-async def call_cluster(
-    address: str, timeout: float, tls: ClientTls | None, method: str, request: object, answer: type[Answer]
-) -> Answer:
-    """Make one call of the Cluster service; arguments and errors are those of get_members."""
+async def change_key(
+    address: str, method: str, key: str, timeout: float, *, tls: ClientTls | None = None
+) -> log_v1.KeyAnswers:
+    """Have all members of a node's cluster do something with a key; return what they answered.
+
+    Args:
+        address: "host:port" of the node.
+        method: InstallKey, UseKey or RemoveKey.
+        key: in base64.
+        timeout: for connection and answer, in seconds.
+        tls: the certificates; None: no TLS.
+
+    Raises:
+        NodeConnectionError, CallFailed, TlsError: see get_members.
+    """
+    request: Any = getattr(log_v1, f"{method}Request")(key=key)
+    response: Any = getattr(log_v1, f"{method}Response")
+    answer = await _call(address, timeout, tls, request, response)
+    return answer.answers or log_v1.KeyAnswers()
+
+
+async def list_keys(address: str, timeout: float, *, tls: ClientTls | None = None) -> log_v1.ListKeysResponse:
+    """Return which members have which keys; arguments and errors are those of change_key."""
+    return await _call(address, timeout, tls, log_v1.ListKeysRequest(), log_v1.ListKeysResponse)
+
+
+async def _call(address: str, timeout: float, tls: ClientTls | None, request: object, answer: type[Answer]) -> Answer:
+    """Make the call of the Cluster service that a request is for; arguments and errors are those of get_members."""
+    method = type(request).__name__.removesuffix("Request")
 
     async def call(channel: Channel) -> Answer:
         unary = UnaryUnaryMethod(channel, _SERVICE + method, type(request), answer)

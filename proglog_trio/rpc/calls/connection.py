@@ -22,7 +22,8 @@ from h2.exceptions import H2Error
 from proglog_trio.address import Address
 from proglog_trio.errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
 from proglog_trio.internal_errors import InternalErrors
-from proglog_trio.rpc.calls.expected_cluster import ExpectedCluster
+from proglog_trio.rpc.calls.expected_cluster import check_error, watch
+from proglog_trio.rpc.calls.sessions import ExpectedCluster
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.bridge import aio_as_trio
 from proglog_trio.rpc.http2.connection import abort_transport
@@ -61,7 +62,7 @@ class ConnectionConfig:
 class TunedChannel(Channel):
     """A grpclib channel over one connection: it connects once, and never again by itself.
 
-    Who uses it decides what a lost connection means; a silent reconnection would leave a stream's place behind.
+    Its user decides what a lost connection means; a silent reconnection would leave a stream's place behind.
     """
 
     def __init__(self, host: str, port: int, config: ConnectionConfig) -> None:
@@ -76,8 +77,9 @@ class TunedChannel(Channel):
             status_details_codec=ProtoStatusDetailsCodec(),
         )
         if config.cluster is not None:
-            config.cluster.watch(self, f"{host}:{port}")
+            watch(config.cluster, self, f"{host}:{port}")
         self._connection_config = config
+        # From open until abort, also when the connection has been lost meanwhile: it knows why.
         self._tuned_protocol: TunedProtocol | None = None
 
     def _protocol_factory(self) -> TunedProtocol:
@@ -187,7 +189,7 @@ class Connection:
         except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
             if isinstance(error, GRPCError) and self.cluster is not None:
                 # What a node that refuses says with its answer is not always seen before the stream's end is.
-                self.cluster.check_error(error, self.address)
+                check_error(self.cluster, error, self.address)
             raise call_error(error, self.address, self.channel) from error
 
 
@@ -237,7 +239,7 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
 
     Raises:
         ValueError: the address is not one.
-        ConnectionNotOpened: nobody answers there, or not within the time, or with a certificate that is not accepted.
+        ConnectionNotOpened: no node answers there, or not within the time, or with a certificate that is not accepted.
         TlsError: the files of the TLS configuration cannot be used.
     """
     dialled = Address.parse(address)

@@ -1,0 +1,148 @@
+"""The task behind a consumer: it keeps a stream from some node until everything asked for was read.
+
+What is asked for, trimmed or dropped is decided in consumer_core.py; how it comes from a node is the link's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from proglog_trio._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse
+from proglog_trio.backoff import Backoff
+from proglog_trio.client.consumed_batch import ConsumedBatch
+from proglog_trio.client.consumer_core import ConsumerCore
+from proglog_trio.client.errors import ConsumerClosed, NodeUnreachable
+from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
+from proglog_trio.rpc.calls.sessions import ConsumeLink, StreamBroken
+
+LASTING_SECONDS = 10.0
+"""A stream that stood for so long without an answer (an idle log's) was a connection."""
+
+
+class Fetcher(NodeUser):
+    """Fetches what a consumer's core asks for. To its link it is the ConsumeSession of each stream.
+
+    Attributes:
+        arrived: where the consumer waits until something may have arrived, or nothing more will.
+        ended_because: why nothing more will arrive although the core is not finished; None while more may.
+    """
+
+    def __init__(self, core: ConsumerCore, link: ConsumeLink, nodes: NodeList, backoff: Backoff) -> None:
+        super().__init__(nodes, trio.current_time, searches=core.config.find_nodes)
+        self.core = core
+        self.ended_because: str | None = None
+        self._link = link
+        self._backoff = backoff
+        # Of the present stream: called when core.has_room may have become true.
+        self._wake_link: Callable[[], object] = wake_no_link
+        self._opened_at: float | None = None
+        self.arrived = trio.lowlevel.ParkingLot()
+        self._last_failure: StreamBroken | None = None
+
+    # -- what the consumer calls ---------------------------------------------------------------------------------------
+
+    def next_batch(self) -> ConsumedBatch | None:
+        """Return the next batch to deliver, or None if there is none now."""
+        waiting = self.core.waiting_bytes
+        batch = self.core.next_batch()
+        if self.core.waiting_bytes < waiting and self.core.has_room():
+            # Also when all that waited were copies of what had been delivered.
+            self._wake_link()
+        return batch
+
+    def check_running(self) -> None:
+        """Raise ConsumerClosed if nothing more will arrive although the core is not finished."""
+        if self.ended_because is not None:
+            raise ConsumerClosed(f"the consumer reads nothing more: {self.ended_because}")
+
+    # -- what a stream's link calls ------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """See ConsumeSession."""
+        return self.core.has_room()
+
+    def end_request(self) -> ConsumeBatchesRequest | None:
+        """See ConsumeSession."""
+        return self.core.end_request() if self.core.asks_end else None
+
+    def received_end(self, answer: ConsumeBatchesResponse) -> None:
+        """See ConsumeSession."""
+        self.core.received_end(answer)
+
+    def request(self) -> ConsumeBatchesRequest:
+        """See ConsumeSession."""
+        return self.core.request()
+
+    def opened(self, wake: Callable[[], object] = wake_no_link) -> None:
+        """See ConsumeSession."""
+        self._wake_link = wake
+        self._opened_at = trio.current_time()
+
+    def received(self, answer: ConsumeBatchesResponse) -> None:
+        """See ConsumeSession."""
+        before = self.core.received
+        self.nodes.worked(self.core.node)
+        try:
+            self.core.received_answer(answer)
+        finally:
+            if self.core.config.follow or self.core.received is not before:
+                # Else the node may have answered that it has nothing more, again and again.
+                self._backoff.succeeded()
+            self.arrived.unpark_all()
+
+    # -- the task ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a stream from one node or another until everything asked for was read, or nothing more can be.
+
+        However it ends, the consumer is not left waiting for it.
+        """
+        try:
+            await self._keep_streaming()
+        except Exception:
+            self.ended_because = "the task behind it has failed"
+            raise
+        finally:
+            if self.ended_because is None and not self.core.finished:
+                self.ended_because = "its block has been cancelled"
+            self.arrived.unpark_all()
+
+    async def _keep_streaming(self) -> None:
+        core, nodes = self.core, self.nodes
+        while not core.finished:
+            if not core.bound_to_first_node:
+                nodes.move(trio.current_time(), core.failures.lacking)
+            core.stream_to(nodes.current)
+            self._opened_at = None
+            try:
+                await self._link(self)
+                core.stream_ended()
+            except StreamBroken as failure:
+                self._last_failure = failure
+                now = trio.current_time()
+                if self._opened_at is not None and now - self._opened_at >= LASTING_SECONDS:
+                    core.failures.answered()
+                    self._backoff.succeeded()
+                    nodes.worked(nodes.current)
+                nodes.failed(nodes.current)
+                core.stream_lost(failure, now, self.known())
+            self._wake_link = wake_no_link
+            self.arrived.unpark_all()
+            if not core.finished:
+                await trio.sleep(self._backoff.next_delay())
+
+    async def wait_started(self, seconds: float) -> None:
+        """Wait until a node has said where the stream begins, or why not; raises NodeUnreachable after so long."""
+        core = self.core
+        with trio.move_on_after(seconds):
+            while core.end_offset is None and not core.finished and self.ended_because is None:
+                await self.arrived.park()
+            self.check_running()
+            return
+        reason = "no answer" if self._last_failure is None else str(self._last_failure)
+        if core.bound_to_first_node and len(self.nodes.given) > 1:
+            reason += f" (an offset is a place in the log of {self.nodes.current} alone)"
+        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
