@@ -53,7 +53,7 @@ from proglog_trio.log.storage.disk import File, ReserveReached
 from proglog_trio.log.storage.opening_number import next_opening
 from proglog_trio.log.storage.retired_origins import RetiredOrigins
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.segment import SegmentFiles, Unplaced, bare_envelope
+from proglog_trio.log.storage.segment import PendingFrame, SegmentFiles, bare_envelope
 from proglog_trio.log.tail_cache import RecentFrames
 from proglog_trio.log.writer import CommitFailed, Complete, LogWriter, Roll, Work
 from proglog_trio.steps import Steps
@@ -376,7 +376,7 @@ class Log:
         self._rolls_at_first_frame = False
         return _Pending(Roll(header), self._state.next_offset, None, None, None, 0)
 
-    def _plan(self, unplaced: Unplaced, answer: Appended | None, done: Done) -> None:
+    def _plan(self, unplaced: PendingFrame, answer: Appended | None, done: Done) -> None:
         size = unplaced.stored_bytes
         self._planned_bytes += size
         if unplaced.count:
@@ -437,7 +437,7 @@ class Log:
                         gaps = tuple(gap for gap in planned.gaps if gap[1] <= state.next)
                         state = evolve(state, missing=missing, gaps=gaps)
                     self._durable_origins[origin] = state
-                    if isinstance(item.work, Unplaced):
+                    if isinstance(item.work, PendingFrame):
                         self.recent.add(item.work)
                     self.counters.batches_appended += 1
                     self.counters.bytes_appended += item.size

@@ -31,10 +31,10 @@ from proglog_trio.log.sequence_gaps import Hole, HoleFinder
 from proglog_trio.log.start_position import Origins, position_before, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.index import Place
 from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
 from proglog_trio.log.storage.segment import SegmentFiles
 from proglog_trio.log.storage.segment_check import absent, whole_segment
+from proglog_trio.log.storage.sparse_index import Place
 
 MISSING_AT_PRESENT = "no node that was reachable had them; they are put here when one turns up that has"
 REMOVED = "retention removed them"

@@ -20,9 +20,9 @@ from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.index import Place
 from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
 from proglog_trio.log.storage.segment import ReadSegment, SegmentFiles
+from proglog_trio.log.storage.sparse_index import Place
 
 _LEAST_CHUNK_BYTES = 4096
 

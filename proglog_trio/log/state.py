@@ -20,7 +20,7 @@ from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import LAST_EPOCH, Origin
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, Remembered, StoredBatch
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.storage.segment import PendingFrame
 
 
 @define
@@ -82,7 +82,7 @@ class LogState:
             self.running,
         )
 
-    def append(self, batch: Batch, wall_milliseconds: int, rng: random.Random) -> tuple[Unplaced, Appended]:
+    def append(self, batch: Batch, wall_milliseconds: int, rng: random.Random) -> tuple[PendingFrame, Appended]:
         """Give a batch its place under this opening's own origin and return its frame and that place."""
         own = self.own
         if own is None:
@@ -106,12 +106,18 @@ class LogState:
         data = header.encode()
         base_offset = self.next_offset
         self._take_records(header, int.from_bytes(data[-4:], "big"), base_offset, self.running)
-        unplaced = Unplaced(
-            EnvelopeKind.RECORDS, base_offset, own, header.base_sequence, header.count, (data, batch.payload)
+        pending_frame = PendingFrame(
+            EnvelopeKind.RECORDS,
+            base_offset,
+            own,
+            header.base_sequence,
+            header.count,
+            (data, batch.payload),
+            header.log_time,
         )
-        return unplaced, Appended(base_offset, header.count, own, header.base_sequence, header.log_time)
+        return pending_frame, Appended(base_offset, header.count, own, header.base_sequence, header.log_time)
 
-    def append_foreign(self, frame: Frame, data: bytes, wall_milliseconds: int) -> Unplaced:
+    def append_foreign(self, frame: Frame, data: bytes, wall_milliseconds: int) -> PendingFrame:
         """Give the next frame of another origin, pulled from a peer, its place.
 
         Args:
@@ -140,9 +146,17 @@ class LogState:
         base_offset = self.next_offset
         self.clock.witness(header.log_time, wall_milliseconds)
         self._take_records(header, header.header_crc, base_offset, self.running)
-        return Unplaced(EnvelopeKind.RECORDS, base_offset, header.origin, header.base_sequence, header.count, (data,))
+        return PendingFrame(
+            EnvelopeKind.RECORDS,
+            base_offset,
+            header.origin,
+            header.base_sequence,
+            header.count,
+            (data,),
+            header.log_time,
+        )
 
-    def append_gap(self, marker: GapMarker) -> Unplaced:
+    def append_gap(self, marker: GapMarker) -> PendingFrame:
         """Note that the log does not have some sequences of an origin, from its next one on.
 
         Raises:
@@ -157,7 +171,9 @@ class LogState:
         base_offset = self.next_offset
         self._take_marker(marker, base_offset)
         data = (frame.encode(),)
-        return Unplaced(marker.kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data)
+        return PendingFrame(
+            marker.kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data, frame.header.log_time
+        )
 
     def read_back(self, kind: EnvelopeKind, base_offset: int, frame: Frame | None, wall_milliseconds: int) -> None:
         """Take note of what stands in the log at opening; frame is None for envelopes without one.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from attrs import Factory, define
 
 from proglog_trio.log.format.envelope import EnvelopeKind
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.storage.segment import PendingFrame
 
 MAX_FRAMES = 4096
 
@@ -24,12 +24,12 @@ class RecentFrames:
 
     max_bytes: int
     start_offset: int
-    _frames: list[Unplaced] = Factory(list)
+    _frames: list[PendingFrame] = Factory(list)
     _ends: list[int] = Factory(list)
     _first: int = 0
     _bytes: int = 0
 
-    def add(self, frame: Unplaced) -> None:
+    def add(self, frame: PendingFrame) -> None:
         """Take the next frame that has become durable."""
         if frame.kind is not EnvelopeKind.RECORDS:
             return
@@ -46,7 +46,7 @@ class RecentFrames:
             del self._frames[: self._first], self._ends[: self._first]
             self._first = 0
 
-    def since(self, offset: int) -> Iterator[Unplaced]:
+    def since(self, offset: int) -> Iterator[PendingFrame]:
         """Yield the frames that end above an offset, which must not be below start_offset."""
         for place in range(bisect_right(self._ends, offset, lo=self._first), len(self._frames)):
             yield self._frames[place]

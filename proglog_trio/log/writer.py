@@ -14,7 +14,7 @@ from proglog_trio.log.format.envelope import EnvelopeKind
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.disk import Disk, Identity, NotWritten, ReserveReached, has_no_room
-from proglog_trio.log.storage.segment import ActiveSegment, Unplaced, bare_envelope
+from proglog_trio.log.storage.segment import ActiveSegment, PendingFrame, bare_envelope
 
 MAX_WANTED = 4 << 20
 """So many bytes of what did not fit are waited for at most: that is room, also when more waited together."""
@@ -34,7 +34,7 @@ class Complete:
     completion: OpeningCompletion
 
 
-Work = Unplaced | Roll | Complete
+Work = PendingFrame | Roll | Complete
 
 
 class CommitFailed(Exception):
@@ -84,9 +84,9 @@ class LogWriter:
             CommitFailed: not all of it is; that says what of it.
         """
         self._durable = 0
-        frames: list[Unplaced] = []
+        frames: list[PendingFrame] = []
         for item in work:
-            if isinstance(item, Unplaced):
+            if isinstance(item, PendingFrame):
                 frames.append(item)
                 continue
             self._write(frames)
@@ -98,7 +98,7 @@ class LogWriter:
             self._durable += 1
         self._write(frames)
 
-    def _write(self, frames: Sequence[Unplaced]) -> None:
+    def _write(self, frames: Sequence[PendingFrame]) -> None:
         if not frames:
             return
         wanted = sum(frame.stored_bytes for frame in frames)

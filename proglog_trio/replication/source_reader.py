@@ -16,7 +16,7 @@ from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.log import Log
 from proglog_trio.log.reader import Bounds, LogReader
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.storage.segment import PendingFrame
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Want
 
 _HIGHEST = 2**64 - 1
@@ -218,14 +218,14 @@ class FrameSource:
                 # It may be there when it is asked for again; this is what holds of what there is now.
                 self._end(lane, origin, state.next, bounds, ended)
 
-    def _wants(self, lane: _Lane, frame: Envelope | Unplaced) -> bool:
+    def _wants(self, lane: _Lane, frame: Envelope | PendingFrame) -> bool:
         return (
             frame.kind is EnvelopeKind.RECORDS
             and frame.origin in lane.origins
             and frame.base_sequence + frame.count > self._cursors[frame.origin]
         )
 
-    def _take(self, lane: _Lane, frame: Envelope | Unplaced, bounds: Bounds, ended: list[Ended]) -> bool:
+    def _take(self, lane: _Lane, frame: Envelope | PendingFrame, bounds: Bounds, ended: list[Ended]) -> bool:
         if not self._wants(lane, frame):
             return False
         origin = frame.origin

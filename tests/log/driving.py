@@ -145,8 +145,8 @@ class ForeignLog:
         return cls(LogState(rng.randbytes(8), "proglog"), rng)
 
     def write(self, batch: Batch, wall: int = NOON) -> Frame:
-        unplaced, _ = self.state.append(batch, wall, self.rng)
-        frame = decode_frame(b"".join(unplaced.buffers))
+        pending_frame, _ = self.state.append(batch, wall, self.rng)
+        frame = decode_frame(b"".join(pending_frame.buffers))
         self.frames.append(frame)
         return frame
 

@@ -24,7 +24,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.clock import from_milliseconds
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.segment import Unplaced
+from proglog_trio.log.storage.segment import PendingFrame
 from proglog_trio.log.writer import Roll
 from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_all
 from tests.log.simulated_disk import SimulatedDisk
@@ -328,7 +328,7 @@ def test_one_commit_over_several_segments() -> None:
     for number in range(4):
         opened.log.append_soon(batch_of(b"%d" % number), outcomes.append)
     kinds = [type(item) for item in opened.work]
-    assert kinds == [Unplaced, Roll, Unplaced, Roll, Unplaced, Roll, Unplaced]
+    assert kinds == [PendingFrame, Roll, PendingFrame, Roll, PendingFrame, Roll, PendingFrame]
     opened.commit()
     assert len(outcomes) == 4
     assert opened.log.counters.commits == 1

@@ -16,7 +16,7 @@ from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.log.format.envelope import EnvelopeKind
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.recovery import RecoveryReport
-from proglog_trio.log.storage.segment import SegmentFiles, Unplaced
+from proglog_trio.log.storage.segment import PendingFrame, SegmentFiles
 from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -257,7 +257,7 @@ def test_log_goes_on_after_a_frame_that_only_the_writer_can_have_spoilt() -> Non
     work = opened.work
     opened.log.append_soon(batch_of(b"three"), lambda _: None)
     (item,) = work
-    assert isinstance(item, Unplaced)
+    assert isinstance(item, PendingFrame)
     header = bytearray(item.buffers[0])
     header[5] = 2  # a version to come
     header[-4:] = crc32c(bytes(header[:-4])).to_bytes(4, "big")

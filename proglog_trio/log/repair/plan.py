@@ -21,17 +21,18 @@ from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.reader import Bounds
+from proglog_trio.log.repair.elements import Absent, Kept, absent_of, missing_of
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Gaps, Missing, find_missing, wanted
 from proglog_trio.log.repair.placement import Fit, Placed, fit
 from proglog_trio.log.repair.segment_rewrite import (
     Rebuilt,
     SegmentRebuild,
-    index_entries,
+    entries_of,
     regenerated_header,
     write_whole_index,
 )
-from proglog_trio.log.repair.survey import Absent, Kept, Survey, SurveyedSegment, absent_of, missing_of, survey_run
+from proglog_trio.log.repair.survey import Survey, SurveyedSegment, survey_run
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.scanner import DamagedPlace
 from proglog_trio.log.storage.segment import SegmentFiles
@@ -87,7 +88,9 @@ class RepairPlan:
         """Whether nothing at all is wrong."""
         elements = self.survey.elements
         faults = any(segment.faults for segment in self.survey.segments)
-        return not faults and not any(absent_of(elements)) and not any(missing_of(elements))
+        return not faults and all(
+            isinstance(each, Kept) and each.missing is None and not each.is_restored for each in elements
+        )
 
     def rebuild(
         self, fetched: FetchedFrames, given_up: Mapping[Origin, Sequence[MissingRange]] = _NONE
@@ -185,10 +188,11 @@ class RepairPlan:
 
     def _changes(self, result: Fit, number: int) -> bool:
         """Tell whether anything is put into a segment."""
-        if any(result.changes(each) for each in self._absent(number)):
-            return True
-        missing = missing_of(self.survey.elements)
-        return any(element.segment == number and result.changes(each) for each, element, _ in missing)
+        return any(
+            result.changes(each) or (isinstance(element, Kept) and element.is_restored)
+            for each, element in enumerate(self.survey.elements)
+            if element.segment == number
+        )
 
     def _absent(self, number: int) -> dict[int, Absent]:
         """Return what is absent from a segment, by its number among the elements."""
@@ -196,7 +200,7 @@ class RepairPlan:
 
     def _places(self, number: int) -> list[DamagedPlace]:
         """Return what is absent from a segment as damaged places."""
-        return [found.place() for found in self._absent(number).values() if not found.is_nothing]
+        return [found.place() for found in self._absent(number).values()]
 
     def _new_header(self, result: Fit, number: int) -> SegmentHeader | str:
         """Return a new header for a segment without one, or why it gets none yet."""
@@ -220,14 +224,12 @@ class RepairPlan:
     def _rewrite_index(
         self, number: int, segment: SurveyedSegment, header: SegmentHeader, header_bytes: bytes
     ) -> Rebuilt | None:
-        kept = [
-            element.frame for element in self.survey.elements if isinstance(element, Kept) and element.segment == number
-        ]
+        elements = [element for element in self.survey.elements if element.segment == number]
         with self.catalog.files_lock:
             if segment.files not in self.catalog.segments:
                 return None
-            entries = index_entries(self.catalog, kept)
-            write_whole_index(self.catalog, segment, header, header_bytes, segment.size, entries)
+            entries = entries_of(self.catalog, header, header_bytes, elements)
+            write_whole_index(self.catalog, segment, header_bytes, entries, segment.size)
         return Rebuilt(segment.files, tuple(self._places(number)))
 
 

@@ -13,8 +13,8 @@ from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.storage.index import read_entries, read_mark
 from proglog_trio.log.storage.segment import (
     ActiveSegment,
+    PendingFrame,
     SegmentFiles,
-    Unplaced,
     bare_envelope,
     list_segments,
     load_segment,
@@ -86,8 +86,8 @@ def test_failed_making_leaves_no_file_open(kind: str, after: int) -> None:
     assert not disk.open_files
 
 
-def frame(offset: int, size: int = 10) -> Unplaced:
-    return Unplaced(EnvelopeKind.RECORDS, offset, ORIGIN, offset, 2, (b"x" * size, b"y"))
+def frame(offset: int, size: int = 10) -> PendingFrame:
+    return PendingFrame(EnvelopeKind.RECORDS, offset, ORIGIN, offset, 2, (b"x" * size, b"y"), 0)
 
 
 def test_commit_is_one_write_and_one_sync() -> None:
