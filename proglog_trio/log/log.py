@@ -42,7 +42,6 @@ from proglog_trio.log.frame_lookup import FoundFrames, find_frames
 from proglog_trio.log.producer_table import Remembered, StoredBatch
 from proglog_trio.log.reader import Bounds, LogReader
 from proglog_trio.log.recovery import RecoveryReport
-from proglog_trio.log.repair.plan import RepairPlan, plan_repair
 from proglog_trio.log.retention_state import RetentionState
 from proglog_trio.log.room import Room, reserve_reached
 from proglog_trio.log.start_position import position_of
@@ -660,10 +659,6 @@ class Log:
     def frames(self, origin: Origin, from_sequence: int, to_sequence: int, max_bytes: int) -> FoundFrames:
         """Return the sound, durable frames that hold some sequences of an origin; see find_frames. Blocks."""
         return find_frames(self.catalog, origin, from_sequence, to_sequence, max_bytes)
-
-    def plan_repair(self, files: SegmentFiles) -> RepairPlan | None:
-        """Return what a closed segment lacks; see repair.plan_repair. Blocks."""
-        return plan_repair(self.catalog, self.bounds(), files)
 
     # -- retention and end ---------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.log import Log
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
-from proglog_trio.log.repair.plan import RepairOutcome
+from proglog_trio.log.repair.plan import RepairOutcome, plan_repair
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.storage.index import (
     SPARSE_VERSION,
@@ -202,7 +202,7 @@ def scrub(log: Log) -> None:
 
 def repair(log: Log, files: SegmentFiles, peers: Peers) -> RepairOutcome:
     """Repair one segment with what peers have."""
-    plan = log.plan_repair(files)
+    plan = plan_repair(log.catalog, log.bounds(), files)
     assert plan is not None
     fetched = FetchedFrames()
     for missing in plan.missing:

@@ -16,6 +16,7 @@ from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.inspect.verify import Verifier
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
+from proglog_trio.log.repair.plan import plan_repair
 from proglog_trio.log.repair.survey import read_header
 from proglog_trio.log.retention import remove_files
 from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all, read_everything
@@ -330,14 +331,14 @@ def test_segment_that_retention_removes_meanwhile_does_not_come_back() -> None:
     harm_of("payload", written)
     scrub(log)
     (files,) = log.damage.segments()
-    plan = log.plan_repair(files)
+    plan = plan_repair(log.catalog, log.bounds(), files)
     assert plan is not None
     fetched = FetchedFrames()
     fetched.add_all(written.peers.frames.values())
     oldest = log.catalog.load(log.catalog.segments[2]).header
     forgotten = log.forget_segments(2, oldest)
     assert not log.damage.places()
-    assert log.plan_repair(files) is None
+    assert plan_repair(log.catalog, log.bounds(), files) is None
     outcome = plan.rebuild(fetched)
     assert (outcome.rewritten, outcome.remaining) == ((), ())
     remove_files(log.catalog, forgotten)
@@ -355,7 +356,7 @@ def test_active_segment_is_left_before_it_is_repaired() -> None:
     written.disk.flip(active.store, victim.end - 1, 0x01)
     scrub(log)
     assert log.damage.segments() == [active]
-    assert log.plan_repair(active) is None
+    assert plan_repair(log.catalog, log.bounds(), active) is None
     assert log.roll()
     written.opened.commit()
     assert not log.roll(), "an empty segment is not left"

@@ -6,6 +6,7 @@ from attrs import evolve
 from proglog_trio.errors import RepairError
 from proglog_trio.log.format.frame import decode_frame
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
+from proglog_trio.log.repair.plan import plan_repair
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.index import read_entries, read_mark
 from proglog_trio.log.storage.scanner import SegmentWalk, StoredFrame
@@ -77,7 +78,7 @@ def test_file_that_changes_between_plan_and_rebuild_stays() -> None:
     files = written.closed[0]
     first, second = list(written.frames.values())[:2]
     written.disk.flip(files.store, first.end - 1, 0x01)
-    plan = written.log.plan_repair(files)
+    plan = plan_repair(written.log.catalog, written.log.bounds(), files)
     assert plan is not None
     written.disk.flip(files.store, second.end - 1, 0x01)
     harmed = written.disk.content(files.store)
@@ -102,7 +103,7 @@ def test_frame_of_another_content_is_not_put_in_the_place() -> None:
     header = evolve(
         frame.header, payload_length=len(batch.payload), payload_crc=batch.payload_crc, count=batch.count
     ).sealed()
-    plan = written.log.plan_repair(files)
+    plan = plan_repair(written.log.catalog, written.log.bounds(), files)
     assert plan is not None
     fetched = FetchedFrames()
     assert fetched.add(header.encode() + batch.payload)

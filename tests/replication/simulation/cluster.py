@@ -16,7 +16,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.clock import clamped
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
-from proglog_trio.log.repair.plan import RepairPlan
+from proglog_trio.log.repair.plan import RepairPlan, plan_repair
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.storage.scanner import StoredFrame
@@ -391,7 +391,7 @@ class Cluster:
                 node.running.opened.commit()
             if log.read_only_reason is not None:
                 return
-            if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
+            if files == log.catalog.active.files or (plan := plan_repair(log.catalog, log.bounds(), files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan), replica.given_up())
             gaps = log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
@@ -473,7 +473,7 @@ class Cluster:
             if files == log.catalog.active.files:
                 log.roll()
                 node.running.opened.commit()
-            if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
+            if files == log.catalog.active.files or (plan := plan_repair(log.catalog, log.bounds(), files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan))
             log.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
