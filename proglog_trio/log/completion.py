@@ -10,12 +10,13 @@ from pathlib import Path
 
 from attrs import Factory, define
 
+from proglog_trio.log.disk import Disk, File, sync, sync_directory
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, Envelope
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.storage.damaged_files import Aside, MovedAside
-from proglog_trio.log.storage.disk import Disk, File, sync, sync_directory
 from proglog_trio.log.storage.index import IndexBuilder
 from proglog_trio.log.storage.scanner import CHUNK_BYTES
-from proglog_trio.log.storage.segment import ActiveSegment, SegmentFiles, write_index
+from proglog_trio.log.storage.segment import ActiveSegment, write_index
 
 
 @define

@@ -8,14 +8,15 @@ from __future__ import annotations
 from attrs import Factory, define, frozen
 
 from proglog_trio.errors import FrameError, SegmentError
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, EnvelopeKind
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
 from proglog_trio.log.reader import place_of_sequence
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame, check_frame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentWalk
 
 MAX_SCANNED_BYTES = 256 << 20
 """One call looks through this much of the store files at most; the next goes on after it."""

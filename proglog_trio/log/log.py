@@ -31,12 +31,15 @@ from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.completion import OpeningCompletion
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import File, ReserveReached
 from proglog_trio.log.format.clock import clamped, is_too_far_ahead
 from proglog_trio.log.format.envelope import SALT_BYTES, EnvelopeKind, Salt
 from proglog_trio.log.format.frame import Frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
+from proglog_trio.log.format.pending_frame import PendingFrame, bare_envelope
 from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.frame_lookup import FoundFrames, find_frames
 from proglog_trio.log.producer_table import Remembered, StoredBatch
@@ -48,11 +51,9 @@ from proglog_trio.log.start_position import position_of
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.damage_registry import DamageRegistry
-from proglog_trio.log.storage.disk import File, ReserveReached
 from proglog_trio.log.storage.opening_number import next_opening
 from proglog_trio.log.storage.retired_origins import RetiredOrigins
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.segment import PendingFrame, SegmentFiles, bare_envelope
 from proglog_trio.log.tail_cache import RecentFrames
 from proglog_trio.log.writer import CommitFailed, Complete, LogWriter, Roll, Work
 from proglog_trio.steps import Steps

@@ -24,11 +24,11 @@ from proglog_trio.errors import DataDirectoryLost
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS
+from proglog_trio.log.format.damage import Damage
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log_files
 from proglog_trio.log.retention_service import keep_running_time, watch_retention
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.damage_registry import Damage
 from proglog_trio.log.storage.running_time import CLOCK_JUMP_MILLISECONDS
 from proglog_trio.log.writer import CommitFailed, LogWriter, Work
 

@@ -15,10 +15,10 @@ from proglog_trio.errors import (
     SegmentError,
 )
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import Disk, File, OperatingSystemDisk, has_no_room
 from proglog_trio.log.log import Log, wall_clock_milliseconds
 from proglog_trio.log.recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import Disk, File, OperatingSystemDisk, has_no_room
 from proglog_trio.log.storage.opening_number import next_opening
 from proglog_trio.log.writer import LogWriter, Work
 

@@ -22,17 +22,18 @@ from proglog_trio.errors import (
     SegmentError,
     SequenceOutOfRange,
 )
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import IN_OFFSETS, Envelope, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.sequence_gaps import Hole, HoleFinder
 from proglog_trio.log.start_position import Origins, position_before, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentWalk
 from proglog_trio.log.storage.segment_check import absent, whole_segment
 from proglog_trio.log.storage.sparse_index import Place
 

@@ -19,6 +19,7 @@ from attrs import define, evolve, field, frozen
 
 from proglog_trio.errors import DataDirectoryError, DataDirectoryFull, FrameError, SegmentError
 from proglog_trio.log.completion import OpeningCompletion
+from proglog_trio.log.disk import Disk, File, has_no_room, sync
 from proglog_trio.log.format.envelope import (
     ENVELOPE_BYTES,
     IN_OFFSETS,
@@ -33,10 +34,11 @@ from proglog_trio.log.format.envelope import (
 )
 from proglog_trio.log.format.frame import FRAME_MAGIC, FrameHeader, log_time_of
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES
+from proglog_trio.log.format.segment_files import INDEX_SUFFIX, SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY, Aside, MovedAside
-from proglog_trio.log.storage.disk import Disk, File, has_no_room, sync
 from proglog_trio.log.storage.index import (
     IndexBuilder,
     IndexEntry,
@@ -45,13 +47,11 @@ from proglog_trio.log.storage.index import (
     read_sound_entries,
 )
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.storage.scanner import SegmentWalk
 from proglog_trio.log.storage.segment import (
-    INDEX_SUFFIX,
     NEW_SUFFIX,
     ActiveSegment,
     ReadSegment,
-    SegmentFiles,
     list_damaged_too,
     read_segment_header,
 )

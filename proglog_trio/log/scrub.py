@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from attrs import define
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import File
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentWalk
 from proglog_trio.log.storage.segment_check import file_faults, scan, whole_segment
 
 

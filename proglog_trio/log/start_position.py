@@ -14,14 +14,16 @@ from collections.abc import Callable, Mapping
 from attrs import define
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
-from proglog_trio.log.storage.segment import ReadSegment, SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.segment import ReadSegment
 from proglog_trio.log.storage.sparse_index import Place
 
 _LEAST_CHUNK_BYTES = 4096

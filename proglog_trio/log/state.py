@@ -18,9 +18,9 @@ from proglog_trio.log.format.envelope import EnvelopeKind, Salt
 from proglog_trio.log.format.frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, Remembered, StoredBatch
-from proglog_trio.log.storage.segment import PendingFrame
 
 
 @define

@@ -11,14 +11,14 @@ from attrs import Factory, define
 from proglog_trio.errors import DataLoss, ProglogError, RecordsGivenUp
 from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import Disk
 from proglog_trio.log.format.frame import Frame, decode_frame
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import Record, pack_values, payload_crc
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log_files
 from proglog_trio.log.state import LogState
-from proglog_trio.log.storage.disk import Disk
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.log.writer import CommitFailed, Work
 
 DIRECTORY = Path("/data")

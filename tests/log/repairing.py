@@ -13,7 +13,9 @@ from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.log.format.envelope import IN_OFFSETS
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.plan import RepairOutcome, plan_repair
@@ -25,8 +27,6 @@ from proglog_trio.log.storage.index import (
     read_mark,
     read_sound_entries,
 )
-from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
 from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_everything
 from tests.log.simulated_disk import SimulatedDisk
 

@@ -27,13 +27,13 @@ from proglog_trio.log import maintenance as service
 from proglog_trio.log import retention_service
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import OperatingSystemDisk, OperatingSystemFile
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.maintenance import open_log
 from proglog_trio.log.opening import open_log_files
 from proglog_trio.log.retention_service import apply_retention
-from proglog_trio.log.storage.disk import OperatingSystemDisk, OperatingSystemFile
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.log.writer import LogWriter
 from tests.log.driving import batch_of
 

@@ -26,11 +26,11 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import FrameHeader, decode_frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.segment import PendingFrame
 from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, position_after, read_all
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 

@@ -11,10 +11,10 @@ from proglog_trio.log.format.envelope import EnvelopeKind, Salt
 from proglog_trio.log.format.frame import Frame, decode_frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.producer_table import PROTECTED_MILLISECONDS
 from proglog_trio.log.state import LogState
-from proglog_trio.log.storage.segment import PendingFrame
 from tests.log.driving import NOON, ForeignLog, batch_of
 
 RNG = random.Random(0)

@@ -8,11 +8,13 @@ from pathlib import Path
 from attrs import frozen
 
 from proglog_trio.errors import DataDirectoryError, SegmentError
+from proglog_trio.log.disk import Disk, OperatingSystemDisk
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.recovery import LOG_DIRECTORY
-from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, list_segments, read_segment_header
+from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.segment import list_segments, read_segment_header
 
 
 @frozen

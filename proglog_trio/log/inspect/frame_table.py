@@ -14,15 +14,17 @@ from pathlib import Path
 from attrs import Factory, define, frozen
 
 from proglog_trio.errors import DataDirectoryError, FrameError, SegmentError
+from proglog_trio.log.disk import Disk, OperatingSystemDisk
 from proglog_trio.log.format.envelope import MARKERS, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.inspect.verify import durable_position, is_live
 from proglog_trio.log.recovery import LOG_DIRECTORY
-from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, list_segments, read_segment_header
+from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.segment import list_segments, read_segment_header
 from proglog_trio.log.storage.segment_check import scan
 
 DIGEST_BYTES = 8

@@ -12,17 +12,19 @@ from pathlib import Path
 from attrs import Factory, define, evolve, field, frozen
 
 from proglog_trio.errors import DataDirectoryError, FrameError, SegmentError
+from proglog_trio.log.disk import Disk, File, OperatingSystemDisk
 from proglog_trio.log.format.envelope import MARKERS, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.reader import LOST_RECORDS
 from proglog_trio.log.recovery import LOCK_FILE, LOG_DIRECTORY
 from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY
-from proglog_trio.log.storage.disk import Disk, File, OperatingSystemDisk
 from proglog_trio.log.storage.index import read_entries, read_mark
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, list_segments, read_segment_header
+from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.segment import list_segments, read_segment_header
 from proglog_trio.log.storage.segment_check import scan
 
 

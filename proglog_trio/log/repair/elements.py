@@ -11,8 +11,8 @@ from proglog_trio.errors import FrameError
 from proglog_trio.log.format.envelope import MARKERS, Envelope, EnvelopeKind
 from proglog_trio.log.format.frame import Frame, FrameHeader, decode_frame
 from proglog_trio.log.format.gap_marker import GapMarker
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.storage.index import IndexEntry
-from proglog_trio.log.storage.scanner import DamagedPlace, StoredFrame
 
 
 @frozen

@@ -19,7 +19,9 @@ from attrs import define, evolve, field, frozen
 from proglog_trio.log.format.envelope import SALT_BYTES, Salt
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.reader import Bounds
 from proglog_trio.log.repair.elements import Absent, Kept, absent_of, missing_of
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
@@ -34,8 +36,6 @@ from proglog_trio.log.repair.segment_rewrite import (
 )
 from proglog_trio.log.repair.survey import Survey, SurveyedSegment, survey_run
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.scanner import DamagedPlace
-from proglog_trio.log.storage.segment import SegmentFiles
 
 _NONE: Mapping[Origin, Sequence[MissingRange]] = MappingProxyType({})
 NOT_WRITTEN = "the segment's files could not be written anew yet"

@@ -10,6 +10,7 @@ from attrs import evolve
 
 from proglog_trio.errors import LogClosed, LogReadOnly
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange
 from proglog_trio.log.reader import Bounds
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
@@ -17,7 +18,6 @@ from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.repair.plan import RepairOutcome, plan_repair
 from proglog_trio.log.room import Room
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.segment import SegmentFiles
 
 Fetch = Callable[[Missing], Awaitable[Iterable[bytes]]]
 """Gets frames that are missing, each as the bytes of one portable frame, from whoever has them; or some; or none."""

@@ -13,19 +13,21 @@ from pathlib import Path
 from attrs import Factory, define, evolve, frozen
 
 from proglog_trio.errors import FrameError, RepairError
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, MARKERS, NO_ORIGIN, Envelope, EnvelopeKind, Salt
 from proglog_trio.log.format.frame import Frame, log_time_of
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
 from proglog_trio.log.repair.elements import Absent, Element, Kept
 from proglog_trio.log.repair.fetched_frames import Fetched
 from proglog_trio.log.repair.placement import Fit, Placed
 from proglog_trio.log.repair.survey import SurveyedSegment
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.index import IndexBuilder, IndexEntry, entries_begin
-from proglog_trio.log.storage.scanner import CHUNK_BYTES, DamagedPlace, SegmentWalk, StoredFrame, check_frame
-from proglog_trio.log.storage.segment import NEW_SUFFIX, SegmentFiles, write_index
+from proglog_trio.log.storage.scanner import CHUNK_BYTES, SegmentWalk
+from proglog_trio.log.storage.segment import NEW_SUFFIX, write_index
 from proglog_trio.log.storage.segment_check import scan
 from proglog_trio.log.storage.sparse_index import SparseIndex
 

@@ -11,18 +11,20 @@ from collections.abc import Mapping
 from attrs import Factory, define, field, frozen
 
 from proglog_trio.errors import FrameError, SegmentError
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, Envelope, EnvelopeKind
 from proglog_trio.log.format.frame import LONGEST_FRAME_HEADER_BYTES, FrameHeader
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState, SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.reader import Bounds
 from proglog_trio.log.repair.elements import Absent, Element, Kept, kept
 from proglog_trio.log.repair.index_match import match_index
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.index import read_header_copy, read_sound_entries
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
-from proglog_trio.log.storage.segment import SegmentFiles, decode_header, read_segment_header
+from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.segment import decode_header, read_segment_header
 from proglog_trio.log.storage.segment_check import file_faults
 
 

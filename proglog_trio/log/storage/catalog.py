@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from attrs import Factory, define, field
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import Disk, File
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.storage.damage_registry import DamageRegistry
-from proglog_trio.log.storage.disk import Disk, File
-from proglog_trio.log.storage.segment import ActiveSegment, ReadSegment, SegmentFiles, load_segment
+from proglog_trio.log.storage.segment import ActiveSegment, ReadSegment, load_segment
 
 LOADED_SEGMENTS = 32
 """How many closed segments' headers and indexes are kept in memory."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from attrs import Factory, define, field, frozen
 
-from proglog_trio.log.storage.disk import Disk, File, sync, sync_directory
+from proglog_trio.log.disk import Disk, File, sync, sync_directory
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.storage.scanner import CHUNK_BYTES
-from proglog_trio.log.storage.segment import SegmentFiles
 
 DAMAGED_DIRECTORY = "damaged"
 _NAME = re.compile(r"(\d{20})(?:-(\d+)\.tail|\.store|\.index)(?:\.(\d+))?", re.ASCII)

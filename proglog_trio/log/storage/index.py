@@ -26,6 +26,7 @@ from typing import NoReturn
 from attrs import define, field, frozen
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
 from proglog_trio.log.format.envelope import (
     ENVELOPE_BYTES,
@@ -38,7 +39,6 @@ from proglog_trio.log.format.envelope import (
 )
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import HEADER_PREFIX_BYTES, header_length
-from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.sparse_index import SparseIndex
 
 INDEX_MAGIC = b"\x93PLI"

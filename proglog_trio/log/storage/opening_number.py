@@ -12,8 +12,8 @@ import random
 import struct
 from pathlib import Path
 
+from proglog_trio.log.disk import Disk, has_no_room, write_whole
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
-from proglog_trio.log.storage.disk import Disk, has_no_room, write_whole
 
 OPENINGS_FILE = "openings"
 HIGHEST_OPENING = 2**64 - 1

@@ -17,9 +17,9 @@ import structlog
 from attrs import frozen
 
 from proglog_trio.errors import FormatError
+from proglog_trio.log.disk import Disk, write_whole
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
 from proglog_trio.log.format.origin import ORIGIN_BYTES, Origin
-from proglog_trio.log.storage.disk import Disk, write_whole
 
 RETIRED_ORIGINS_FILE = "retired-origins"
 MAX_RETIRED = 262_144

@@ -16,10 +16,12 @@ from typing import Self
 from attrs import define, frozen
 
 from proglog_trio.errors import SegmentError
-from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS, MARKERS, NO_ORIGIN, Envelope, EnvelopeKind
-from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.disk import Disk, File, Identity, NotWritten, SyncFailed, sync, sync_directory
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS, MARKERS, Envelope
+from proglog_trio.log.format.pending_frame import PendingFrame
+from proglog_trio.log.format.segment_files import INDEX_SUFFIX, STORE_SUFFIX, SegmentFiles
 from proglog_trio.log.format.segment_header import HEADER_PREFIX_BYTES, SegmentHeader, header_length
-from proglog_trio.log.storage.disk import Disk, File, Identity, NotWritten, SyncFailed, sync, sync_directory
+from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.storage.index import (
     MARK_POSITION,
     DurableMark,
@@ -29,32 +31,12 @@ from proglog_trio.log.storage.index import (
     read_header_copy,
     read_noted_entries,
 )
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
+from proglog_trio.log.storage.scanner import SegmentWalk
 from proglog_trio.log.storage.sparse_index import SparseIndex
 
-STORE_SUFFIX = ".store"
-INDEX_SUFFIX = ".index"
 NEW_SUFFIX = ".new"
 _UNFINISHED_ENTRY = b"\0"
 _FILE_NAME = re.compile(r"(\d{20})(\.store|\.index)")
-
-
-@frozen
-class SegmentFiles:
-    """Where the files of one segment are."""
-
-    directory: Path
-    base_offset: int
-
-    @property
-    def store(self) -> Path:
-        """The file with the frames."""
-        return self.directory / f"{self.base_offset:020d}{STORE_SUFFIX}"
-
-    @property
-    def index(self) -> Path:
-        """The file with the index."""
-        return self.directory / f"{self.base_offset:020d}{INDEX_SUFFIX}"
 
 
 def list_segments(disk: Disk, directory: Path) -> list[SegmentFiles]:
@@ -76,39 +58,6 @@ def list_damaged_too(disk: Disk, directory: Path) -> list[SegmentFiles]:
 def _bases(disk: Disk, directory: Path, suffix: str) -> list[int]:
     found = (_FILE_NAME.fullmatch(name) for name in disk.list_directory(directory))
     return sorted(int(match[1]) for match in found if match and match[2] == suffix)
-
-
-@frozen
-class PendingFrame:
-    """A frame that is to be written: what its envelope needs besides the place.
-
-    Attributes:
-        buffers: the portable frame, in one or more pieces; a marker's in one.
-        log_time: the frame's.
-    """
-
-    kind: EnvelopeKind
-    base_offset: int
-    origin: Origin
-    base_sequence: int
-    count: int
-    buffers: tuple[bytes, ...]
-    log_time: int
-
-    @property
-    def length(self) -> int:
-        """The portable frame's length in bytes."""
-        return sum(map(len, self.buffers))
-
-    @property
-    def stored_bytes(self) -> int:
-        """What it takes in the store file, its envelope included."""
-        return ENVELOPE_BYTES + self.length
-
-
-def bare_envelope(kind: EnvelopeKind, base_offset: int) -> PendingFrame:
-    """Return an envelope with no frame behind it."""
-    return PendingFrame(kind, base_offset, NO_ORIGIN, 0, 0, (), 0)
 
 
 @frozen

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from attrs import evolve
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import Disk, File
 from proglog_trio.log.format.envelope import EnvelopeKind
-from proglog_trio.log.storage.disk import Disk, File
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.storage.index import read_entries
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, read_segment_header
+from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.segment import read_segment_header
 
 
 def scan(walk: SegmentWalk, following_offset: int | None) -> Iterator[StoredFrame | DamagedPlace]:

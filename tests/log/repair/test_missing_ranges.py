@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.repair.elements import Kept
 from proglog_trio.log.repair.missing_ranges import Gaps, find_missing, wanted
 from proglog_trio.log.repair.survey import Survey
-from proglog_trio.log.storage.segment import SegmentFiles
 from tests.log.repair.test_survey import frames_of, survey
 from tests.log.repairing import Written, write_log
 

@@ -5,12 +5,13 @@ from attrs import evolve
 
 from proglog_trio.errors import RepairError
 from proglog_trio.log.format.frame import decode_frame
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.plan import plan_repair
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.index import read_entries, read_mark
-from proglog_trio.log.storage.scanner import SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentWalk
 from tests.log.driving import batch_of
 from tests.log.repairing import Written, check_served, repair, scrub, write_log
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 from attrs import evolve
 
 from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.elements import Absent, Kept
 from proglog_trio.log.repair.survey import Survey, read_header, survey_run
-from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
 from tests.log.repairing import Written, write_log
 
 

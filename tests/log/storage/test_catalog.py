@@ -7,9 +7,10 @@ from attrs import evolve
 
 from proglog_trio.errors import SegmentError
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.plan import RepairOutcome
 from proglog_trio.log.storage.catalog import LOADED_SEGMENTS, SegmentCatalog
-from proglog_trio.log.storage.scanner import SegmentWalk, StoredFrame
+from proglog_trio.log.storage.scanner import SegmentWalk
 from tests.log.driving import DIRECTORY, OpenLog, read_all
 from tests.log.repairing import repair, write_log
 from tests.log.simulated_disk import SimulatedDisk, SimulatedFile

@@ -12,7 +12,8 @@ from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, Envelope, EnvelopeKind, Salt
 from proglog_trio.log.format.frame import Frame, FrameHeader
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame, check_frame
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
+from proglog_trio.log.storage.scanner import SegmentWalk
 from tests.log.simulated_disk import SimulatedDisk, SimulatedFile
 
 SALT = Salt(b"saltsalt")

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from proglog_trio.errors import SegmentError
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace
+from proglog_trio.log.storage.scanner import SegmentWalk
 from proglog_trio.log.storage.segment_check import file_faults, scan, whole_segment
 from tests.log.repairing import Written, write_log
 

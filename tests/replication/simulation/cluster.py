@@ -15,11 +15,11 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.clock import clamped
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.plan import RepairPlan, plan_repair
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.replication.acknowledgements import Achieved
 from proglog_trio.replication.directories_file import keep_directories, read_directories
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
