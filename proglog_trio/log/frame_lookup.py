@@ -16,7 +16,7 @@ from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
 from proglog_trio.log.reader import place_of_sequence
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import scan_from
 
 MAX_SCANNED_BYTES = 256 << 20
 """One call looks through this much of the store files at most; the next goes on after it."""
@@ -100,15 +100,14 @@ class _Search:
         store, read = self.catalog.open(files)
         try:
             begin = read.index.before_sequence(self.origin, self.cursor)
-            position = max(begin.position if begin is not None else 0, len(read.header_bytes))
-            offset = begin.offset if begin is not None else files.base_offset
-            walk = SegmentWalk(store, read.header.salt, position, offset, envelopes_only=True)
+            scanner = scan_from(store, read.header, read.header_bytes, begin, envelopes_only=True)
+            position = scanner.position
             while True:
                 # Only what is durable: a peer must never have what this log may lose.
-                walk.end = self.catalog.durable_end(files)
-                item = walk.step()
+                scanner.end = self.catalog.durable_end(files)
+                item = scanner.step()
                 if item is None:
-                    self.scanned += walk.position - position
+                    self.scanned += scanner.position - position
                     return True
                 if isinstance(item, StoredFrame) and not self._take(files, store, item):
                     return False

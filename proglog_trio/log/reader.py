@@ -33,7 +33,7 @@ from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.sequence_gaps import Hole, HoleFinder
 from proglog_trio.log.start_position import Origins, position_before, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
 from proglog_trio.log.storage.segment_check import absent, whole_segment
 from proglog_trio.log.storage.sparse_index import Place
 
@@ -118,7 +118,7 @@ class LogReader:
     _catalog: SegmentCatalog
     _files: SegmentFiles
     _file: File | None = None
-    _walk: SegmentWalk | None = None
+    _walk: SegmentScanner | None = None
     _start: Place | None = None
     wanted: Callable[[Envelope], bool] | None = None
     _waiting: deque[StoredFrame | _Missing] = field(factory=deque)
@@ -352,7 +352,7 @@ class LogReader:
             following = until_offset if after is None else after.base_offset
         self._waiting.append(_Missing(following, str(place)))
 
-    def _open(self, until_offset: int) -> SegmentWalk | None:
+    def _open(self, until_offset: int) -> SegmentScanner | None:
         """Open the current segment; None: what is missing waits now, or the reader is at another segment."""
         files = self._files
         if self.next_offset < files.base_offset:
@@ -382,10 +382,7 @@ class LogReader:
         if start is None and self.next_offset > read.header.base_offset:
             # From the beginning otherwise: a marker without offsets may stand before the first frame.
             start = read.index.before_offset(self.next_offset)
-        if start is None:
-            start = Place(read.header.base_offset, 0)
-        position = max(start.position, len(read.header_bytes))
-        self._walk = SegmentWalk(self._file, read.header.salt, position, start.offset)
+        self._walk = scan_from(self._file, read.header, read.header_bytes, start)
         return self._walk
 
 

@@ -12,6 +12,7 @@ import errno
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,7 +48,7 @@ from proglog_trio.log.storage.index import (
     read_sound_entries,
 )
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
 from proglog_trio.log.storage.segment import (
     NEW_SUFFIX,
     ActiveSegment,
@@ -249,7 +250,7 @@ class Recovery:
         running_time = RunningTime.open(self.disk, self.directory, header, self.clock)
         state.go_on(header, running_time.before)
         mark = self._of_index(files, lambda file: read_mark(file, header.salt))
-        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
+        walk = scan_from(store, header, header_bytes)
         durable = max(len(header_bytes), mark.position if mark is not None else 0)
         index = SparseIndex(self.index_interval_bytes)
         entries = IndexBuilder(header.salt, index, entries_begin(header_bytes))
@@ -309,12 +310,10 @@ class Recovery:
             if error.errno != errno.ENOENT:
                 raise
             return None
-        try:
+        with closing(file):
             return read(file)
-        finally:
-            file.close()
 
-    def _read(self, walk: SegmentWalk, state: LogState, files: SegmentFiles, read: _Read) -> None:
+    def _read(self, walk: SegmentScanner, state: LogState, files: SegmentFiles, read: _Read) -> None:
         """Read all that stands in the segment into state, up to the first damage that begins a tail.
 
         Damage at the end of what is known to be durable may be shown to lie below it by a later envelope, so what comes
@@ -384,11 +383,8 @@ class Recovery:
 
         Without the salt no envelope can be checked. One that says the same as the frame behind it is believed.
         """
-        file = self.disk.open(files.store)
-        try:
+        with closing(self.disk.open(files.store)) as file:
             data = file.read_at(0, file.size())
-        finally:
-            file.close()
         # Above its own base offset, so that no new segment gets its name.
         following = files.base_offset + 1
         place = data.find(FRAME_MAGIC)

@@ -22,7 +22,7 @@ from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
 from proglog_trio.log.storage.segment import ReadSegment
 from proglog_trio.log.storage.sparse_index import Place
 
@@ -89,8 +89,8 @@ class _Search:
     def by_walk(self) -> dict[Origin, Range]:
         """Walk from the segment's beginning."""
         ranges = self._ranges_before()
-        walk = self._walk_from(Place(self.read.header.base_offset, len(self.read.header_bytes)))
-        while (item := walk.step()) is not None:
+        scanner = self._scan_from(None)
+        while (item := scanner.step()) is not None:
             if isinstance(item, DamagedPlace) or item.envelope.kind not in IN_OFFSETS:
                 continue
             if item.next_offset > self.offset:
@@ -109,16 +109,16 @@ class _Search:
         if end is None:
             return None
         ranges = self._ranges_before()
-        walk: SegmentWalk | None = None
+        scanner: SegmentScanner | None = None
         noted = self.read.index.last_before(end)
         for origin, first_sequence, _ in noted:
             ranges.setdefault(origin, Range(first_sequence, first_sequence))
         for _, _, place in sorted(noted, key=lambda found: found[2].position):
             limit = min(place.position + interval, end.position)
-            if walk is None or walk.position < place.position:
-                walk = self._walk_from(place)
-            while walk.position < limit:
-                item = walk.step()
+            if scanner is None or scanner.position < place.position:
+                scanner = self._scan_from(place)
+            while scanner.position < limit:
+                item = scanner.step()
                 if item is None or isinstance(item, DamagedPlace):
                     return None
                 envelope = item.envelope
@@ -130,10 +130,10 @@ class _Search:
 
     def _frame_of_offset(self, start: Place, unnoted_end: int) -> Place | None:
         """Return where the frame begins that holds the offset; None if the index may not be whole."""
-        walk = self._walk_from(start)
-        while walk.position < unnoted_end:
-            place = Place(walk.expected_offset, walk.position)
-            item = walk.step()
+        scanner = self._scan_from(start)
+        while scanner.position < unnoted_end:
+            place = Place(scanner.expected_offset, scanner.position)
+            item = scanner.step()
             if item is None or isinstance(item, DamagedPlace):
                 return None
             if item.envelope.kind in IN_OFFSETS and item.next_offset > self.offset:
@@ -147,12 +147,12 @@ class _Search:
             if state.next
         }
 
-    def _walk_from(self, place: Place) -> SegmentWalk:
-        return SegmentWalk(
+    def _scan_from(self, place: Place | None) -> SegmentScanner:
+        return scan_from(
             self.store,
-            self.read.header.salt,
-            place.position,
-            place.offset,
+            self.read.header,
+            self.read.header_bytes,
+            place,
             end=self.catalog.durable_end(self.files),
             chunk_bytes=max(self.read.index.interval_bytes + ENVELOPE_BYTES, _LEAST_CHUNK_BYTES),
             envelopes_only=True,

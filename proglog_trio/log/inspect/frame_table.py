@@ -23,7 +23,7 @@ from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.inspect.verify import durable_position, is_live
 from proglog_trio.log.recovery import LOG_DIRECTORY
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import scan_from
 from proglog_trio.log.storage.segment import list_segments, read_segment_header
 from proglog_trio.log.storage.segment_check import scan
 
@@ -189,13 +189,13 @@ def _scan_directory(
                 continue
             if begin is not None:
                 begin(header.cluster_name, dict(header.origins) if number == 0 else None, store.size())
-            walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset, envelopes_only=envelopes_only)
+            scanner = scan_from(store, header, header_bytes, envelopes_only=envelopes_only)
             if live and following is None:
-                walk.end = durable_position(disk, files, header)
-            for item in scan(walk, following):
+                scanner.end = durable_position(disk, files, header)
+            for item in scan(scanner, following):
                 yield files, item
                 if progress is not None:
-                    progress(done + walk.position, total)
+                    progress(done + scanner.position, total)
             done += store.size()
         except OSError as error:
             raise DataDirectoryError(f"{files.store} cannot be read: {error}") from None

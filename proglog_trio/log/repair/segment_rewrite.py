@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from attrs import Factory, define, evolve, frozen
@@ -26,7 +27,7 @@ from proglog_trio.log.repair.survey import SurveyedSegment
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.index import IndexBuilder, IndexEntry, entries_begin
-from proglog_trio.log.storage.scanner import CHUNK_BYTES, SegmentWalk
+from proglog_trio.log.storage.scanner import CHUNK_BYTES, scan_from
 from proglog_trio.log.storage.segment import NEW_SUFFIX, write_index
 from proglog_trio.log.storage.segment_check import scan
 from proglog_trio.log.storage.sparse_index import SparseIndex
@@ -77,14 +78,11 @@ class SegmentRebuild:
         files, disk = self.segment.files, self.catalog.disk
         temporary = files.store.with_suffix(NEW_SUFFIX)
         try:
-            new = disk.create(temporary)
-            try:
+            with closing(disk.create(temporary)) as new:
                 self._write(new)
                 new.sync()
                 entries, remaining = self._read_back(new)
                 size = new.size()
-            finally:
-                new.close()
             with self.catalog.files_lock:
                 if files not in self.catalog.segments:
                     disk.remove(temporary)
@@ -219,13 +217,13 @@ class SegmentRebuild:
 
     def _read_back(self, new: File) -> tuple[IndexBuilder, list[DamagedPlace]]:
         """Check that the new file holds what it must; return what goes into the index, and what is still damaged."""
-        walk = SegmentWalk(new, self.header.salt, len(self.header_bytes), self.header.base_offset)
+        scanner = scan_from(new, self.header, self.header_bytes)
         entries = new_index(self.catalog, self.header, self.header_bytes)
         remaining: list[DamagedPlace] = []
         found: list[Envelope] = []
         if new.read_at(0, len(self.header_bytes)) != self.header_bytes:
             raise RepairError(f"the new file of {self.segment.files.store.name} does not read as it was written")
-        for item in scan(walk, self.segment.following_offset):
+        for item in scan(scanner, self.segment.following_offset):
             if isinstance(item, DamagedPlace):
                 remaining.append(item)
                 continue
@@ -315,12 +313,9 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
             break
         if isinstance(element, Kept) and place not in fit.placed:
             envelope = element.frame.envelope
-            store = catalog.disk.open(survey.segments[element.segment].files.store)
-            try:
+            with closing(catalog.disk.open(survey.segments[element.segment].files.store)) as store:
                 place = element.frame.position + ENVELOPE_BYTES
                 data = element.frame.data or store.read_at(place, envelope.length)
-            finally:
-                store.close()
             frame = StoredFrame(element.frame.position, envelope, data).frame_without_payload
             state.read_back(envelope.kind, envelope.base_offset, frame, following.created)
         else:

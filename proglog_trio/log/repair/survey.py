@@ -7,6 +7,7 @@ either copy, the segments around them are surveyed together: a *run*, from a kno
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing, suppress
 
 from attrs import Factory, define, field, frozen
 
@@ -23,7 +24,7 @@ from proglog_trio.log.repair.elements import Absent, Element, Kept, kept
 from proglog_trio.log.repair.index_match import match_index
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.index import read_header_copy, read_sound_entries
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import scan_from
 from proglog_trio.log.storage.segment import decode_header, read_segment_header
 from proglog_trio.log.storage.segment_check import file_faults
 
@@ -84,20 +85,13 @@ def read_header(catalog: SegmentCatalog, files: SegmentFiles) -> tuple[SegmentHe
             index = catalog.disk.open(files.index)
         except FileNotFoundError:
             return None
-        try:
+        with closing(index), suppress(SegmentError):
             data = read_header_copy(index)
             return decode_header(data, files), data
-        except SegmentError:
-            return None
-        finally:
-            index.close()
-    try:
-        header, data, _ = read_segment_header(catalog.disk, files, store)
-    except SegmentError:
         return None
-    finally:
-        store.close()
-    return header, data
+    with closing(store), suppress(SegmentError):
+        return read_segment_header(catalog.disk, files, store)[:2]
+    return None
 
 
 def survey_run(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> Survey | None:
@@ -168,15 +162,13 @@ class _SegmentSurvey:
         except FileNotFoundError as error:
             self._absent(0, 0, self.following_offset, f"the store file is missing: {error}")
         else:
-            try:
+            with closing(store):
                 size = store.size()
                 if self.known is None:
                     self._absent(0, size, self.following_offset, "the segment's header cannot be read")
                 else:
                     faults = file_faults(self.catalog.disk, self.files, store)
                     self._walk(store, *self.known)
-            finally:
-                store.close()
         header, header_bytes = self.known if self.known is not None else (None, None)
         if header is not None and header_bytes is not None:
             self._match_index(header, header_bytes)
@@ -186,8 +178,8 @@ class _SegmentSurvey:
         )
 
     def _walk(self, store: File, header: SegmentHeader, header_bytes: bytes) -> None:
-        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
-        while (item := walk.step()) is not None:
+        scanner = scan_from(store, header, header_bytes)
+        while (item := scanner.step()) is not None:
             if isinstance(item, DamagedPlace):
                 self._take_damage(store, item)
                 continue
@@ -197,7 +189,7 @@ class _SegmentSurvey:
             self.cursor = envelope.next_offset
             self.elements.append(kept(self.number, item))
         if self.cursor < self.following_offset:
-            end = max(walk.position, len(header_bytes))
+            end = max(scanner.position, len(header_bytes))
             self._absent(end, end, self.following_offset, f"the file ends at byte {end}")
 
     def _absent(self, position: int, end: int, to_offset: int, detail: str) -> None:
@@ -230,10 +222,8 @@ class _SegmentSurvey:
             index = self.catalog.disk.open(self.files.index)
         except FileNotFoundError:
             return
-        try:
+        with closing(index):
             entries = list(read_sound_entries(index, header_bytes, header.salt))
-        finally:
-            index.close()
         self.elements = match_index(self.elements, entries)
 
 

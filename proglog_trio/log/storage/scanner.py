@@ -13,14 +13,42 @@ from attrs import define
 from proglog_trio.errors import EnvelopeError, FrameError
 from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, MARKERS, Envelope, EnvelopeKind, Salt, find_envelope
+from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
+from proglog_trio.log.storage.sparse_index import Place
 
 CHUNK_BYTES: Final = 1 << 20
 LARGEST_CHUNK_BYTES: Final = 1 << 23
 
 
+def scan_from(
+    store: File,
+    header: SegmentHeader,
+    header_bytes: bytes,
+    place: Place | None = None,
+    *,
+    end: int | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    envelopes_only: bool = False,
+) -> SegmentScanner:
+    """Return a scanner of a segment from a place on; None, or one within the header: from the first envelope on.
+
+    Args:
+        store: the segment's store file.
+        header: its header, whichever copy it is from.
+        header_bytes: the same as it stands in the file.
+        place: where an envelope begins.
+        end: see SegmentScanner.
+        chunk_bytes: likewise.
+        envelopes_only: likewise.
+    """
+    start = Place(header.base_offset, 0) if place is None else place
+    position = max(start.position, len(header_bytes))
+    return SegmentScanner(store, header.salt, position, start.offset, end, chunk_bytes, envelopes_only)
+
+
 @define
-class SegmentWalk:
+class SegmentScanner:
     """A walk through one segment's file, from an envelope on.
 
     Attributes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +31,7 @@ from proglog_trio.log.storage.index import (
     read_header_copy,
     read_noted_entries,
 )
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import scan_from
 from proglog_trio.log.storage.sparse_index import SparseIndex
 
 NEW_SUFFIX = ".new"
@@ -304,16 +304,12 @@ def load_segment(disk: Disk, files: SegmentFiles, store: File, index_interval_by
         if error.errno != errno.ENOENT:
             raise
     else:
-        try:
+        with closing(index_file), suppress(SegmentError):
             for entry in read_noted_entries(index_file, header_bytes, header.salt):
                 index.add(entry.offset, entry.position, entry.origin, entry.base_sequence)
             return ReadSegment(header, header_bytes, index)
-        except SegmentError:
-            index = SparseIndex(index_interval_bytes)
-        finally:
-            index_file.close()
-    walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
-    while (found := walk.step()) is not None:
+    scanner = scan_from(store, header, header_bytes)
+    while (found := scanner.step()) is not None:
         if not isinstance(found, DamagedPlace) and found.envelope.kind in IN_OFFSETS:
             envelope = found.envelope
             index.add(envelope.base_offset, found.position, envelope.origin, envelope.base_sequence)

@@ -11,14 +11,14 @@ from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.plan import plan_repair
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.index import read_entries, read_mark
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import SegmentScanner
 from tests.log.driving import batch_of
 from tests.log.repairing import Written, check_served, repair, scrub, write_log
 
 
 def envelopes(written: Written, files: SegmentFiles) -> list[StoredFrame]:
     store, read = written.log.catalog.open(files)
-    walk = SegmentWalk(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
+    walk = SegmentScanner(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
     found = []
     while (item := walk.step()) is not None:
         assert isinstance(item, StoredFrame)
