@@ -2,17 +2,17 @@
 
 Theory of operation
 -------------------
-A repair takes one segment, or a *run* of those around one whose header is damaged in both copies. It goes in steps, each
-in a module of its own:
+A repair takes one segment, or a *run* of those around one whose header is damaged in both copies. It goes in steps,
+each in a module of its own:
 
-1. survey: read what stands there. Sound is *kept*. What cannot be read is *damaged*; match_index says of it what the
+1. survey: read what stands there. Sound is *kept*. What cannot be read is *damaged*; index_match says of it what the
    index has: a marker, or an envelope without a frame, is known whole by that, a frame of records by its envelope.
 2. missing_ranges: per origin, the sequences that the chain from the state before the run to the state after it skips,
    and where they stood, if that is known.
 3. fetched_frames: what peers sent, each frame sound by itself, and hanging together with what stands around it by the
    CRCs of headers.
-4. placement: which frame goes where. A place is known by an envelope, its own or the index's, or because nothing else can
-   have stood there. There is no third way: what neither file tells stays, and is named.
+4. placement: which frame goes where. A place is known by an envelope, its own or the index's, or because nothing else
+   can have stood there. There is no third way: what neither file tells stays, and is named.
 5. segment_rewrite: a new store file beside the old one, read back, and renamed over it; then its index.
 
 What holds always:

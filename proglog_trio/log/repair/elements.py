@@ -45,7 +45,7 @@ class Kept:
 
 
 @frozen
-class Absent:
+class Damaged:
     """Offsets [from_offset, to_offset) that cannot be read; none where something without records is damaged.
 
     Attributes:
@@ -78,7 +78,7 @@ class Absent:
         return DamagedPlace(self.position, self.end, self.envelope, self.from_offset, self.to_offset, self.detail)
 
 
-Element = Kept | Absent
+Element = Kept | Damaged
 
 
 def kept(segment: int, item: StoredFrame) -> Kept:
@@ -118,8 +118,8 @@ def missing_of(elements: list[Element]) -> Iterator[tuple[int, Kept, GapMarker]]
             yield number, element, element.missing
 
 
-def absent_of(elements: list[Element]) -> Iterator[tuple[int, Absent]]:
+def damaged_of(elements: list[Element]) -> Iterator[tuple[int, Damaged]]:
     """Yield what cannot be read, with its number among the elements."""
     for number, element in enumerate(elements):
-        if isinstance(element, Absent):
+        if isinstance(element, Damaged):
             yield number, element

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from attrs import evolve
 
 from proglog_trio.log.format.envelope import Envelope, EnvelopeKind
-from proglog_trio.log.repair.elements import Absent, Element, restored
+from proglog_trio.log.repair.elements import Damaged, Element, restored
 from proglog_trio.log.storage.index import IndexEntry
 
 
@@ -45,7 +45,7 @@ def match_index(elements: Sequence[Element], entries: Sequence[IndexEntry]) -> l
             continue
         matched += _told(since, entries[at:found], element.segment)
         since = []
-        matched.append(_of_entry(element, entries[found]) if isinstance(element, Absent) else element)
+        matched.append(_of_entry(element, entries[found]) if isinstance(element, Damaged) else element)
         at = found + 1
     if elements:
         matched += _told(since, entries[at:], elements[-1].segment)
@@ -65,7 +65,7 @@ def _told(since: Sequence[Element], entries: Sequence[IndexEntry], segment: int)
     """Yield what stands between two matches: the elements there, cut where the entries there say."""
     at = 0
     for element in since:
-        if not isinstance(element, Absent) or element.envelope is not None:
+        if not isinstance(element, Damaged) or element.envelope is not None:
             yield element
             continue
         inside = []
@@ -83,17 +83,17 @@ def _told(since: Sequence[Element], entries: Sequence[IndexEntry], segment: int)
             yield restored(segment, entry)
 
 
-def _cut(hole: Absent, inside: Sequence[IndexEntry]) -> Iterator[Element]:
-    """Yield a hole in pieces: what its entries say, and what is left between them."""
-    cursor, byte = hole.from_offset, hole.position
+def _cut(damage: Damaged, inside: Sequence[IndexEntry]) -> Iterator[Element]:
+    """Yield a damage in pieces: what its entries say, and what is left between them."""
+    cursor, byte = damage.from_offset, damage.position
     for entry in inside:
-        has_bytes = byte <= entry.position and entry.end <= hole.end
+        has_bytes = byte <= entry.position and entry.end <= damage.end
         end = entry.position if has_bytes else byte
         if cursor < entry.offset or byte < end:
-            yield evolve(hole, position=byte, end=end, from_offset=cursor, to_offset=entry.offset)
+            yield evolve(damage, position=byte, end=end, from_offset=cursor, to_offset=entry.offset)
         byte = entry.end if has_bytes else byte
         piece = evolve(
-            hole,
+            damage,
             position=end,
             end=byte,
             from_offset=entry.offset,
@@ -102,11 +102,11 @@ def _cut(hole: Absent, inside: Sequence[IndexEntry]) -> Iterator[Element]:
         )
         yield _of_entry(piece, entry)
         cursor = entry.envelope.next_offset
-    if cursor < hole.to_offset or byte < hole.end or not inside:
-        yield evolve(hole, position=byte, from_offset=cursor)
+    if cursor < damage.to_offset or byte < damage.end or not inside:
+        yield evolve(damage, position=byte, from_offset=cursor)
 
 
-def _of_entry(element: Absent, entry: IndexEntry) -> Element:
+def _of_entry(element: Damaged, entry: IndexEntry) -> Element:
     """Return an element that cannot be read, with what its entry says."""
     if entry.envelope.kind is EnvelopeKind.RECORDS:
         return evolve(element, entry=entry)

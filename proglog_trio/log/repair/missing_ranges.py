@@ -16,7 +16,7 @@ from proglog_trio.log.format.envelope import IN_OFFSETS, EnvelopeKind
 from proglog_trio.log.format.frame import FrameHeader
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.log.repair.elements import Absent, Element, Kept
+from proglog_trio.log.repair.elements import Damaged, Element, Kept
 from proglog_trio.log.repair.survey import Survey
 
 
@@ -89,7 +89,7 @@ class Gaps:
     Attributes:
         stretches: of records.
         are_markers_missing: the state after the run has gaps of which no marker shows where it stood.
-        counted: the numbers of absent elements with an envelope that the state after the run takes for present.
+        counted: the numbers of damaged elements with an envelope that the state after the run takes for present.
     """
 
     stretches: list[Stretch] = Factory(list)
@@ -126,18 +126,18 @@ def find_missing(survey: Survey) -> Gaps:
 
 
 def _place_alone(survey: Survey, found: Gaps) -> None:
-    """Give those pieces their place that alone can have stood in a hole, and fill it."""
-    holes = {
-        (stretch.origin, piece): [number for number in holes_of(survey, piece) if survey.absent(number).size]
+    """Give those pieces their place that alone can have stood in a damaged place, and fill it."""
+    around = {
+        (stretch.origin, piece): [number for number in damage_around(survey, piece) if survey.damaged(number).size]
         for stretch in found.stretches
         for piece in stretch.pieces
         if piece.exact is None
     }
-    claims = Counter(number for numbers in holes.values() for number in numbers)
+    claims = Counter(number for numbers in around.values() for number in numbers)
     alone = {
         claim: numbers[0]
-        for claim, numbers in holes.items()
-        if len(numbers) == 1 and claims[numbers[0]] == 1 and survey.absent(numbers[0]).size == claim[1].count
+        for claim, numbers in around.items()
+        if len(numbers) == 1 and claims[numbers[0]] == 1 and survey.damaged(numbers[0]).size == claim[1].count
     }
     found.stretches = [
         evolve(
@@ -226,7 +226,7 @@ class _Follower:
             is_gap = element.gap is not None
             self._close(None if is_gap else element.previous_header_crc)
             self.left_crc = element.gap.previous_header_crc if element.gap is not None else element.header_crc
-        elif isinstance(element, Absent) and element.envelope is not None and mark.number is not None:
+        elif isinstance(element, Damaged) and element.envelope is not None and mark.number is not None:
             self.found.counted.add(mark.number)
             if element.envelope.kind is EnvelopeKind.GAP:
                 self._pass_gap()
@@ -259,18 +259,18 @@ class _Follower:
             self.pieces = []
 
 
-def holes_of(survey: Survey, piece: Piece) -> list[int]:
+def damage_around(survey: Survey, piece: Piece) -> list[int]:
     """Return the numbers of the elements without an envelope in which a piece may have stood."""
     return [
         number
         for number in range(piece.after + 1, piece.before)
-        if isinstance(element := survey.elements[number], Absent) and element.envelope is None
+        if isinstance(element := survey.elements[number], Damaged) and element.envelope is None
     ]
 
 
 def _offsets_of(element: Element) -> tuple[int, int] | None:
     """Return the offsets [first, following) that something takes that may be fetched."""
-    if isinstance(element, Absent):
+    if isinstance(element, Damaged):
         return element.from_offset, element.to_offset
     if element.missing is not None:
         return element.frame.base_offset, element.frame.next_offset

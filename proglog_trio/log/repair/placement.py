@@ -16,9 +16,9 @@ from proglog_trio.log.format.envelope import EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.log.repair.elements import Kept, absent_of
+from proglog_trio.log.repair.elements import Kept, damaged_of
 from proglog_trio.log.repair.fetched_frames import Fetched, FetchedFrames
-from proglog_trio.log.repair.missing_ranges import Gaps, Piece, holes_of
+from proglog_trio.log.repair.missing_ranges import Gaps, Piece, damage_around
 from proglog_trio.log.repair.survey import Survey
 
 NOT_FETCHED = "nobody who was asked has what stood there"
@@ -28,7 +28,7 @@ UNKNOWN = "nothing tells what stood there, and no sequence is missing that could
 
 @frozen
 class Placed:
-    """A frame, or a marker, that is put in the place of an absent element, or of what was missing."""
+    """A frame, or a marker, that is put in the place of a damaged element, or of what was missing."""
 
     base_offset: int
     content: Fetched | GapMarker
@@ -51,7 +51,7 @@ class Placed:
 
 @define
 class Fit:
-    """What becomes of a run's absent elements; each has its number in the survey.
+    """What becomes of a run's damaged elements; each has its number in the survey.
 
     Attributes:
         placed: what is put there, in the order of its offsets.
@@ -70,7 +70,7 @@ class Fit:
     uncertain: set[int] = Factory(set)
 
     def why(self, number: int) -> str:
-        """Return why an absent element stays, or a part of it."""
+        """Return why a damaged element stays, or a part of it."""
         if number in self.uncertain:
             return UNCERTAIN
         return NOT_FETCHED if number in self.fetchable else UNKNOWN
@@ -82,13 +82,13 @@ class Fit:
         return self.gaps.counted.union(exact)
 
     def fills(self, number: int) -> bool:
-        """Tell whether nothing is absent any more there."""
+        """Tell whether nothing is damaged any more there."""
         if number in self.dropped or number in self.retired:
             return True
         placed = self.placed.get(number)
         if placed is None:
             return False
-        return sum(each.size for each in placed) == self.survey.absent(number).size
+        return sum(each.size for each in placed) == self.survey.damaged(number).size
 
     def changes(self, number: int) -> bool:
         """Tell whether anything is written there."""
@@ -117,10 +117,10 @@ def fit(survey: Survey, gaps: Gaps, fetched: FetchedFrames, held: Mapping[Origin
                 )
                 frames.pop()
             if piece.exact is None:
-                result.uncertain.update(holes_of(survey, piece))
+                result.uncertain.update(damage_around(survey, piece))
             elif frames:
                 _place(result, piece.exact, piece, frames)
-    for number, element in absent_of(survey.elements):
+    for number, element in damaged_of(survey.elements):
         if not element.size and number not in gaps.counted and not gaps.are_markers_missing:
             # No record stood there, and no marker either.
             result.dropped.add(number)

@@ -23,7 +23,7 @@ from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.reader import Bounds
-from proglog_trio.log.repair.elements import Absent, Kept, absent_of, missing_of
+from proglog_trio.log.repair.elements import Damaged, Kept, damaged_of, missing_of
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Gaps, Missing, find_missing, wanted
 from proglog_trio.log.repair.placement import Fit, Placed, fit
@@ -133,19 +133,19 @@ class RepairPlan:
                 rebuilt, reason = None, new_header
             else:
                 rebuilt = self._rebuild_segment(result, number, segment, new_header)
-            absent = self._absent(number)
+            damaged = self._damaged(number)
             if rebuilt is not None:
                 rewritten.append(segment.files)
                 left = list(rebuilt.remaining)
-                repaired += sum(found.size for each, found in absent.items() if each in result.retired)
-                repaired += sum(placed.records for each in absent for placed in result.placed.get(each, []))
+                repaired += sum(found.size for each, found in damaged.items() if each in result.retired)
+                repaired += sum(placed.records for each in damaged for placed in result.placed.get(each, []))
             elif segment.files in self.catalog.segments:
                 left = [*self._places(number), *segment.faults]
             else:
                 left = []  # Retention removed it.
             for place in left:
                 offset = place.expected_offset
-                held_by = (each for each, found in absent.items() if found.from_offset <= offset <= found.to_offset)
+                held_by = (each for each, found in damaged.items() if found.from_offset <= offset <= found.to_offset)
                 each = next(held_by, None)
                 why = NOT_WRITTEN if each is None else result.why(each)
                 remaining.append((segment.files, place, reason or why))
@@ -194,17 +194,17 @@ class RepairPlan:
             if element.segment == number
         )
 
-    def _absent(self, number: int) -> dict[int, Absent]:
-        """Return what is absent from a segment, by its number among the elements."""
-        return {each: found for each, found in absent_of(self.survey.elements) if found.segment == number}
+    def _damaged(self, number: int) -> dict[int, Damaged]:
+        """Return what is damaged in a segment, by its number among the elements."""
+        return {each: found for each, found in damaged_of(self.survey.elements) if found.segment == number}
 
     def _places(self, number: int) -> list[DamagedPlace]:
-        """Return what is absent from a segment as damaged places."""
-        return [found.place() for found in self._absent(number).values()]
+        """Return what is damaged in a segment as damaged places."""
+        return [found.place() for found in self._damaged(number).values()]
 
     def _new_header(self, result: Fit, number: int) -> SegmentHeader | str:
         """Return a new header for a segment without one, or why it gets none yet."""
-        if self.survey.segments[number].size and not all(result.fills(each) for each in self._absent(number)):
+        if self.survey.segments[number].size and not all(result.fills(each) for each in self._damaged(number)):
             return "its header is lost, and what could be had does not fill it: the old file stays"
         header = regenerated_header(result, number, self.catalog, Salt(self._rng.randbytes(SALT_BYTES)))
         return "its header is lost, and the segments before it are not whole yet" if header is None else header

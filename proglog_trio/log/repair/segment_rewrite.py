@@ -20,7 +20,7 @@ from proglog_trio.log.format.frame import Frame, log_time_of
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
-from proglog_trio.log.repair.elements import Absent, Element, Kept
+from proglog_trio.log.repair.elements import Damaged, Element, Kept
 from proglog_trio.log.repair.fetched_frames import Fetched
 from proglog_trio.log.repair.placement import Fit, Placed
 from proglog_trio.log.repair.survey import SurveyedSegment
@@ -181,8 +181,8 @@ class SegmentRebuild:
     def _old_salt(self) -> Salt:
         return self.header.salt if self.segment.header is None else self.segment.header.salt
 
-    def _filled(self, number: int, element: Absent | Kept, position: int) -> list[bytes]:
-        if isinstance(element, Absent) and number in self.result.retired:
+    def _filled(self, number: int, element: Damaged | Kept, position: int) -> list[bytes]:
+        if isinstance(element, Damaged) and number in self.result.retired:
             # Offsets go on behind it; nothing is lost, since the records stand elsewhere.
             envelope = Envelope(EnvelopeKind.REOPENED, 0, element.to_offset, NO_ORIGIN, 0, 0, position)
             self._expected.append(envelope)
@@ -190,10 +190,10 @@ class SegmentRebuild:
         pieces: list[bytes] = []
         for placed in self.result.placed.get(number, []):
             data = _data_of(placed, self.header)
-            stood_at = element.position if isinstance(element, Absent) else None
-            if isinstance(element, Absent) and element.entry is not None:
+            stood_at = element.position if isinstance(element, Damaged) else None
+            if isinstance(element, Damaged) and element.entry is not None:
                 stood_at = element.entry.position
-            old = element.envelope if isinstance(element, Absent) and stood_at == position else None
+            old = element.envelope if isinstance(element, Damaged) and stood_at == position else None
             if old is not None and old.kind is EnvelopeKind.RECORDS and isinstance(placed.content, Fetched):
                 envelope = old
             else:
@@ -203,13 +203,13 @@ class SegmentRebuild:
             position += ENVELOPE_BYTES + len(data)
         return pieces
 
-    def _left(self, old: File | None, element: Absent, *, is_last: bool) -> bytes:
+    def _left(self, old: File | None, element: Damaged, *, is_last: bool) -> bytes:
         """Return the bytes of damage that stays: as they were, so that what they still tell is not lost."""
         envelope = element.envelope
         size = element.end - element.position
         cut_off = envelope is not None and size < ENVELOPE_BYTES + envelope.length
         if old is None or self.segment.header is None or (cut_off and not is_last):
-            # Cut off, it would swallow a part of what follows now; without bytes the offsets are seen to be absent.
+            # Cut off, it would swallow a part of what follows now; without bytes the offsets are seen not to be there.
             return b""
         return old.read_at(element.position, size)
 
@@ -319,7 +319,7 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
             frame = StoredFrame(element.frame.position, envelope, data).frame_without_payload
             state.read_back(envelope.kind, envelope.base_offset, frame, following.created)
         else:
-            if isinstance(element, Absent) and not fit.fills(place):
+            if isinstance(element, Damaged) and not fit.fills(place):
                 if place in fit.gaps.counted:
                     return None
                 if element.envelope is None:

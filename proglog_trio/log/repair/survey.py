@@ -20,7 +20,7 @@ from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState, SegmentHeader
 from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.reader import Bounds
-from proglog_trio.log.repair.elements import Absent, Element, Kept, kept
+from proglog_trio.log.repair.elements import Damaged, Element, Kept, kept
 from proglog_trio.log.repair.index_match import match_index
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.index import read_header_copy, read_sound_entries
@@ -68,10 +68,10 @@ class Survey:
     next_header: SegmentHeader
     elements: list[Element] = field(factory=list)
 
-    def absent(self, number: int) -> Absent:
+    def damaged(self, number: int) -> Damaged:
         """Return an element that cannot be read by its number; raises TypeError if it can."""
         element = self.elements[number]
-        if not isinstance(element, Absent):
+        if not isinstance(element, Damaged):
             raise TypeError(f"element {number} can be read")
         return element
 
@@ -160,12 +160,12 @@ class _SegmentSurvey:
         try:
             store = self.catalog.disk.open(self.files.store)
         except FileNotFoundError as error:
-            self._absent(0, 0, self.following_offset, f"the store file is missing: {error}")
+            self._damaged(0, 0, self.following_offset, f"the store file is missing: {error}")
         else:
             with closing(store):
                 size = store.size()
                 if self.known is None:
-                    self._absent(0, size, self.following_offset, "the segment's header cannot be read")
+                    self._damaged(0, size, self.following_offset, "the segment's header cannot be read")
                 else:
                     faults = file_faults(self.catalog.disk, self.files, store)
                     self._walk(store, *self.known)
@@ -185,32 +185,31 @@ class _SegmentSurvey:
                 continue
             envelope = item.envelope
             if envelope.base_offset > self.cursor and envelope.kind is not EnvelopeKind.REOPENED:
-                self._absent(item.position, item.position, envelope.base_offset, "the file lacks them")
+                self._damaged(item.position, item.position, envelope.base_offset, "the file lacks them")
             self.cursor = envelope.next_offset
             self.elements.append(kept(self.number, item))
         if self.cursor < self.following_offset:
             end = max(scanner.position, len(header_bytes))
-            self._absent(end, end, self.following_offset, f"the file ends at byte {end}")
+            self._damaged(end, end, self.following_offset, f"the file ends at byte {end}")
 
-    def _absent(self, position: int, end: int, to_offset: int, detail: str) -> None:
-        absent = Absent(self.number, position, end, self.cursor, to_offset, None, None, detail)
-        self.elements.append(absent)
+    def _damaged(self, position: int, end: int, to_offset: int, detail: str) -> None:
+        self.elements.append(Damaged(self.number, position, end, self.cursor, to_offset, None, None, detail))
         self.cursor = to_offset
 
     def _take_damage(self, store: File, place: DamagedPlace) -> None:
         envelope = place.envelope
         if envelope is None:
             following = self.following_offset if place.next_offset is None else place.next_offset
-            self._absent(place.position, place.end, following, place.detail)
+            self._damaged(place.position, place.end, following, place.detail)
             return
         if envelope.base_offset > self.cursor:
-            self._absent(place.position, place.position, envelope.base_offset, "the file lacks them")
+            self._damaged(place.position, place.position, envelope.base_offset, "the file lacks them")
         header = None
         if envelope.kind is EnvelopeKind.RECORDS:
             header = _sound_header(store, place.position + ENVELOPE_BYTES, envelope)
         following = envelope.next_offset
         self.elements.append(
-            Absent(self.number, place.position, place.end, self.cursor, following, envelope, header, place.detail)
+            Damaged(self.number, place.position, place.end, self.cursor, following, envelope, header, place.detail)
         )
         self.cursor = following
 

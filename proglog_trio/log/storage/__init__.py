@@ -16,7 +16,7 @@ What holds always:
 - Every envelope and entry has a CRC that is continued from the segment's salt, which no producer knows.
 - A scan trusts envelopes only, and never a length in a frame.
 
-Who may change what: segment.py writes the active segment; catalog.py says which segments there are; recovery (above this
-package) mends the newest one at opening; log/repair writes closed ones anew. damage_registry.py is told by all who meet
-damage, and decides nothing.
+Who may change what: segment.py writes the active segment; catalog.py says which segments there are; recovery (above
+this package) mends the newest one at opening; log/repair writes closed ones anew. damage_registry.py is told of what
+any of them meets, and decides nothing.
 """

@@ -5,7 +5,7 @@ from attrs import evolve
 from proglog_trio.log.format.envelope import EnvelopeKind
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.stored_frame import StoredFrame
-from proglog_trio.log.repair.elements import Absent, Kept
+from proglog_trio.log.repair.elements import Damaged, Kept
 from proglog_trio.log.repair.survey import Survey, read_header, survey_run
 from tests.log.repairing import Written, write_log
 
@@ -16,8 +16,8 @@ def survey(written: Written, files: SegmentFiles) -> Survey:
     return found
 
 
-def absent(found: Survey) -> list[Absent]:
-    return [element for element in found.elements if isinstance(element, Absent)]
+def damaged(found: Survey) -> list[Damaged]:
+    return [element for element in found.elements if isinstance(element, Damaged)]
 
 
 def frames_of(written: Written, number: int) -> list[StoredFrame]:
@@ -53,19 +53,19 @@ def test_damaged_payload_keeps_its_envelope_and_header() -> None:
     written = write_log()
     files, victim = written.closed[1], frames_of(written, 1)[1]
     written.disk.flip(files.store, victim.end - 1, 0x01)
-    (found,) = absent(survey(written, files))
+    (found,) = damaged(survey(written, files))
     assert found.envelope == victim.envelope
     assert found.header == victim.header
     assert (found.from_offset, found.to_offset) == (victim.base_offset, victim.next_offset)
     written.disk.flip(files.store, victim.position + 80, 0x01)
-    (found,) = absent(survey(written, files))
+    (found,) = damaged(survey(written, files))
     assert (found.envelope, found.header) == (victim.envelope, None)
     written.disk.flip(files.store, victim.position + 20, 0x01)
-    (found,) = absent(survey(written, files))
+    (found,) = damaged(survey(written, files))
     assert (found.envelope, found.header) == (victim.envelope, None)
     assert (found.position, found.end, found.size) == (victim.position, victim.end, victim.envelope.count)
     written.disk.delete(files.index)
-    (found,) = absent(survey(written, files))
+    (found,) = damaged(survey(written, files))
     assert (found.envelope, found.header) == (None, None)
     assert (found.position, found.end, found.size) == (victim.position, victim.end, victim.envelope.count)
 
@@ -81,7 +81,7 @@ def test_index_tells_what_the_file_lacks() -> None:
         assert isinstance(known, Kept)
         assert element.envelope == known.envelope
         if known.envelope.kind is EnvelopeKind.RECORDS:
-            assert isinstance(element, Absent)
+            assert isinstance(element, Damaged)
             assert (element.from_offset, element.to_offset) == (known.frame.base_offset, known.frame.next_offset)
             assert element.position == element.end
         else:
