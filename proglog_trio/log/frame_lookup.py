@@ -80,7 +80,7 @@ class _Search:
                     if not self._search_segment(files):
                         return
                 except (SegmentError, FileNotFoundError):
-                    pass  # Damaged as a whole, which whoever reads it will report, or removed by retention.
+                    pass  # Damaged as a whole, which a reader of it will report, or removed by retention.
                 # What did not show up below this is damaged.
                 self.cursor = min(max(self.cursor, following or 0), self.to_sequence)
             if self.cursor >= self.to_sequence or (self.scanned > MAX_SCANNED_BYTES and self.cursor > begun):
@@ -109,12 +109,12 @@ class _Search:
                 if item is None:
                     self.scanned += scanner.position - position
                     return True
-                if isinstance(item, StoredFrame) and not self._take(files, store, item):
+                if isinstance(item, StoredFrame) and not self._add(files, store, item):
                     return False
         finally:
             store.close()
 
-    def _take(self, files: SegmentFiles, store: File, found: StoredFrame) -> bool:
+    def _add(self, files: SegmentFiles, store: File, found: StoredFrame) -> bool:
         envelope = found.envelope
         following = envelope.base_sequence + envelope.count
         if envelope.kind is not EnvelopeKind.RECORDS or envelope.origin != self.origin or following <= self.cursor:

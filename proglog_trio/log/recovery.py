@@ -325,18 +325,18 @@ class Recovery:
                 read.durable = max(read.durable, item.envelope.durable_before)
             waiting.append(item)
             while waiting and (isinstance(waiting[0], StoredFrame) or waiting[0].ends_below(read.durable)):
-                self._take(waiting.popleft(), read, state, files)
+                self._read_item(waiting.popleft(), read, state, files)
         while waiting:
             item = waiting.popleft()
             if isinstance(item, StoredFrame) or item.ends_below(read.durable):
-                self._take(item, read, state, files)
+                self._read_item(item, read, state, files)
                 continue
             if item.envelope is None and item.position < read.durable:
-                self._take(evolve(item, end=read.durable, next_offset=None), read, state, files)
+                self._read_item(evolve(item, end=read.durable, next_offset=None), read, state, files)
             read.tail = item.detail
             break
 
-    def _take(self, item: StoredFrame | DamagedPlace, read: _Read, state: LogState, files: SegmentFiles) -> None:
+    def _read_item(self, item: StoredFrame | DamagedPlace, read: _Read, state: LogState, files: SegmentFiles) -> None:
         read.end = item.end
         if isinstance(item, DamagedPlace):
             self.report.damaged.append((files.store, item))
@@ -354,7 +354,7 @@ class Recovery:
         try:
             state.read_back(envelope.kind, envelope.base_offset, item.frame_without_payload, self.wall_milliseconds)
         except FrameError as error:
-            # Its CRCs are right, so whoever wrote it is at fault; it is named and stepped over.
+            # Its CRCs are right, so its writer is at fault; it is named and stepped over.
             place = DamagedPlace(
                 item.position, item.end, envelope, envelope.base_offset, envelope.next_offset, str(error)
             )

@@ -68,8 +68,8 @@ def position_before(catalog: SegmentCatalog, origins: Origins, files: SegmentFil
 def _past_gaps(position: Position, origins: Mapping[Origin, OriginState]) -> Position:
     """Return a position that lies behind the marked gaps that begin where it stands.
 
-    What a log will never have lies before every place in it: whoever begins here misses nothing that this log could
-    give, and when he asks another by this position, neither.
+    What a log will never have lies before every place in it: a reader that begins here misses nothing that this log
+    could give, nor does it when it asks another by this position.
     """
     for origin, state in origins.items():
         for first, following in state.gaps:

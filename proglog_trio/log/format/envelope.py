@@ -39,7 +39,7 @@ class EnvelopeKind(enum.IntEnum):
     sequence is no sequence: see Envelope.lost_below."""
     MISSING = 4
     """A portable control frame that says which sequences of its origin this log does not have at present. It uses as
-    many offsets, in which the records are put if they turn up: then nobody has seen another order."""
+    many offsets, in which the records are put if they turn up: then no reader has seen another order."""
 
 
 _KINDS = frozenset(EnvelopeKind)

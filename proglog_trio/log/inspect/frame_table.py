@@ -1,7 +1,7 @@
 """What a data directory holds of each origin, small enough to be compared: one pass, 20 bytes a frame.
 
 A frame is its base sequence, its count and a 64-bit digest of all its bytes. Where it stands is looked up again when
-somebody wants to know.
+a difference is to be shown.
 """
 
 from __future__ import annotations
@@ -91,16 +91,16 @@ class FrameTable:
             if isinstance(item, DamagedPlace):
                 self.damaged_places += 1
             else:
-                self._take(item)
+                self._add(item)
 
     def _begin(self, cluster_name: str, origins: dict[Origin, OriginState] | None, size: int) -> None:
-        """Take note of a segment's header; origins is what was there before the oldest."""
+        """Add what a segment's header says; origins is what was there before the oldest."""
         self.cluster_name = cluster_name
         self.bytes_read += size
         for origin, state in (origins or {}).items():
             self.origins.setdefault(origin, OriginTable(low=state.next))
 
-    def _take(self, item: StoredFrame) -> None:
+    def _add(self, item: StoredFrame) -> None:
         envelope = item.envelope
         if envelope.kind in MARKERS:
             try:
@@ -114,7 +114,7 @@ class FrameTable:
         elif envelope.kind is EnvelopeKind.RECORDS:
             table = self.origins.setdefault(envelope.origin, OriginTable())
             if envelope.base_sequence < table.next:
-                self.damaged_places += 1  # Out of its order: whoever wrote it is at fault.
+                self.damaged_places += 1  # Out of its order: its writer is at fault.
                 return
             table.bases.append(envelope.base_sequence)
             table.counts.append(envelope.count)

@@ -193,7 +193,7 @@ class Verifier:
                 summary.next_offset = found.next_offset or summary.next_offset
                 self._break(found)
             else:
-                yield from self._take(files, found)
+                yield from self._check_frame(files, found)
                 places[found.position] = found.without_data()
             self._report_progress(summary.bytes_read + scanner.position)
         summary.bytes_read += scanner.position
@@ -225,7 +225,7 @@ class Verifier:
             self._known[origin] = told
         self._broken.clear()
 
-    def _take(self, files: SegmentFiles, found: StoredFrame) -> Iterator[Finding]:
+    def _check_frame(self, files: SegmentFiles, found: StoredFrame) -> Iterator[Finding]:
         envelope = found.envelope
         if envelope.lost_below > self.summary.next_offset:
             detail = f"offsets up to {envelope.lost_below - 1}: {LOST_RECORDS}"
@@ -315,7 +315,7 @@ def is_live(disk: Disk, directory: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:
-        return False  # A read-only copy cannot be locked, and nobody writes to it.
+        return False  # A read-only copy cannot be locked, and no node writes to it.
     return False
 
 

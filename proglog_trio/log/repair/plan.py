@@ -1,7 +1,7 @@
 """Repairing a closed segment with frames that other logs have.
 
 Portable frames are the same everywhere, so what a disk has damaged here can be had from any log that holds it. A plan
-says what is missing, by origin and sequence; somebody fetches what can be had; rebuild puts it in its place. This
+says what is missing, by origin and sequence; the caller fetches what can be had; rebuild puts it in its place. This
 knows no network. Whatever is wrong, one bit or a whole file, the segment's files are written anew, see rebuild.py.
 
 Everything here blocks on the disk: use it from a worker thread. For the active segment, let the log go on in a new one
@@ -70,7 +70,7 @@ class RepairOutcome:
 
 @define
 class RepairPlan:
-    """What a segment lacks. It holds for as long as nobody else changes the segment's files.
+    """What a segment lacks. It holds for as long as no other repair changes the segment's files.
 
     Attributes:
         missing: what to fetch; empty where it can be repaired from what is here, or not at all.

@@ -20,7 +20,7 @@ from proglog_trio.log.room import Room
 from proglog_trio.log.storage.catalog import SegmentCatalog
 
 Fetch = Callable[[Missing], Awaitable[Iterable[bytes]]]
-"""Gets frames that are missing, each as the bytes of one portable frame, from whoever has them; or some; or none."""
+"""Gets frames that are missing from peers, each as the bytes of one portable frame; or some; or none."""
 
 
 class RepairableLog(Protocol):

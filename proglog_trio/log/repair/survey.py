@@ -181,7 +181,7 @@ class _SegmentSurvey:
         scanner = scan_from(store, header, header_bytes)
         while (item := scanner.step()) is not None:
             if isinstance(item, DamagedPlace):
-                self._take_damage(store, item)
+                self._survey_damage(store, item)
                 continue
             envelope = item.envelope
             if envelope.base_offset > self.cursor and envelope.kind is not EnvelopeKind.REOPENED:
@@ -196,7 +196,7 @@ class _SegmentSurvey:
         self.elements.append(Damaged(self.number, position, end, self.cursor, to_offset, None, None, detail))
         self.cursor = to_offset
 
-    def _take_damage(self, store: File, place: DamagedPlace) -> None:
+    def _survey_damage(self, store: File, place: DamagedPlace) -> None:
         envelope = place.envelope
         if envelope is None:
             following = self.following_offset if place.next_offset is None else place.next_offset

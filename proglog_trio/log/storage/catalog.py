@@ -119,7 +119,7 @@ class SegmentCatalog:
 
     @contextmanager
     def replacing(self, files: SegmentFiles) -> Iterator[None]:
-        """Let nobody pair the store file of a closed segment from before a change with an index from after it.
+        """Keep readers from pairing a closed segment's store file from before a change with an index from after it.
 
         Within, the index file must be one that fits both store files. A reader that has the old file open keeps it.
         """

@@ -76,7 +76,7 @@ class DamageRegistry:
         return lambda: self._watchers.pop(number, None) and None
 
     def report(self, files: SegmentFiles, place: DamagedPlace, found_by: str) -> bool:
-        """Take note of damage; tell whether it is new."""
+        """Keep a damaged place; tell whether it is new."""
         damage = Damage(files, place, found_by)
         key = _key(damage)
         with self._lock:
@@ -101,7 +101,7 @@ class DamageRegistry:
     def settle(
         self, segments: Collection[SegmentFiles], remaining: Sequence[tuple[SegmentFiles, DamagedPlace, str]]
     ) -> None:
-        """Take note of what an attempt to repair some segments left in them, and why; all else in them is repaired."""
+        """Keep what an attempt to repair some segments left in them, and why; all else in them is repaired."""
         bases = {files.base_offset for files in segments}
         with self._lock:
             before = {key: self._places.pop(key) for key in list(self._places) if key[0] in bases}

@@ -1,6 +1,6 @@
 """`damaged/`: where opening keeps what it could not read, within bounds.
 
-What is in there may be worth something to somebody who looks, but nobody has to look: the oldest goes first, by the
+What is in there may be worth something to an operator, who need not look: the oldest goes first, by the
 offsets in the names, since clocks may be wrong.
 """
 

@@ -1,4 +1,4 @@
-"""Where origins ended of which there is nothing left: whoever reads from a position before that is told what it lacks.
+"""Where origins ended of which there is nothing left: a reader from a position before that is told what it lacks.
 
 A log forgets such origins in the end, and one that began later never knew them; a reader's position may still name
 them. So their ends are kept, in a file that is read only when a position names an origin that the log does not know.

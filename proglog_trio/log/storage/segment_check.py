@@ -74,7 +74,7 @@ def file_faults(disk: Disk, files: SegmentFiles, store: File) -> list[DamagedPla
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-        # Somebody removed it, and it can be made anew. One that holds something else is the disk's fault, and damage.
+        # It was removed, and can be made anew. One that holds something else is the disk's fault, and damage.
         missing = DamagedPlace(
             0, 0, None, files.base_offset, files.base_offset, "the index file is missing", is_missing_index=True
         )
