@@ -91,6 +91,22 @@ def test_frames_of_several_origins_come_back_one_by_one() -> None:
     assert written.disk.content(files.store) == written.contents[files.store]
 
 
+def test_opening_keeps_what_the_index_has_of_damage() -> None:
+    written = write_log([("own", 0, 1), ("foreign", 0, 1), ("foreign", 1, 1), ("foreign", 0, 1), ("foreign", 1, 1)])
+    files = written.log.catalog.active.files
+    written.opened.close()
+    content = written.disk.content(files.store)
+    for victim in list(written.frames.values())[1:3]:
+        written.disk.flip(files.store, victim.position + 3, 0x10)
+    opened = OpenLog.open(written.disk, 9, config=CONFIG)
+    assert opened.log.roll()
+    opened.commit()
+    repair_all(opened.log, written.peers)
+    check_served(opened.log, written.frames)
+    assert written.disk.content(files.store) == content
+    assert not opened.log.damage.places()
+
+
 def test_an_index_of_the_old_version_tells_nothing() -> None:
     written = write_log(OF_THREE)
     (files,) = written.closed
