@@ -15,8 +15,8 @@ import attrs
 from proglog_trio.cli.app import command_line
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.log.counters import LogCounters
+from proglog_trio.replication.decisions import PlanConfig
 from proglog_trio.replication.events import ReplicationCounters
-from proglog_trio.replication.pull_plan import PlanConfig
 from proglog_trio.replication.replica import ReplicationConfig
 from proglog_trio.rpc.server.log_service_state import LogServiceCounters
 

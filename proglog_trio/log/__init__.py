@@ -79,16 +79,16 @@ if TYPE_CHECKING:
     from proglog_trio.log.chunk import Chunk, Skipped
     from proglog_trio.log.config import LogConfig
     from proglog_trio.log.counters import LogCounters
+    from proglog_trio.log.format.damage import Damage
     from proglog_trio.log.format.origin import Origin
     from proglog_trio.log.format.position import Position, Range
     from proglog_trio.log.format.record import Record, unpack_records
+    from proglog_trio.log.format.segment_files import SegmentFiles
+    from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
     from proglog_trio.log.log import Log
     from proglog_trio.log.opening import open_log
     from proglog_trio.log.reader import LogReader
     from proglog_trio.log.sequence_gaps import SequenceGap
-    from proglog_trio.log.storage.damage_registry import Damage
-    from proglog_trio.log.storage.scanner import DamagedPlace, StoredFrame
-    from proglog_trio.log.storage.segment import SegmentFiles
 
 __all__ = [
     "Appended",
@@ -145,9 +145,9 @@ _HOMES = {
     "opening": ("open_log",),
     "reader": ("LogReader",),
     "sequence_gaps": ("SequenceGap",),
-    "storage.damage_registry": ("Damage",),
-    "storage.scanner": ("DamagedPlace", "StoredFrame"),
-    "storage.segment": ("SegmentFiles",),
+    "format.damage": ("Damage",),
+    "format.stored_frame": ("DamagedPlace", "StoredFrame"),
+    "format.segment_files": ("SegmentFiles",),
 }
 _HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.sequence_gaps import SequenceGap
-from proglog_trio.log.storage.scanner import StoredFrame
 
 # Why offsets are left out, as readers and clients are told.
 MISSING_AT_PRESENT = "no node that was reachable had them; they are put here when one turns up that has"

@@ -21,13 +21,13 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.completion import OpeningCompletion
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.counters import LogCounters
+from proglog_trio.log.disk import ReserveReached
 from proglog_trio.log.durable import DurableLog
 from proglog_trio.log.format.envelope import SALT_BYTES, EnvelopeKind, Salt
+from proglog_trio.log.format.pending_frame import PendingFrame, bare_envelope
 from proglog_trio.log.pending_work import Done, PendingWork, Settle, answering
 from proglog_trio.log.room import Room, reserve_reached
 from proglog_trio.log.state import LogState
-from proglog_trio.log.storage.disk import ReserveReached
-from proglog_trio.log.storage.segment import PendingFrame, bare_envelope
 from proglog_trio.log.watchers import Watchers
 from proglog_trio.log.writer import CommitFailed, Complete, Roll, Work
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from attrs import Factory, define
 
-from proglog_trio.log.format.envelope import ENVELOPE_BYTES, NO_ORIGIN, Envelope, EnvelopeKind, Salt
-from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.disk import Disk, File, sync, sync_directory
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, Envelope
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.storage.damaged_files import Aside, MovedAside
-from proglog_trio.log.storage.disk import Disk, File, sync, sync_directory
-from proglog_trio.log.storage.index import DurableMark, IndexEntry
+from proglog_trio.log.storage.index import IndexBuilder
 from proglog_trio.log.storage.scanner import CHUNK_BYTES
-from proglog_trio.log.storage.segment import ActiveSegment, SegmentFiles, write_index
+from proglog_trio.log.storage.segment import ActiveSegment, write_index
 
 
 @define
@@ -24,15 +24,14 @@ class OpeningCompletion:
     """Completes the opening of a directory. It may be tried again after a failure for want of room.
 
     Attributes:
-        store, files, header, header_bytes: the newest segment.
+        store, files, header_bytes: the newest segment.
         durable: everything before this place in it had been durable.
         end: where the last that stays in it ends.
         next_offset: at which the log goes on, above all offsets that may have been given out.
-        reopens: next_offset is above what stands in the segment, which is to be noted there.
-        lost_below: offsets below this that do not stand in the segment had been acknowledged and are lost.
+        reopened: the envelope that says at end that next_offset is above what stands in the segment; None: it is not.
         tail: what is wrong at end, if anything there has to go.
         tail_offset: the offset at which it begins.
-        entries: for the index.
+        entries: for the index, that of reopened among them.
         unreadable: newer segments without a header that can be read, and why: they are moved aside.
         moved: is told of what was moved aside.
     """
@@ -40,17 +39,15 @@ class OpeningCompletion:
     disk: Disk
     store: File
     files: SegmentFiles
-    header: SegmentHeader
     header_bytes: bytes
     aside: Aside
     durable: int
     end: int
     next_offset: int
-    reopens: bool
-    lost_below: int
+    reopened: Envelope | None
     tail: str | None
     tail_offset: int
-    entries: list[IndexEntry]
+    entries: IndexBuilder
     moved: list[MovedAside]
     unreadable: list[tuple[SegmentFiles, str]] = Factory(list)
     _is_tail_saved: bool = False
@@ -79,12 +76,9 @@ class OpeningCompletion:
             path, size = self.aside.save_tail(self.store, self.files, self.end)
             self.moved.append(MovedAside(path, size, self.files.store, self.end, self.tail_offset, self.tail))
             self._is_tail_saved = True
-        end = self._mend(self.header.salt)
+        end = self._mend()
         # The index last: until it is there, the old mark says what is missing.
-        mark = DurableMark(end, self.next_offset)
-        index_file, index_position = write_index(
-            self.disk, self.files, self.header_bytes, self.header, mark, self.entries
-        )
+        index_file = write_index(self.disk, self.files, self.header_bytes, self.entries, end, self.next_offset)
         try:
             sync_directory(self.disk, self.directory)
             # Only now: which offsets they used is noted durably.
@@ -94,27 +88,18 @@ class OpeningCompletion:
         except BaseException:
             index_file.close()
             raise
-        active.take_index(index_file, index_position)
-        active.position, active.next_offset = end, self.next_offset
+        self.entries.unwritten.clear()
+        active.opened(index_file, end, self.next_offset)
 
-    def _mend(self, salt: Salt) -> int:
+    def _mend(self) -> int:
         """Make what stays in the segment durable, take the tail away, and let offsets go on; return the new end.
 
         In this order a crash in the midst of it leaves either the tail, or the note of which offsets it used.
         """
         _write_again(self.store, self.durable, self.end)
         end = self.end
-        if self.reopens:
-            envelope = Envelope(
-                EnvelopeKind.REOPENED,
-                0,
-                self.next_offset,
-                NO_ORIGIN,
-                self.lost_below,
-                0,
-                min(self.durable, end),
-            )
-            self.store.write_at(end, [envelope.encode(salt)])
+        if self.reopened is not None:
+            self.store.write_at(end, [self.reopened.encode(self.entries.salt)])
             end += ENVELOPE_BYTES
         sync(self.store)
         if self.store.size() > end:

@@ -16,7 +16,9 @@ from attrs import Factory, define, evolve, field
 
 from proglog_trio.log.counters import LogCounters
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.pending_work import PendingWork
 from proglog_trio.log.reader import LogReader
@@ -24,7 +26,6 @@ from proglog_trio.log.state import Bounds, LogState
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.retired_origins import RetiredOrigins
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.segment import PendingFrame, SegmentFiles
 from proglog_trio.log.tail_cache import TailCache
 from proglog_trio.log.watchers import Watchers
 from proglog_trio.log.writer import Roll

@@ -9,8 +9,8 @@ import trio
 
 from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS
+from proglog_trio.log.format.damage import Damage
 from proglog_trio.log.log import Log
-from proglog_trio.log.storage.damage_registry import Damage
 from proglog_trio.log.storage.running_time import CLOCK_JUMP_MILLISECONDS
 
 MAX_NAMED_PLACES = 1000

@@ -8,14 +8,15 @@ from __future__ import annotations
 from attrs import Factory, define, frozen
 
 from proglog_trio.errors import FrameError, SegmentError
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, EnvelopeKind
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
 from proglog_trio.log.reader import place_of_sequence
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame, check_frame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import scan_from
 
 MAX_SCANNED_BYTES = 256 << 20
 """One call looks through this much of the store files at most; the next goes on after it."""
@@ -79,7 +80,7 @@ class _Search:
                     if not self._search_segment(files):
                         return
                 except (SegmentError, FileNotFoundError):
-                    pass  # Damaged as a whole, which whoever reads it will report, or removed by retention.
+                    pass  # Damaged as a whole, which a reader of it will report, or removed by retention.
                 # What did not show up below this is damaged.
                 self.cursor = min(max(self.cursor, following or 0), self.to_sequence)
             if self.cursor >= self.to_sequence or (self.scanned > MAX_SCANNED_BYTES and self.cursor > begun):
@@ -99,22 +100,21 @@ class _Search:
         store, read = self.catalog.open(files)
         try:
             begin = read.index.before_sequence(self.origin, self.cursor)
-            position = max(begin.position if begin is not None else 0, len(read.header_bytes))
-            offset = begin.offset if begin is not None else files.base_offset
-            walk = SegmentWalk(store, read.header.salt, position, offset, envelopes_only=True)
+            scanner = scan_from(store, read.header, read.header_bytes, begin, envelopes_only=True)
+            position = scanner.position
             while True:
                 # Only what is durable: a peer must never have what this log may lose.
-                walk.end = self.catalog.durable_end(files)
-                item = walk.step()
+                scanner.end = self.catalog.durable_end(files)
+                item = scanner.step()
                 if item is None:
-                    self.scanned += walk.position - position
+                    self.scanned += scanner.position - position
                     return True
-                if isinstance(item, StoredFrame) and not self._take(files, store, item):
+                if isinstance(item, StoredFrame) and not self._add(files, store, item):
                     return False
         finally:
             store.close()
 
-    def _take(self, files: SegmentFiles, store: File, found: StoredFrame) -> bool:
+    def _add(self, files: SegmentFiles, store: File, found: StoredFrame) -> bool:
         envelope = found.envelope
         following = envelope.base_sequence + envelope.count
         if envelope.kind is not EnvelopeKind.RECORDS or envelope.origin != self.origin or following <= self.cursor:

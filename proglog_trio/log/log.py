@@ -15,6 +15,7 @@ from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.commit_queue import CommitQueue
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.counters import LogCounters
+from proglog_trio.log.disk import File
 from proglog_trio.log.durable import DurableLog
 from proglog_trio.log.format.clock import is_too_far_ahead
 from proglog_trio.log.format.frame import Frame
@@ -26,16 +27,13 @@ from proglog_trio.log.frame_lookup import FoundFrames, find_frames
 from proglog_trio.log.pending_work import Done, Settle, answering
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.recovery import RecoveryReport
-from proglog_trio.log.repair.plan import RepairPlan, plan_repair
 from proglog_trio.log.retention_state import RetentionState
 from proglog_trio.log.room import Room
 from proglog_trio.log.state import Bounds, LogState, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.damage_registry import DamageRegistry
-from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.opening_number import next_opening
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.segment import SegmentFiles
 from proglog_trio.log.writer import LogWriter
 from proglog_trio.steps import Steps
 
@@ -361,10 +359,6 @@ class Log:
     def frames(self, origin: Origin, from_sequence: int, to_sequence: int, max_bytes: int) -> FoundFrames:
         """Return the sound, durable frames that hold some sequences of an origin; see find_frames. Blocks."""
         return find_frames(self.catalog, origin, from_sequence, to_sequence, max_bytes)
-
-    def plan_repair(self, files: SegmentFiles) -> RepairPlan | None:
-        """Return what a closed segment lacks; see repair.plan_repair. Blocks."""
-        return plan_repair(self.catalog, self.bounds(), files)
 
     # -- identity and end ----------------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ from attrs import frozen
 
 from proglog_trio.errors import DataDirectoryError, SegmentError
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import Disk, OperatingSystemDisk
 from proglog_trio.log.opening import open_log_files
 from proglog_trio.log.recovery import LOG_DIRECTORY
-from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
 from proglog_trio.log.storage.segment import list_segments, read_segment_header
 from proglog_trio.log.writer import CommitFailed, Work
 

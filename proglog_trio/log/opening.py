@@ -32,6 +32,7 @@ from proglog_trio.log.commit_queue import CommitQueue
 from proglog_trio.log.committer import Committer, HandedOver
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.counters import LogCounters
+from proglog_trio.log.disk import Disk, File, OperatingSystemDisk, has_no_room
 from proglog_trio.log.durable import DurableLog
 from proglog_trio.log.findings import name_damage, say_what_was_found
 from proglog_trio.log.format.clock import clamped
@@ -40,7 +41,6 @@ from proglog_trio.log.maintenance import maintain
 from proglog_trio.log.recovery import LOCK_FILE, LOG_DIRECTORY, Recovered, Recovery
 from proglog_trio.log.room import Room
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import Disk, File, OperatingSystemDisk, has_no_room
 from proglog_trio.log.storage.opening_number import next_opening
 from proglog_trio.log.storage.retired_origins import RetiredOrigins
 from proglog_trio.log.tail_cache import TailCache

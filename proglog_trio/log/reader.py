@@ -23,20 +23,21 @@ from proglog_trio.errors import (
     SequenceOutOfRange,
 )
 from proglog_trio.log.chunk import CUT_OFF, GIVEN_UP, MISSING_AT_PRESENT, RETIRED, Chunk, Skipped
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import IN_OFFSETS, Envelope, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.sequence_gaps import SequenceGap, SequenceGapFinder
 from proglog_trio.log.start_position import Origins, position_before
 from proglog_trio.log.state import Bounds, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.index import Place
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
 from proglog_trio.log.storage.segment_check import absent, whole_segment
+from proglog_trio.log.storage.sparse_index import Place
 
 
 @frozen
@@ -71,7 +72,7 @@ class LogReader:
     # The segment that is read, or is to be. Its file and the walk through it are there together, or neither is.
     _files: SegmentFiles
     _file: File | None = None
-    _walk: SegmentWalk | None = None
+    _walk: SegmentScanner | None = None
     # Where to begin in the first segment, if that is known; used once.
     _start: Place | None = None
     # What one step has read and no read has passed yet: a frame, what cannot be given, or one of each. It is empty when
@@ -312,7 +313,7 @@ class LogReader:
             following = until_offset if after is None else after.base_offset
         self._waiting.append(_NotGiven(following, str(place)))
 
-    def _open(self, until_offset: int) -> SegmentWalk | None:
+    def _open(self, until_offset: int) -> SegmentScanner | None:
         """Open the current segment; None: what is missing waits now, or the reader is at another segment."""
         files = self._files
         if self.next_offset < files.base_offset:
@@ -343,10 +344,7 @@ class LogReader:
         if start is None and self.next_offset > read.header.base_offset:
             # From the beginning otherwise: a marker without offsets may stand before the first frame.
             start = read.index.before_offset(self.next_offset)
-        if start is None:
-            start = Place(read.header.base_offset, 0)
-        position = max(start.position, len(read.header_bytes))
-        self._walk = SegmentWalk(self._file, read.header.salt, position, start.offset)
+        self._walk = scan_from(self._file, read.header, read.header_bytes, start)
         return self._walk
 
 

@@ -11,42 +11,54 @@ from __future__ import annotations
 import errno
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import define, evolve, field, frozen
 
 from proglog_trio.errors import DataDirectoryError, DataDirectoryFull, FrameError, SegmentError
 from proglog_trio.log.completion import OpeningCompletion
+from proglog_trio.log.disk import Disk, File, has_no_room, sync
 from proglog_trio.log.format.envelope import (
     ENVELOPE_BYTES,
     IN_OFFSETS,
+    MARKERS,
+    NO_ORIGIN,
     SALT_BYTES,
     Envelope,
+    EnvelopeKind,
     Salt,
     find_envelope,
     read_unchecked,
 )
-from proglog_trio.log.format.frame import FRAME_MAGIC, FrameHeader
+from proglog_trio.log.format.frame import FRAME_MAGIC, FrameHeader, log_time_of
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES
+from proglog_trio.log.format.segment_files import INDEX_SUFFIX, SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY, Aside, MovedAside
-from proglog_trio.log.storage.disk import Disk, File, has_no_room, sync
-from proglog_trio.log.storage.index import DurableMark, IndexEntry, SparseIndex, read_mark
+from proglog_trio.log.storage.index import (
+    IndexBuilder,
+    IndexEntry,
+    entries_begin,
+    read_mark,
+    read_sound_entries,
+)
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
+from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
 from proglog_trio.log.storage.segment import (
-    INDEX_SUFFIX,
     NEW_SUFFIX,
-    STORE_SUFFIX,
     ActiveSegment,
     ReadSegment,
-    SegmentFiles,
-    list_segments,
+    list_damaged_too,
     read_segment_header,
 )
+from proglog_trio.log.storage.sparse_index import SparseIndex
 
+T = TypeVar("T")
 LOG_DIRECTORY = "log"
 LOCK_FILE = "lock"
 
@@ -104,13 +116,17 @@ class _Read:
     Attributes:
         end: where the last that stays in the log ends.
         durable: everything before this place had been durable.
+        entries: for the index.
+        header_bytes: the segment's.
+        known: what the index file of before says, in the order of the store file; None: it has not been asked.
         tail: what is wrong at end, if anything there has to go.
     """
 
     end: int
     durable: int
-    index: SparseIndex
-    entries: list[IndexEntry] = field(factory=list)
+    entries: IndexBuilder
+    header_bytes: bytes
+    known: Sequence[IndexEntry] | None = None
     tail: str | None = None
 
 
@@ -157,7 +173,7 @@ class Recovery:
         # Not only when something is added: the bounds may have been lowered.
         aside.trim()
         self._remove_leftovers()
-        segments = list_segments(self.disk, self.log_directory)
+        segments = list_damaged_too(self.disk, self.log_directory)
         unreadable: list[tuple[SegmentFiles, str]] = []
         while segments:
             newest = segments[-1]
@@ -189,10 +205,9 @@ class Recovery:
         return recovered
 
     def _remove_leftovers(self) -> None:
-        names = self.disk.list_directory(self.log_directory)
-        stores = {name for name in names if name.endswith(STORE_SUFFIX)}
-        for name in names:
-            orphan = name.endswith(INDEX_SUFFIX) and name.removesuffix(INDEX_SUFFIX) + STORE_SUFFIX not in stores
+        indexes = {files.index.name for files in list_damaged_too(self.disk, self.log_directory)}
+        for name in self.disk.list_directory(self.log_directory):
+            orphan = name.endswith(INDEX_SUFFIX) and name not in indexes
             if name.endswith(NEW_SUFFIX) or orphan:
                 self.disk.remove(self.log_directory / name)
 
@@ -234,10 +249,13 @@ class Recovery:
             raise SegmentError(f"{files.store}: the snapshot in the header is not valid: {error!r}") from None
         running_time = RunningTime.open(self.disk, self.directory, header, self.clock)
         state.go_on(header, running_time.before)
-        mark = self._read_mark(files, header.salt)
-        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
+        mark = self._of_index(files, lambda file: read_mark(file, header.salt))
+        walk = scan_from(store, header, header_bytes)
         durable = max(len(header_bytes), mark.position if mark is not None else 0)
-        read = self._read(walk, state, files, durable)
+        index = SparseIndex(self.index_interval_bytes)
+        entries = IndexBuilder(header.salt, index, entries_begin(header_bytes))
+        read = _Read(walk.position, durable, entries, header_bytes)
+        self._read(walk, state, files, read)
         highest = max(state.next_offset, self.offsets_used, mark.next_offset if mark is not None else 0)
         size = store.size()
         lost_below = 0
@@ -249,26 +267,30 @@ class Recovery:
             )
         if read.tail is not None:
             highest = max(highest, self._highest_offset(store, header.salt, read.end))
+        reopened = None
+        if highest > state.next_offset:
+            reopened = Envelope(
+                EnvelopeKind.REOPENED, 0, highest, NO_ORIGIN, lost_below, 0, min(read.durable, read.end)
+            )
+            entries.add(read.end, reopened, reopened.encode(header.salt), 0)
         completion = OpeningCompletion(
             self.disk,
             store,
             files,
-            header,
             header_bytes,
             aside,
             read.durable,
             read.end,
             highest,
-            highest > state.next_offset,
-            lost_below,
+            reopened,
             read.tail,
             state.next_offset,
-            read.entries,
+            entries,
             self.report.moved_aside,
             unreadable,
         )
-        read_segment = ReadSegment(header, header_bytes, read.index)
-        active = ActiveSegment(files, read_segment, read.end, state.next_offset, store, None, 0, store.identity())
+        read_segment = ReadSegment(header, header_bytes, index)
+        active = ActiveSegment(files, read_segment, read.end, state.next_offset, store, None, entries, store.identity())
         self.report.segments = len(segments)
         try:
             completion.complete(active)
@@ -280,54 +302,59 @@ class Recovery:
         state.next_offset = highest
         return Recovered(state, active, segments, self.report, running_time)
 
-    def _read_mark(self, files: SegmentFiles, salt: Salt) -> DurableMark | None:
+    def _of_index(self, files: SegmentFiles, read: Callable[[File], T]) -> T | None:
+        """Return what is read from a segment's index file; None if there is none."""
         try:
             file = self.disk.open(files.index)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
             return None
-        try:
-            return read_mark(file, salt)
-        finally:
-            file.close()
+        with closing(file):
+            return read(file)
 
-    def _read(self, walk: SegmentWalk, state: LogState, files: SegmentFiles, durable: int) -> _Read:
+    def _read(self, walk: SegmentScanner, state: LogState, files: SegmentFiles, read: _Read) -> None:
         """Read all that stands in the segment into state, up to the first damage that begins a tail.
 
         Damage at the end of what is known to be durable may be shown to lie below it by a later envelope, so what comes
         after it waits until that is known.
         """
-        read = _Read(walk.position, durable, SparseIndex(self.index_interval_bytes))
         waiting: deque[StoredFrame | DamagedPlace] = deque()
         while (item := walk.step()) is not None:
             if isinstance(item, StoredFrame):
                 read.durable = max(read.durable, item.envelope.durable_before)
             waiting.append(item)
             while waiting and (isinstance(waiting[0], StoredFrame) or waiting[0].ends_below(read.durable)):
-                self._take(waiting.popleft(), read, state, files)
+                self._read_item(waiting.popleft(), read, state, files)
         while waiting:
             item = waiting.popleft()
             if isinstance(item, StoredFrame) or item.ends_below(read.durable):
-                self._take(item, read, state, files)
+                self._read_item(item, read, state, files)
                 continue
             if item.envelope is None and item.position < read.durable:
-                self._take(evolve(item, end=read.durable, next_offset=None), read, state, files)
+                self._read_item(evolve(item, end=read.durable, next_offset=None), read, state, files)
             read.tail = item.detail
             break
-        return read
 
-    def _take(self, item: StoredFrame | DamagedPlace, read: _Read, state: LogState, files: SegmentFiles) -> None:
+    def _read_item(self, item: StoredFrame | DamagedPlace, read: _Read, state: LogState, files: SegmentFiles) -> None:
         read.end = item.end
         if isinstance(item, DamagedPlace):
             self.report.damaged.append((files.store, item))
             state.next_offset = max(state.next_offset, item.next_offset or 0)
+            if read.known is None:
+                read.known = self._of_index(
+                    files, lambda file: tuple(read_sound_entries(file, read.header_bytes, read.entries.salt))
+                )
+            for entry in read.known or ():
+                # A repair knows by them what stood there: the new index must not be without.
+                if item.position <= entry.position and entry.end <= item.end:
+                    read.entries.keep(entry, entry.position)
             return
         envelope = item.envelope
         try:
             state.read_back(envelope.kind, envelope.base_offset, item.frame_without_payload, self.wall_milliseconds)
         except FrameError as error:
-            # Its CRCs are right, so whoever wrote it is at fault; it is named and stepped over.
+            # Its CRCs are right, so its writer is at fault; it is named and stepped over.
             place = DamagedPlace(
                 item.position, item.end, envelope, envelope.base_offset, envelope.next_offset, str(error)
             )
@@ -336,9 +363,10 @@ class Recovery:
             return
         if envelope.kind in IN_OFFSETS:
             self.report.frames += 1
-            entry = IndexEntry(envelope.base_offset, item.position, envelope.origin, envelope.base_sequence)
-            if read.index.add(entry):
-                read.entries.append(entry)
+        control_frame = item.data if envelope.kind in MARKERS else b""
+        read.entries.add(
+            item.position, envelope, envelope.encode(read.entries.salt), log_time_of(item.data), control_frame
+        )
 
     def _highest_offset(self, store: File, salt: Salt, start: int) -> int:
         """Return the offset after all records whose envelopes can still be read in the tail."""
@@ -355,11 +383,8 @@ class Recovery:
 
         Without the salt no envelope can be checked. One that says the same as the frame behind it is believed.
         """
-        file = self.disk.open(files.store)
-        try:
+        with closing(self.disk.open(files.store)) as file:
             data = file.read_at(0, file.size())
-        finally:
-            file.close()
         # Above its own base offset, so that no new segment gets its name.
         following = files.base_offset + 1
         place = data.find(FRAME_MAGIC)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from proglog_trio.errors import DataDirectoryError, SegmentError
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.running_time import RunningTime
-from proglog_trio.log.storage.segment import SegmentFiles
 
 
 def removable(

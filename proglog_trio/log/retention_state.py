@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import Factory, define
 
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.format.segment_files import SegmentFiles
 
 
 @define

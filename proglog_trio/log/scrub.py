@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from attrs import define
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import File
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
 from proglog_trio.log.storage.segment_check import file_faults, scan, whole_segment
 
 
@@ -28,7 +29,7 @@ class Scrub:
     finished: bool = False
     _files: SegmentFiles | None = None
     _file: File | None = None
-    _walk: SegmentWalk | None = None
+    _walk: SegmentScanner | None = None
     _scan: Iterator[StoredFrame | DamagedPlace] | None = None
 
     def step(self, size: int) -> list[tuple[SegmentFiles, DamagedPlace]]:
@@ -74,7 +75,7 @@ class Scrub:
             self.close()
             found.append((files, whole_segment(files, str(error), following)))
         else:
-            self._walk = SegmentWalk(self._file, read.header.salt, len(read.header_bytes), read.header.base_offset)
+            self._walk = scan_from(self._file, read.header, read.header_bytes)
             self._scan = scan(self._walk, following)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.log.storage.scanner import StoredFrame
+from proglog_trio.log.format.stored_frame import StoredFrame
 
 
 @frozen

@@ -14,16 +14,18 @@ from collections.abc import Callable, Mapping
 from attrs import define
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import File
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.state import position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.index import Place
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
-from proglog_trio.log.storage.segment import ReadSegment, SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
+from proglog_trio.log.storage.segment import ReadSegment
+from proglog_trio.log.storage.sparse_index import Place
 
 _LEAST_CHUNK_BYTES = 4096
 
@@ -62,8 +64,8 @@ def position_before(catalog: SegmentCatalog, origins: Origins, files: SegmentFil
 def _past_gaps(position: Position, origins: Mapping[Origin, OriginState]) -> Position:
     """Return a position that lies behind the marked gaps that begin where it stands.
 
-    What a log will never have lies before every place in it: whoever begins here misses nothing that this log could
-    give, and when he asks another by this position, neither.
+    What a log will never have lies before every place in it: a reader that begins here misses nothing that this log
+    could give, nor does it when it asks another by this position.
     """
     for origin, state in origins.items():
         for first, following in state.gaps:
@@ -83,8 +85,8 @@ class _Search:
     def by_walk(self) -> dict[Origin, Range]:
         """Walk from the segment's beginning."""
         ranges = self._ranges_before()
-        walk = self._walk_from(Place(self.read.header.base_offset, len(self.read.header_bytes)))
-        while (item := walk.step()) is not None:
+        scanner = self._scan_from(None)
+        while (item := scanner.step()) is not None:
             if isinstance(item, DamagedPlace) or item.envelope.kind not in IN_OFFSETS:
                 continue
             if item.next_offset > self.offset:
@@ -103,16 +105,16 @@ class _Search:
         if end is None:
             return None
         ranges = self._ranges_before()
-        walk: SegmentWalk | None = None
+        scanner: SegmentScanner | None = None
         noted = self.read.index.last_before(end)
         for origin, first_sequence, _ in noted:
             ranges.setdefault(origin, Range(first_sequence, first_sequence))
         for _, _, place in sorted(noted, key=lambda found: found[2].position):
             limit = min(place.position + interval, end.position)
-            if walk is None or walk.position < place.position:
-                walk = self._walk_from(place)
-            while walk.position < limit:
-                item = walk.step()
+            if scanner is None or scanner.position < place.position:
+                scanner = self._scan_from(place)
+            while scanner.position < limit:
+                item = scanner.step()
                 if item is None or isinstance(item, DamagedPlace):
                     return None
                 envelope = item.envelope
@@ -124,10 +126,10 @@ class _Search:
 
     def _frame_of_offset(self, start: Place, unnoted_end: int) -> Place | None:
         """Return where the frame begins that holds the offset; None if the index may not be whole."""
-        walk = self._walk_from(start)
-        while walk.position < unnoted_end:
-            place = Place(walk.expected_offset, walk.position)
-            item = walk.step()
+        scanner = self._scan_from(start)
+        while scanner.position < unnoted_end:
+            place = Place(scanner.expected_offset, scanner.position)
+            item = scanner.step()
             if item is None or isinstance(item, DamagedPlace):
                 return None
             if item.envelope.kind in IN_OFFSETS and item.next_offset > self.offset:
@@ -141,12 +143,12 @@ class _Search:
             if state.next
         }
 
-    def _walk_from(self, place: Place) -> SegmentWalk:
-        return SegmentWalk(
+    def _scan_from(self, place: Place | None) -> SegmentScanner:
+        return scan_from(
             self.store,
-            self.read.header.salt,
-            place.position,
-            place.offset,
+            self.read.header,
+            self.read.header_bytes,
+            place,
             end=self.catalog.durable_end(self.files),
             chunk_bytes=max(self.read.index.interval_bytes + ENVELOPE_BYTES, _LEAST_CHUNK_BYTES),
             envelopes_only=True,

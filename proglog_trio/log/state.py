@@ -18,10 +18,10 @@ from proglog_trio.log.format.envelope import EnvelopeKind, Salt
 from proglog_trio.log.format.frame import MUST_UNDERSTAND_CODEC, Frame, FrameHeader
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.producer_table import BELIEVED_IDLE_MILLISECONDS, ProducerTable, Remembered, StoredBatch
-from proglog_trio.log.storage.segment import PendingFrame
 
 
 def position_of(origins: Mapping[Origin, OriginState]) -> Position:
@@ -132,10 +132,16 @@ class LogState:
         data = header.encode()
         base_offset = self.next_offset
         self._apply_records(header, int.from_bytes(data[-4:], "big"), base_offset, self.running)
-        unplaced = PendingFrame(
-            EnvelopeKind.RECORDS, base_offset, own, header.base_sequence, header.count, (data, batch.payload)
+        pending_frame = PendingFrame(
+            EnvelopeKind.RECORDS,
+            base_offset,
+            own,
+            header.base_sequence,
+            header.count,
+            (data, batch.payload),
+            header.log_time,
         )
-        return unplaced, Appended(base_offset, header.count, own, header.base_sequence, header.log_time)
+        return pending_frame, Appended(base_offset, header.count, own, header.base_sequence, header.log_time)
 
     def append_foreign(self, frame: Frame, data: bytes, wall_milliseconds: int) -> PendingFrame:
         """Give the next frame of another origin, pulled from a peer, its place.
@@ -167,7 +173,13 @@ class LogState:
         self.clock.witness(header.log_time, wall_milliseconds)
         self._apply_records(header, header.header_crc, base_offset, self.running)
         return PendingFrame(
-            EnvelopeKind.RECORDS, base_offset, header.origin, header.base_sequence, header.count, (data,)
+            EnvelopeKind.RECORDS,
+            base_offset,
+            header.origin,
+            header.base_sequence,
+            header.count,
+            (data,),
+            header.log_time,
         )
 
     def append_gap(self, marker: GapMarker) -> PendingFrame:
@@ -185,7 +197,9 @@ class LogState:
         base_offset = self.next_offset
         self._apply_marker(marker, base_offset)
         data = (frame.encode(),)
-        return PendingFrame(marker.kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data)
+        return PendingFrame(
+            marker.kind, base_offset, marker.origin, marker.from_sequence, marker.offsets, data, frame.header.log_time
+        )
 
     def read_back(self, kind: EnvelopeKind, base_offset: int, frame: Frame | None, wall_milliseconds: int) -> None:
         """Apply what stands in the log at opening; frame is None for envelopes without one.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from attrs import Factory, define
 
 from proglog_trio.log.format.envelope import EnvelopeKind
-from proglog_trio.log.storage.segment import PendingFrame
+from proglog_trio.log.format.pending_frame import PendingFrame
 
 MAX_FRAMES = 4096
 

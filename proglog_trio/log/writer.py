@@ -10,11 +10,12 @@ from attrs import define, field, frozen
 
 from proglog_trio.errors import DataDirectoryLost
 from proglog_trio.log.completion import OpeningCompletion
+from proglog_trio.log.disk import Disk, Identity, NotWritten, ReserveReached, has_no_room
 from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.format.pending_frame import PendingFrame, bare_envelope
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import Disk, Identity, NotWritten, ReserveReached, has_no_room
-from proglog_trio.log.storage.segment import ActiveSegment, PendingFrame, bare_envelope
+from proglog_trio.log.storage.segment import ActiveSegment
 
 MAX_WANTED = 4 << 20
 """So many bytes of what did not fit are waited for at most: that is room, also when more waited together."""

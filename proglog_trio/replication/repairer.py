@@ -12,12 +12,12 @@ from attrs import define, field
 
 from proglog_trio.errors import LogClosed, LogReadOnly, ProglogError
 from proglog_trio.internal_errors import Where
+from proglog_trio.log.format.damage import Damage
 from proglog_trio.log.format.frame import FrameHeader
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.log import Log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.repair.run import repair_segment
-from proglog_trio.log.storage.damage_registry import Damage
-from proglog_trio.log.storage.segment import SegmentFiles
 from proglog_trio.replication.missing_review import MissingReview
 
 FetchFrames = Callable[[str, Missing], Awaitable[list[bytes]]]

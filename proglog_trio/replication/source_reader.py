@@ -13,12 +13,12 @@ from attrs import Factory, define, frozen
 
 from proglog_trio.log.format.envelope import Envelope, EnvelopeKind
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.log import Log
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.state import Bounds
-from proglog_trio.log.storage.segment import PendingFrame
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Want
 
 _HIGHEST = 2**64 - 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import Factory, define, field
 
-from proglog_trio.log.storage.disk import File, Identity, OperatingSystemDisk
+from proglog_trio.log.disk import File, Identity, OperatingSystemDisk
 
 
 @define(eq=False)

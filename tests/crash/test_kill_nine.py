@@ -26,8 +26,8 @@ from proglog_trio.client import (
     open_producer,
 )
 from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.inspect.dump import DumpedEntry, dump_directory
-from proglog_trio.log.storage.scanner import StoredFrame
 from tests.node_process import NodeProcess, node_process
 
 PRODUCERS = 4

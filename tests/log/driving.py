@@ -15,14 +15,14 @@ from proglog_trio.errors import DataLoss, ProglogError, RecordsGivenUp
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.log.batch import Appended, Batch
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import Disk
 from proglog_trio.log.format.frame import Frame, decode_frame
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import Record, pack_values, payload_crc
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log_files
 from proglog_trio.log.state import LogState
-from proglog_trio.log.storage.disk import Disk
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.log.writer import CommitFailed, Work
 
 DIRECTORY = Path("/data")
@@ -160,8 +160,8 @@ class ForeignLog:
         return cls(LogState(rng.randbytes(8), "proglog"), rng)
 
     def write(self, batch: Batch, wall: int = NOON) -> Frame:
-        unplaced, _ = self.state.append(batch, wall, self.rng)
-        frame = decode_frame(b"".join(unplaced.buffers))
+        pending_frame, _ = self.state.append(batch, wall, self.rng)
+        frame = decode_frame(b"".join(pending_frame.buffers))
         self.frames.append(frame)
         return frame
 

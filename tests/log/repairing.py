@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.checksum import crc32c
+from proglog_trio.log.format.envelope import IN_OFFSETS
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
-from proglog_trio.log.repair.plan import RepairOutcome
+from proglog_trio.log.repair.plan import RepairOutcome, plan_repair
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.index import (
+    SPARSE_VERSION,
+    encode_preamble,
+    read_header_copy,
+    read_mark,
+    read_sound_entries,
+)
 from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, read_everything
 from tests.log.simulated_disk import SimulatedDisk
 
@@ -163,6 +174,24 @@ def write_log(steps: Sequence[Step] = EVERYTHING, *, in_order: bool = True) -> W
     return Written(disk, opened, peers, frames, {path: disk.content(path) for path in disk.files()})
 
 
+def make_index_sparse(disk: SimulatedDisk, files: SegmentFiles) -> None:
+    """Write a segment's index as version 1 of its format has it, with every frame that uses offsets."""
+    file = disk.open(files.index)
+    header_bytes = read_header_copy(file)
+    salt = SegmentHeader.decode(header_bytes).salt
+    entries = list(read_sound_entries(file, header_bytes, salt))
+    mark = read_mark(file, salt)
+    file.close()
+    assert mark is not None
+    content = bytearray(encode_preamble(evolve(mark, last_noted=0), header_bytes, salt))
+    content[5] = SPARSE_VERSION
+    for entry in entries:
+        if entry.envelope.kind in IN_OFFSETS:
+            fields = struct.pack(">QQ16sQ", entry.offset, entry.position, entry.origin.data, entry.base_sequence)
+            content += fields + struct.pack(">I", crc32c(fields, salt.seed))
+    disk.put(files.index, bytes(content))
+
+
 def scrub(log: Log) -> None:
     """Find all damage, as a scrub that begins with cold caches does."""
     log.catalog._loaded.clear()
@@ -173,7 +202,7 @@ def scrub(log: Log) -> None:
 
 def repair(log: Log, files: SegmentFiles, peers: Peers) -> RepairOutcome:
     """Repair one segment with what peers have."""
-    plan = log.plan_repair(files)
+    plan = plan_repair(log.catalog, log.bounds(), files)
     assert plan is not None
     fetched = FetchedFrames()
     for missing in plan.missing:

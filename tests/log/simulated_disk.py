@@ -1,6 +1,6 @@
 """A disk in memory that forgets what was not synced.
 
-It implements proglog_trio.log.storage.disk.Disk. What a running program sees is the live state; what a power cut
+It implements proglog_trio.log.disk.Disk. What a running program sees is the live state; what a power cut
 leaves is the durable state plus any mix of what was under way: each write since the file's last sync kept, dropped or
 torn, each directory entry made since the directory's last sync kept or dropped.
 """

@@ -20,7 +20,7 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.segment import PendingFrame
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.writer import Roll
 from tests.log.driving import DIRECTORY, OpenLog, batch_of, read_all
 from tests.log.simulated_disk import SimulatedDisk

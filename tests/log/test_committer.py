@@ -23,9 +23,9 @@ from proglog_trio.errors import (
 from proglog_trio.log import opening
 from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import OperatingSystemFile
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log, open_log_files
-from proglog_trio.log.storage.disk import OperatingSystemFile
 from proglog_trio.log.writer import LogWriter
 from tests.log.driving import batch_of, config_of, read
 

@@ -15,11 +15,11 @@ from proglog_trio.errors import OutOfRange
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import unpack_records
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention_service import apply_retention
-from proglog_trio.log.storage.scanner import StoredFrame
 from tests.log.driving import ForeignLog, batch_of
 
 BATCHES = 600

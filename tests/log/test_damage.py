@@ -19,9 +19,9 @@ from proglog_trio.errors import DataLoss
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.position import Position
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.reader import LogReader
-from proglog_trio.log.storage.scanner import StoredFrame
 from tests.log.driving import (
     DIRECTORY,
     Everything,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.frame_lookup import FoundFrames
-from proglog_trio.log.storage.scanner import StoredFrame
 from tests.log.driving import OpenLog, batch_of
 from tests.log.repairing import CONFIG, Written, write_log
 

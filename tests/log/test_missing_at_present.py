@@ -15,6 +15,7 @@ from proglog_trio.log.format.segment_header import MissingRange, OriginState
 from proglog_trio.log.inspect.verify import Verifier
 from proglog_trio.log.log import Log
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
+from proglog_trio.log.repair.plan import plan_repair
 from tests.log.driving import DIRECTORY, OpenLog, read_everything
 from tests.log.repairing import CONFIG, EVERYTHING, Clock, Peers, Step, Written, repair, repair_all, scrub, write_log
 
@@ -243,7 +244,7 @@ def test_what_is_given_up_keeps_its_offsets(which: int, reopen: bool) -> None:
     log.roll()
     opened.commit()
     for files in log.durable.missing_segments():
-        plan = log.plan_repair(files)
+        plan = plan_repair(log.catalog, log.bounds(), files)
         assert plan is not None
         outcome = plan.rebuild(
             FetchedFrames(), {origin: [each for at, each in chosen if at == origin] for origin in log.origins}

@@ -26,11 +26,11 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import FrameHeader, decode_frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.reader import LogReader
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.segment import PendingFrame
 from tests.log.driving import DIRECTORY, NOON, ForeignLog, OpenLog, batch_of, position_after, read_all
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -143,20 +143,20 @@ class LogMachine(RuleBasedStateMachine):
     def is_writable(self) -> bool:
         return self.opened is not None and self.opened.log.read_only_reason is None
 
-    def note_planned(self, unplaced: PendingFrame) -> None:
-        data = b"".join(unplaced.buffers)
-        if not unplaced.count:
+    def note_planned(self, pending_frame: PendingFrame) -> None:
+        data = b"".join(pending_frame.buffers)
+        if not pending_frame.count:
             return
-        for sequence in range(unplaced.base_sequence, unplaced.base_sequence + unplaced.count):
-            known = self.contents.setdefault((unplaced.origin, sequence), data)
+        for sequence in range(pending_frame.base_sequence, pending_frame.base_sequence + pending_frame.count):
+            known = self.contents.setdefault((pending_frame.origin, sequence), data)
             assert known == data, "one sequence was given to two contents"
-        assert unplaced.base_offset >= self.model.acknowledged, "an acknowledged offset was given out again"
-        self.model.chain.append(Planned(unplaced.base_offset, data))
+        assert pending_frame.base_offset >= self.model.acknowledged, "an acknowledged offset was given out again"
+        self.model.chain.append(Planned(pending_frame.base_offset, data))
 
     def newest_work(self) -> PendingFrame:
-        unplaced = self.log.work[-1]
-        assert isinstance(unplaced, PendingFrame)
-        return unplaced
+        pending_frame = self.log.work[-1]
+        assert isinstance(pending_frame, PendingFrame)
+        return pending_frame
 
     def answer(self, planned: Planned) -> Callable[[Appended | ProglogError], None]:
         model = self.model

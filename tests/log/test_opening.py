@@ -12,8 +12,8 @@ from attrs import evolve
 
 from proglog_trio.errors import DataDirectoryError, DataDirectoryFull
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import OperatingSystemDisk, OperatingSystemFile
 from proglog_trio.log.opening import open_log, open_log_files
-from proglog_trio.log.storage.disk import OperatingSystemDisk, OperatingSystemFile
 from tests.log.driving import DIRECTORY, OpenLog, batch_of, config_of, read, read_all
 from tests.log.simulated_disk import SimulatedDisk
 

@@ -14,9 +14,10 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.format.pending_frame import PendingFrame
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.recovery import RecoveryReport
-from proglog_trio.log.storage.segment import PendingFrame, SegmentFiles
 from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 

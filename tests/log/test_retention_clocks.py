@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.envelope import Salt
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.retention import is_due_to_roll, overdue_milliseconds, removable, remove_files
 from proglog_trio.log.state import LogState
@@ -32,7 +33,6 @@ from proglog_trio.log.storage.running_time import (
     WallClockWatch,
     read_stamp,
 )
-from proglog_trio.log.storage.segment import SegmentFiles
 from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of
 from tests.log.simulated_disk import Loss, SimulatedDisk
 

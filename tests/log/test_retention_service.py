@@ -11,9 +11,9 @@ import trio.testing
 from attrs import evolve
 
 from proglog_trio.log import retention_service
+from proglog_trio.log.disk import OperatingSystemDisk
 from proglog_trio.log.opening import open_log
 from proglog_trio.log.retention_service import apply_retention
-from proglog_trio.log.storage.disk import OperatingSystemDisk
 from proglog_trio.log.storage.running_time import RunningTime
 from tests.log.driving import batch_of, config_of
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.start_position import _Search
-from proglog_trio.log.storage.scanner import SegmentWalk
+from proglog_trio.log.storage.scanner import SegmentScanner
 from proglog_trio.rpc.server.consume_encoding import read_record
 from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all
 from tests.log.simulated_disk import SimulatedDisk
@@ -31,15 +31,15 @@ class Visits:
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Visits]:
     visits = Visits()
-    step = SegmentWalk.step
+    step = SegmentScanner.step
 
-    def counting(walk: SegmentWalk) -> object:
+    def counting(walk: SegmentScanner) -> object:
         visits.frames += 1
         visits.envelopes += walk.envelopes_only
         return step(walk)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SegmentWalk, "step", counting)
+        patch.setattr(SegmentScanner, "step", counting)
         yield visits
 
 

@@ -11,10 +11,10 @@ from proglog_trio.log.format.envelope import EnvelopeKind, Salt
 from proglog_trio.log.format.frame import Frame, decode_frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import LAST_EPOCH, Origin
+from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.producer_table import PROTECTED_MILLISECONDS
 from proglog_trio.log.state import LogState
-from proglog_trio.log.storage.segment import PendingFrame
 from tests.log.driving import NOON, ForeignLog, batch_of
 
 RNG = random.Random(0)
@@ -24,16 +24,16 @@ def new_state() -> LogState:
     return LogState(b"my own d", "cluster")
 
 
-def frame_of(unplaced: PendingFrame) -> Frame:
-    return decode_frame(b"".join(unplaced.buffers))
+def frame_of(pending_frame: PendingFrame) -> Frame:
+    return decode_frame(b"".join(pending_frame.buffers))
 
 
 def test_own_frames_are_chained() -> None:
     state = new_state()
     frames = []
     for number in range(3):
-        unplaced, appended = state.append(batch_of(b"a", b"b"), NOON, RNG)
-        frame = frame_of(unplaced)
+        pending_frame, appended = state.append(batch_of(b"a", b"b"), NOON, RNG)
+        frame = frame_of(pending_frame)
         assert (appended.base_offset, appended.base_sequence) == (2 * number, 2 * number)
         assert appended.origin == frame.header.origin == state.own
         frames.append(frame)
@@ -55,8 +55,8 @@ def test_reading_back_gives_the_same_state() -> None:
     placed.append(state.append_gap(marker))
     last = foreign.write(batch_of(b"three"))
     placed.append(state.append_foreign(last, last.encode(), NOON))
-    for unplaced in placed:
-        again.read_back(unplaced.kind, unplaced.base_offset, frame_of(unplaced), NOON)
+    for pending_frame in placed:
+        again.read_back(pending_frame.kind, pending_frame.base_offset, frame_of(pending_frame), NOON)
     assert again.to_header(Salt(bytes(8)), 0) == state.to_header(Salt(bytes(8)), 0)
     header = state.to_header(Salt(bytes(8)), 0)
     from_header = LogState.of_header(type(header).decode(header.encode()))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.envelope import EnvelopeKind
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.segment import PendingFrame, bare_envelope
+from proglog_trio.log.format.pending_frame import PendingFrame, bare_envelope
 from proglog_trio.log.tail_cache import MAX_FRAMES, TailCache
 from tests.log.driving import DIRECTORY, OpenLog, batch_of
 from tests.log.simulated_disk import SimulatedDisk
@@ -15,7 +15,7 @@ ORIGIN = Origin(bytes(16))
 
 
 def frame(offset: int, count: int, size: int) -> PendingFrame:
-    return PendingFrame(EnvelopeKind.RECORDS, offset, ORIGIN, offset, count, (bytes(size),))
+    return PendingFrame(EnvelopeKind.RECORDS, offset, ORIGIN, offset, count, (bytes(size),), 0)
 
 
 @given(

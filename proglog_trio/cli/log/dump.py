@@ -12,8 +12,8 @@ from proglog_trio.cli.formats.records import json_line, record_line
 from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
+    from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
     from proglog_trio.log.inspect.dump import DumpedSegment
-    from proglog_trio.log.storage.scanner import DamagedPlace, StoredFrame
 
 app = App(name="dump")
 
@@ -45,8 +45,8 @@ def dump(
     With damage the exit code is 1. A node may be writing to the directory meanwhile.
     """
     from proglog_trio.errors import DataDirectoryError
+    from proglog_trio.log.format.stored_frame import DamagedPlace
     from proglog_trio.log.inspect.dump import DumpedSegment, dump_directory
-    from proglog_trio.log.storage.scanner import DamagedPlace
 
     write = sys.stdout.buffer.write
     damaged = False

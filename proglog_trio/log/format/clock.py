@@ -4,7 +4,7 @@
 "Logical Physical Clocks and Consistent Snapshots in Globally Distributed Databases", 2014). A counter that overflows
 carries into the milliseconds, so a time is simply a number that grows.
 
-Clocks lie, by years and in both directions, so nobody's time moves this clock by more than a minute beyond the wall
+Clocks lie, by years and in both directions, so no node's time moves this clock by more than a minute beyond the wall
 clock: what is further ahead is counted and not followed. Nothing is refused for it.
 """
 

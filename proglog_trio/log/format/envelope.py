@@ -39,13 +39,14 @@ class EnvelopeKind(enum.IntEnum):
     sequence is no sequence: see Envelope.lost_below."""
     MISSING = 4
     """A portable control frame that says which sequences of its origin this log does not have at present. It uses as
-    many offsets, in which the records are put if they turn up: then nobody has seen another order."""
+    many offsets, in which the records are put if they turn up: then no reader has seen another order."""
 
 
+_KINDS = frozenset(EnvelopeKind)
 MARKERS = frozenset((EnvelopeKind.GAP, EnvelopeKind.MISSING))
 """Control frames that say what is not there."""
 IN_OFFSETS = frozenset((EnvelopeKind.RECORDS, EnvelopeKind.MISSING))
-"""What uses offsets, and is noted by the index."""
+"""What uses offsets, and is noted by the index in memory."""
 
 
 @frozen
@@ -129,11 +130,13 @@ class Envelope:
 
 
 def read_unchecked(data: bytes, start: int) -> Envelope | None:
-    """Return what an envelope at data[start] would say in a segment whose salt is lost; None where none fits."""
+    """Return what an envelope at data[start] would say, its marker and CRC unchecked; None where none can be."""
     if start < 0 or len(data) - start < ENVELOPE_BYTES:
         return None
-    _, _, _, length, base_offset, origin, base_sequence, count, durable_before = _FIELDS.unpack_from(data, start)
-    return Envelope(EnvelopeKind.RECORDS, length, base_offset, Origin(origin), base_sequence, count, durable_before)
+    _, kind, _, length, base_offset, origin, base_sequence, count, durable_before = _FIELDS.unpack_from(data, start)
+    if kind not in _KINDS:
+        return None
+    return Envelope(EnvelopeKind(kind), length, base_offset, Origin(origin), base_sequence, count, durable_before)
 
 
 def find_envelope(data: bytes, start: int, salt: Salt) -> int | None:

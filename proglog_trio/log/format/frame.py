@@ -20,6 +20,8 @@ from proglog_trio.log.format.origin import Origin
 FRAME_MAGIC = b"\x93PLF"
 FRAME_VERSION = 1
 _FIELDS = struct.Struct(">4sHHHHI16sQIQQQIII")
+_LOG_TIME = struct.Struct(">Q")
+_LOG_TIME_POSITION = 44
 _CHECKSUM = struct.Struct(">I")
 FRAME_HEADER_BYTES = _FIELDS.size + CHECKSUM_BYTES
 LONGEST_FRAME_HEADER_BYTES = 4096
@@ -168,6 +170,14 @@ class FrameHeader:
             version,
             header_crc,
         )
+
+
+def log_time_of(data: bytes) -> int:
+    """Return the log time of the frame that data begins with, which is known to be sound; 0 of no frame."""
+    if not data:
+        return 0
+    found: int = _LOG_TIME.unpack_from(data, _LOG_TIME_POSITION)[0]
+    return found
 
 
 def check_understood(must_understand: int) -> None:

@@ -2,7 +2,7 @@
 
 An origin is the directory id (64 random bits made with a data directory), an epoch (how many origins this directory
 had before) and 32 random bits. A log makes a new one at the first append after every opening, so nothing that brings
-old bytes back (a torn tail, a restored backup, a copied directory) can give a sequence out twice: nobody writes under
+old bytes back (a torn tail, a restored backup, a copied directory) can give a sequence out twice: no node writes under
 an old origin again.
 """
 

@@ -37,7 +37,7 @@ class Difference:
 
 
 class Reason(enum.Enum):
-    """Why a log lacks what another has."""
+    """Why a log lacks what another has. `log verify --json` gives the names."""
 
     REMOVED = "retention removed it"
     """It lies below all that the log has of the origin."""

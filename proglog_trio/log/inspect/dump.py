@@ -8,11 +8,13 @@ from pathlib import Path
 from attrs import frozen
 
 from proglog_trio.errors import DataDirectoryError, SegmentError
+from proglog_trio.log.disk import Disk, OperatingSystemDisk
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.recovery import LOG_DIRECTORY
-from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, list_segments, read_segment_header
+from proglog_trio.log.storage.scanner import scan_from
+from proglog_trio.log.storage.segment import list_segments, read_segment_header
 
 
 @frozen
@@ -76,8 +78,8 @@ def _dump_segment(
             yield DumpedSegment(files, None, str(error))
             return
         yield DumpedSegment(files, header, detail)
-        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
-        while (found := walk.step()) is not None:
+        scanner = scan_from(store, header, header_bytes)
+        while (found := scanner.step()) is not None:
             begin = found.expected_offset if isinstance(found, DamagedPlace) else found.base_offset
             if to_offset is not None and begin >= to_offset:
                 return

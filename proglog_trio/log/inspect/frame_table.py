@@ -1,7 +1,7 @@
 """What a data directory holds of each origin, small enough to be compared: one pass, 20 bytes a frame.
 
 A frame is its base sequence, its count and a 64-bit digest of all its bytes. Where it stands is looked up again when
-somebody wants to know.
+a difference is to be shown.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from pathlib import Path
 from attrs import Factory, define, frozen
 
 from proglog_trio.errors import DataDirectoryError, FrameError, SegmentError
+from proglog_trio.log.disk import Disk, OperatingSystemDisk
 from proglog_trio.log.format.envelope import MARKERS, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.inspect.verify import durable_position, is_live
 from proglog_trio.log.recovery import LOG_DIRECTORY
-from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, list_segments, read_segment_header
+from proglog_trio.log.storage.scanner import scan_from
+from proglog_trio.log.storage.segment import list_segments, read_segment_header
 from proglog_trio.log.storage.segment_check import scan
 
 DIGEST_BYTES = 8
@@ -89,16 +91,16 @@ class FrameTable:
             if isinstance(item, DamagedPlace):
                 self.damaged_places += 1
             else:
-                self._take(item)
+                self._add(item)
 
     def _begin(self, cluster_name: str, origins: dict[Origin, OriginState] | None, size: int) -> None:
-        """Take note of a segment's header; origins is what was there before the oldest."""
+        """Add what a segment's header says; origins is what was there before the oldest."""
         self.cluster_name = cluster_name
         self.bytes_read += size
         for origin, state in (origins or {}).items():
             self.origins.setdefault(origin, OriginTable(low=state.next))
 
-    def _take(self, item: StoredFrame) -> None:
+    def _add(self, item: StoredFrame) -> None:
         envelope = item.envelope
         if envelope.kind in MARKERS:
             try:
@@ -112,7 +114,7 @@ class FrameTable:
         elif envelope.kind is EnvelopeKind.RECORDS:
             table = self.origins.setdefault(envelope.origin, OriginTable())
             if envelope.base_sequence < table.next:
-                self.damaged_places += 1  # Out of its order: whoever wrote it is at fault.
+                self.damaged_places += 1  # Out of its order: its writer is at fault.
                 return
             table.bases.append(envelope.base_sequence)
             table.counts.append(envelope.count)
@@ -187,13 +189,13 @@ def _scan_directory(
                 continue
             if begin is not None:
                 begin(header.cluster_name, dict(header.origins) if number == 0 else None, store.size())
-            walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset, envelopes_only=envelopes_only)
+            scanner = scan_from(store, header, header_bytes, envelopes_only=envelopes_only)
             if live and following is None:
-                walk.end = durable_position(disk, files, header)
-            for item in scan(walk, following):
+                scanner.end = durable_position(disk, files, header)
+            for item in scan(scanner, following):
                 yield files, item
                 if progress is not None:
-                    progress(done + walk.position, total)
+                    progress(done + scanner.position, total)
             done += store.size()
         except OSError as error:
             raise DataDirectoryError(f"{files.store} cannot be read: {error}") from None

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from attrs import Factory, define, evolve, field, frozen
 
 from proglog_trio.errors import DataDirectoryError, FrameError, SegmentError
 from proglog_trio.log.chunk import CUT_OFF
+from proglog_trio.log.disk import Disk, File, OperatingSystemDisk
 from proglog_trio.log.format.envelope import MARKERS, EnvelopeKind
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.recovery import LOCK_FILE, LOG_DIRECTORY
 from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY
-from proglog_trio.log.storage.disk import Disk, File, OperatingSystemDisk
 from proglog_trio.log.storage.index import read_entries, read_mark
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, list_segments, read_segment_header
+from proglog_trio.log.storage.scanner import scan_from
+from proglog_trio.log.storage.segment import list_segments, read_segment_header
 from proglog_trio.log.storage.segment_check import scan
 
 
@@ -140,10 +143,8 @@ class Verifier:
                 continue  # Retention of a running node removed it meanwhile.
             except OSError as error:
                 raise DataDirectoryError(str(error)) from None
-            try:
+            with closing(store):
                 yield from self._verify_segment(files, store, following, live=live)
-            finally:
-                store.close()
         self.summary.origins = dict(self._known)
 
     def _moved_aside(self) -> Iterator[Finding]:
@@ -179,11 +180,11 @@ class Verifier:
             yield Finding(Severity.DAMAGE, files.store, None, summary.next_offset, detail)
         yield from self._compare_snapshot(files, header, first=summary.segments == 1)
         durable = durable_position(self.disk, files, header)
-        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
+        scanner = scan_from(store, header, header_bytes)
         if newest and live and durable is not None:
-            walk.end = durable
+            scanner.end = durable
         places: dict[int, StoredFrame] = {}
-        for found in scan(walk, following):
+        for found in scan(scanner, following):
             if isinstance(found, DamagedPlace):
                 torn = newest and (durable is None or found.position >= durable) and found.next_offset is None
                 severity = Severity.WARNING if torn else Severity.DAMAGE
@@ -192,13 +193,13 @@ class Verifier:
                 summary.next_offset = found.next_offset or summary.next_offset
                 self._break(found)
             else:
-                yield from self._take(files, found)
+                yield from self._check_frame(files, found)
                 places[found.position] = found.without_data()
-            self._report_progress(summary.bytes_read + walk.position)
-        summary.bytes_read += walk.position
-        if newest and durable is not None and walk.position < durable:
-            detail = f"the file has {walk.position} bytes, {durable} had been acknowledged"
-            yield Finding(Severity.DAMAGE, files.store, walk.position, summary.next_offset, detail)
+            self._report_progress(summary.bytes_read + scanner.position)
+        summary.bytes_read += scanner.position
+        if newest and durable is not None and scanner.position < durable:
+            detail = f"the file has {scanner.position} bytes, {durable} had been acknowledged"
+            yield Finding(Severity.DAMAGE, files.store, scanner.position, summary.next_offset, detail)
         yield from self._verify_index(files, header_bytes, header, places, live=newest and live)
 
     def _report_progress(self, done: int) -> None:
@@ -224,7 +225,7 @@ class Verifier:
             self._known[origin] = told
         self._broken.clear()
 
-    def _take(self, files: SegmentFiles, found: StoredFrame) -> Iterator[Finding]:
+    def _check_frame(self, files: SegmentFiles, found: StoredFrame) -> Iterator[Finding]:
         envelope = found.envelope
         if envelope.lost_below > self.summary.next_offset:
             detail = f"offsets up to {envelope.lost_below - 1}: {CUT_OFF}"
@@ -314,7 +315,7 @@ def is_live(disk: Disk, directory: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:
-        return False  # A read-only copy cannot be locked, and nobody writes to it.
+        return False  # A read-only copy cannot be locked, and no node writes to it.
     return False
 
 
@@ -324,10 +325,8 @@ def durable_position(disk: Disk, files: SegmentFiles, header: SegmentHeader) -> 
         file = disk.open(files.index)
     except OSError:
         return None
-    try:
+    with closing(file):
         mark = read_mark(file, header.salt)
-    finally:
-        file.close()
     return None if mark is None else mark.position
 
 

@@ -1,20 +1,23 @@
 """Which sequences of each origin are missing from a surveyed run, and between which of its frames they stood.
 
-Per origin the sound frames, the readable envelopes of damaged ones, gap markers and what the index says form a chain
-from the state before the run to the state after it. What the chain skips is missing.
+Per origin the sound frames, the envelopes of damaged ones (their own, or those that the index has) and gap markers form
+a chain from the state before the run to the state after it. What the chain skips is missing. It has a place where
+nothing else can have stood there; otherwise nothing tells where it stood, and it stays damaged.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from proglog_trio.log.format.envelope import IN_OFFSETS, EnvelopeKind
 from proglog_trio.log.format.frame import FrameHeader
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
-from proglog_trio.log.repair.survey import Absent, Element, Kept, Pin, Survey
+from proglog_trio.log.repair.elements import Damaged, Element, Kept
+from proglog_trio.log.repair.survey import Survey
 
 
 @frozen
@@ -37,8 +40,9 @@ class Piece:
     """Consecutive missing sequences of one origin, with no frame across either end.
 
     Attributes:
-        exact: the number of the element that held exactly this, by its envelope; or None.
-        after, before: otherwise it stood in absent elements between those with these numbers.
+        exact: the number of the element that held exactly this, by its envelope or because nothing else can have stood
+            there; None: that is not known.
+        after, before: it stood in elements between those with these numbers.
     """
 
     from_sequence: int
@@ -78,42 +82,24 @@ class Stretch:
         return self.pieces[-1].to_sequence
 
 
-@frozen
-class LostGap:
-    """A gap marker that cannot be read, of which the next segment's header still tells.
-
-    Attributes:
-        next_crc: the header CRC of the frame before to_sequence, if anything but the next missing frame tells it.
-        exact, after, before: as in Piece.
-    """
-
-    origin: Origin
-    from_sequence: int
-    to_sequence: int
-    next_crc: int | None
-    exact: int | None
-    after: int
-    before: int
-
-
 @define
 class Gaps:
     """All that is missing from a run.
 
     Attributes:
         stretches: of records.
-        lost_gaps: of gap markers.
-        counted: the numbers of absent elements with an envelope that the state after the run takes for present.
+        are_markers_missing: the state after the run has gaps of which no marker shows where it stood.
+        counted: the numbers of damaged elements with an envelope that the state after the run takes for present.
     """
 
     stretches: list[Stretch] = Factory(list)
-    lost_gaps: list[LostGap] = Factory(list)
+    are_markers_missing: bool = False
     counted: set[int] = Factory(set)
 
 
 @frozen
 class _Mark:
-    """One link of an origin's chain; number is the element's, or None for a lost gap that no envelope shows."""
+    """One link of an origin's chain; number and element are None for a gap of which no marker stands anywhere."""
 
     number: int | None
     base: int
@@ -133,15 +119,39 @@ def find_missing(survey: Survey) -> Gaps:
         end = survey.end.get(origin, OriginState())
         chain = _chain(marks.get(origin, []), start, end)
         left_crc = start.last_header_crc if survey.start_is_known or not start.next else None
+        found.are_markers_missing |= any(mark.number is None for mark in chain)
         _Follower(survey, origin, found, start.next, left_crc).follow(chain, end)
+    _place_alone(survey, found)
     return found
 
 
+def _place_alone(survey: Survey, found: Gaps) -> None:
+    """Give those pieces their place that alone can have stood in a damaged place, and fill it."""
+    around = {
+        (stretch.origin, piece): [number for number in damage_around(survey, piece) if survey.damaged(number).size]
+        for stretch in found.stretches
+        for piece in stretch.pieces
+        if piece.exact is None
+    }
+    claims = Counter(number for numbers in around.values() for number in numbers)
+    alone = {
+        claim: numbers[0]
+        for claim, numbers in around.items()
+        if len(numbers) == 1 and claims[numbers[0]] == 1 and survey.damaged(numbers[0]).size == claim[1].count
+    }
+    found.stretches = [
+        evolve(
+            stretch,
+            pieces=tuple(
+                evolve(piece, exact=alone.get((stretch.origin, piece), piece.exact)) for piece in stretch.pieces
+            ),
+        )
+        for stretch in found.stretches
+    ]
+
+
 def _mark(survey: Survey, number: int, element: Element) -> Iterator[tuple[Origin, _Mark]]:
-    if isinstance(element, Pin):
-        yield element.origin, _Mark(number, element.base_sequence, element.base_sequence, element)
-        return
-    envelope = element.frame.envelope if isinstance(element, Kept) else element.envelope
+    envelope = element.envelope
     if envelope is None:
         return
     if isinstance(element, Kept) and element.gap is not None:
@@ -164,8 +174,7 @@ def _chain(marks: Sequence[_Mark], start: OriginState, end: OriginState) -> list
     chain: list[_Mark] = []
     limit = end.next
     for mark in reversed(marks):
-        below = mark.base < limit if isinstance(mark.element, Pin) else mark.next <= limit
-        if below and mark.base >= start.next:
+        if mark.next <= limit and mark.base >= start.next:
             chain.append(mark)
             limit = mark.base
     chain.reverse()
@@ -193,12 +202,9 @@ class _Follower:
 
     def follow(self, chain: list[_Mark], end: OriginState) -> None:
         for place, mark in enumerate(chain):
-            before = mark.number
-            if before is None:
-                numbers = (other.number for other in chain[place:] if other.number is not None)
-                before = next(numbers, len(self.survey.elements))
-            self._skip_to(mark.base, before)
-            self._take(mark, before, chain[place + 1] if place + 1 < len(chain) else None, end)
+            numbers = (other.number for other in chain[place:] if other.number is not None)
+            self._skip_to(mark.base, next(numbers, len(self.survey.elements)))
+            self._follow_mark(mark)
             if mark.number is not None:
                 self.after = mark.number
         self._skip_to(end.next, len(self.survey.elements))
@@ -209,7 +215,7 @@ class _Follower:
             self.pieces.append(Piece(self.cursor, sequence, None, self.after, before))
             self.cursor = sequence
 
-    def _take(self, mark: _Mark, before: int, following: _Mark | None, end: OriginState) -> None:
+    def _follow_mark(self, mark: _Mark) -> None:
         element = mark.element
         if isinstance(element, Kept) and element.missing is not None and mark.number is not None:
             # What was missing before it may be fetched with it: both ends of the stretch are known.
@@ -220,17 +226,22 @@ class _Follower:
             is_gap = element.gap is not None
             self._close(None if is_gap else element.previous_header_crc)
             self.left_crc = element.gap.previous_header_crc if element.gap is not None else element.header_crc
-        elif isinstance(element, Absent) and element.envelope is not None and mark.number is not None:
+        elif isinstance(element, Damaged) and element.envelope is not None and mark.number is not None:
             self.found.counted.add(mark.number)
             if element.envelope.kind is EnvelopeKind.GAP:
-                self._lose_gap(mark, before, following, end)
+                self._pass_gap()
             else:
-                self._lose_frame(mark, mark.number, element.header)
-        elif element is None:
-            self._lose_gap(mark, before, following, end)
+                self._miss_frame(mark, mark.number, element.header)
+        else:
+            self._pass_gap()
         self.cursor = mark.next
 
-    def _lose_frame(self, mark: _Mark, number: int, header: FrameHeader | None) -> None:
+    def _pass_gap(self) -> None:
+        """Go past a marker that cannot be read: the chain of CRCs, which goes on with what it says, ends here."""
+        self._close(None)
+        self.left_crc = None
+
+    def _miss_frame(self, mark: _Mark, number: int, header: FrameHeader | None) -> None:
         piece = Piece(mark.base, mark.next, number, number, number)
         if header is None:
             self.pieces.append(piece)
@@ -242,66 +253,35 @@ class _Follower:
         self._close(header.header_crc)
         self.left_crc = header.header_crc
 
-    def _lose_gap(self, mark: _Mark, before: int, following: _Mark | None, end: OriginState) -> None:
-        self._close(None)
-        self.left_crc = None
-        next_crc = None
-        if mark.next == end.next:
-            next_crc = end.last_header_crc
-        elif following is not None and following.base == mark.next:
-            element = following.element
-            if _is_gap(element):
-                # No frame follows this marker, so none is checked against what it says.
-                next_crc = 0
-            elif isinstance(element, Kept):
-                next_crc = element.previous_header_crc
-            elif isinstance(element, Absent) and element.header is not None:
-                next_crc = element.header.previous_header_crc
-        self.left_crc = next_crc
-        self.found.lost_gaps.append(
-            LostGap(self.origin, mark.base, mark.next, next_crc, mark.number, self.after, before)
-        )
-
     def _close(self, right_crc: int | None) -> None:
         if self.pieces:
             self.found.stretches.append(Stretch(self.origin, self.left_crc, right_crc, tuple(self.pieces)))
             self.pieces = []
 
 
-def _is_gap(element: Element | None) -> bool:
-    """Tell whether a link of a chain is a gap; None is one that no envelope shows."""
-    if isinstance(element, Kept):
-        return element.gap is not None
-    if isinstance(element, Absent):
-        return element.envelope is not None and element.envelope.kind is EnvelopeKind.GAP
-    return element is None
-
-
-def holes_of(survey: Survey, piece: Piece | LostGap) -> list[int]:
-    """Return the numbers of the absent elements in which something may have stood."""
-    if piece.exact is not None:
-        return [piece.exact]
+def damage_around(survey: Survey, piece: Piece) -> list[int]:
+    """Return the numbers of the elements without an envelope in which a piece may have stood."""
     return [
         number
         for number in range(piece.after + 1, piece.before)
-        if isinstance(element := survey.elements[number], Absent) and element.envelope is None
+        if isinstance(element := survey.elements[number], Damaged) and element.envelope is None
     ]
 
 
 def _offsets_of(element: Element) -> tuple[int, int] | None:
     """Return the offsets [first, following) that something takes that may be fetched."""
-    if isinstance(element, Absent):
+    if isinstance(element, Damaged):
         return element.from_offset, element.to_offset
-    if isinstance(element, Kept) and element.missing is not None:
+    if element.missing is not None:
         return element.frame.base_offset, element.frame.next_offset
     return None
 
 
 def wanted(survey: Survey, found: Gaps) -> list[Missing]:
-    """Return what to fetch: the missing sequences that have a place in the run."""
+    """Return what to fetch: the missing sequences of stretches in which some have a place."""
     listed: list[Missing] = []
     for stretch in found.stretches:
-        numbers = [number for piece in stretch.pieces for number in holes_of(survey, piece)]
+        numbers = [piece.exact for piece in stretch.pieces if piece.exact is not None]
         places = [place for number in numbers if (place := _offsets_of(survey.elements[number])) is not None]
         if any(first < following for first, following in places):
             listed.append(

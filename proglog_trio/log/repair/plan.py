@@ -1,7 +1,7 @@
 """Repairing a closed segment with frames that other logs have.
 
 Portable frames are the same everywhere, so what a disk has damaged here can be had from any log that holds it. A plan
-says what is missing, by origin and sequence; somebody fetches what can be had; rebuild puts it in its place. This
+says what is missing, by origin and sequence; the caller fetches what can be had; rebuild puts it in its place. This
 knows no network. Whatever is wrong, one bit or a whole file, the segment's files are written anew, see rebuild.py.
 
 Everything here blocks on the disk: use it from a worker thread. For the active segment, let the log go on in a new one
@@ -19,22 +19,23 @@ from attrs import define, evolve, field, frozen
 from proglog_trio.log.format.envelope import SALT_BYTES, Salt
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace
+from proglog_trio.log.repair.elements import Damaged, Kept, damaged_of, missing_of
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Gaps, Missing, find_missing, wanted
 from proglog_trio.log.repair.placement import Fit, Placed, fit
 from proglog_trio.log.repair.segment_rewrite import (
     Rebuilt,
     SegmentRebuild,
-    index_entries,
+    entries_of,
     regenerated_header,
     write_whole_index,
 )
-from proglog_trio.log.repair.survey import Absent, Kept, Survey, SurveyedSegment, absent_of, missing_of, survey_run
+from proglog_trio.log.repair.survey import Survey, SurveyedSegment, survey_run
 from proglog_trio.log.state import Bounds
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.scanner import DamagedPlace
-from proglog_trio.log.storage.segment import SegmentFiles
 
 _NONE: Mapping[Origin, Sequence[MissingRange]] = MappingProxyType({})
 NOT_WRITTEN = "the segment's files could not be written anew yet"
@@ -69,7 +70,7 @@ class RepairOutcome:
 
 @define
 class RepairPlan:
-    """What a segment lacks. It holds for as long as nobody else changes the segment's files.
+    """What a segment lacks. It holds for as long as no other repair changes the segment's files.
 
     Attributes:
         missing: what to fetch; empty where it can be repaired from what is here, or not at all.
@@ -87,7 +88,9 @@ class RepairPlan:
         """Whether nothing at all is wrong."""
         elements = self.survey.elements
         faults = any(segment.faults for segment in self.survey.segments)
-        return not faults and not any(absent_of(elements)) and not any(missing_of(elements))
+        return not faults and all(
+            isinstance(each, Kept) and each.missing is None and not each.is_restored for each in elements
+        )
 
     def rebuild(
         self, fetched: FetchedFrames, given_up: Mapping[Origin, Sequence[MissingRange]] = _NONE
@@ -130,19 +133,19 @@ class RepairPlan:
                 rebuilt, reason = None, new_header
             else:
                 rebuilt = self._rebuild_segment(result, number, segment, new_header)
-            absent = self._absent(number)
+            damaged = self._damaged(number)
             if rebuilt is not None:
                 rewritten.append(segment.files)
                 left = list(rebuilt.remaining)
-                repaired += sum(found.size for each, found in absent.items() if each in result.retired)
-                repaired += sum(placed.records for each in absent for placed in result.placed.get(each, []))
+                repaired += sum(found.size for each, found in damaged.items() if each in result.retired)
+                repaired += sum(placed.records for each in damaged for placed in result.placed.get(each, []))
             elif segment.files in self.catalog.segments:
                 left = [*self._places(number), *segment.faults]
             else:
                 left = []  # Retention removed it.
             for place in left:
                 offset = place.expected_offset
-                held_by = (each for each, found in absent.items() if found.from_offset <= offset <= found.to_offset)
+                held_by = (each for each, found in damaged.items() if found.from_offset <= offset <= found.to_offset)
                 each = next(held_by, None)
                 why = NOT_WRITTEN if each is None else result.why(each)
                 remaining.append((segment.files, place, reason or why))
@@ -185,22 +188,23 @@ class RepairPlan:
 
     def _changes(self, result: Fit, number: int) -> bool:
         """Tell whether anything is put into a segment."""
-        if any(result.changes(each) for each in self._absent(number)):
-            return True
-        missing = missing_of(self.survey.elements)
-        return any(element.segment == number and result.changes(each) for each, element, _ in missing)
+        return any(
+            result.changes(each) or (isinstance(element, Kept) and element.is_restored)
+            for each, element in enumerate(self.survey.elements)
+            if element.segment == number
+        )
 
-    def _absent(self, number: int) -> dict[int, Absent]:
-        """Return what is absent from a segment, by its number among the elements."""
-        return {each: found for each, found in absent_of(self.survey.elements) if found.segment == number}
+    def _damaged(self, number: int) -> dict[int, Damaged]:
+        """Return what is damaged in a segment, by its number among the elements."""
+        return {each: found for each, found in damaged_of(self.survey.elements) if found.segment == number}
 
     def _places(self, number: int) -> list[DamagedPlace]:
-        """Return what is absent from a segment as damaged places."""
-        return [found.place() for found in self._absent(number).values() if not found.is_nothing]
+        """Return what is damaged in a segment as damaged places."""
+        return [found.place() for found in self._damaged(number).values()]
 
     def _new_header(self, result: Fit, number: int) -> SegmentHeader | str:
         """Return a new header for a segment without one, or why it gets none yet."""
-        if self.survey.segments[number].size and not all(result.fills(each) for each in self._absent(number)):
+        if self.survey.segments[number].size and not all(result.fills(each) for each in self._damaged(number)):
             return "its header is lost, and what could be had does not fill it: the old file stays"
         header = regenerated_header(result, number, self.catalog, Salt(self._rng.randbytes(SALT_BYTES)))
         return "its header is lost, and the segments before it are not whole yet" if header is None else header
@@ -220,14 +224,12 @@ class RepairPlan:
     def _rewrite_index(
         self, number: int, segment: SurveyedSegment, header: SegmentHeader, header_bytes: bytes
     ) -> Rebuilt | None:
-        kept = [
-            element.frame for element in self.survey.elements if isinstance(element, Kept) and element.segment == number
-        ]
+        elements = [element for element in self.survey.elements if element.segment == number]
         with self.catalog.files_lock:
             if segment.files not in self.catalog.segments:
                 return None
-            entries = index_entries(self.catalog, kept)
-            write_whole_index(self.catalog, segment, header, header_bytes, segment.size, entries)
+            entries = entries_of(self.catalog, header, header_bytes, elements)
+            write_whole_index(self.catalog, segment, header_bytes, entries, segment.size)
         return Rebuilt(segment.files, tuple(self._places(number)))
 
 

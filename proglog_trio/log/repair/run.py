@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import trio
 from attrs import evolve
 
 from proglog_trio.errors import LogClosed, LogReadOnly
+from proglog_trio.log.durable import DurableLog
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange
-from proglog_trio.log.log import Log
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Missing
-from proglog_trio.log.repair.plan import RepairOutcome
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.repair.plan import RepairOutcome, plan_repair
+from proglog_trio.log.room import Room
+from proglog_trio.log.state import Bounds
+from proglog_trio.log.storage.catalog import SegmentCatalog
 
 Fetch = Callable[[Missing], Awaitable[Iterable[bytes]]]
-"""Gets frames that are missing, each as the bytes of one portable frame, from whoever has them; or some; or none."""
+"""Gets frames that are missing from peers, each as the bytes of one portable frame; or some; or none."""
+
+
+class RepairableLog(Protocol):
+    """What a repair needs of the log that it repairs. All of it belongs to the host thread but for bounds."""
+
+    catalog: SegmentCatalog
+    room: Room
+    durable: DurableLog
+
+    @property
+    def closing(self) -> bool:
+        """Whether it takes nothing any more, since it is being closed."""
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why it takes no records at present; None: it takes some."""
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether another segment is going to follow the active one."""
+
+    def roll(self) -> bool:
+        """Go on in a new segment; False: it cannot."""
+
+    def notify_durable(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each change of what is durable; return what ends it."""
+
+    def bounds(self) -> Bounds:
+        """Return what is durable at this moment; from any thread."""
 
 
 async def repair_segment(
-    log: Log,
+    log: RepairableLog,
     files: SegmentFiles,
     fetch: Fetch,
     given_up: Callable[[], Mapping[Origin, Sequence[MissingRange]]] = dict,
@@ -48,7 +81,7 @@ async def repair_segment(
         raise LogReadOnly(log.read_only_reason)
     if not await leave_segment(log, files):
         return None
-    plan = await trio.to_thread.run_sync(log.plan_repair, files)
+    plan = await trio.to_thread.run_sync(plan_repair, log.catalog, log.bounds(), files)
     if plan is None:
         return None
     fetched = FetchedFrames()
@@ -58,7 +91,7 @@ async def repair_segment(
     return evolve(outcome, gaps=log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps))
 
 
-async def leave_segment(log: Log, files: SegmentFiles) -> bool:
+async def leave_segment(log: RepairableLog, files: SegmentFiles) -> bool:
     """Let the log go on in a new segment if this is its active one, and return when it does; False: it cannot yet.
 
     Raises:

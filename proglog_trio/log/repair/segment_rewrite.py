@@ -6,28 +6,31 @@ moment leaves the one or the other. What was sound is copied byte for byte, but 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from attrs import Factory, define, evolve, frozen
 
 from proglog_trio.errors import FrameError, RepairError
-from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS, NO_ORIGIN, Envelope, EnvelopeKind, Salt
-from proglog_trio.log.format.frame import Frame
+from proglog_trio.log.disk import File
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, MARKERS, NO_ORIGIN, Envelope, EnvelopeKind, Salt
+from proglog_trio.log.format.frame import Frame, log_time_of
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
+from proglog_trio.log.repair.elements import Damaged, Element, Kept
 from proglog_trio.log.repair.fetched_frames import Fetched
 from proglog_trio.log.repair.placement import Fit, Placed
-from proglog_trio.log.repair.survey import Absent, Kept, SurveyedSegment
+from proglog_trio.log.repair.survey import SurveyedSegment
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
-from proglog_trio.log.storage.index import DurableMark, IndexEntry, SparseIndex, encode_preamble
-from proglog_trio.log.storage.scanner import CHUNK_BYTES, DamagedPlace, SegmentWalk, StoredFrame, check_frame
-from proglog_trio.log.storage.segment import NEW_SUFFIX, SegmentFiles, write_index
+from proglog_trio.log.storage.index import IndexBuilder, IndexEntry, entries_begin
+from proglog_trio.log.storage.scanner import CHUNK_BYTES, scan_from
+from proglog_trio.log.storage.segment import NEW_SUFFIX, write_index
 from proglog_trio.log.storage.segment_check import scan
-
-_UNFINISHED_ENTRY = b"\0"
-"""Behind an index's header it makes the index damaged, so that whoever reads the segment makes one of its own."""
+from proglog_trio.log.storage.sparse_index import SparseIndex
 
 
 @frozen
@@ -44,7 +47,12 @@ class Rebuilt:
 
 @define
 class SegmentRebuild:
-    """Rebuilds one segment of a surveyed run. Blocks."""
+    """Rebuilds one segment of a surveyed run. Blocks.
+
+    Attributes:
+        _expected: the envelopes that the new file must read back with.
+        _unreadable: what the index has of what stays damaged, and where in the new file that stands.
+    """
 
     catalog: SegmentCatalog
     result: Fit
@@ -52,6 +60,7 @@ class SegmentRebuild:
     header: SegmentHeader
     header_bytes: bytes
     _expected: list[Envelope] = Factory(list)
+    _unreadable: deque[tuple[int, IndexEntry]] = Factory(deque)
 
     @property
     def segment(self) -> SurveyedSegment:
@@ -69,23 +78,22 @@ class SegmentRebuild:
         files, disk = self.segment.files, self.catalog.disk
         temporary = files.store.with_suffix(NEW_SUFFIX)
         try:
-            new = disk.create(temporary)
-            try:
+            with closing(disk.create(temporary)) as new:
                 self._write(new)
                 new.sync()
                 entries, remaining = self._read_back(new)
                 size = new.size()
-            finally:
-                new.close()
             with self.catalog.files_lock:
                 if files not in self.catalog.segments:
                     disk.remove(temporary)
                     return None
                 with self.catalog.replacing(files):
-                    self._unsettle_index()
+                    if self.segment.header is not None:
+                        # Otherwise the index has another header, and fits neither store file.
+                        write_whole_index(self.catalog, self.segment, self.header_bytes, entries)
                     disk.rename(temporary, files.store)
                     disk.sync_directory(files.directory)
-                write_whole_index(self.catalog, self.segment, self.header, self.header_bytes, size, entries)
+                write_whole_index(self.catalog, self.segment, self.header_bytes, entries, size)
         except (OSError, RepairError) as error:
             self._discard(temporary, error)
             raise
@@ -99,25 +107,6 @@ class SegmentRebuild:
             return  # It has its name already.
         except OSError as another:
             error.add_note(f"the unfinished file could not be removed: {another}")
-
-    def _unsettle_index(self) -> None:
-        """Take the entries out of the index, so that it fits the old store file and the new one.
-
-        Its copy of the header stays: it may be the only one. The index of a segment with a new header fits neither.
-        """
-        if self.segment.header is None:
-            return
-        files, disk = self.segment.files, self.catalog.disk
-        mark = DurableMark(len(self.header_bytes), files.base_offset)
-        temporary = files.index.with_name(files.index.name + NEW_SUFFIX)
-        file = disk.create(temporary)
-        try:
-            file.write_at(0, [encode_preamble(mark, self.header_bytes, self.header.salt), _UNFINISHED_ENTRY])
-            file.sync()
-        finally:
-            file.close()
-        disk.rename(temporary, files.index)
-        disk.sync_directory(files.directory)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -141,7 +130,7 @@ class SegmentRebuild:
         elements = [
             (number, element)
             for number, element in enumerate(self.result.survey.elements)
-            if isinstance(element, (Kept, Absent)) and element.segment == self.number
+            if element.segment == self.number
         ]
         old = None
         if self.segment.size:
@@ -155,6 +144,8 @@ class SegmentRebuild:
                     pieces = self._copied(old, element, position)
                 else:
                     pieces = [self._left(old, element, is_last=place == len(elements) - 1)]
+                    if element.entry is not None:
+                        self._unreadable.append((position, element.entry))
                 for piece in pieces:
                     yield piece
                     position += len(piece)
@@ -164,8 +155,11 @@ class SegmentRebuild:
 
     def _copied(self, old: File | None, element: Kept, position: int) -> Sequence[bytes]:
         frame = element.frame
-        data = b"" if old is None else old.read_at(frame.position, frame.end - frame.position)
         envelope = frame.envelope
+        if element.is_restored:
+            data = envelope.encode(self._old_salt) + frame.data
+        else:
+            data = b"" if old is None else old.read_at(frame.position, frame.end - frame.position)
         try:
             if len(data) != frame.end - frame.position or data[:ENVELOPE_BYTES] != envelope.encode(self._old_salt):
                 raise FrameError("its envelope is not what it was")
@@ -187,8 +181,8 @@ class SegmentRebuild:
     def _old_salt(self) -> Salt:
         return self.header.salt if self.segment.header is None else self.segment.header.salt
 
-    def _filled(self, number: int, element: Absent | Kept, position: int) -> list[bytes]:
-        if isinstance(element, Absent) and number in self.result.retired:
+    def _filled(self, number: int, element: Damaged | Kept, position: int) -> list[bytes]:
+        if isinstance(element, Damaged) and number in self.result.retired:
             # Offsets go on behind it; nothing is lost, since the records stand elsewhere.
             envelope = Envelope(EnvelopeKind.REOPENED, 0, element.to_offset, NO_ORIGIN, 0, 0, position)
             self._expected.append(envelope)
@@ -196,7 +190,10 @@ class SegmentRebuild:
         pieces: list[bytes] = []
         for placed in self.result.placed.get(number, []):
             data = _data_of(placed, self.header)
-            old = element.envelope if isinstance(element, Absent) and element.position == position else None
+            stood_at = element.position if isinstance(element, Damaged) else None
+            if isinstance(element, Damaged) and element.entry is not None:
+                stood_at = element.entry.position
+            old = element.envelope if isinstance(element, Damaged) and stood_at == position else None
             if old is not None and old.kind is EnvelopeKind.RECORDS and isinstance(placed.content, Fetched):
                 envelope = old
             else:
@@ -206,60 +203,90 @@ class SegmentRebuild:
             position += ENVELOPE_BYTES + len(data)
         return pieces
 
-    def _left(self, old: File | None, element: Absent, *, is_last: bool) -> bytes:
+    def _left(self, old: File | None, element: Damaged, *, is_last: bool) -> bytes:
         """Return the bytes of damage that stays: as they were, so that what they still tell is not lost."""
         envelope = element.envelope
         size = element.end - element.position
         cut_off = envelope is not None and size < ENVELOPE_BYTES + envelope.length
         if old is None or self.segment.header is None or (cut_off and not is_last):
-            # Cut off, it would swallow a part of what follows now; without bytes the offsets are seen to be absent.
+            # Cut off, it would swallow a part of what follows now; without bytes the offsets are seen not to be there.
             return b""
         return old.read_at(element.position, size)
 
     # -- reading back --------------------------------------------------------------------------------------------------
 
-    def _read_back(self, new: File) -> tuple[list[IndexEntry], list[DamagedPlace]]:
+    def _read_back(self, new: File) -> tuple[IndexBuilder, list[DamagedPlace]]:
         """Check that the new file holds what it must; return what goes into the index, and what is still damaged."""
-        walk = SegmentWalk(new, self.header.salt, len(self.header_bytes), self.header.base_offset)
-        index = SparseIndex(self.catalog.index_interval_bytes)
-        entries: list[IndexEntry] = []
+        scanner = scan_from(new, self.header, self.header_bytes)
+        entries = new_index(self.catalog, self.header, self.header_bytes)
         remaining: list[DamagedPlace] = []
         found: list[Envelope] = []
         if new.read_at(0, len(self.header_bytes)) != self.header_bytes:
             raise RepairError(f"the new file of {self.segment.files.store.name} does not read as it was written")
-        for item in scan(walk, self.segment.following_offset):
+        for item in scan(scanner, self.segment.following_offset):
             if isinstance(item, DamagedPlace):
                 remaining.append(item)
                 continue
+            self._keep_below(item.position, entries)
             found.append(item.envelope)
-            entry = _entry_of(item)
-            if entry is not None and index.add(entry):
-                entries.append(entry)
+            envelope = item.envelope
+            control_frame = item.data if envelope.kind in MARKERS else b""
+            entries.add(
+                item.position, envelope, envelope.encode(self.header.salt), log_time_of(item.data), control_frame
+            )
+        self._keep_below(new.size(), entries)
         if found != self._expected:
             raise RepairError(f"the new file of {self.segment.files.store.name} does not hold what it should")
         return entries, remaining
+
+    def _keep_below(self, position: int, entries: IndexBuilder) -> None:
+        """Put what the old index has of what stays damaged before a place into the new one."""
+        while self._unreadable and self._unreadable[0][0] <= position:
+            place, entry = self._unreadable.popleft()
+            entries.keep(entry, place)
+
+
+def new_index(catalog: SegmentCatalog, header: SegmentHeader, header_bytes: bytes) -> IndexBuilder:
+    """Return what makes a segment's index anew."""
+    return IndexBuilder(header.salt, SparseIndex(catalog.index_interval_bytes), entries_begin(header_bytes))
 
 
 def write_whole_index(
     catalog: SegmentCatalog,
     segment: SurveyedSegment,
-    header: SegmentHeader,
     header_bytes: bytes,
-    size: int,
-    entries: Sequence[IndexEntry],
+    entries: IndexBuilder,
+    size: int | None = None,
 ) -> None:
-    """Write a closed segment's index, durable on return; the caller holds the lock on files. Raises OSError."""
-    mark = DurableMark(size, segment.following_offset)
-    index_file, _ = write_index(catalog.disk, segment.files, header_bytes, header, mark, entries)
-    index_file.close()
+    """Write a closed segment's index, durable on return; the caller holds the lock on files. Raises OSError.
+
+    Args:
+        catalog: the segments.
+        segment: as it was surveyed.
+        header_bytes: its header.
+        entries: of its envelopes.
+        size: of its store file in bytes; None: the index is to fit the old store file and the new one, so no reader may
+            use its entries for either. They stay for a repair, which goes by their order, and so does the copy of the
+            header, which may be the only one.
+    """
+    settled = size is not None
+    mark = (len(header_bytes), segment.files.base_offset) if size is None else (size, segment.following_offset)
+    write_index(catalog.disk, segment.files, header_bytes, entries, *mark, settled=settled).close()
     catalog.disk.sync_directory(segment.files.directory)
 
 
-def index_entries(catalog: SegmentCatalog, kept: Sequence[StoredFrame]) -> list[IndexEntry]:
-    """Return what goes into the index of a segment with these frames."""
-    index = SparseIndex(catalog.index_interval_bytes)
-    entries = [entry for item in kept if (entry := _entry_of(item)) is not None]
-    return [entry for entry in entries if index.add(entry)]
+def entries_of(
+    catalog: SegmentCatalog, header: SegmentHeader, header_bytes: bytes, elements: Iterable[Element]
+) -> IndexBuilder:
+    """Return what makes the index of a segment in which these elements stand, and stay where they are."""
+    entries = new_index(catalog, header, header_bytes)
+    for element in elements:
+        if isinstance(element, Kept):
+            frame, envelope = element.frame, element.envelope
+            entries.add(frame.position, envelope, envelope.encode(header.salt), element.log_time, frame.data)
+        elif element.entry is not None:
+            entries.keep(element.entry, element.position)
+    return entries
 
 
 def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Salt) -> SegmentHeader | None:
@@ -282,22 +309,20 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
         if not survey.start_is_known:
             return None
     for place, element in enumerate(survey.elements):
-        if isinstance(element, (Kept, Absent)) and element.segment >= number:
+        if element.segment >= number:
             break
         if isinstance(element, Kept) and place not in fit.placed:
             envelope = element.frame.envelope
-            store = catalog.disk.open(survey.segments[element.segment].files.store)
-            try:
-                data = store.read_at(element.frame.position + ENVELOPE_BYTES, envelope.length)
-            finally:
-                store.close()
+            with closing(catalog.disk.open(survey.segments[element.segment].files.store)) as store:
+                place = element.frame.position + ENVELOPE_BYTES
+                data = element.frame.data or store.read_at(place, envelope.length)
             frame = StoredFrame(element.frame.position, envelope, data).frame_without_payload
             state.read_back(envelope.kind, envelope.base_offset, frame, following.created)
-        elif isinstance(element, (Absent, Kept)):
-            if isinstance(element, Absent) and not fit.fills(place):
+        else:
+            if isinstance(element, Damaged) and not fit.fills(place):
                 if place in fit.gaps.counted:
                     return None
-                if element.envelope is None and not element.is_nothing:
+                if element.envelope is None:
                     return None
             for placed in fit.placed.get(place, []):
                 content = placed.content
@@ -310,13 +335,6 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
     state.next_offset = survey.segments[number].files.base_offset
     # By age it goes with the next one: when it was begun is not known.
     return evolve(state.to_header(salt, following.created), running=following.running)
-
-
-def _entry_of(item: StoredFrame) -> IndexEntry | None:
-    envelope = item.envelope
-    if envelope.kind not in IN_OFFSETS:
-        return None
-    return IndexEntry(envelope.base_offset, item.position, envelope.origin, envelope.base_sequence)
 
 
 def _data_of(placed: Placed, header: SegmentHeader) -> bytes:

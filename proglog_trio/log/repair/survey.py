@@ -6,91 +6,27 @@ either copy, the segments around them are surveyed together: a *run*, from a kno
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing, suppress
 
 from attrs import Factory, define, field, frozen
 
 from proglog_trio.errors import FrameError, SegmentError
-from proglog_trio.log.format.envelope import ENVELOPE_BYTES, MARKERS, Envelope, EnvelopeKind
+from proglog_trio.log.disk import File
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, Envelope, EnvelopeKind
 from proglog_trio.log.format.frame import LONGEST_FRAME_HEADER_BYTES, FrameHeader
-from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState, SegmentHeader
+from proglog_trio.log.format.stored_frame import DamagedPlace
+from proglog_trio.log.repair.elements import Damaged, Element, Kept, kept
+from proglog_trio.log.repair.index_match import match_index
 from proglog_trio.log.state import Bounds
 from proglog_trio.log.storage.catalog import SegmentCatalog
-from proglog_trio.log.storage.disk import File
 from proglog_trio.log.storage.index import read_header_copy, read_sound_entries
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, decode_header, read_segment_header
+from proglog_trio.log.storage.scanner import scan_from
+from proglog_trio.log.storage.segment import decode_header, read_segment_header
 from proglog_trio.log.storage.segment_check import file_faults
-
-
-@frozen
-class Kept:
-    """Something sound, which stays.
-
-    Attributes:
-        segment: its number in the run.
-        frame: without its bytes.
-        header_crc, previous_header_crc: of a frame of records.
-        gap: the marker, if it is one of a gap.
-        missing: the marker, if it is one of what is missing at present, which stays until that is put in its place.
-    """
-
-    segment: int
-    frame: StoredFrame
-    header_crc: int = 0
-    previous_header_crc: int = 0
-    gap: GapMarker | None = None
-    missing: GapMarker | None = None
-
-
-@frozen
-class Absent:
-    """Offsets [from_offset, to_offset) that cannot be read; none where something without records is damaged.
-
-    Attributes:
-        segment: its number in the run.
-        position, end: the bytes [position, end) of the old file; none where the file lacks them.
-        envelope: what stood there, if that can still be read; then of a frame of records or a gap.
-        header: the frame's header, if that is sound too: then the payload alone is damaged.
-        detail: what is wrong, in words.
-    """
-
-    segment: int
-    position: int
-    end: int
-    from_offset: int
-    to_offset: int
-    envelope: Envelope | None
-    header: FrameHeader | None
-    detail: str
-
-    @property
-    def size(self) -> int:
-        """How many offsets."""
-        return self.to_offset - self.from_offset
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether neither offsets nor bytes are absent: a gap marker may have stood there, and nothing says so."""
-        return not self.size and self.end == self.position
-
-    def place(self) -> DamagedPlace:
-        """Return this as the registry of damage has it."""
-        return DamagedPlace(self.position, self.end, self.envelope, self.from_offset, self.to_offset, self.detail)
-
-
-@frozen
-class Pin:
-    """The index says that a frame of an origin with this base sequence begins at this offset."""
-
-    origin: Origin
-    base_sequence: int
-
-
-Element = Kept | Absent | Pin
 
 
 @frozen
@@ -132,6 +68,13 @@ class Survey:
     next_header: SegmentHeader
     elements: list[Element] = field(factory=list)
 
+    def damaged(self, number: int) -> Damaged:
+        """Return an element that cannot be read by its number; raises TypeError if it can."""
+        element = self.elements[number]
+        if not isinstance(element, Damaged):
+            raise TypeError(f"element {number} can be read")
+        return element
+
 
 def read_header(catalog: SegmentCatalog, files: SegmentFiles) -> tuple[SegmentHeader, bytes] | None:
     """Return a segment's header from whichever copy can be read, also where the store file is missing; or None."""
@@ -142,20 +85,13 @@ def read_header(catalog: SegmentCatalog, files: SegmentFiles) -> tuple[SegmentHe
             index = catalog.disk.open(files.index)
         except FileNotFoundError:
             return None
-        try:
+        with closing(index), suppress(SegmentError):
             data = read_header_copy(index)
             return decode_header(data, files), data
-        except SegmentError:
-            return None
-        finally:
-            index.close()
-    try:
-        header, data, _ = read_segment_header(catalog.disk, files, store)
-    except SegmentError:
         return None
-    finally:
-        store.close()
-    return header, data
+    with closing(store), suppress(SegmentError):
+        return read_segment_header(catalog.disk, files, store)[:2]
+    return None
 
 
 def survey_run(catalog: SegmentCatalog, bounds: Bounds, files: SegmentFiles) -> Survey | None:
@@ -224,106 +160,70 @@ class _SegmentSurvey:
         try:
             store = self.catalog.disk.open(self.files.store)
         except FileNotFoundError as error:
-            self._absent(0, 0, self.following_offset, f"the store file is missing: {error}")
+            self._damaged(0, 0, self.following_offset, f"the store file is missing: {error}")
         else:
-            try:
+            with closing(store):
                 size = store.size()
                 if self.known is None:
-                    self._absent(0, size, self.following_offset, "the segment's header cannot be read")
+                    self._damaged(0, size, self.following_offset, "the segment's header cannot be read")
                 else:
                     faults = file_faults(self.catalog.disk, self.files, store)
                     self._walk(store, *self.known)
-            finally:
-                store.close()
         header, header_bytes = self.known if self.known is not None else (None, None)
         if header is not None and header_bytes is not None:
-            self._pin(header, header_bytes)
+            self._match_index(header, header_bytes)
         self.survey.elements += self.elements
         self.survey.segments.append(
             SurveyedSegment(self.files, header, header_bytes, self.following_offset, size, tuple(faults))
         )
 
     def _walk(self, store: File, header: SegmentHeader, header_bytes: bytes) -> None:
-        walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
-        while (item := walk.step()) is not None:
+        scanner = scan_from(store, header, header_bytes)
+        while (item := scanner.step()) is not None:
             if isinstance(item, DamagedPlace):
-                self._take_damage(store, item)
+                self._survey_damage(store, item)
                 continue
             envelope = item.envelope
             if envelope.base_offset > self.cursor and envelope.kind is not EnvelopeKind.REOPENED:
-                self._absent(item.position, item.position, envelope.base_offset, "the file lacks them")
+                self._damaged(item.position, item.position, envelope.base_offset, "the file lacks them")
             self.cursor = envelope.next_offset
-            self.elements.append(_kept(self.number, item))
+            self.elements.append(kept(self.number, item))
         if self.cursor < self.following_offset:
-            end = max(walk.position, len(header_bytes))
-            self._absent(end, end, self.following_offset, f"the file ends at byte {end}")
+            end = max(scanner.position, len(header_bytes))
+            self._damaged(end, end, self.following_offset, f"the file ends at byte {end}")
 
-    def _absent(self, position: int, end: int, to_offset: int, detail: str) -> None:
-        absent = Absent(self.number, position, end, self.cursor, to_offset, None, None, detail)
-        self.elements.append(absent)
+    def _damaged(self, position: int, end: int, to_offset: int, detail: str) -> None:
+        self.elements.append(Damaged(self.number, position, end, self.cursor, to_offset, None, None, detail))
         self.cursor = to_offset
 
-    def _take_damage(self, store: File, place: DamagedPlace) -> None:
+    def _survey_damage(self, store: File, place: DamagedPlace) -> None:
         envelope = place.envelope
         if envelope is None:
             following = self.following_offset if place.next_offset is None else place.next_offset
-            self._absent(place.position, place.end, following, place.detail)
+            self._damaged(place.position, place.end, following, place.detail)
             return
         if envelope.base_offset > self.cursor:
-            self._absent(place.position, place.position, envelope.base_offset, "the file lacks them")
+            self._damaged(place.position, place.position, envelope.base_offset, "the file lacks them")
         header = None
         if envelope.kind is EnvelopeKind.RECORDS:
             header = _sound_header(store, place.position + ENVELOPE_BYTES, envelope)
         following = envelope.next_offset
         self.elements.append(
-            Absent(self.number, place.position, place.end, self.cursor, following, envelope, header, place.detail)
+            Damaged(self.number, place.position, place.end, self.cursor, following, envelope, header, place.detail)
         )
         self.cursor = following
 
-    def _pin(self, header: SegmentHeader, header_bytes: bytes) -> None:
-        """Cut what is absent at the offsets of which the index says what begins there."""
-        if not any(isinstance(each, Absent) and each.envelope is None and each.size for each in self.elements):
+    def _match_index(self, header: SegmentHeader, header_bytes: bytes) -> None:
+        """Say of what cannot be read what the index has of it."""
+        if all(isinstance(each, Kept) for each in self.elements):
             return
         try:
             index = self.catalog.disk.open(self.files.index)
         except FileNotFoundError:
             return
-        try:
-            entries = {entry.offset: entry for entry in read_sound_entries(index, header_bytes, header.salt)}
-        finally:
-            index.close()
-        cut: list[Element] = []
-        for element in self.elements:
-            if not isinstance(element, Absent) or element.envelope is not None or not element.size:
-                cut.append(element)
-                continue
-            offsets = sorted(offset for offset in entries if element.from_offset <= offset < element.to_offset)
-            edges = [element.from_offset, *(offset for offset in offsets if offset > element.from_offset)]
-            for edge, following in zip(edges, [*edges[1:], element.to_offset], strict=True):
-                if edge in entries:
-                    if edge == element.from_offset:
-                        # What uses no offset may have stood before the frame that the index names.
-                        begin = element.position
-                        cut.append(Absent(element.segment, begin, begin, edge, edge, None, None, element.detail))
-                    cut.append(Pin(entries[edge].origin, entries[edge].base_sequence))
-                # The bytes are counted once, with the first piece.
-                position = element.position if edge == element.from_offset else element.end
-                cut.append(Absent(element.segment, position, element.end, edge, following, None, None, element.detail))
-        self.elements = cut
-
-
-def _kept(segment: int, item: StoredFrame) -> Kept:
-    envelope = item.envelope
-    if envelope.kind is EnvelopeKind.RECORDS:
-        header = item.header
-        return Kept(segment, item.without_data(), header.header_crc, header.previous_header_crc)
-    marker = None
-    if envelope.kind in MARKERS:
-        with contextlib.suppress(FrameError):  # Its CRCs are right: whoever wrote it is at fault, and it says nothing.
-            marker = GapMarker.of_frame(item.frame)
-    if marker is not None and marker.at_present:
-        return Kept(segment, item.without_data(), missing=marker)
-    return Kept(segment, item.without_data(), gap=marker)
+        with closing(index):
+            entries = list(read_sound_entries(index, header_bytes, header.salt))
+        self.elements = match_index(self.elements, entries)
 
 
 def _sound_header(store: File, position: int, envelope: Envelope) -> FrameHeader | None:
@@ -334,17 +234,3 @@ def _sound_header(store: File, position: int, envelope: Envelope) -> FrameHeader
         return None
     said = (header.origin, header.base_sequence, header.count, header.frame_length)
     return header if said == (envelope.origin, envelope.base_sequence, envelope.count, envelope.length) else None
-
-
-def missing_of(elements: list[Element]) -> Iterator[tuple[int, Kept, GapMarker]]:
-    """Yield the markers of what is missing at present, with their numbers among the elements."""
-    for number, element in enumerate(elements):
-        if isinstance(element, Kept) and element.missing is not None:
-            yield number, element, element.missing
-
-
-def absent_of(elements: list[Element]) -> Iterator[tuple[int, Absent]]:
-    """Yield what is absent, with its number among the elements."""
-    for number, element in enumerate(elements):
-        if isinstance(element, Absent):
-            yield number, element

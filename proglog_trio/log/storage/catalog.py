@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from attrs import Factory, define, field
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import Disk, File
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.storage.damage_registry import DamageRegistry
-from proglog_trio.log.storage.disk import Disk, File
-from proglog_trio.log.storage.segment import ActiveSegment, ReadSegment, SegmentFiles, load_segment
+from proglog_trio.log.storage.segment import ActiveSegment, ReadSegment, load_segment
 
 LOADED_SEGMENTS = 32
 """How many closed segments' headers and indexes are kept in memory."""
@@ -118,7 +119,7 @@ class SegmentCatalog:
 
     @contextmanager
     def replacing(self, files: SegmentFiles) -> Iterator[None]:
-        """Let nobody pair the store file of a closed segment from before a change with an index from after it.
+        """Keep readers from pairing a closed segment's store file from before a change with an index from after it.
 
         Within, the index file must be one that fits both store files. A reader that has the old file open keeps it.
         """

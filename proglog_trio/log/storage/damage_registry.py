@@ -9,44 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 
-from attrs import Factory, define, evolve, frozen
+from attrs import Factory, define, evolve
 
-from proglog_trio.log.format.envelope import EnvelopeKind
-from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.scanner import DamagedPlace
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.format.damage import Damage
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace
 
 MAX_PLACES = 10_000
 """How many damaged places are kept; more are counted only."""
-
-
-@frozen
-class Damage:
-    """One damaged place of a log.
-
-    Attributes:
-        files: the segment.
-        place: where in its file, and which offsets: [place.expected_offset, place.next_offset). No offsets at all
-            where a header, an index or an envelope without records is damaged.
-        found_by: "opening", "read" or "scrub".
-        unrepairable: why the last attempt to repair it left it as it is; None: there was none yet.
-    """
-
-    files: SegmentFiles
-    place: DamagedPlace
-    found_by: str
-    unrepairable: str | None = None
-
-    @property
-    def sequences(self) -> tuple[Origin, int, int] | None:
-        """The origin and its sequences [from, to) that stood there, where the envelope still tells."""
-        envelope = self.place.envelope
-        if envelope is None or envelope.kind is not EnvelopeKind.RECORDS:
-            return None
-        return envelope.origin, envelope.base_sequence, envelope.base_sequence + envelope.count
-
-    def __str__(self) -> str:
-        return f"{self.files.store.name}: {self.place}"
 
 
 Watcher = Callable[[Damage], None]
@@ -106,7 +76,7 @@ class DamageRegistry:
         return lambda: self._watchers.pop(number, None) and None
 
     def report(self, files: SegmentFiles, place: DamagedPlace, found_by: str) -> bool:
-        """Take note of damage; tell whether it is new."""
+        """Keep a damaged place; tell whether it is new."""
         damage = Damage(files, place, found_by)
         key = _key(damage)
         with self._lock:
@@ -131,7 +101,7 @@ class DamageRegistry:
     def settle(
         self, segments: Collection[SegmentFiles], remaining: Sequence[tuple[SegmentFiles, DamagedPlace, str]]
     ) -> None:
-        """Take note of what an attempt to repair some segments left in them, and why; all else in them is repaired."""
+        """Keep what an attempt to repair some segments left in them, and why; all else in them is repaired."""
         bases = {files.base_offset for files in segments}
         with self._lock:
             before = {key: self._places.pop(key) for key in list(self._places) if key[0] in bases}

@@ -1,6 +1,6 @@
 """`damaged/`: where opening keeps what it could not read, within bounds.
 
-What is in there may be worth something to somebody who looks, but nobody has to look: the oldest goes first, by the
+What is in there may be worth something to an operator, who need not look: the oldest goes first, by the
 offsets in the names, since clocks may be wrong.
 """
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from attrs import Factory, define, field, frozen
 
-from proglog_trio.log.storage.disk import Disk, File, sync, sync_directory
+from proglog_trio.log.disk import Disk, File, sync, sync_directory
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.storage.scanner import CHUNK_BYTES
-from proglog_trio.log.storage.segment import SegmentFiles
 
 DAMAGED_DIRECTORY = "damaged"
 _NAME = re.compile(r"(\d{20})(?:-(\d+)\.tail|\.store|\.index)(?:\.(\d+))?", re.ASCII)

@@ -12,8 +12,8 @@ import random
 import struct
 from pathlib import Path
 
+from proglog_trio.log.disk import Disk, has_no_room, write_whole
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
-from proglog_trio.log.storage.disk import Disk, has_no_room, write_whole
 
 OPENINGS_FILE = "openings"
 HIGHEST_OPENING = 2**64 - 1
@@ -36,7 +36,7 @@ def next_opening(disk: Disk, directory: Path, rng: random.Random, above: int = 0
         OSError: as the disk gives it, but for want of room.
     """
     counter = max(_read(disk, directory / OPENINGS_FILE), above >> _RANDOM_BITS) + 1
-    # The highest is only reached by what somebody made up; then the random bits have to do.
+    # The highest is only reached by a number that no counter gave; then the random bits have to do.
     counter = min(counter, _HIGHEST_COUNTER)
     try:
         write_whole(disk, directory / OPENINGS_FILE, _sealed(_FIELDS.pack(_MAGIC, counter)))

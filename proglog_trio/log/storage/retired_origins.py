@@ -1,4 +1,4 @@
-"""Where origins ended of which there is nothing left: whoever reads from a position before that is told what it lacks.
+"""Where origins ended of which there is nothing left: a reader from a position before that is told what it lacks.
 
 A log forgets such origins in the end, and one that began later never knew them; a reader's position may still name
 them. So their ends are kept, in a file that is read only when a position names an origin that the log does not know.
@@ -17,9 +17,9 @@ import structlog
 from attrs import frozen
 
 from proglog_trio.errors import FormatError
+from proglog_trio.log.disk import Disk, write_whole
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
 from proglog_trio.log.format.origin import ORIGIN_BYTES, Origin
-from proglog_trio.log.storage.disk import Disk, write_whole
 
 RETIRED_ORIGINS_FILE = "retired-origins"
 MAX_RETIRED = 262_144

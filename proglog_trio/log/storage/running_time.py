@@ -22,10 +22,10 @@ from typing import Self
 
 from attrs import Factory, define, field, frozen
 
+from proglog_trio.log.disk import Disk
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES
 from proglog_trio.log.format.segment_header import SegmentHeader
-from proglog_trio.log.storage.disk import Disk
 
 RUNNING_TIME_FILE = "running-time"
 _MAGIC = b"\x93PLR"

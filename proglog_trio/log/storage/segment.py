@@ -9,87 +9,55 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
 
-from attrs import Factory, define, frozen
+from attrs import define, frozen
 
 from proglog_trio.errors import SegmentError
-from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS, NO_ORIGIN, Envelope, EnvelopeKind
-from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.disk import Disk, File, Identity, NotWritten, SyncFailed, sync, sync_directory
+from proglog_trio.log.format.envelope import ENVELOPE_BYTES, IN_OFFSETS, MARKERS, Envelope
+from proglog_trio.log.format.pending_frame import PendingFrame
+from proglog_trio.log.format.segment_files import INDEX_SUFFIX, STORE_SUFFIX, SegmentFiles
 from proglog_trio.log.format.segment_header import HEADER_PREFIX_BYTES, SegmentHeader, header_length
-from proglog_trio.log.storage.disk import Disk, File, Identity, NotWritten, SyncFailed, sync, sync_directory
+from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.storage.index import (
     MARK_POSITION,
     DurableMark,
-    IndexEntry,
-    SparseIndex,
+    IndexBuilder,
     encode_preamble,
-    read_entries,
+    entries_begin,
     read_header_copy,
+    read_noted_entries,
 )
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
+from proglog_trio.log.storage.scanner import scan_from
+from proglog_trio.log.storage.sparse_index import SparseIndex
 
-STORE_SUFFIX = ".store"
-INDEX_SUFFIX = ".index"
 NEW_SUFFIX = ".new"
-_STORE_NAME = re.compile(r"(\d{20})\.store")
-
-
-@frozen
-class SegmentFiles:
-    """Where the files of one segment are."""
-
-    directory: Path
-    base_offset: int
-
-    @property
-    def store(self) -> Path:
-        """The file with the frames."""
-        return self.directory / f"{self.base_offset:020d}{STORE_SUFFIX}"
-
-    @property
-    def index(self) -> Path:
-        """The file with the sparse index."""
-        return self.directory / f"{self.base_offset:020d}{INDEX_SUFFIX}"
+_UNFINISHED_ENTRY = b"\0"
+_FILE_NAME = re.compile(r"(\d{20})(\.store|\.index)")
 
 
 def list_segments(disk: Disk, directory: Path) -> list[SegmentFiles]:
-    """Return the segments of a directory in the order of their offsets."""
-    found = (_STORE_NAME.fullmatch(name) for name in disk.list_directory(directory))
-    return [SegmentFiles(directory, base) for base in sorted(int(match.group(1)) for match in found if match)]
+    """Return the segments of a directory that have a store file, in the order of their offsets."""
+    return [SegmentFiles(directory, base) for base in _bases(disk, directory, STORE_SUFFIX)]
 
 
-@frozen
-class PendingFrame:
-    """A frame that is to be written: what its envelope needs besides the place.
+def list_damaged_too(disk: Disk, directory: Path) -> list[SegmentFiles]:
+    """Return the segments of a directory in the order of their offsets, also those whose store files are damaged away.
 
-    Attributes:
-        buffers: the portable frame, in one or more pieces.
+    Of these there is the index, between two store files. Before the first and behind the last one it is what retention,
+    or the making of a segment, did not come to the end with.
     """
-
-    kind: EnvelopeKind
-    base_offset: int
-    origin: Origin
-    base_sequence: int
-    count: int
-    buffers: tuple[bytes, ...]
-
-    @property
-    def length(self) -> int:
-        """The portable frame's length in bytes."""
-        return sum(map(len, self.buffers))
-
-    @property
-    def stored_bytes(self) -> int:
-        """What it takes in the store file, its envelope included."""
-        return ENVELOPE_BYTES + self.length
+    stores = _bases(disk, directory, STORE_SUFFIX)
+    indexes = [base for base in _bases(disk, directory, INDEX_SUFFIX) if stores and stores[0] < base < stores[-1]]
+    return [SegmentFiles(directory, base) for base in sorted({*stores, *indexes})]
 
 
-def bare_envelope(kind: EnvelopeKind, base_offset: int) -> PendingFrame:
-    """Return an envelope with no frame behind it."""
-    return PendingFrame(kind, base_offset, NO_ORIGIN, 0, 0, ())
+def _bases(disk: Disk, directory: Path, suffix: str) -> list[int]:
+    found = (_FILE_NAME.fullmatch(name) for name in disk.list_directory(directory))
+    return sorted(int(match[1]) for match in found if match and match[2] == suffix)
 
 
 @frozen
@@ -127,11 +95,9 @@ class ActiveSegment:
     next_offset: int
     _store: File
     _index_file: File | None
-    _index_position: int
+    _entries: IndexBuilder
     identity: Identity
     index_error: OSError | None = None
-    # Bounded by the index's interval and the segment's size.
-    _unwritten: list[bytes] = Factory(list)
 
     @classmethod
     def create(cls, disk: Disk, directory: Path, header: SegmentHeader, index_interval_bytes: int) -> Self:
@@ -143,12 +109,11 @@ class ActiveSegment:
         """
         files = SegmentFiles(directory, header.base_offset)
         data = header.encode()
+        entries = IndexBuilder(header.salt, SparseIndex(index_interval_bytes), entries_begin(data))
         new_store = files.store.with_suffix(NEW_SUFFIX)
         try:
             with ExitStack() as on_failure:
-                index_file, index_position = write_index(
-                    disk, files, data, header, DurableMark(len(data), header.base_offset), []
-                )
+                index_file = write_index(disk, files, data, entries, len(data), header.base_offset)
                 on_failure.callback(index_file.close)
                 store = disk.create(new_store)
                 on_failure.callback(store.close)
@@ -167,8 +132,8 @@ class ActiveSegment:
                 with suppress(OSError):
                     disk.remove(leftover)
             raise NotWritten(*error.args) from error
-        read = ReadSegment(header, data, SparseIndex(index_interval_bytes))
-        return cls(files, read, len(data), header.base_offset, store, index_file, index_position, identity)
+        read = ReadSegment(header, data, entries.index)
+        return cls(files, read, len(data), header.base_offset, store, index_file, entries, identity)
 
     def commit(self, frames: Sequence[PendingFrame]) -> None:
         """Write frames and return when they are durable.
@@ -180,17 +145,17 @@ class ActiveSegment:
         """
         salt = self.read.header.salt
         buffers: list[bytes] = []
-        entries: list[IndexEntry] = []
+        noted: list[tuple[int, Envelope, bytes, PendingFrame]] = []
         position = self.position
         for frame in frames:
             length = frame.length
             envelope = Envelope(
                 frame.kind, length, frame.base_offset, frame.origin, frame.base_sequence, frame.count, self.position
             )
-            buffers.append(envelope.encode(salt))
+            encoded = envelope.encode(salt)
+            buffers.append(encoded)
             buffers.extend(frame.buffers)
-            if frame.kind in IN_OFFSETS:
-                entries.append(IndexEntry(frame.base_offset, position, frame.origin, frame.base_sequence))
+            noted.append((position, envelope, encoded, frame))
             position += ENVELOPE_BYTES + length
         try:
             self._store.write_at(self.position, buffers)
@@ -208,38 +173,38 @@ class ActiveSegment:
         self.position = position
         if frames:
             self.next_offset = frames[-1].base_offset + frames[-1].count
-        self._note(entries)
+        # Only now: the index must not tell of what is not durable.
+        for place, envelope, encoded, frame in noted:
+            control_frame = frame.buffers[0] if frame.kind in MARKERS else b""
+            self._entries.add(place, envelope, encoded, frame.log_time, control_frame)
+        self._write_index()
 
-    def _note(self, entries: Sequence[IndexEntry]) -> None:
-        """Add to the index what was committed, and move the durable mark."""
-        salt = self.read.header.salt
-        self._unwritten += [entry.encode(salt) for entry in entries if self.read.index.add(entry)]
+    def _write_index(self) -> None:
+        """Write the new entries, and move the durable mark."""
         if self._index_file is None:
             return
         try:
-            if self._unwritten:
-                self._index_file.write_at(self._index_position, self._unwritten)
-                self._index_position += sum(map(len, self._unwritten))
-                self._unwritten.clear()
-            mark = DurableMark(self.position, self.next_offset)
-            self._index_file.write_at(MARK_POSITION, [mark.encode(salt)])
+            self._entries.write_to(self._index_file)
+            mark = DurableMark(self.position, self.next_offset, self._entries.last_noted)
+            # After the entries, which it may point to.
+            self._index_file.write_at(MARK_POSITION, [mark.encode(self.read.header.salt)])
             self.index_error = None
         except OSError as error:
             self.index_error = error
 
-    def take_index(self, index_file: File, index_position: int) -> None:
-        """Take the index file, which opening could not write before."""
-        self._index_file, self._index_position = index_file, index_position
+    def opened(self, index_file: File, position: int, next_offset: int) -> None:
+        """Go on behind what opening has written: the index file, and the end of the store file."""
+        self._index_file, self.position, self.next_offset = index_file, position, next_offset
 
     def finish(self) -> None:
         """Sync the index file and close both; the store is durable already."""
         try:
             if self.index_error is not None:
                 # There may be room again. What is half written is cut off otherwise: it would pass for damage.
-                self._note(())
+                self._write_index()
             if self._index_file is not None:
                 if self.index_error is not None:
-                    self._index_file.truncate(self._index_position)
+                    self._index_file.truncate(self._entries.written)
                 self._index_file.sync()
         except OSError as error:
             self.index_error = error
@@ -262,23 +227,35 @@ def write_index(
     disk: Disk,
     files: SegmentFiles,
     header_bytes: bytes,
-    header: SegmentHeader,
-    mark: DurableMark,
-    entries: Sequence[IndexEntry],
-) -> tuple[File, int]:
-    """Make a segment's index file anew; return it open, and its length. Durable but for its directory entry."""
-    preamble = encode_preamble(mark, header_bytes, header.salt)
-    encoded = b"".join(entry.encode(header.salt) for entry in entries)
+    entries: IndexBuilder,
+    position: int,
+    next_offset: int,
+    *,
+    settled: bool = True,
+) -> File:
+    """Make a segment's index file anew and return it open, durable but for its directory entry. Raises OSError.
+
+    Args:
+        disk: the file system.
+        files: the segment.
+        header_bytes: its header.
+        entries: all that go into the file; they may be written again if this fails.
+        position: of the durable mark.
+        next_offset: likewise.
+        settled: otherwise it ends in an unfinished entry: no reader of the segment uses it, and a repair does.
+    """
+    mark = DurableMark(position, next_offset, entries.last_noted if settled else 0)
     temporary = new_index_path(files)
     file = disk.create(temporary)
     try:
-        file.write_at(0, [preamble, encoded])
+        preamble = encode_preamble(mark, header_bytes, entries.salt)
+        file.write_at(0, [preamble, bytes(entries.unwritten), b"" if settled else _UNFINISHED_ENTRY])
         sync(file)
         disk.rename(temporary, files.index)
     except BaseException:
         file.close()
         raise
-    return file, len(preamble) + len(encoded)
+    return file
 
 
 def read_segment_header(disk: Disk, files: SegmentFiles, store: File) -> tuple[SegmentHeader, bytes, str | None]:
@@ -327,17 +304,13 @@ def load_segment(disk: Disk, files: SegmentFiles, store: File, index_interval_by
         if error.errno != errno.ENOENT:
             raise
     else:
-        try:
-            for entry in read_entries(index_file, header_bytes, header.salt):
-                index.add(entry)
+        with closing(index_file), suppress(SegmentError):
+            for entry in read_noted_entries(index_file, header_bytes, header.salt):
+                index.add(entry.offset, entry.position, entry.origin, entry.base_sequence)
             return ReadSegment(header, header_bytes, index)
-        except SegmentError:
-            index = SparseIndex(index_interval_bytes)
-        finally:
-            index_file.close()
-    walk = SegmentWalk(store, header.salt, len(header_bytes), header.base_offset)
-    while (found := walk.step()) is not None:
+    scanner = scan_from(store, header, header_bytes)
+    while (found := scanner.step()) is not None:
         if not isinstance(found, DamagedPlace) and found.envelope.kind in IN_OFFSETS:
             envelope = found.envelope
-            index.add(IndexEntry(envelope.base_offset, found.position, envelope.origin, envelope.base_sequence))
+            index.add(envelope.base_offset, found.position, envelope.origin, envelope.base_sequence)
     return ReadSegment(header, header_bytes, index)

@@ -1,33 +1,38 @@
-"""Everything that can be wrong with a closed segment, not only what a walk stumbles over.
+"""Everything that can be wrong with a closed segment, not only what a scanner stumbles over.
 
-A walk names bytes that cannot be read. A file that ends between two frames, or lacks the middle, reads well and still
-does not hold the offsets that it must: those are named here, and so is a header or an index that only its copy saves.
+A scanner names bytes that cannot be read. A file that ends between two frames, or lacks the middle, reads well and
+still does not hold the offsets that it must: those are named here, and so is a header or an index that only its copy
+saves.
 """
 
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 
 from attrs import evolve
 
 from proglog_trio.errors import SegmentError
+from proglog_trio.log.disk import Disk, File
 from proglog_trio.log.format.envelope import EnvelopeKind
-from proglog_trio.log.storage.disk import Disk, File
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.storage.index import read_entries
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles, read_segment_header
+from proglog_trio.log.storage.scanner import SegmentScanner
+from proglog_trio.log.storage.segment import read_segment_header
 
 
-def scan(walk: SegmentWalk, following_offset: int | None) -> Iterator[StoredFrame | DamagedPlace]:
-    """Yield what a walk gives, and as damaged places without bytes the offsets that are not in the file.
+def scan(scanner: SegmentScanner, following_offset: int | None) -> Iterator[StoredFrame | DamagedPlace]:
+    """Yield what a scanner gives, and as damaged places without bytes the offsets that are not in the file.
 
     Args:
-        walk: at the segment's beginning.
+        scanner: at the segment's beginning.
         following_offset: the offset at which the next segment begins; None: there is none, the end may be anywhere.
     """
-    expected = walk.expected_offset
-    while (item := walk.step()) is not None:
+    expected = scanner.expected_offset
+    while (item := scanner.step()) is not None:
         if isinstance(item, DamagedPlace):
             if item.next_offset is None and following_offset is not None:
                 item = evolve(item, next_offset=following_offset)
@@ -38,7 +43,7 @@ def scan(walk: SegmentWalk, following_offset: int | None) -> Iterator[StoredFram
             expected = item.next_offset
         yield item
     if following_offset is not None and expected < following_offset:
-        yield absent(walk.position, expected, following_offset)
+        yield absent(scanner.position, expected, following_offset)
 
 
 def absent(position: int, from_offset: int, to_offset: int) -> DamagedPlace:
@@ -64,25 +69,20 @@ def file_faults(disk: Disk, files: SegmentFiles, store: File) -> list[DamagedPla
     if fault is not None:
         said = f"{fault}; the copy in the index file is right"
         faults.append(DamagedPlace(0, len(header_bytes), None, files.base_offset, files.base_offset, said))
-    detail: str | None = None
     try:
         index = disk.open(files.index)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-        # Somebody removed it, and it can be made anew. One that holds something else is the disk's fault, and damage.
+        # It was removed, and can be made anew. One that holds something else is the disk's fault, and damage.
         missing = DamagedPlace(
             0, 0, None, files.base_offset, files.base_offset, "the index file is missing", is_missing_index=True
         )
         return [*faults, missing]
-    else:
+    with closing(index):
         try:
-            for _ in read_entries(index, header_bytes, header.salt):
-                pass
+            deque(read_entries(index, header_bytes, header.salt), maxlen=0)
         except SegmentError as error:
             detail = f"the index file: {error}"
-        finally:
-            index.close()
-    if detail is not None:
-        faults.append(DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail))
+            faults.append(DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail))
     return faults

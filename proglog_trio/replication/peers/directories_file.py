@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 
 from proglog_trio.errors import FormatError
+from proglog_trio.log.disk import write_whole
 from proglog_trio.log.log import Log
-from proglog_trio.log.storage.disk import write_whole
 from proglog_trio.replication.messages import KnownDirectory
 from proglog_trio.replication.peers.directories import decode_directories
 

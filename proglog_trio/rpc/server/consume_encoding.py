@@ -12,9 +12,9 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import DataLoss, OffsetOutOfRange, PayloadError, ProglogError
 from proglog_trio.log.chunk import Chunk, Skipped
 from proglog_trio.log.format.record import Record, record_of_row
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.reader import LogReader
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.rpc.http2.message_buffer import message_prefix, prefixed
 from proglog_trio.rpc.messages import records as record_messages
 from proglog_trio.rpc.messages.protobuf import bytes_field_header, encode_message

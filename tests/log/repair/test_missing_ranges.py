@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.repair.elements import Kept
 from proglog_trio.log.repair.missing_ranges import Gaps, find_missing, wanted
-from proglog_trio.log.repair.survey import Kept, Survey
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.repair.survey import Survey
 from tests.log.repair.test_survey import frames_of, survey
 from tests.log.repairing import Written, write_log
 
@@ -16,7 +17,8 @@ def test_nothing_is_missing_from_sound_segments() -> None:
     written = write_log()
     for files in written.closed:
         found, gaps = missing(written, files)
-        assert (gaps.stretches, gaps.lost_gaps, wanted(found, gaps)) == ([], [], [])
+        assert (gaps.stretches, wanted(found, gaps)) == ([], [])
+        assert not gaps.are_markers_missing
 
 
 def test_every_frame_that_is_damaged_is_missing_between_its_neighbours() -> None:
@@ -35,13 +37,13 @@ def test_every_frame_that_is_damaged_is_missing_between_its_neighbours() -> None
                 )
                 assert stretch.left_crc in (header.previous_header_crc, None)
                 assert stretch.right_crc in (header.header_crc, None)
-                assert gaps.lost_gaps == []
+                assert not gaps.are_markers_missing
                 (each,) = wanted(found, gaps)
                 assert (each.from_offset, each.to_offset) == (frame.base_offset, frame.next_offset)
                 written.disk.put(files.store, written.contents[files.store])
 
 
-def test_a_gap_marker_that_is_damaged_is_told_by_the_next_header() -> None:
+def test_a_gap_marker_that_is_damaged_is_told_by_the_index() -> None:
     written = write_log()
     files = written.closed[0]
     kept = [element for element in survey(written, files).elements if isinstance(element, Kept)]
@@ -49,15 +51,22 @@ def test_a_gap_marker_that_is_damaged_is_told_by_the_next_header() -> None:
     for position in (frame.end - 1, frame.position + 3):
         written.disk.flip(files.store, position, 0x80)
         found, gaps = missing(written, files)
-        (lost,) = gaps.lost_gaps
-        assert (lost.origin, lost.from_sequence, lost.to_sequence, lost.next_crc) == (
-            marker.origin,
-            marker.from_sequence,
-            marker.to_sequence,
-            marker.previous_header_crc,
-        )
+        (restored,) = (each for each in found.elements if isinstance(each, Kept) and each.is_restored)
+        assert (restored.frame, restored.gap) == (frame, marker)
         assert wanted(found, gaps) == []
         written.disk.put(files.store, written.contents[files.store])
+
+
+def test_a_gap_marker_that_neither_file_has_is_known_to_be_missing() -> None:
+    written = write_log()
+    files = written.closed[0]
+    kept = [element for element in survey(written, files).elements if isinstance(element, Kept)]
+    (frame,) = (each.frame for each in kept if each.gap is not None)
+    written.disk.delete(files.index)
+    written.disk.flip(files.store, frame.position + 3, 0x80)
+    found, gaps = missing(written, files)
+    assert gaps.are_markers_missing
+    assert wanted(found, gaps) == []
 
 
 def test_a_whole_segment_is_missing_between_its_headers() -> None:

@@ -12,14 +12,14 @@ import trio.testing
 
 from proglog_trio.errors import LogClosed, LogReadOnly
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.damage import Damage
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.repair.run import leave_segment, repair_segment
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.damage_registry import Damage
-from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
 from tests.log.driving import OpenLog, batch_of, read_all, read_everything
 from tests.log.simulated_disk import SimulatedDisk
 

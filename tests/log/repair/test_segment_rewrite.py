@@ -5,18 +5,20 @@ from attrs import evolve
 
 from proglog_trio.errors import RepairError
 from proglog_trio.log.format.frame import decode_frame
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
+from proglog_trio.log.repair.plan import plan_repair
 from proglog_trio.log.state import LogState
 from proglog_trio.log.storage.index import read_entries, read_mark
-from proglog_trio.log.storage.scanner import SegmentWalk, StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.storage.scanner import SegmentScanner
 from tests.log.driving import batch_of
 from tests.log.repairing import Written, check_served, repair, scrub, write_log
 
 
 def envelopes(written: Written, files: SegmentFiles) -> list[StoredFrame]:
     store, read = written.log.catalog.open(files)
-    walk = SegmentWalk(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
+    walk = SegmentScanner(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
     found = []
     while (item := walk.step()) is not None:
         assert isinstance(item, StoredFrame)
@@ -47,8 +49,9 @@ def test_new_file_says_what_is_durable_in_it() -> None:
 
 
 def test_new_header_tells_what_the_old_one_did() -> None:
-    for number in range(len(write_log().closed)):
-        written = write_log()
+    for number in range(3):
+        # One origin, so that nothing but its frames can have stood there.
+        written = write_log((("own", 0, 2),) * 17)
         files = written.closed[number]
         old = written.log.catalog.load(files).header
         written.disk.delete(files.store)
@@ -76,7 +79,7 @@ def test_file_that_changes_between_plan_and_rebuild_stays() -> None:
     files = written.closed[0]
     first, second = list(written.frames.values())[:2]
     written.disk.flip(files.store, first.end - 1, 0x01)
-    plan = written.log.plan_repair(files)
+    plan = plan_repair(written.log.catalog, written.log.bounds(), files)
     assert plan is not None
     written.disk.flip(files.store, second.end - 1, 0x01)
     harmed = written.disk.content(files.store)
@@ -101,7 +104,7 @@ def test_frame_of_another_content_is_not_put_in_the_place() -> None:
     header = evolve(
         frame.header, payload_length=len(batch.payload), payload_crc=batch.payload_crc, count=batch.count
     ).sealed()
-    plan = written.log.plan_repair(files)
+    plan = plan_repair(written.log.catalog, written.log.bounds(), files)
     assert plan is not None
     fetched = FetchedFrames()
     assert fetched.add(header.encode() + batch.payload)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-import itertools
+from attrs import evolve
 
-from proglog_trio.log.repair.survey import Absent, Kept, Pin, Survey, read_header, survey_run
-from proglog_trio.log.storage.scanner import StoredFrame
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.format.envelope import EnvelopeKind
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import StoredFrame
+from proglog_trio.log.repair.elements import Damaged, Kept
+from proglog_trio.log.repair.survey import Survey, read_header, survey_run
 from tests.log.repairing import Written, write_log
 
 
@@ -14,8 +16,8 @@ def survey(written: Written, files: SegmentFiles) -> Survey:
     return found
 
 
-def absent(found: Survey) -> list[Absent]:
-    return [element for element in found.elements if isinstance(element, Absent)]
+def damaged(found: Survey) -> list[Damaged]:
+    return [element for element in found.elements if isinstance(element, Damaged)]
 
 
 def frames_of(written: Written, number: int) -> list[StoredFrame]:
@@ -51,36 +53,39 @@ def test_damaged_payload_keeps_its_envelope_and_header() -> None:
     written = write_log()
     files, victim = written.closed[1], frames_of(written, 1)[1]
     written.disk.flip(files.store, victim.end - 1, 0x01)
-    (found,) = absent(survey(written, files))
+    (found,) = damaged(survey(written, files))
     assert found.envelope == victim.envelope
     assert found.header == victim.header
     assert (found.from_offset, found.to_offset) == (victim.base_offset, victim.next_offset)
     written.disk.flip(files.store, victim.position + 80, 0x01)
-    (found,) = absent(survey(written, files))
+    (found,) = damaged(survey(written, files))
     assert (found.envelope, found.header) == (victim.envelope, None)
     written.disk.flip(files.store, victim.position + 20, 0x01)
-    (found,) = absent(survey(written, files))
+    (found,) = damaged(survey(written, files))
+    assert (found.envelope, found.header) == (victim.envelope, None)
+    assert (found.position, found.end, found.size) == (victim.position, victim.end, victim.envelope.count)
+    written.disk.delete(files.index)
+    (found,) = damaged(survey(written, files))
     assert (found.envelope, found.header) == (None, None)
     assert (found.position, found.end, found.size) == (victim.position, victim.end, victim.envelope.count)
 
 
-def test_index_pins_what_the_file_lacks() -> None:
+def test_index_tells_what_the_file_lacks() -> None:
     written = write_log()
     files = written.closed[0]
+    sound = survey(written, files).elements
     written.disk.put(files.store, b"")
-    found = survey(written, files)
-    expected = {(frame.header.origin, frame.header.base_sequence): frame.base_offset for frame in frames_of(written, 0)}
-    pins = 0
-    for element, following in itertools.pairwise(found.elements):
-        if isinstance(element, Pin):
-            assert isinstance(following, Absent)
-            assert following.from_offset == expected[element.origin, element.base_sequence]
-            pins += 1
-    assert pins >= 3, "each origin's first frame at least"
-    places = absent(found)
-    assert places[0].from_offset == files.base_offset
-    assert all(one.to_offset == other.from_offset for one, other in itertools.pairwise(places))
-    assert places[-1].to_offset == written.closed[1].base_offset
+    found = survey(written, files).elements
+    assert len(found) == len(sound)
+    for known, element in zip(sound, found, strict=True):
+        assert isinstance(known, Kept)
+        assert element.envelope == known.envelope
+        if known.envelope.kind is EnvelopeKind.RECORDS:
+            assert isinstance(element, Damaged)
+            assert (element.from_offset, element.to_offset) == (known.frame.base_offset, known.frame.next_offset)
+            assert element.position == element.end
+        else:
+            assert element == evolve(known, is_restored=True)
 
 
 def test_header_is_read_from_whichever_copy_is_there() -> None:

@@ -7,9 +7,10 @@ from attrs import evolve
 
 from proglog_trio.errors import SegmentError
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.plan import RepairOutcome
 from proglog_trio.log.storage.catalog import LOADED_SEGMENTS, SegmentCatalog
-from proglog_trio.log.storage.scanner import SegmentWalk, StoredFrame
+from proglog_trio.log.storage.scanner import SegmentScanner
 from tests.log.driving import DIRECTORY, OpenLog, read_all
 from tests.log.repairing import repair, write_log
 from tests.log.simulated_disk import SimulatedDisk, SimulatedFile
@@ -106,7 +107,7 @@ def test_segment_that_is_repaired_while_it_is_opened(opening: str, monkeypatch: 
     store, read = log.catalog.open(files)
     place = read.index.before_offset(here[-1].base_offset)
     assert place is not None
-    walk = SegmentWalk(store, read.header.salt, place.position, place.offset)
+    walk = SegmentScanner(store, read.header.salt, place.position, place.offset)
     found = walk.step()
     store.close()
     assert isinstance(found, StoredFrame)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from proglog_trio.log.format.damage import Damage
 from proglog_trio.log.format.envelope import Envelope, EnvelopeKind
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.damage_registry import Damage, DamageRegistry
-from proglog_trio.log.storage.scanner import DamagedPlace
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace
+from proglog_trio.log.storage.damage_registry import DamageRegistry
 
 FIRST, SECOND = (SegmentFiles(Path("/data/log"), base) for base in (0, 100))
 ORIGIN = Origin(bytes(range(16)))

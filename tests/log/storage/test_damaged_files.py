@@ -10,8 +10,8 @@ from attrs import evolve
 from hypothesis import given
 
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.storage.damaged_files import Aside
-from proglog_trio.log.storage.segment import SegmentFiles
 from tests.log.driving import DIRECTORY, OpenLog, read_all
 from tests.log.simulated_disk import Loss, SimulatedDisk
 

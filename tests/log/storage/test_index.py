@@ -1,34 +1,60 @@
 from __future__ import annotations
 
+import struct
+from bisect import bisect_right
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.errors import SegmentError
-from proglog_trio.log.format.envelope import Salt
+from proglog_trio.log.format.checksum import crc32c
+from proglog_trio.log.format.envelope import Envelope, EnvelopeKind, Salt
+from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.storage.index import (
     ENTRY_BYTES,
     MARK_POSITION,
     DurableMark,
+    IndexBuilder,
     IndexEntry,
-    Place,
-    SparseIndex,
+    SparseEntry,
     encode_preamble,
+    entries_begin,
     read_entries,
     read_header_copy,
     read_mark,
+    read_noted_entries,
+    read_sound_entries,
 )
+from proglog_trio.log.storage.sparse_index import Place, SparseIndex
 from tests.log.simulated_disk import SimulatedDisk, SimulatedFile
 
 SALT = Salt(b"saltsalt")
 HEADER = SegmentHeader(bytes(8), "cluster", SALT, 0, 0).encode()
 MARK = DurableMark(1_000, 50)
 A, B = Origin(b"a" * 16), Origin(b"b" * 16)
-ENTRIES = [IndexEntry(0, 100, A, 0), IndexEntry(3, 300, B, 7), IndexEntry(9, 900, A, 3)]
+MARKER = GapMarker(B, 10, 12, 77, "no member has it").to_frame(5).encode()
+
+
+def entry(offset: int, position: int, origin: Origin, sequence: int, noted_before: int = 0) -> IndexEntry:
+    envelope = Envelope(EnvelopeKind.RECORDS, 100, offset, origin, sequence, 3, 90)
+    return IndexEntry(position, envelope, position + 7, b"", noted_before)
+
+
+GAP = Envelope(EnvelopeKind.GAP, len(MARKER), 6, B, 10, 0, 90)
+BEGIN = entries_begin(HEADER)
+# The second and the third are not noted, and stand between the places of the others.
+ENTRIES = [
+    entry(0, 100, A, 0),
+    entry(3, 300, B, 7, BEGIN),
+    IndexEntry(460, GAP, 5, MARKER, BEGIN + ENTRY_BYTES),
+    entry(6, 700, A, 3, BEGIN + ENTRY_BYTES),
+    entry(9, 1_900, A, 6, BEGIN + ENTRY_BYTES),
+]
 PATH = Path("/index")
 
 
@@ -38,20 +64,80 @@ def index_file(content: bytes) -> SimulatedFile:
     return disk.open(PATH)
 
 
+def builder() -> IndexBuilder:
+    made = IndexBuilder(SALT, SparseIndex(1_000), BEGIN)
+    for each in ENTRIES:
+        made.add(each.position, each.envelope, each.envelope.encode(SALT), each.log_time, each.control_frame)
+    return made
+
+
 def sample() -> bytes:
-    return encode_preamble(MARK, HEADER, SALT) + b"".join(entry.encode(SALT) for entry in ENTRIES)
+    made = builder()
+    mark = evolve(MARK, last_noted=made.last_noted)
+    return encode_preamble(mark, HEADER, SALT) + bytes(made.unwritten)
+
+
+def sparse_sample() -> bytes:
+    """An index as version 1 wrote it."""
+    content = bytearray(encode_preamble(MARK, HEADER, SALT))
+    content[5] = 1
+    for each in ENTRIES[::4]:
+        fields = struct.pack(">QQ16sQ", each.offset, each.position, each.origin.data, each.base_sequence)
+        content += fields + struct.pack(">I", crc32c(fields, SALT.seed))
+    return bytes(content)
 
 
 def test_file_round_trip() -> None:
     file = index_file(sample())
     assert list(read_entries(file, HEADER, SALT)) == ENTRIES
-    assert read_mark(file, SALT) == MARK
+    assert read_mark(file, SALT) == evolve(MARK, last_noted=len(sample()) - ENTRY_BYTES)
     assert read_header_copy(file) == HEADER
+    assert list(read_sound_entries(file, HEADER, SALT)) == ENTRIES
+    assert read_noted_entries(file, HEADER, SALT) == [ENTRIES[0], ENTRIES[1], ENTRIES[4]]
+
+
+def test_version_1_is_read_for_what_it_has() -> None:
+    file = index_file(sparse_sample())
+    entries = [SparseEntry(each.offset, each.position, each.origin, each.base_sequence) for each in ENTRIES[::4]]
+    assert list(read_entries(file, HEADER, SALT)) == read_noted_entries(file, HEADER, SALT) == entries
+    assert read_mark(file, SALT) == MARK
+    assert list(read_sound_entries(file, HEADER, SALT)) == []
+
+
+def test_sound_entries_behind_damaged_ones() -> None:
+    content = sample()
+    places = [BEGIN]
+    for each in ENTRIES:
+        places.append(places[-1] + each.length)
+    for position in range(BEGIN, len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 0x10
+        file = index_file(bytes(changed))
+        damaged = bisect_right(places, position) - 1
+        assert list(read_sound_entries(file, HEADER, SALT)) == ENTRIES[:damaged] + ENTRIES[damaged + 1 :]
+        if damaged in (2, 3):
+            assert len(read_noted_entries(file, HEADER, SALT)) == 3, "what is not noted is not looked at"
+            continue
+        with pytest.raises(SegmentError):
+            read_noted_entries(file, HEADER, SALT)
+
+
+def test_an_index_whose_mark_is_behind_or_damaged_is_read_whole() -> None:
+    for mark in (bytes(32), MARK.encode(SALT)):
+        content = sample()
+        file = index_file(content[:MARK_POSITION] + mark + content[MARK_POSITION + 32 :])
+        assert read_noted_entries(file, HEADER, SALT) == ENTRIES
+
+
+def test_a_chain_that_leads_nowhere_is_damage() -> None:
+    made = builder()
+    mark = evolve(MARK, last_noted=len(sample()) + 5)
+    with pytest.raises(SegmentError, match="is cut off"):
+        read_noted_entries(index_file(encode_preamble(mark, HEADER, SALT) + bytes(made.unwritten)), HEADER, SALT)
 
 
 def test_every_byte_counts() -> None:
     content = sample()
-    entries_begin = len(content) - len(ENTRIES) * ENTRY_BYTES
     for position in range(len(content)):
         changed = bytearray(content)
         changed[position] ^= 0x40
@@ -63,7 +149,7 @@ def test_every_byte_counts() -> None:
         except SegmentError:
             continue
         assert in_mark or 6 <= position < MARK_POSITION, "only reserved bytes and the mark are not the entries' concern"
-        assert position < entries_begin
+        assert position < BEGIN
         assert found == ENTRIES
 
 
@@ -115,24 +201,23 @@ def test_lookups_lead_to_the_wanted_frame_or_a_little_before(
     sequences = {A: 0, B: 0}
     placed = []
     for origin, count, size in frames:
-        entry = IndexEntry(offset, position, origin, sequences[origin])
-        index.add(entry)
-        placed.append((entry, count, size))
+        index.add(offset, position, origin, sequences[origin])
+        placed.append((entry(offset, position, origin, sequences[origin]), count, size))
         offset += count
         position += size
         sequences[origin] += count
-    places = {Place(entry.offset, entry.position) for entry, _, _ in placed}
-    for entry, count, size in placed:
-        for each in range(count):
-            place = index.before_offset(entry.offset + each)
+    places = {Place(each.offset, each.position) for each, _, _ in placed}
+    for found, count, size in placed:
+        for record in range(count):
+            place = index.before_offset(found.offset + record)
             assert place in places
             assert place is not None
-            assert place.offset <= entry.offset
-            assert entry.position - place.position < interval + size
-            of_sequence = index.before_sequence(entry.origin, entry.base_sequence + each)
+            assert place.offset <= found.offset
+            assert found.position - place.position < interval + size
+            of_sequence = index.before_sequence(found.origin, found.base_sequence + record)
             assert of_sequence in places
             assert of_sequence is not None
-            assert of_sequence.offset <= entry.offset
+            assert of_sequence.offset <= found.offset
     assert index.before_sequence(Origin(bytes(16)), 5) is None
     if not placed:
         assert index.before_offset(5) is None

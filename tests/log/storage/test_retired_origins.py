@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.errors import FormatError, SequenceOutOfRange
+from proglog_trio.log.disk import OperatingSystemDisk
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
 from proglog_trio.log.storage import retired_origins
-from proglog_trio.log.storage.disk import OperatingSystemDisk
 from proglog_trio.log.storage.retired_origins import RETIRED_ORIGINS_FILE, RetiredOrigins, rows_of
 from tests.log.driving import DIRECTORY, OpenLog
 from tests.log.simulated_disk import SimulatedDisk

@@ -12,7 +12,8 @@ from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.log.format.envelope import ENVELOPE_BYTES, Envelope, EnvelopeKind, Salt
 from proglog_trio.log.format.frame import Frame, FrameHeader
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk, StoredFrame, check_frame
+from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
+from proglog_trio.log.storage.scanner import SegmentScanner
 from tests.log.simulated_disk import SimulatedDisk, SimulatedFile
 
 SALT = Salt(b"saltsalt")
@@ -44,11 +45,11 @@ def open_store(content: bytes) -> SimulatedFile:
     return disk.open(PATH)
 
 
-def walk_of(content: bytes, chunk_bytes: int = 1 << 20, end: int | None = None) -> SegmentWalk:
-    return SegmentWalk(open_store(content), SALT, START, 0, end, chunk_bytes)
+def walk_of(content: bytes, chunk_bytes: int = 1 << 20, end: int | None = None) -> SegmentScanner:
+    return SegmentScanner(open_store(content), SALT, START, 0, end, chunk_bytes)
 
 
-def steps(walk: SegmentWalk) -> list[StoredFrame | DamagedPlace]:
+def steps(walk: SegmentScanner) -> list[StoredFrame | DamagedPlace]:
     found: list[StoredFrame | DamagedPlace] = []
     while (item := walk.step()) is not None:
         assert not found or walk.position > getattr(found[-1], "position", -1)
@@ -142,7 +143,7 @@ def test_old_envelopes_that_come_up_again_are_damage() -> None:
 def test_walk_that_follows_a_growing_file() -> None:
     content, placed = store_of([b"one", b"two", b"three"])
     file = open_store(content)
-    walk = SegmentWalk(file, SALT, START, 0, end=placed[1][0])
+    walk = SegmentScanner(file, SALT, START, 0, end=placed[1][0])
     assert steps(walk) == [StoredFrame(*placed[0])]
     assert walk.step() is None
     walk.end = len(content)

@@ -9,17 +9,11 @@ from proglog_trio.errors import SegmentError
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.envelope import EnvelopeKind, Salt
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.pending_frame import PendingFrame, bare_envelope
+from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.storage.index import read_entries, read_mark
-from proglog_trio.log.storage.segment import (
-    ActiveSegment,
-    PendingFrame,
-    SegmentFiles,
-    bare_envelope,
-    list_segments,
-    load_segment,
-    read_segment_header,
-)
+from proglog_trio.log.storage.segment import ActiveSegment, list_segments, load_segment, read_segment_header
 from tests.log.driving import DIRECTORY, OpenLog, batch_of
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -87,7 +81,7 @@ def test_failed_making_leaves_no_file_open(kind: str, after: int) -> None:
 
 
 def frame(offset: int, size: int = 10) -> PendingFrame:
-    return PendingFrame(EnvelopeKind.RECORDS, offset, ORIGIN, offset, 2, (b"x" * size, b"y"))
+    return PendingFrame(EnvelopeKind.RECORDS, offset, ORIGIN, offset, 2, (b"x" * size, b"y"), 0)
 
 
 def test_commit_is_one_write_and_one_sync() -> None:

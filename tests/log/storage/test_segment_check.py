@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from proglog_trio.errors import SegmentError
-from proglog_trio.log.storage.scanner import DamagedPlace, SegmentWalk
-from proglog_trio.log.storage.segment import SegmentFiles
+from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.stored_frame import DamagedPlace
+from proglog_trio.log.storage.scanner import SegmentScanner
 from proglog_trio.log.storage.segment_check import file_faults, scan, whole_segment
 from tests.log.repairing import Written, write_log
 
@@ -14,7 +15,7 @@ def damage_of(written: Written, files: SegmentFiles) -> list[DamagedPlace]:
     following = written.log.catalog.after(files)
     assert following is not None
     store, read = written.log.catalog.open(files)
-    walk = SegmentWalk(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
+    walk = SegmentScanner(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
     found = [item for item in scan(walk, following.base_offset) if isinstance(item, DamagedPlace)]
     store.close()
     return found

@@ -15,11 +15,11 @@ from proglog_trio.log.batch import Appended
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.clock import clamped
 from proglog_trio.log.format.origin import Origin
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
-from proglog_trio.log.repair.plan import RepairPlan
+from proglog_trio.log.repair.plan import RepairPlan, plan_repair
 from proglog_trio.log.retention import removable, remove_files
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.replication.events import PeerLied, PullRefused, ReplicationEvent
 from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello, OriginRange, PullRequest, PullResponse
@@ -400,7 +400,7 @@ class Cluster:
                 node.running.opened.commit()
             if log.read_only_reason is not None:
                 return
-            if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
+            if files == log.catalog.active.files or (plan := plan_repair(log.catalog, log.bounds(), files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan), replica.review.given_up())
             gaps = log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)
@@ -482,7 +482,7 @@ class Cluster:
             if files == log.catalog.active.files:
                 log.roll()
                 node.running.opened.commit()
-            if files == log.catalog.active.files or (plan := log.plan_repair(files)) is None:
+            if files == log.catalog.active.files or (plan := plan_repair(log.catalog, log.bounds(), files)) is None:
                 continue
             outcome = plan.rebuild(self._fetched(node, plan))
             log.durable.settle_missing(*outcome.offsets, outcome.missing, outcome.gaps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.log.storage.scanner import StoredFrame
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.replication.events import GapMarked, MissingMarked
 from proglog_trio.replication.peers.acknowledgements import AcknowledgementResult
 from tests.log.simulated_disk import Loss

@@ -13,8 +13,8 @@ from proglog_trio.errors import SequenceOutOfRange
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position, Range
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.new_id import give_new_id
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.replication.events import Diverged, GapMarked, SourceEnded
 from tests.log.driving import DIRECTORY, read_everything
 from tests.log.simulated_disk import Loss

@@ -20,11 +20,11 @@ from grpclib.const import Cardinality
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import CallFailed, ProglogError
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.scrub import Scrub
-from proglog_trio.log.storage.scanner import StoredFrame
 from proglog_trio.replication import advertiser
 from proglog_trio.replication import pull_session as pull
 from proglog_trio.replication import source_session as source

@@ -25,7 +25,7 @@ from h2.errors import ErrorCodes
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import AddressInUse, AddressUnavailable, CallFailed, ConnectionLost
-from proglog_trio.log.storage.disk import NotWritten
+from proglog_trio.log.disk import NotWritten
 from proglog_trio.log.writer import CommitFailed
 from proglog_trio.rpc.calls.connection import TunedChannel, open_connection
 from proglog_trio.rpc.http2.message_buffer import prefixed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proglog_trio.log.storage.disk import Disk, OperatingSystemDisk
+from proglog_trio.log.disk import Disk, OperatingSystemDisk
 from tests.log.simulated_disk import SimulatedDisk
 
 
@@ -103,7 +103,7 @@ def test_lock(place: tuple[Disk, Path]) -> None:
 WRITES_TOO_MUCH = """
 import errno, sys
 from pathlib import Path
-from proglog_trio.log.storage.disk import OperatingSystemDisk
+from proglog_trio.log.disk import OperatingSystemDisk
 file = OperatingSystemDisk().create(Path(sys.argv[1]))
 try:
     file.write_at(0, [b"x" * 3_000, b"y" * 3_000])
