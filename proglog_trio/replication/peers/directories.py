@@ -35,6 +35,9 @@ class Directories:
     # By id; never this node's own. Entries are replaced by those of a greater order only. Those that are waited for are
     # never dropped: what they may hold would become a gap.
     _known: dict[bytes, KnownDirectory] = Factory(dict)
+    # Those of them that are not waited for, which make room: looked for among all, each of thousands of news would cost
+    # as much as all that is known.
+    _not_awaited: dict[bytes, None] = Factory(dict)
 
     def __iter__(self) -> Iterator[KnownDirectory]:
         return iter(self._known.values())
@@ -81,11 +84,15 @@ class Directories:
                 continue
             if entry.directory_id not in self._known and len(self._known) >= MAX_DIRECTORIES:
                 # Those that are not waited for make room; of the others none may be forgotten.
-                gone = next((each for each in self._known.values() if each.is_gone), None)
-                if gone is None:
+                if not self._not_awaited:
                     continue
-                del self._known[gone.directory_id]
+                dropped = next(iter(self._not_awaited))
+                del self._known[dropped], self._not_awaited[dropped]
             self._known[entry.directory_id] = entry
+            if entry.is_gone:
+                self._not_awaited[entry.directory_id] = None
+            else:
+                self._not_awaited.pop(entry.directory_id, None)
             changed.append(entry.directory_id)
         if changed:
             self.on_change(changed)

@@ -73,8 +73,9 @@ class PeerView:
         self._unavailable.clear()
 
     def disconnect(self, now: float) -> None:
-        """End the stream."""
-        self.connected, self.disconnected_since = False, now
+        """End the stream; one that never came to a greeting does not make the peer's absence any shorter."""
+        if self.connected:
+            self.connected, self.disconnected_since = False, now
 
     def heard(self, positions: Positions) -> None:
         """Go by what it says that it has."""

@@ -13,7 +13,7 @@ told again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from attrs import Factory, define
@@ -101,7 +101,7 @@ class ProgressTracker:
         if holder is None or opened > holder.opened:
             self.forget(directory_id)
             if len(self._holders) >= MAX_HOLDERS:
-                self.forget(next(iter(self._not_living()), next(iter(self._holders))))
+                self.forget(next(self._not_living(), next(iter(self._holders))))
             holder = self._holders[directory_id] = _Progress(opened)
         self._holders.move_to_end(directory_id)
         room = self._make_room(holder, sum(1 for origin in nexts if origin not in holder.nexts))
@@ -166,16 +166,17 @@ class ProgressTracker:
 
     # -- room ----------------------------------------------------------------------------------------------------------
 
-    def _not_living(self) -> list[bytes]:
+    def _not_living(self) -> Iterator[bytes]:
+        # One after the other as they are asked for: most often the first makes room enough, and there may be thousands.
         living = frozenset(self.living())
-        return [directory_id for directory_id in self._holders if directory_id not in living]
+        return (directory_id for directory_id in self._holders if directory_id not in living)
 
     def _make_room(self, holder: _Progress, wanted: int) -> int:
         """Let others make room for more origins of a holder; return for how many there is room, up to those wanted."""
         wanted = min(wanted, MAX_ORIGINS - len(holder.nexts))
         if self.entries + wanted <= MAX_ENTRIES:
             return wanted
-        for directory_id in self._not_living():
+        for directory_id in list(self._not_living()):
             if self._holders[directory_id] is not holder:
                 self.forget(directory_id)
             if self.entries + wanted <= MAX_ENTRIES:

@@ -51,3 +51,14 @@ def test_what_it_does_not_have_is_not_said_to_be_held() -> None:
     assert [view.available_from(X, sequence, 1.0) for sequence in (0, 3, 4, 9, 10)] == [2, 3, 6, 9, None]
     view.disconnect(1.0)
     assert not view.offers(X, 3, 4)
+
+
+def test_attempts_that_fail_do_not_make_an_absence_shorter() -> None:
+    view = PeerView("a", disconnected_since=0.0)
+    for second in (1.0, 5.0, 9.0):
+        view.disconnect(second)
+    assert view.disconnected_since == 0.0
+    view.connect(b"a-------")
+    view.disconnect(20.0)
+    view.disconnect(25.0)
+    assert view.disconnected_since == 20.0
