@@ -89,7 +89,7 @@ async def receive_available(stream: Stream[Received, Any], max_bytes: int = READ
     """
     await asyncio.sleep(0)
     messages = await _tuned(stream).read_messages(max_bytes)
-    if messages and len(messages[0]) >= COPIED_AT_ONCE_BYTES:
+    if messages and len(messages[0]) >= 2 * COPIED_AT_ONCE_BYTES:
         # It was put together of what had arrived, and is copied once more when it is read.
         await asyncio.sleep(0)
     decoder = _Decoder(stream)

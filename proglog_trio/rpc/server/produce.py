@@ -24,7 +24,7 @@ from proglog_trio.replication.peers.acknowledgements import AcknowledgementResul
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.messages import records as record_messages
 from proglog_trio.rpc.messages.protobuf import encode_message
-from proglog_trio.rpc.messages.stream_io import receive_available, receive_only, send_encoded
+from proglog_trio.rpc.messages.stream_io import Rests, in_turns, receive_available, receive_only, send_encoded
 from proglog_trio.rpc.server.handlers import stopping_error
 from proglog_trio.rpc.server.in_flight import Answer, InFlight, PendingAppend, Stored
 from proglog_trio.rpc.server.log_service_state import LogServiceState
@@ -141,15 +141,14 @@ class ProduceCalls:
         loop = asyncio.get_running_loop()
         is_large = len(batch.payload) > CHECKED_AT_ONCE_BYTES
         if is_large:
-            # It is checked here, in steps between which others run; append_soon would check it at a stretch.
+            # It is checked here, in turns; append_soon would check it at a stretch.
+            rests = Rests()
             try:
-                await asyncio.sleep(0)
-                for _ in self.state.log.check_steps(batch):
-                    await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                await in_turns(self.state.log.check_steps(batch), rests)
             except ProglogError:
                 self.state.counters.batches_refused += 1
                 raise
+            await rests.rest()
         while True:
             answer: asyncio.Future[Answer] = loop.create_future()
             try:
