@@ -80,7 +80,7 @@ async def _pull(channel: TunedChannel, session: PullSession, ready: asyncio.Even
         await stream.send_request()
         rests = Rests()
         async with run_beside(_send(stream, session, ready)):
-            while (message := await receive_next(stream)) is not None:
+            while (message := await receive_next(stream, rests)) is not None:
                 room.clear()
                 is_done = session.received(await in_turns(response_steps(message)))
                 while not is_done:
@@ -137,7 +137,10 @@ async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event)
             while (request := session.next_request()) is not None:
                 await stream.send_message(request_to_message(request))
                 await rests.rest()
+            is_ready = ready.is_set()
             await wait_until(ready, session.deadline, session.node.clock)
+            if not is_ready:
+                rests.waited()
     except (StreamTerminatedError, H2Error):
         # The receiving side sees the stream's end too, and the status that came with it.
         return

@@ -123,6 +123,13 @@ class MessageBuffer:
         self._at_prefix = True
         return message
 
+    @property
+    def has_message(self) -> bool:
+        """Whether a whole message is here, so that reading one does not wait."""
+        if self._size < PREFIX_BYTES:
+            return False
+        return self._size >= PREFIX_BYTES + int.from_bytes(self._peek(PREFIX_BYTES)[1:], "big")
+
     async def read_messages(self, max_bytes: int) -> list[bytes]:
         """Return whole messages that are here, at least one, up to the first that makes them max_bytes.
 

@@ -50,6 +50,10 @@ class Rests:
             await asyncio.sleep(0)
             self._turn.begin()
 
+    def waited(self) -> None:
+        """Begin a new turn: what was awaited just now has let others run."""
+        self._turn.begin()
+
 
 class _Decoder(Generic[Received]):
     """Reads the messages of a call one after the other, and lets others run between them and within them."""
@@ -96,12 +100,21 @@ async def receive_available(stream: Stream[Received, Any], max_bytes: int = READ
     return [await decoder.decode(data) for data in messages]
 
 
-async def receive_next(stream: ClientStream[Any, Received]) -> Received | None:
-    """Return the next answer of a node that is asked, as grpclib's recv_message, or None at the end."""
+async def receive_next(stream: ClientStream[Any, Received], rests: Rests | None = None) -> Received | None:
+    """Return the next answer of a node that is asked, as grpclib's recv_message, or None at the end.
+
+    Args:
+        stream: the call's.
+        rests: of a loop that reads answers; a turn of it begins where one had to be waited for.
+    """
     if not stream._recv_initial_metadata_done:  # noqa: SLF001 - as grpclib's own does
         await stream.recv_initial_metadata()
     with stream._wrapper:  # noqa: SLF001 - as grpclib's own does
-        messages = await _tuned(stream).read_messages(1)
+        tuned = _tuned(stream)
+        waits = not tuned.buffer.has_message
+        messages = await tuned.read_messages(1)
+    if waits and rests is not None:
+        rests.waited()
     return await _Decoder[Received](stream).decode(messages[0]) if messages else None
 
 
