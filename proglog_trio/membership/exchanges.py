@@ -44,12 +44,13 @@ class Exchanges:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do what start is called for, until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                # Before the nursery closes: what others still ask for on their own way out would find it closed.
+                self._nursery = None
 
     def start(self, effect: ExchangeState | PingByStream) -> None:
         """Begin what the core asks for, unless there is one like it under way, or too many."""

@@ -147,13 +147,19 @@ class Advertiser:
 
     def _pop_others(self, progress: ProgressTracker) -> tuple[HolderNews, ...]:
         found: list[HolderNews] = []
-        room = ENTRIES_AT_ONCE
+        room, gaps = ENTRIES_AT_ONCE, 0
         for directory_id in list(self._others):
             waiting = self._others[directory_id]
-            changed = [waiting.pop() for _ in range(min(room, len(waiting)))]
+            changed: list[Origin] = []
+            while waiting and room:
+                gaps += progress.ranges_not_held(directory_id, next(iter(waiting)))
+                if gaps > GAPS_AT_ONCE and (found or changed):
+                    room = 0  # It is the next message's first, however many it has.
+                    break
+                changed.append(waiting.pop())
+                room -= 1
             if not waiting:
                 del self._others[directory_id]
-            room -= len(changed)
             news = None if directory_id == self.listener else progress.news_of(directory_id, changed)
             if news is not None:
                 found.append(news)

@@ -219,7 +219,8 @@ class SimulatedDisk:
         is_dead: it went off; restart brings it back.
         capacity: how many bytes fit; None: any number.
         open_files: to find what was not closed.
-        trace: the operations' names, in their order.
+        trace: the names of operations that were done, in their order.
+        faults_met: how many operations failed since they were told to.
     """
 
     rng: random.Random = field(factory=lambda: random.Random(0))
@@ -229,6 +230,7 @@ class SimulatedDisk:
     capacity: int | None = None
     open_files: set[SimulatedFile] = field(factory=set)
     trace: list[str] = field(factory=list)
+    faults_met: int = 0
     _directories: set[Path] = field(factory=lambda: {Path("/")})
     _entries: dict[Path, _Inode] = field(factory=dict)
     _durable_entries: dict[Path, _Inode] = field(factory=dict)
@@ -250,6 +252,7 @@ class SimulatedDisk:
             self._faults[kind] = (after - 1, number)
             return None
         del self._faults[kind]
+        self.faults_met += 1
         return number
 
     def raise_fault(self, kind: str, path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.replication.advertiser import Advertiser
-from proglog_trio.replication.messages import HolderNews, OriginRange, Positions
+from proglog_trio.replication.messages import GAPS_AT_ONCE, HolderNews, OriginRange, Positions
 from proglog_trio.replication.peers.directories import Directories
 from proglog_trio.replication.peers.progress import ProgressTracker
 
@@ -73,3 +73,27 @@ def test_third_nodes_are_told_of_but_not_to_themselves() -> None:
     told.note_other(b"a-------", [X])
     told.note_other(b"b-------", [X])
     assert take(told, 7.0, {}, None, holders) == (None, (HolderNews(b"b-------", 1, {X: 4}),))
+
+
+def test_a_message_of_third_nodes_has_no_more_ranges_than_it_may() -> None:
+    told, holders = advertiser()
+    origins = [Origin(b"%016d" % number) for number in range(6)]
+    lacks = {origin: tuple((2 * each, 2 * each + 1) for each in range(300)) for origin in origins}
+    holders.learn(b"third---", 1, dict.fromkeys(origins, 1000), lacks)
+    told.note_other(b"third---", origins)
+    heard: dict[Origin, int] = {}
+    for second in range(10):
+        _, others = take(told, 10.0 * second, {}, None, holders)
+        ranges = sum(len(each) for news in others for each in news.absent.values())
+        assert ranges <= GAPS_AT_ONCE
+        heard.update((origin, following) for news in others for origin, following in news.nexts.items())
+    assert heard == dict.fromkeys(origins, 1000)
+
+
+def test_one_origin_with_more_ranges_than_that_goes_alone() -> None:
+    told, holders = advertiser()
+    lacks = tuple((2 * each, 2 * each + 1) for each in range(GAPS_AT_ONCE + 10))
+    holders.learn(b"third---", 1, {X: 5000, Y: 5000}, {X: lacks, Y: lacks})
+    told.note_other(b"third---", [X, Y])
+    messages = [take(told, 10.0 * second, {}, None, holders)[1] for second in range(3)]
+    assert [len(news[0].nexts) if news else 0 for news in messages] == [1, 1, 0]

@@ -37,7 +37,9 @@ class Directories:
     _known: dict[bytes, KnownDirectory] = Factory(dict)
     # Those of them that are not waited for, which make room: looked for among all, each of thousands of news would cost
     # as much as all that is known.
-    _not_awaited: dict[bytes, None] = Factory(dict)
+    _not_awaited: dict[bytes, None] = Factory(
+        lambda self: {each.directory_id: None for each in self._known.values() if each.is_gone}, takes_self=True
+    )
 
     def __iter__(self) -> Iterator[KnownDirectory]:
         return iter(self._known.values())

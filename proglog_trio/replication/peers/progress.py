@@ -160,6 +160,11 @@ class ProgressTracker:
         not_held = {origin: holder.not_held[origin] for origin in nexts if origin in holder.not_held}
         return HolderNews(directory_id, holder.opened, nexts, not_held) if nexts else None
 
+    def ranges_not_held(self, directory_id: bytes, origin: Origin) -> int:
+        """Return in how many ranges a holder lacks what it has passed of an origin."""
+        holder = self._holders.get(directory_id)
+        return 0 if holder is None else len(holder.not_held.get(origin, ()))
+
     def known(self) -> Iterable[bytes]:
         """Return the holders that something is known of."""
         return tuple(self._holders)

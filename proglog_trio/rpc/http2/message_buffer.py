@@ -61,6 +61,8 @@ class MessageBuffer:
         self._chunks: deque[bytes] = deque()
         self._start = 0
         self._size = 0
+        # By the read that is under way, or the last one: what that cost besides copying its messages.
+        self.joined_bytes = 0
         # How many of the unread bytes still have to be given back to the window; none while a reader waits.
         self._unacknowledged = 0
         self._ended = False
@@ -142,6 +144,7 @@ class MessageBuffer:
         Raises:
             GRPCError: as read. Messages before the one that is refused are returned first.
         """
+        self.joined_bytes = 0
         await self._wait(PREFIX_BYTES)
         if self._ended and self._size == 0:
             return []
@@ -251,6 +254,7 @@ class MessageBuffer:
         """Return all that is here as one byte string, which is then the only chunk."""
         if len(self._chunks) > 1 or self._start:
             data = b"".join(self._chunks)[self._start :]
+            self.joined_bytes += len(data)
             self._chunks.clear()
             self._chunks.append(data)
             self._start = 0

@@ -191,13 +191,16 @@ def _pairs(edges: Sequence[int], low: int, following: int) -> tuple[tuple[int, i
     """Return ranges, one after the other in [low, following); raises PeerLied if they are none."""
     if len(edges) % 2:
         raise PeerLied(f"a peer names ranges by {len(edges)} edges")
-    pairs = tuple(zip(edges[::2], edges[1::2], strict=True))
+    pairs: list[tuple[int, int]] = []
     reached = low
-    for first, end in pairs:
-        if not reached <= first < end <= following:
-            raise PeerLied(f"a peer says that {first} to {end} is absent in {low} to {following}")
-        reached = end
-    return pairs
+    each = iter(edges)
+    # Checked as they are paired: there may be a hundred thousand, and of those that are none the first is enough.
+    for pair in zip(each, each, strict=True):
+        if not reached <= pair[0] < pair[1] <= following:
+            raise PeerLied(f"a peer says that {pair[0]} to {pair[1]} is absent in {low} to {following}")
+        reached = pair[1]
+        pairs.append(pair)
+    return tuple(pairs)
 
 
 def _news_out(others: Iterable[HolderNews]) -> list[log_v1.HolderNews]:

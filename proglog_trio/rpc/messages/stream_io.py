@@ -92,9 +92,10 @@ async def receive_available(stream: Stream[Received, Any], max_bytes: int = READ
     keep the event loop to itself.
     """
     await asyncio.sleep(0)
-    messages = await _tuned(stream).read_messages(max_bytes)
-    if messages and len(messages[0]) >= 2 * COPIED_AT_ONCE_BYTES:
-        # It was put together of what had arrived, and is copied once more when it is read.
+    tuned = _tuned(stream)
+    messages = await tuned.read_messages(max_bytes)
+    if tuned.buffer.joined_bytes >= 2 * COPIED_AT_ONCE_BYTES:
+        # All that had arrived was put together, and what is read is copied once more.
         await asyncio.sleep(0)
     decoder = _Decoder(stream)
     return [await decoder.decode(data) for data in messages]
