@@ -100,9 +100,15 @@ _MODULES = {
 """Where each name is found. A program loads what it uses: a timing profile wants no sockets."""
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name when it is first used (PEP 562)."""
-    for module, names in _MODULES.items():
-        if name in names.split():
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # or any other name would be typed as what this returns
+
+    def __getattr__(name: str) -> object:
+        """Load a public name when it is first used (PEP 562)."""
+        for module, names in _MODULES.items():
+            if name in names.split():
+                return getattr(importlib.import_module(module), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
