@@ -111,7 +111,7 @@ async def _scrub_step(log: Log, scrub: Scrub, size: int) -> None:
         found = await trio.to_thread.run_sync(scrub.step, size)
     except OSError as error:
         _logger.warning("the scrub cannot read the log", error=str(error))
-        scrub.finished = True
+        scrub.end()
         return
     log.counters.bytes_scrubbed += scrub.bytes_read - before
     # Each is named by name_damage, when the registry has not heard of it before.

@@ -32,6 +32,10 @@ class Scrub:
     _walk: SegmentScanner | None = None
     _scan: Iterator[StoredFrame | DamagedPlace] | None = None
 
+    def end(self) -> None:
+        """Give this pass up: the disk does not let it go on."""
+        self.finished = True
+
     def step(self, size: int) -> list[tuple[SegmentFiles, DamagedPlace]]:
         """Read about size bytes further and return the damage in them, which the log's registry is told as well.
 

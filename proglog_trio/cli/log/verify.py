@@ -50,7 +50,6 @@ def verify(
     from proglog_trio.errors import DataDirectoryError
     from proglog_trio.log.inspect.verify import Verifier
 
-    verifier = Verifier(directory)
     write = sys.stdout.buffer.write
     try:
         with progress("verifying", total_bytes=0, wanted=not sys.stdout.isatty()) as counted:
@@ -61,7 +60,7 @@ def verify(
                 counted(size=done - seen, total=total)
                 seen = done
 
-            verifier.progress = count
+            verifier = Verifier(directory, progress=count)
             for finding in verifier.run():
                 write(json_line(_described(finding)) if json else f"{finding}\n".encode())
     except DataDirectoryError as error:
