@@ -18,6 +18,7 @@ from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.recovery import RecoveryReport
+from proglog_trio.log.storage.segment import ActiveSegment
 from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -171,6 +172,24 @@ def test_lost_bytes_are_named() -> None:
     report = OpenLog.open(disk, config=CONFIG).log.report
     (lost,) = report.lost
     assert "offsets 1 to 3" in lost or "offsets 2 to 3" in lost
+
+
+def test_records_behind_an_index_that_a_failed_roll_left_are_served() -> None:
+    disk, appended = written(4, config=evolve(CONFIG, segment_frames=100))
+    opened = OpenLog.open(disk, 2, config=CONFIG)
+    header = opened.log.catalog.active.read.header
+    opened.log.roll()
+    opened.append_values(b"in the next segment")
+    opened.close()
+    directory = SimulatedDisk()
+    directory.make_directory(FIRST.directory)
+    ActiveSegment.create(directory, FIRST.directory, evolve(header, base_offset=appended[2].base_offset), 1).close()
+    leftover = SegmentFiles(FIRST.directory, appended[2].base_offset).index
+    disk.put(leftover, directory.content(leftover))
+    opened = OpenLog.open(disk, 3, config=CONFIG)
+    assert leftover not in disk.files()
+    assert [frame.base_offset for frame in read_all(opened.log, 3)] == [3, 4]
+    assert len(read_all(opened.log)) == 5
 
 
 def test_header_is_repaired_from_its_copy() -> None:
