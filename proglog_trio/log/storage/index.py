@@ -242,13 +242,18 @@ def read_noted_entries(file: File, header: bytes, salt: Salt) -> list[IndexEntry
     """Return the entries of an index file that belong into memory, following their chain.
 
     Raises:
-        SegmentError: as read_entries.
+        SegmentError: as read_entries, or where there is no chain: the store file tells what belongs there.
     """
     data, version = _read_content(file, header)
     begin, mark = entries_begin(header), _mark_of(data[MARK_POSITION:HEADER_COPY_POSITION], salt)
-    if version == SPARSE_VERSION or mark is None or (not mark.last_noted and len(data) > begin):
-        # Nothing is noted while a repair replaces the files; then this raises.
+    if version == SPARSE_VERSION:
         return list(read_entries(file, header, salt))
+    # Without the chain nothing tells which entries are noted: others are of markers, or of what cannot be read.
+    if mark is None:
+        raise SegmentError("the durable mark cannot be read")
+    if not mark.last_noted and len(data) > begin:
+        # So it is also while a repair replaces the files.
+        raise SegmentError("none of the entries is noted")
     found: list[IndexEntry | SparseEntry] = []
     place = mark.last_noted
     while place:

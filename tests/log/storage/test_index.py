@@ -122,11 +122,17 @@ def test_sound_entries_behind_damaged_ones() -> None:
             read_noted_entries(file, HEADER, SALT)
 
 
-def test_an_index_whose_mark_is_behind_or_damaged_is_read_whole() -> None:
-    for mark in (bytes(32), MARK.encode(SALT)):
-        content = sample()
-        file = index_file(content[:MARK_POSITION] + mark + content[MARK_POSITION + 32 :])
-        assert read_noted_entries(file, HEADER, SALT) == ENTRIES
+def test_without_a_mark_nothing_tells_what_is_noted() -> None:
+    for mark, fault in ((bytes(32), "mark cannot be read"), (MARK.encode(SALT), "none of the entries is noted")):
+        for content in (sample(), sparse_sample()):
+            file = index_file(content[:MARK_POSITION] + mark + content[MARK_POSITION + 32 :])
+            if content == sparse_sample():
+                assert len(read_noted_entries(file, HEADER, SALT)) == 2
+                continue
+            with pytest.raises(SegmentError, match=fault):
+                read_noted_entries(file, HEADER, SALT)
+    empty = index_file(encode_preamble(MARK, HEADER, SALT))
+    assert read_noted_entries(empty, HEADER, SALT) == []
 
 
 def test_a_chain_that_leads_nowhere_is_damage() -> None:

@@ -195,6 +195,23 @@ def test_index_is_made_anew_from_the_store() -> None:
     assert load_segment(disk, files, disk.open(files.store), 1) == sound
 
 
+def test_an_index_without_its_mark_brings_nothing_into_memory_but_records() -> None:
+    """The entries of bare envelopes and of markers are not to be there: no origin has such a frame."""
+    disk = SimulatedDisk()
+    config = LogConfig(DIRECTORY, index_interval_bytes=1)
+    for seed in range(2):
+        opened = OpenLog.open(disk, seed, config=config)
+        opened.append_values(b"one")
+        opened.close()
+    opened = OpenLog.open(disk, 2, config=config)
+    opened.log.roll()
+    opened.append_values(b"in the next segment")
+    files = opened.log.catalog.segments[0]
+    sound = load_segment(disk, files, disk.open(files.store), 1)
+    disk.flip(files.index, 20, 1)
+    assert load_segment(disk, files, disk.open(files.store), 1) == sound
+
+
 def test_file_under_another_name_is_refused() -> None:
     disk = new_disk()
     create(disk)
