@@ -44,6 +44,7 @@ from proglog_trio.log.storage.index import (
     IndexBuilder,
     IndexEntry,
     entries_begin,
+    entries_between,
     read_mark,
     read_sound_entries,
 )
@@ -351,10 +352,9 @@ class Recovery:
                 read.known = self._of_index(
                     files, lambda file: tuple(read_sound_entries(file, read.header_bytes, read.entries.salt))
                 )
-            for entry in read.known or ():
+            for entry in entries_between(read.known or (), item.position, item.end):
                 # A repair knows by them what stood there: the new index must not be without.
-                if item.position <= entry.position and entry.end <= item.end:
-                    read.entries.keep(entry, entry.position)
+                read.entries.keep(entry, entry.position)
             return
         envelope = item.envelope
         try:

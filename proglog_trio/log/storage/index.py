@@ -20,7 +20,8 @@ Version 1 has entries of the noted frames alone: offset u64, position u64, origi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from attrs import define, field, frozen
@@ -289,6 +290,19 @@ def read_sound_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexE
         else:
             yield entry
             place += entry.length
+
+
+def entries_between(entries: Sequence[IndexEntry], position: int, end: int) -> Iterator[IndexEntry]:
+    """Yield the entries of what stood wholly in the bytes [position, end) of the store file; they are in its order.
+
+    There may be many entries and many such places: only those there are looked at.
+    """
+    for number in range(bisect_left(entries, position, key=lambda entry: entry.position), len(entries)):
+        entry = entries[number]
+        if entry.position >= end:
+            return
+        if entry.end <= end:
+            yield entry
 
 
 class _DamagedEntry(Exception):
