@@ -85,6 +85,11 @@ class SparseEntry:
     origin: Origin
     base_sequence: int
 
+    @property
+    def length(self) -> int:
+        """How many bytes of the index file the entry takes."""
+        return _SPARSE_ENTRY.size + CHECKSUM_BYTES
+
 
 @frozen
 class IndexEntry:
@@ -228,12 +233,11 @@ def read_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry |
     while place < len(data):
         try:
             if version == SPARSE_VERSION:
-                yield _sparse_entry(data, place, salt)
-                place += _SPARSE_ENTRY.size + CHECKSUM_BYTES
+                entry: IndexEntry | SparseEntry = _sparse_entry(data, place, salt)
             else:
                 entry = _entry_at(data, place, salt)
-                yield entry
-                place += entry.length
+            yield entry
+            place += entry.length
         except _DamagedEntry as error:
             raise SegmentError(f"entry {number} of the index {error}") from None
         number += 1
