@@ -222,6 +222,12 @@ def _read_content(file: File, header: bytes) -> tuple[bytes, int]:
     return data, version
 
 
+def is_dense(file: File) -> bool:
+    """Tell whether an index file is to have an entry for every envelope; version 1 has not."""
+    version: int = _PREFIX.unpack(file.read_at(0, _PREFIX.size))[1]
+    return version == INDEX_VERSION
+
+
 def read_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry | SparseEntry]:
     """Yield the entries of the index file of the segment that begins with this header.
 

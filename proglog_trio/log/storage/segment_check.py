@@ -18,7 +18,7 @@ from proglog_trio.log.disk import Disk, File
 from proglog_trio.log.format.envelope import EnvelopeKind
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
-from proglog_trio.log.storage.index import read_entries
+from proglog_trio.log.storage.index import is_dense, read_entries, read_mark
 from proglog_trio.log.storage.scanner import SegmentScanner
 from proglog_trio.log.storage.segment import read_segment_header
 
@@ -86,6 +86,13 @@ def walk_files(disk: Disk, files: SegmentFiles, store: File) -> Generator[Damage
         try:
             for entry in read_entries(index, header_bytes, header.salt):
                 yield entry.length
+            mark = read_mark(index, header.salt)
+            if mark is None:
+                raise SegmentError("its durable mark cannot be read")
+            if mark.position < store.size() and is_dense(index):
+                # There was no room for the last entries, or they were not synced; a repair would miss them.
+                detail = "the index file lacks its end"
+                yield DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail, is_missing_index=True)
         except SegmentError as error:
             detail = f"the index file: {error}"
             yield DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail)
