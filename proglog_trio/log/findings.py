@@ -79,7 +79,7 @@ def name_damage(log: Log) -> Callable[[], None]:
         named += 1
         if named <= MAX_NAMED_PLACES and damage.place.is_missing_index:
             _logger.warning(
-                "an index file is missing, and is made anew from its segment", index=str(damage.files.index)
+                "an index file or its end is missing, and is made anew from its segment", index=str(damage.files.index)
             )
         elif named <= MAX_NAMED_PLACES:
             _logger.error(

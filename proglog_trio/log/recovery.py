@@ -44,6 +44,7 @@ from proglog_trio.log.storage.index import (
     IndexBuilder,
     IndexEntry,
     entries_begin,
+    entries_between,
     read_mark,
     read_sound_entries,
 )
@@ -54,6 +55,7 @@ from proglog_trio.log.storage.segment import (
     ActiveSegment,
     ReadSegment,
     list_damaged_too,
+    list_segments,
     read_segment_header,
 )
 from proglog_trio.log.storage.sparse_index import SparseIndex
@@ -174,6 +176,7 @@ class Recovery:
         aside.trim()
         self._remove_leftovers()
         segments = list_damaged_too(self.disk, self.log_directory)
+        with_store = frozenset(list_segments(self.disk, self.log_directory))
         unreadable: list[tuple[SegmentFiles, str]] = []
         while segments:
             newest = segments[-1]
@@ -184,6 +187,10 @@ class Recovery:
                 store.close()
                 unreadable.append((segments.pop(), str(error)))
                 self.offsets_used = max(self.offsets_used, self._offset_after(newest))
+                # Nor can the log go on in one of which there is the index alone. Those are moved first: behind the
+                # last store file they would pass for what was not finished, and be removed.
+                while segments and segments[-1] not in with_store:
+                    unreadable.insert(0, (segments.pop(), "the store file is missing"))
                 continue
             except BaseException:
                 store.close()
@@ -345,10 +352,9 @@ class Recovery:
                 read.known = self._of_index(
                     files, lambda file: tuple(read_sound_entries(file, read.header_bytes, read.entries.salt))
                 )
-            for entry in read.known or ():
+            for entry in entries_between(read.known or (), item.position, item.end):
                 # A repair knows by them what stood there: the new index must not be without.
-                if item.position <= entry.position and entry.end <= item.end:
-                    read.entries.keep(entry, entry.position)
+                read.entries.keep(entry, entry.position)
             return
         envelope = item.envelope
         try:

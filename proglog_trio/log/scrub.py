@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from attrs import define
 
@@ -12,7 +12,7 @@ from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
-from proglog_trio.log.storage.segment_check import file_faults, scan, whole_segment
+from proglog_trio.log.storage.segment_check import scan, walk_files, whole_segment
 
 
 @define
@@ -20,7 +20,8 @@ class Scrub:
     """One pass through a log, in steps. It blocks on the disk: use it from a worker thread.
 
     Attributes:
-        bytes_read: so far.
+        bytes_read: so far, of store files and indexes.
+        _faults: what is left to look at of a segment's header and index, before the rest.
         finished: whether the pass is over.
     """
 
@@ -29,6 +30,7 @@ class Scrub:
     finished: bool = False
     _files: SegmentFiles | None = None
     _file: File | None = None
+    _faults: Generator[DamagedPlace | int, None, None] | None = None
     _walk: SegmentScanner | None = None
     _scan: Iterator[StoredFrame | DamagedPlace] | None = None
 
@@ -47,6 +49,9 @@ class Scrub:
         while self.bytes_read < goal and not self.finished:
             if self._walk is None or self._files is None or self._scan is None:
                 self._open_next(found)
+                continue
+            if self._faults is not None:
+                self._look_at_files(self._files, self._faults, found)
                 continue
             self._walk.end = self.catalog.durable_end(self._files)
             before = self._walk.position
@@ -71,7 +76,7 @@ class Scrub:
         try:
             self._file, read = self.catalog.open(files)
             if after is not None:
-                found.extend((files, fault) for fault in file_faults(self.catalog.disk, files, self._file))
+                self._faults = walk_files(self.catalog.disk, files, self._file)
         except FileNotFoundError as error:
             if files in self.catalog.segments:
                 found.append((files, whole_segment(files, str(error), following)))
@@ -82,8 +87,30 @@ class Scrub:
             self._walk = scan_from(self._file, read.header, read.header_bytes)
             self._scan = scan(self._walk, following)
 
+    def _look_at_files(
+        self,
+        files: SegmentFiles,
+        faults: Generator[DamagedPlace | int, None, None],
+        found: list[tuple[SegmentFiles, DamagedPlace]],
+    ) -> None:
+        try:
+            item = next(faults, None)
+        except SegmentError as error:
+            self.close()
+            after = self.catalog.after(files)
+            found.append((files, whole_segment(files, str(error), None if after is None else after.base_offset)))
+            return
+        if item is None:
+            self._faults = None
+        elif isinstance(item, DamagedPlace):
+            found.append((files, item))
+        else:
+            self.bytes_read += item
+
     def close(self) -> None:
         """Close the segment that is being read."""
+        if self._faults is not None:
+            self._faults.close()
         if self._file is not None:
             self._file.close()
-        self._file = self._walk = self._scan = None
+        self._file = self._faults = self._walk = self._scan = None

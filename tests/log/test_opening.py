@@ -112,7 +112,7 @@ async def test_an_index_file_that_was_removed_is_told_of_as_that(tmp_path: Path)
     assert (log.damage.found, log.damage.left, log.counters.damaged_places) == (0, 0, 0)
     (told,) = [each for each in logs if each["log_level"] in ("warning", "error")]
     assert told == {
-        "event": "an index file is missing, and is made anew from its segment",
+        "event": "an index file or its end is missing, and is made anew from its segment",
         "index": str(removed),
         "log_level": "warning",
     }

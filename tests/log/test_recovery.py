@@ -18,6 +18,7 @@ from proglog_trio.log.format.pending_frame import PendingFrame
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.recovery import RecoveryReport
+from proglog_trio.log.storage.segment import ActiveSegment
 from tests.log.driving import DIRECTORY, NOON, OpenLog, batch_of, read_all, read_everything
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -130,6 +131,47 @@ def test_offsets_after_a_jump_are_known_without_a_header() -> None:
     assert disk.content(moved.path).endswith(b"after the jump")
 
 
+@pytest.mark.parametrize("loss", Loss)
+def test_newest_header_and_the_store_before_it_are_lost(loss: Loss) -> None:
+    """The log goes on in the newest segment that there is, and what there is of the others is moved aside."""
+    original, appended = written(9)
+    stores = [SegmentFiles(FIRST.directory, base) for base in (0, 3, 6)]
+    original.delete(stores[1].store)
+    flip_both_headers(original)
+    uninterrupted = original.copy()
+    opened = OpenLog.open(uninterrupted, 2, config=CONFIG)
+    assert [moved.segment for moved in opened.log.report.moved_aside] == [stores[1].index, stores[2].store]
+    assert all(moved.path in uninterrupted.files() for moved in opened.log.report.moved_aside)
+    assert {path for path in uninterrupted.files() if path.parent == FIRST.directory} == {FIRST.store, FIRST.index}
+    for cut_at in range(1, uninterrupted.operations + 1):
+        disk = original.copy()
+        disk.cut_at = cut_at
+        with pytest.raises(PowerCut):
+            OpenLog.open(disk, 2, config=CONFIG)
+        disk.restart(loss, random.Random(cut_at))
+        opened = OpenLog.open(disk, 3, config=CONFIG)
+        assert opened.log.next_offset > appended[-1].base_offset
+        assert [frame.base_offset for frame in read_everything(opened.log).frames] == [0, 1, 2]
+        names = {path.name for path in disk.files() if path.parent.name == "damaged"}
+        assert names >= {stores[1].index.name, stores[2].store.name}
+        opened.append_values(b"new")
+        opened.close()
+        assert read_all(OpenLog.open(disk, 4, config=CONFIG).log, opened.log.next_offset - 1)[0].data.endswith(b"new")
+
+
+def test_no_segment_that_is_left_has_both_its_store_and_a_header() -> None:
+    disk, appended = written(9)
+    for base in (0, 6):
+        files = SegmentFiles(FIRST.directory, base)
+        disk.flip(files.store, 20, 0xFF)
+        disk.flip(files.index, 70, 0xFF)
+    disk.delete(SegmentFiles(FIRST.directory, 3).store)
+    opened = OpenLog.open(disk, 2, config=CONFIG)
+    assert opened.log.next_offset > appended[-1].base_offset
+    assert len(opened.log.report.moved_aside) == 3
+    assert not OpenLog.open(disk.copy(), 3, config=CONFIG).log.report.moved_aside
+
+
 def test_unreadable_records_that_had_been_synced_stay_where_they_are() -> None:
     disk, _ = written(3, config=evolve(CONFIG, segment_frames=100))
     flip_last_envelope(disk)
@@ -171,6 +213,24 @@ def test_lost_bytes_are_named() -> None:
     report = OpenLog.open(disk, config=CONFIG).log.report
     (lost,) = report.lost
     assert "offsets 1 to 3" in lost or "offsets 2 to 3" in lost
+
+
+def test_records_behind_an_index_that_a_failed_roll_left_are_served() -> None:
+    disk, appended = written(4, config=evolve(CONFIG, segment_frames=100))
+    opened = OpenLog.open(disk, 2, config=CONFIG)
+    header = opened.log.catalog.active.read.header
+    opened.log.roll()
+    opened.append_values(b"in the next segment")
+    opened.close()
+    directory = SimulatedDisk()
+    directory.make_directory(FIRST.directory)
+    ActiveSegment.create(directory, FIRST.directory, evolve(header, base_offset=appended[2].base_offset), 1).close()
+    leftover = SegmentFiles(FIRST.directory, appended[2].base_offset).index
+    disk.put(leftover, directory.content(leftover))
+    opened = OpenLog.open(disk, 3, config=CONFIG)
+    assert leftover not in disk.files()
+    assert [frame.base_offset for frame in read_all(opened.log, 3)] == [3, 4]
+    assert len(read_all(opened.log)) == 5
 
 
 def test_header_is_repaired_from_its_copy() -> None:

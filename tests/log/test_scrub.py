@@ -4,6 +4,7 @@ import pytest
 
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.scrub import Scrub
+from proglog_trio.log.storage.index import ENTRY_BYTES
 from tests.log.driving import DIRECTORY, OpenLog, batch_of, read_all
 from tests.log.simulated_disk import SimulatedDisk
 
@@ -32,7 +33,8 @@ def test_damage_is_found_once_a_pass(size: int) -> None:
     while not scrub.finished:
         found += scrub.step(size)
     assert [(files, place.expected_offset) for files, place in found] == [(first, 1), (second, 3)]
-    assert scrub.bytes_read < sum(len(disk.content(files.store)) for files in (first, second, third))
+    whole = (first.store, first.index, second.store, third.store)
+    assert scrub.bytes_read < sum(len(disk.content(path)) for path in whole)
     assert len(disk.open_files) == 3, "the active segment's two files and the lock"
 
 
@@ -41,10 +43,21 @@ def test_sound_log_is_read_whole_and_nothing_is_found() -> None:
     scrub = Scrub(opened.log.catalog)
     while not scrub.finished:
         assert scrub.step(100) == []
-    headers = sum(len(opened.log.catalog.load(files).header_bytes) for files in opened.log.catalog.segments)
-    assert (
-        scrub.bytes_read == sum(len(disk.content(path)) for path in disk.files() if path.suffix == ".store") - headers
-    )
+    segments = opened.log.catalog.segments
+    headers = sum(len(opened.log.catalog.load(files).header_bytes) for files in segments)
+    stores = sum(len(disk.content(files.store)) for files in segments) - headers
+    assert scrub.bytes_read == stores + 6 * ENTRY_BYTES, "and the indexes of those that are closed"
+
+
+def test_an_index_is_looked_at_with_the_pace_of_the_rest() -> None:
+    disk, opened = log_of(8)
+    scrub = Scrub(opened.log.catalog)
+    for number in range(3):
+        before = scrub.bytes_read
+        assert scrub.step(ENTRY_BYTES) == []
+        assert (scrub.bytes_read - before, len(disk.open_files)) == (ENTRY_BYTES, 5), f"step {number}"
+    scrub.close()
+    assert len(disk.open_files) == 3
 
 
 def test_pass_that_is_given_up_closes_its_file() -> None:

@@ -77,7 +77,7 @@ class DamagedPlace:
         expected_offset: the offset at which the damage begins.
         next_offset: the offset at which the next readable frame begins, or None when there is none in this segment.
         detail: what is wrong, in words.
-        is_missing_index: nothing but the index file is missing, which is made anew from the segment's.
+        is_missing_index: nothing but the index file is missing, or its end; it is made anew from the segment's.
     """
 
     position: int

@@ -312,10 +312,11 @@ def regenerated_header(fit: Fit, number: int, catalog: SegmentCatalog, salt: Sal
         if element.segment >= number:
             break
         if isinstance(element, Kept) and place not in fit.placed:
-            envelope = element.frame.envelope
-            with closing(catalog.disk.open(survey.segments[element.segment].files.store)) as store:
-                place = element.frame.position + ENVELOPE_BYTES
-                data = element.frame.data or store.read_at(place, envelope.length)
+            envelope, data = element.frame.envelope, element.frame.data
+            if envelope.length and not data:
+                # Only then: what is written from the index may have no store file.
+                with closing(catalog.disk.open(survey.segments[element.segment].files.store)) as store:
+                    data = store.read_at(element.frame.position + ENVELOPE_BYTES, envelope.length)
             frame = StoredFrame(element.frame.position, envelope, data).frame_without_payload
             state.read_back(envelope.kind, envelope.base_offset, frame, following.created)
         else:

@@ -87,20 +87,19 @@ class Aside:
         return path, size
 
     def move_segment(self, files: SegmentFiles, detail: str) -> MovedAside:
-        """Move a whole segment away; durable on return. Raises OSError."""
+        """Move a whole segment away, of which there may be the index alone; durable on return. Raises OSError."""
         self.disk.make_directory(self.directory)
-        size = self.disk.size_of(files.store)
-        path = self._free_name(files.store.name)
-        self.disk.rename(files.store, path)
-        self._newest = {path.name}
-        if files.index.name in self.disk.list_directory(files.directory):
-            index = self._free_name(files.index.name)
-            self.disk.rename(files.index, index)
-            self._newest.add(index.name)
+        present = self.disk.list_directory(files.directory)
+        sources = [path for path in (files.store, files.index) if path.name in present]
+        size = self.disk.size_of(sources[0])
+        moved = [self._free_name(path.name) for path in sources]
+        for source, path in zip(sources, moved, strict=True):
+            self.disk.rename(source, path)
+        self._newest = {path.name for path in moved}
         sync_directory(self.disk, self.directory)
         sync_directory(self.disk, files.directory)
         self.trim()
-        return MovedAside(path, size, files.store, 0, files.base_offset, detail)
+        return MovedAside(moved[0], size, sources[0], 0, files.base_offset, detail)
 
     def trim(self) -> None:
         """Remove the oldest files while there are too many, or too many bytes; trouble says what was in the way.

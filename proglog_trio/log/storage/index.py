@@ -20,7 +20,8 @@ Version 1 has entries of the noted frames alone: offset u64, position u64, origi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from attrs import define, field, frozen
@@ -83,6 +84,11 @@ class SparseEntry:
     position: int
     origin: Origin
     base_sequence: int
+
+    @property
+    def length(self) -> int:
+        """How many bytes of the index file the entry takes."""
+        return _SPARSE_ENTRY.size + CHECKSUM_BYTES
 
 
 @frozen
@@ -216,6 +222,12 @@ def _read_content(file: File, header: bytes) -> tuple[bytes, int]:
     return data, version
 
 
+def is_dense(file: File) -> bool:
+    """Tell whether an index file is to have an entry for every envelope; version 1 has not."""
+    version: int = _PREFIX.unpack(file.read_at(0, _PREFIX.size))[1]
+    return version == INDEX_VERSION
+
+
 def read_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry | SparseEntry]:
     """Yield the entries of the index file of the segment that begins with this header.
 
@@ -227,12 +239,11 @@ def read_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry |
     while place < len(data):
         try:
             if version == SPARSE_VERSION:
-                yield _sparse_entry(data, place, salt)
-                place += _SPARSE_ENTRY.size + CHECKSUM_BYTES
+                entry: IndexEntry | SparseEntry = _sparse_entry(data, place, salt)
             else:
                 entry = _entry_at(data, place, salt)
-                yield entry
-                place += entry.length
+            yield entry
+            place += entry.length
         except _DamagedEntry as error:
             raise SegmentError(f"entry {number} of the index {error}") from None
         number += 1
@@ -242,13 +253,18 @@ def read_noted_entries(file: File, header: bytes, salt: Salt) -> list[IndexEntry
     """Return the entries of an index file that belong into memory, following their chain.
 
     Raises:
-        SegmentError: as read_entries.
+        SegmentError: as read_entries, or where there is no chain: the store file tells what belongs there.
     """
     data, version = _read_content(file, header)
     begin, mark = entries_begin(header), _mark_of(data[MARK_POSITION:HEADER_COPY_POSITION], salt)
-    if version == SPARSE_VERSION or mark is None or (not mark.last_noted and len(data) > begin):
-        # Nothing is noted while a repair replaces the files; then this raises.
+    if version == SPARSE_VERSION:
         return list(read_entries(file, header, salt))
+    # Without the chain nothing tells which entries are noted: others are of markers, or of what cannot be read.
+    if mark is None:
+        raise SegmentError("the durable mark cannot be read")
+    if not mark.last_noted and len(data) > begin:
+        # So it is also while a repair replaces the files.
+        raise SegmentError("none of the entries is noted")
     found: list[IndexEntry | SparseEntry] = []
     place = mark.last_noted
     while place:
@@ -284,6 +300,19 @@ def read_sound_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexE
         else:
             yield entry
             place += entry.length
+
+
+def entries_between(entries: Sequence[IndexEntry], position: int, end: int) -> Iterator[IndexEntry]:
+    """Yield the entries of what stood wholly in the bytes [position, end) of the store file; they are in its order.
+
+    There may be many entries and many such places: only those there are looked at.
+    """
+    for number in range(bisect_left(entries, position, key=lambda entry: entry.position), len(entries)):
+        entry = entries[number]
+        if entry.position >= end:
+            return
+        if entry.end <= end:
+            yield entry
 
 
 class _DamagedEntry(Exception):

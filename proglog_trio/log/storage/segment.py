@@ -29,6 +29,7 @@ from proglog_trio.log.storage.index import (
     encode_preamble,
     entries_begin,
     read_header_copy,
+    read_mark,
     read_noted_entries,
 )
 from proglog_trio.log.storage.scanner import scan_from
@@ -47,12 +48,30 @@ def list_segments(disk: Disk, directory: Path) -> list[SegmentFiles]:
 def list_damaged_too(disk: Disk, directory: Path) -> list[SegmentFiles]:
     """Return the segments of a directory in the order of their offsets, also those whose store files are damaged away.
 
-    Of these there is the index, between two store files. Before the first and behind the last one it is what retention,
-    or the making of a segment, did not come to the end with.
+    Of these there is the index, between two store files, and it tells of a commit. Any other is what retention, or the
+    making of a segment, did not come to the end with: its offsets may stand in the segment before. Raises OSError.
     """
     stores = _bases(disk, directory, STORE_SUFFIX)
-    indexes = [base for base in _bases(disk, directory, INDEX_SUFFIX) if stores and stores[0] < base < stores[-1]]
+    indexes = [
+        base
+        for base in _bases(disk, directory, INDEX_SUFFIX)
+        if stores
+        and stores[0] < base < stores[-1]
+        and base not in stores
+        and _tells_of_commit(disk, SegmentFiles(directory, base))
+    ]
     return [SegmentFiles(directory, base) for base in sorted({*stores, *indexes})]
+
+
+def _tells_of_commit(disk: Disk, files: SegmentFiles) -> bool:
+    """Tell whether a segment's index shows that anything was ever written to the segment."""
+    with closing(disk.open(files.index)) as file, suppress(SegmentError):
+        data = read_header_copy(file)
+        if file.size() > entries_begin(data):
+            return True
+        mark = read_mark(file, decode_header(data, files).salt)
+        return mark is not None and mark.next_offset > files.base_offset
+    return False
 
 
 def _bases(disk: Disk, directory: Path, suffix: str) -> list[int]:
@@ -127,10 +146,17 @@ class ActiveSegment:
             raise
         except OSError as error:
             # The renaming of the store comes last of what may fail so.
-            for leftover in (new_store, files.index, new_index_path(files)):
+            for leftover in (new_store, new_index_path(files)):
                 # What stays does no harm: the next attempt writes over it, and the next opening removes it.
                 with suppress(OSError):
                     disk.remove(leftover)
+            try:
+                with suppress(FileNotFoundError):
+                    disk.remove(files.index)
+            except OSError as another:
+                # A log that went on would have it between two of its segments.
+                error.add_note(f"the index of the unfinished segment could not be removed: {another}")
+                raise error from None
             raise NotWritten(*error.args) from error
         read = ReadSegment(header, data, entries.index)
         return cls(files, read, len(data), header.base_offset, store, index_file, entries, identity)

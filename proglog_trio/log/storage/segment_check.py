@@ -8,8 +8,7 @@ saves.
 from __future__ import annotations
 
 import errno
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from attrs import evolve
@@ -19,7 +18,7 @@ from proglog_trio.log.disk import Disk, File
 from proglog_trio.log.format.envelope import EnvelopeKind
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
-from proglog_trio.log.storage.index import read_entries
+from proglog_trio.log.storage.index import is_dense, read_entries, read_mark
 from proglog_trio.log.storage.scanner import SegmentScanner
 from proglog_trio.log.storage.segment import read_segment_header
 
@@ -64,25 +63,36 @@ def file_faults(disk: Disk, files: SegmentFiles, store: File) -> list[DamagedPla
         SegmentError: no copy of the header can be read.
         OSError: as the disk gives it.
     """
+    return [found for found in walk_files(disk, files, store) if isinstance(found, DamagedPlace)]
+
+
+def walk_files(disk: Disk, files: SegmentFiles, store: File) -> Generator[DamagedPlace | int, None, None]:
+    """Yield what file_faults returns, and for each entry of the index how many bytes it has; raises as that does."""
     header, header_bytes, fault = read_segment_header(disk, files, store)
-    faults = []
     if fault is not None:
         said = f"{fault}; the copy in the index file is right"
-        faults.append(DamagedPlace(0, len(header_bytes), None, files.base_offset, files.base_offset, said))
+        yield DamagedPlace(0, len(header_bytes), None, files.base_offset, files.base_offset, said)
     try:
         index = disk.open(files.index)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
         # It was removed, and can be made anew. One that holds something else is the disk's fault, and damage.
-        missing = DamagedPlace(
+        yield DamagedPlace(
             0, 0, None, files.base_offset, files.base_offset, "the index file is missing", is_missing_index=True
         )
-        return [*faults, missing]
+        return
     with closing(index):
         try:
-            deque(read_entries(index, header_bytes, header.salt), maxlen=0)
+            for entry in read_entries(index, header_bytes, header.salt):
+                yield entry.length
+            mark = read_mark(index, header.salt)
+            if mark is None:
+                raise SegmentError("its durable mark cannot be read")
+            if mark.position < store.size() and is_dense(index):
+                # There was no room for the last entries, or they were not synced; a repair would miss them.
+                detail = "the index file lacks its end"
+                yield DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail, is_missing_index=True)
         except SegmentError as error:
             detail = f"the index file: {error}"
-            faults.append(DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail))
-    return faults
+            yield DamagedPlace(0, 0, None, files.base_offset, files.base_offset, detail)

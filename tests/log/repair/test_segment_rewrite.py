@@ -74,6 +74,21 @@ def test_new_header_tells_what_the_old_one_did() -> None:
         check_served(written.log, written.frames)
 
 
+def test_new_header_behind_a_store_that_is_written_from_its_index() -> None:
+    """The index alone has the bare envelopes of the segment before: there is no file to read them from."""
+    own, roll = ("own", 0, 2), ("roll", 0, 0)
+    written = write_log((own, ("reopen", 1, 1), own, roll, own, own, roll, own))
+    before, files = written.closed
+    written.disk.delete(before.store)
+    written.disk.delete(files.store)
+    written.disk.delete(files.index)
+    scrub(written.log)
+    outcome = repair(written.log, files, written.peers)
+    assert not outcome.remaining
+    assert written.disk.content(before.store) == written.contents[before.store]
+    check_served(written.log, written.frames)
+
+
 def test_file_that_changes_between_plan_and_rebuild_stays() -> None:
     written = write_log()
     files = written.closed[0]

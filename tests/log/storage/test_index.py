@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -24,6 +26,7 @@ from proglog_trio.log.storage.index import (
     SparseEntry,
     encode_preamble,
     entries_begin,
+    entries_between,
     read_entries,
     read_header_copy,
     read_mark,
@@ -122,11 +125,45 @@ def test_sound_entries_behind_damaged_ones() -> None:
             read_noted_entries(file, HEADER, SALT)
 
 
-def test_an_index_whose_mark_is_behind_or_damaged_is_read_whole() -> None:
-    for mark in (bytes(32), MARK.encode(SALT)):
-        content = sample()
-        file = index_file(content[:MARK_POSITION] + mark + content[MARK_POSITION + 32 :])
-        assert read_noted_entries(file, HEADER, SALT) == ENTRIES
+def test_without_a_mark_nothing_tells_what_is_noted() -> None:
+    for mark, fault in ((bytes(32), "mark cannot be read"), (MARK.encode(SALT), "none of the entries is noted")):
+        for content in (sample(), sparse_sample()):
+            file = index_file(content[:MARK_POSITION] + mark + content[MARK_POSITION + 32 :])
+            if content == sparse_sample():
+                assert len(read_noted_entries(file, HEADER, SALT)) == 2
+                continue
+            with pytest.raises(SegmentError, match=fault):
+                read_noted_entries(file, HEADER, SALT)
+    empty = index_file(encode_preamble(MARK, HEADER, SALT))
+    assert read_noted_entries(empty, HEADER, SALT) == []
+
+
+class Looked(Sequence[IndexEntry]):
+    """Counts how often an entry is looked at."""
+
+    def __init__(self, entries: list[IndexEntry]) -> None:
+        self.entries = entries
+        self.times = 0
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, number: Any) -> Any:
+        self.times += 1
+        return self.entries[number]
+
+
+def test_entries_between_two_places_are_found_without_the_others() -> None:
+    length = ENTRIES[0].end - ENTRIES[0].position
+    entries = [entry(number, number * length, A, number) for number in range(1_000)]
+    for first, last in ((0, 3), (500, 502), (999, 1_000), (7, 7)):
+        position, end = first * length, last * length
+        looked = Looked(entries)
+        assert list(entries_between(looked, position, end)) == entries[first:last]
+        assert list(entries_between(looked, position, end + 1)) == entries[first:last]
+        assert list(entries_between(looked, position + 1, end - 1)) == entries[first + 1 : max(last - 1, 0)]
+        assert looked.times < 3 * 20
+    assert list(entries_between((), 0, 100)) == []
 
 
 def test_a_chain_that_leads_nowhere_is_damage() -> None:

@@ -7,13 +7,20 @@ import pytest
 
 from proglog_trio.errors import SegmentError
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.disk import NotWritten
 from proglog_trio.log.format.envelope import EnvelopeKind, Salt
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.pending_frame import PendingFrame, bare_envelope
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import SegmentHeader
 from proglog_trio.log.storage.index import read_entries, read_mark
-from proglog_trio.log.storage.segment import ActiveSegment, list_segments, load_segment, read_segment_header
+from proglog_trio.log.storage.segment import (
+    ActiveSegment,
+    list_damaged_too,
+    list_segments,
+    load_segment,
+    read_segment_header,
+)
 from tests.log.driving import DIRECTORY, OpenLog, batch_of
 from tests.log.simulated_disk import Loss, PowerCut, SimulatedDisk
 
@@ -44,6 +51,39 @@ def test_only_whole_segments_are_listed() -> None:
                  "00000000000000000004.new", "00000000000000000004.store.bak", "4.store"):  # fmt: skip
         disk.put(LOG / name, b"")
     assert [files.base_offset for files in list_segments(disk, LOG)] == [2, 10]
+
+
+def test_a_segment_without_its_store_is_listed_once_anything_was_written_to_it() -> None:
+    """The index alone is also what the making of a segment leaves that fails."""
+    disk = new_disk()
+    active = create(disk)
+    for offset in (2, 10):
+        disk.put(SegmentFiles(LOG, offset).store, b"")
+    disk.delete(FILES.store)
+    assert [files.base_offset for files in list_damaged_too(disk, LOG)] == [2, 10]
+    disk.put(FILES.index, disk.content(FILES.index)[:70])
+    assert [files.base_offset for files in list_damaged_too(disk, LOG)] == [2, 10]
+    active = create(disk)
+    begin = len(disk.content(FILES.index))
+    active.commit([frame(5)])
+    disk.delete(FILES.store)
+    assert [files.base_offset for files in list_damaged_too(disk, LOG)] == [2, 5, 10]
+    # A power loss may leave the mark and not the entry.
+    disk.put(FILES.index, disk.content(FILES.index)[:begin])
+    assert [files.base_offset for files in list_damaged_too(disk, LOG)] == [2, 5, 10]
+
+
+@pytest.mark.parametrize("removal_fails", [False, True])
+def test_a_log_goes_on_only_if_a_failed_making_leaves_no_index(removal_fails: bool) -> None:
+    disk = new_disk()
+    disk.fail("create", errno.ENOSPC, after=1)
+    if removal_fails:
+        # After that of the store file, and of the index under its other name: neither is there.
+        disk.fail("remove", errno.EIO, after=2)
+    with pytest.raises(OSError, match="No space") as caught:
+        create(disk)
+    assert isinstance(caught.value, NotWritten) is not removal_fails
+    assert (FILES.index in disk.files()) is removal_fails
 
 
 def test_new_segment_is_durable_at_once() -> None:
@@ -152,6 +192,23 @@ def test_index_is_made_anew_from_the_store() -> None:
     disk.delete(files.index)
     assert load_segment(disk, files, disk.open(files.store), 1) == sound
     disk.put(files.index, b"no index")
+    assert load_segment(disk, files, disk.open(files.store), 1) == sound
+
+
+def test_an_index_without_its_mark_brings_nothing_into_memory_but_records() -> None:
+    """The entries of bare envelopes and of markers are not to be there: no origin has such a frame."""
+    disk = SimulatedDisk()
+    config = LogConfig(DIRECTORY, index_interval_bytes=1)
+    for seed in range(2):
+        opened = OpenLog.open(disk, seed, config=config)
+        opened.append_values(b"one")
+        opened.close()
+    opened = OpenLog.open(disk, 2, config=config)
+    opened.log.roll()
+    opened.append_values(b"in the next segment")
+    files = opened.log.catalog.segments[0]
+    sound = load_segment(disk, files, disk.open(files.store), 1)
+    disk.flip(files.index, 20, 1)
     assert load_segment(disk, files, disk.open(files.store), 1) == sound
 
 

@@ -7,7 +7,9 @@ from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.storage.scanner import SegmentScanner
 from proglog_trio.log.storage.segment_check import file_faults, scan, whole_segment
-from tests.log.repairing import Written, write_log
+from tests.log.driving import OpenLog
+from tests.log.repairing import Peers, Written, make_index_sparse, repair, scrub, write_log
+from tests.log.simulated_disk import SimulatedDisk
 
 
 def damage_of(written: Written, files: SegmentFiles) -> list[DamagedPlace]:
@@ -80,6 +82,43 @@ def test_header_and_index_are_looked_at() -> None:
     disk.put(files.store, written.contents[files.store])
     (fault,) = file_faults(disk, files, store)
     assert fault.detail == "the index file is missing"
+
+
+def test_a_mark_that_cannot_be_read_is_damage_of_the_index() -> None:
+    written = write_log()
+    files = written.closed[0]
+    written.disk.flip(files.index, 20, 1)
+    (fault,) = file_faults(written.disk, files, written.disk.open(files.store))
+    assert fault.detail == "the index file: its durable mark cannot be read"
+    scrub(written.log)
+    repair(written.log, files, written.peers)
+    assert written.disk.content(files.index) == written.contents[files.index]
+
+
+def test_an_index_that_lacks_its_end_is_made_anew() -> None:
+    """Its last writes had no room, or were not synced before a power loss: what is there is right."""
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk)
+    opened.append_values(b"one")
+    files = opened.log.catalog.active.files
+    behind = disk.content(files.index)
+    opened.append_values(b"two")
+    opened.log.roll()
+    opened.append_values(b"three")
+    whole = disk.content(files.index)
+    disk.put(files.index, behind)
+    store = disk.open(files.store)
+    (fault,) = file_faults(disk, files, store)
+    assert (fault.detail, fault.is_missing_index) == ("the index file lacks its end", True)
+    scrub(opened.log)
+    repair(opened.log, files, Peers())
+    assert disk.content(files.index) == whole
+    assert file_faults(disk, files, store) == []
+    assert opened.log.damage.places() == []
+    # One of the old version never has all, and stays as long as it is whole.
+    disk.put(files.index, behind)
+    make_index_sparse(disk, files)
+    assert file_faults(disk, files, store) == []
 
 
 def test_a_whole_segment_names_its_offsets() -> None:
