@@ -25,6 +25,8 @@ FetchFrames = Callable[[str, Missing], Awaitable[list[bytes]]]
 
 FIRST_RETRY_SECONDS = 15.0
 LONGEST_RETRY_SECONDS = 600.0
+MAX_NAMED = 20
+"""So many refused frames, and so many places that stay damaged, are named after each attempt; more are counted."""
 _logger = structlog.get_logger(__name__)
 
 
@@ -107,10 +109,14 @@ class Repairer:
         self.review.settled(outcome.filled_offsets, outcome.gaps)
         if outcome.repaired_offsets or outcome.rewritten:
             _logger.info("the log was repaired", segment=str(files.store), records=outcome.repaired_offsets)
-        for refused in outcome.refused:
+        for refused in outcome.refused[:MAX_NAMED]:
             _logger.warning("a frame for the repair was refused", segment=str(files.store), reason=refused)
-        for left, place, reason in outcome.remaining:
+        if (more := len(outcome.refused) - MAX_NAMED) > 0:
+            _logger.warning("more frames for the repair were refused", segment=str(files.store), frames=more)
+        for left, place, reason in outcome.remaining[:MAX_NAMED]:
             _logger.warning("damage is left", segment=str(left.store), damage=str(place), reason=reason)
+        if (more := len(outcome.remaining) - MAX_NAMED) > 0:
+            _logger.warning("more damage is left", segment=str(files.store), places=more)
         return outcome.repaired_offsets + outcome.filled_offsets
 
     async def _fetch(self, missing: Missing) -> list[bytes]:

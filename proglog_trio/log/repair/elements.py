@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from proglog_trio.errors import FrameError
 from proglog_trio.log.format.envelope import MARKERS, Envelope, EnvelopeKind
@@ -56,6 +56,7 @@ class Damaged:
         header: the frame's header, if that is sound too: then the payload alone is damaged.
         detail: what is wrong, in words.
         entry: what the index says of it.
+        is_piece: it was cut out of a larger damage as the index says, or is what is left of that.
     """
 
     segment: int
@@ -67,6 +68,7 @@ class Damaged:
     header: FrameHeader | None
     detail: str
     entry: IndexEntry | None = None
+    is_piece: bool = False
 
     @property
     def size(self) -> int:
@@ -76,6 +78,14 @@ class Damaged:
     def place(self) -> DamagedPlace:
         """Return this as the registry of damage has it."""
         return DamagedPlace(self.position, self.end, self.envelope, self.from_offset, self.to_offset, self.detail)
+
+    def goes_on_in(self, following: Damaged) -> bool:
+        """Tell whether another is the next piece of the same damage."""
+        return (
+            (self.is_piece and following.is_piece)
+            and (self.segment, self.detail) == (following.segment, following.detail)
+            and (self.end, self.to_offset) == (following.position, following.from_offset)
+        )
 
 
 Element = Kept | Damaged
@@ -116,6 +126,25 @@ def missing_of(elements: list[Element]) -> Iterator[tuple[int, Kept, GapMarker]]
     for number, element in enumerate(elements):
         if isinstance(element, Kept) and element.missing is not None:
             yield number, element, element.missing
+
+
+def joined_places(damaged: Iterable[tuple[Damaged, str]]) -> list[tuple[DamagedPlace, str]]:
+    """Return what stays damaged and why, as a scrub meets it: pieces of one damage that stay for one reason are one.
+
+    Args:
+        damaged: each with its reason, in the order of the log.
+    """
+    joined: list[tuple[DamagedPlace, str]] = []
+    before: Damaged | None = None
+    for element, reason in damaged:
+        place = element.place()
+        if before is not None and before.goes_on_in(element) and joined[-1][1] == reason:
+            first = joined.pop()[0]
+            # No envelope is that of them all.
+            place = evolve(first, end=place.end, envelope=None, next_offset=place.next_offset)
+        joined.append((place, reason))
+        before = element
+    return joined
 
 
 def damaged_of(elements: list[Element]) -> Iterator[tuple[int, Damaged]]:

@@ -85,6 +85,7 @@ def _told(since: Sequence[Element], entries: Sequence[IndexEntry], segment: int)
 
 def _cut(damage: Damaged, inside: Sequence[IndexEntry]) -> Iterator[Element]:
     """Yield a damage in pieces: what its entries say, and what is left between them."""
+    damage = evolve(damage, is_piece=True)
     cursor, byte = damage.from_offset, damage.position
     for entry in inside:
         has_bytes = byte <= entry.position and entry.end <= damage.end

@@ -202,7 +202,8 @@ class _Follower:
 
     def follow(self, chain: list[_Mark], end: OriginState) -> None:
         for place, mark in enumerate(chain):
-            numbers = (other.number for other in chain[place:] if other.number is not None)
+            # Not a slice: a chain has as many marks as the index has entries, and each would copy all that follow.
+            numbers = (number for each in range(place, len(chain)) if (number := chain[each].number) is not None)
             self._skip_to(mark.base, next(numbers, len(self.survey.elements)))
             self._follow_mark(mark)
             if mark.number is not None:

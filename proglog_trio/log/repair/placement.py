@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from attrs import Factory, define, evolve, field, frozen
 
@@ -75,7 +76,7 @@ class Fit:
             return UNCERTAIN
         return NOT_FETCHED if number in self.fetchable else UNKNOWN
 
-    @property
+    @cached_property
     def fetchable(self) -> set[int]:
         """Of which is known what stood there."""
         exact = (piece.exact for stretch in self.gaps.stretches for piece in stretch.pieces if piece.exact is not None)

@@ -11,7 +11,8 @@ first (Log.roll), or use repair_service.py.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from attrs import define, evolve, field, frozen
@@ -22,7 +23,7 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.format.stored_frame import DamagedPlace
-from proglog_trio.log.repair.elements import Damaged, Kept, damaged_of, missing_of
+from proglog_trio.log.repair.elements import Damaged, Kept, damaged_of, joined_places, missing_of
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Gaps, Missing, find_missing, wanted
 from proglog_trio.log.repair.placement import Fit, Placed, fit
@@ -136,19 +137,15 @@ class RepairPlan:
             damaged = self._damaged(number)
             if rebuilt is not None:
                 rewritten.append(segment.files)
-                left = list(rebuilt.remaining)
+                left = _with_reasons(rebuilt.remaining, damaged, result)
                 repaired += sum(found.size for each, found in damaged.items() if each in result.retired)
                 repaired += sum(placed.records for each in damaged for placed in result.placed.get(each, []))
             elif segment.files in self.catalog.segments:
-                left = [*self._places(number), *segment.faults]
+                left = joined_places((found, reason or result.why(each)) for each, found in damaged.items())
+                left += [(fault, reason or NOT_WRITTEN) for fault in segment.faults]
             else:
                 left = []  # Retention removed it.
-            for place in left:
-                offset = place.expected_offset
-                held_by = (each for each, found in damaged.items() if found.from_offset <= offset <= found.to_offset)
-                each = next(held_by, None)
-                why = NOT_WRITTEN if each is None else result.why(each)
-                remaining.append((segment.files, place, reason or why))
+            remaining += [(segment.files, place, why) for place, why in left]
         segments = tuple(segment.files for segment in self.survey.segments)
         self.catalog.damage.settle(segments, remaining)
         refused = (*fetched.refused, *result.refused)
@@ -198,10 +195,6 @@ class RepairPlan:
         """Return what is damaged in a segment, by its number among the elements."""
         return {each: found for each, found in damaged_of(self.survey.elements) if found.segment == number}
 
-    def _places(self, number: int) -> list[DamagedPlace]:
-        """Return what is damaged in a segment as damaged places."""
-        return [found.place() for found in self._damaged(number).values()]
-
     def _new_header(self, result: Fit, number: int) -> SegmentHeader | str:
         """Return a new header for a segment without one, or why it gets none yet."""
         if self.survey.segments[number].size and not all(result.fills(each) for each in self._damaged(number)):
@@ -230,7 +223,22 @@ class RepairPlan:
                 return None
             entries = entries_of(self.catalog, header, header_bytes, elements)
             write_whole_index(self.catalog, segment, header_bytes, entries, segment.size)
-        return Rebuilt(segment.files, tuple(self._places(number)))
+        places = joined_places((found, "") for found in self._damaged(number).values())
+        return Rebuilt(segment.files, tuple(place for place, _ in places))
+
+
+def _with_reasons(
+    places: Iterable[DamagedPlace], damaged: Mapping[int, Damaged], result: Fit
+) -> list[tuple[DamagedPlace, str]]:
+    """Return what is damaged in a segment that was written anew, and why: by the element that had its first offset."""
+    numbers = list(damaged)
+    first_offsets = [found.from_offset for found in damaged.values()]
+    left: list[tuple[DamagedPlace, str]] = []
+    for place in places:
+        at = bisect_right(first_offsets, place.expected_offset) - 1
+        has_it = at >= 0 and place.expected_offset <= damaged[numbers[at]].to_offset
+        left.append((place, result.why(numbers[at]) if has_it else NOT_WRITTEN))
+    return left
 
 
 def _given_up(piece: Placed, given_up: Mapping[Origin, Sequence[MissingRange]]) -> Placed:

@@ -7,7 +7,8 @@ looks at the segment itself, and what is not kept here (there is a bound) is fou
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from attrs import Factory, define, evolve
 
@@ -16,7 +17,7 @@ from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.stored_frame import DamagedPlace
 
 MAX_PLACES = 10_000
-"""How many damaged places are kept; more are counted only."""
+"""How many damaged places are kept; more are counted only, but for the first of each segment."""
 
 
 Watcher = Callable[[Damage], None]
@@ -27,7 +28,8 @@ class DamageRegistry:
     """The damaged places that a log knows of. Any thread may use it.
 
     Attributes:
-        max_places: how many are kept.
+        max_places: how many are kept, but for the first of each segment: whatever has damage is to be looked after,
+            however much of it another has.
         found: how many places were reported, each once, and missing index files not at all.
         repaired: how many were repaired.
         not_kept: how many found no room.
@@ -37,13 +39,14 @@ class DamageRegistry:
     found: int = 0
     repaired: int = 0
     not_kept: int = 0
-    _places: dict[tuple[int, int, int], Damage] = Factory(dict)
+    # By the base offset of their segment, in its order.
+    _places: dict[int, list[Damage]] = Factory(dict)
     _watchers: dict[int, Watcher] = Factory(dict)
     _next_watcher: int = 0
     _lock: threading.Lock = Factory(threading.Lock)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return sum(len(places) for places in list(self._places.values()))
 
     @property
     def left(self) -> int:
@@ -58,7 +61,7 @@ class DamageRegistry:
     def places(self) -> list[Damage]:
         """Return the places that are kept, in the order of the log."""
         with self._lock:
-            return [damage for _, damage in sorted(self._places.items(), key=lambda item: item[0])]
+            return [damage for base in sorted(self._places) for damage in self._places[base]]
 
     def segments(self) -> list[SegmentFiles]:
         """Return the segments in which there is damage, in the order of the log."""
@@ -76,17 +79,16 @@ class DamageRegistry:
         return lambda: self._watchers.pop(number, None) and None
 
     def report(self, files: SegmentFiles, place: DamagedPlace, found_by: str) -> bool:
-        """Keep a damaged place; tell whether it is new."""
+        """Keep a damaged place; tell whether it is new, which one within a known place is not."""
         damage = Damage(files, place, found_by)
-        key = _key(damage)
         with self._lock:
-            if key in self._places:
+            places = self._places.get(files.base_offset, [])
+            at = bisect_right(places, _key(damage), key=_key) - 1
+            if at >= 0 and (_key(places[at]) == _key(damage) or _is_within(place, places[at].place)):
                 return False
             self.found += not place.is_missing_index
-            if len(self._places) >= self.max_places:
-                self.not_kept += 1
+            if not self._keep(damage):
                 return False
-            self._places[key] = damage
             watchers = list(self._watchers.values())
         for watcher in watchers:
             watcher(damage)
@@ -95,29 +97,72 @@ class DamageRegistry:
     def forget_below(self, base_offset: int) -> None:
         """Forget the segments before the one that begins at an offset: retention removed them."""
         with self._lock:
-            for key in [key for key in self._places if key[0] < base_offset]:
-                del self._places[key]
+            for base in [base for base in self._places if base < base_offset]:
+                del self._places[base]
 
     def settle(
         self, segments: Collection[SegmentFiles], remaining: Sequence[tuple[SegmentFiles, DamagedPlace, str]]
     ) -> None:
         """Keep what an attempt to repair some segments left in them, and why; all else in them is repaired."""
-        bases = {files.base_offset for files in segments}
         with self._lock:
-            before = {key: self._places.pop(key) for key in list(self._places) if key[0] in bases}
-            offsets = {(key[0], key[1]): damage for key, damage in before.items()}
-            kept = 0
+            before = [damage for files in segments for damage in self._places.pop(files.base_offset, [])]
+            offsets = {(damage.files.base_offset, damage.place.expected_offset): damage for damage in before}
             for files, place, reason in remaining:
                 # A place that stays may have moved in its file, since other places before it were filled.
                 known = offsets.get((files.base_offset, place.expected_offset))
                 damage = Damage(files, place, "repair") if known is None else evolve(known, files=files, place=place)
-                if len(self._places) >= self.max_places:
-                    self.not_kept += 1
-                    continue
-                self._places[_key(damage)] = evolve(damage, unrepairable=reason)
-                kept += known is not None and not known.place.is_missing_index
-            self.repaired += max(sum(not damage.place.is_missing_index for damage in before.values()) - kept, 0)
+                self._keep(evolve(damage, unrepairable=reason))
+            left = _Left.of((files, place) for files, place, _ in remaining)
+            self.repaired += sum(not damage.place.is_missing_index and not left.has(damage) for damage in before)
+
+    def _keep(self, damage: Damage) -> bool:
+        """Keep a place if there is room for it, and count it otherwise; tell which."""
+        base = damage.files.base_offset
+        if base in self._places and len(self) >= self.max_places:
+            self.not_kept += 1
+            return False
+        places = self._places.setdefault(base, [])
+        at = bisect_left(places, _key(damage), key=_key)
+        # In place of one that is there already.
+        places[at : bisect_right(places, _key(damage), key=_key)] = [damage]
+        return True
 
 
-def _key(damage: Damage) -> tuple[int, int, int]:
-    return damage.files.base_offset, damage.place.expected_offset, damage.place.position
+@define
+class _Left:
+    """What a repair left: by segment, and apart what has offsets from what has none, in the order of offsets."""
+
+    places: dict[tuple[int, bool], list[DamagedPlace]] = Factory(dict)
+
+    @classmethod
+    def of(cls, remaining: Iterable[tuple[SegmentFiles, DamagedPlace]]) -> _Left:
+        left = cls()
+        for files, place in sorted(remaining, key=lambda each: each[1].expected_offset):
+            if not place.is_missing_index:
+                left.places.setdefault((files.base_offset, _has_offsets(place)), []).append(place)
+        return left
+
+    def has(self, damage: Damage) -> bool:
+        """Tell whether the beginning of a place is left. Where its bytes stand may have changed."""
+        offset = damage.place.expected_offset
+        places = self.places.get((damage.files.base_offset, _has_offsets(damage.place)), [])
+        at = bisect_right(places, offset, key=lambda place: place.expected_offset) - 1
+        if at < 0:
+            return False
+        found = places[at]
+        return found.next_offset is None or offset < found.next_offset or offset == found.expected_offset
+
+
+def _has_offsets(place: DamagedPlace) -> bool:
+    return place.next_offset != place.expected_offset
+
+
+def _key(damage: Damage) -> tuple[int, int]:
+    return damage.place.expected_offset, damage.place.position
+
+
+def _is_within(place: DamagedPlace, known: DamagedPlace) -> bool:
+    """Tell whether a place is a part of one that does not begin behind it: a reader may begin in its middle."""
+    if not known.position <= place.position <= place.end <= known.end:
+        return False
+    return known.next_offset is None or (place.next_offset is not None and place.next_offset <= known.next_offset)

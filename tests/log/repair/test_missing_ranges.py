@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 from proglog_trio.log.format.segment_files import SegmentFiles
+from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.repair.elements import Kept
-from proglog_trio.log.repair.missing_ranges import Gaps, find_missing, wanted
+from proglog_trio.log.repair.missing_ranges import Gaps, _Follower, _Mark, _mark, find_missing, wanted
 from proglog_trio.log.repair.survey import Survey
 from tests.log.repair.test_survey import frames_of, survey
 from tests.log.repairing import Written, write_log
@@ -85,3 +88,25 @@ def test_a_whole_segment_is_missing_between_its_headers() -> None:
         for sequence in range(frame.header.base_sequence, frame.header.next_sequence)
     }
     assert all(each.from_offset >= files.base_offset for each in wanted(found, gaps))
+
+
+class Unsliced(list[_Mark]):
+    """A chain that is not to be copied, not even in parts."""
+
+    def __getitem__(self, index: Any) -> Any:
+        assert not isinstance(index, slice)
+        return super().__getitem__(index)
+
+
+def test_following_a_chain_copies_none_of_it_at_each_mark() -> None:
+    """It has as many marks as the index of a segment that is gone has entries."""
+    written = write_log([("own", 0, 1)] * 7)
+    files = written.closed[0]
+    written.disk.delete(files.store)
+    found = survey(written, files)
+    ((origin, end),) = found.end.items()
+    marks = [mark for number, element in enumerate(found.elements) for _, mark in _mark(found, number, element)]
+    assert len(marks) > 2
+    gaps = Gaps()
+    _Follower(found, origin, gaps, 0, OriginState().last_header_crc).follow(Unsliced(marks), end)
+    assert gaps.stretches == find_missing(found).stretches

@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.segment_header import OriginState
+from proglog_trio.log.format.stored_frame import DamagedPlace
 from proglog_trio.log.inspect.verify import Verifier
+from proglog_trio.log.repair.elements import Damaged
 from proglog_trio.log.repair.fetched_frames import FetchedFrames
-from proglog_trio.log.repair.plan import plan_repair
-from proglog_trio.log.repair.survey import read_header
+from proglog_trio.log.repair.missing_ranges import Gaps
+from proglog_trio.log.repair.placement import NOT_FETCHED, UNKNOWN, Fit
+from proglog_trio.log.repair.plan import NOT_WRITTEN, _with_reasons, plan_repair
+from proglog_trio.log.repair.survey import read_header, survey_run
 from proglog_trio.log.retention import remove_files
 from tests.log.driving import DIRECTORY, ForeignLog, OpenLog, batch_of, read_all, read_everything
 from tests.log.repairing import (
@@ -467,3 +471,58 @@ def test_only_what_is_held_retires_damage(comes_again: bool) -> None:
     assert {loss.from_offset for loss in read_everything(log).losses} == (
         set() if comes_again else {stored.base_offset}
     )
+
+
+def log_with_a_large_damage() -> tuple[OpenLog, SimulatedDisk]:
+    """Return a log whose first segment has forty frames, and zeros instead of most of them."""
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk)
+    for _ in range(40):
+        opened.append_values(b"x")
+    opened.log.roll()
+    opened.append_values(b"y")
+    store = opened.log.catalog.segments[0].store
+    content = disk.content(store)
+    disk.put(store, content[:1500] + bytes(len(content) - 3000) + content[-1500:])
+    return opened, disk
+
+
+def test_one_large_damage_that_stays_is_one_place() -> None:
+    """As the scrub has found it, however many entries the index has of it: nothing is found or repaired by trying."""
+    log = log_with_a_large_damage()[0].log
+    files = log.catalog.segments[0]
+    scrub(log)
+    (found,) = log.damage.places()
+    assert found.place.next_offset is not None
+    assert found.place.next_offset - found.place.expected_offset > 20
+    for _ in range(2):
+        outcome = repair(log, files, Peers())
+        assert outcome.rewritten == ()
+        assert outcome.remaining == ((files, found.place, NOT_FETCHED),)
+        scrub(log)
+        assert log.damage.places() == [evolve(found, unrepairable=NOT_FETCHED)]
+        assert (log.damage.found, log.damage.repaired) == (1, 0)
+
+
+def test_one_large_damage_is_one_place_where_the_index_alone_is_written_anew() -> None:
+    opened, disk = log_with_a_large_damage()
+    log = opened.log
+    files = log.catalog.segments[0]
+    disk.flip(files.index, len(disk.content(files.index)) - 5, 1)
+    scrub(log)
+    outcome = repair(log, files, Peers())
+    assert outcome.rewritten == (files,)
+    assert len(outcome.remaining) == 1
+
+
+def test_a_place_has_the_reason_of_what_begins_there() -> None:
+    """And not of what ends there."""
+    written = write_log()
+    (first, second) = (Damaged(0, at * 10, at * 10 + 10, at, at + 1, None, None, "broken") for at in (7, 8))
+    survey = survey_run(written.log.catalog, written.log.bounds(), written.closed[0])
+    assert survey is not None
+    result = Fit(survey, Gaps(counted={3}))
+    places = [first.place(), second.place(), DamagedPlace(0, 0, None, 2, 2, "its header")]
+    reasons = [why for _, why in _with_reasons(places, {3: first, 5: second}, result)]
+    assert reasons == [NOT_FETCHED, UNKNOWN, NOT_WRITTEN]
+    assert result.fetchable is result.fetchable, "it is computed once, not for each place"

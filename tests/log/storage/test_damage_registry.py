@@ -87,3 +87,46 @@ def test_what_a_repair_leaves_is_marked_and_the_rest_counted() -> None:
     registry.settle([FIRST], [])
     assert registry.segments() == [SECOND]
     assert (registry.repaired, registry.unrepairable) == (4, 0)
+
+
+def test_whatever_segment_has_damage_is_listed_however_much_another_has() -> None:
+    registry = DamageRegistry(max_places=3)
+    for offset in range(0, 20, 2):
+        registry.report(FIRST, place(offset), "scrub")
+    seen: list[Damage] = []
+    registry.watch(seen.append)
+    assert registry.report(SECOND, place(110), "scrub")
+    assert [damage.files for damage in seen] == [SECOND]
+    assert not registry.report(SECOND, place(112), "scrub")
+    assert (registry.segments(), len(registry), registry.not_kept) == ([FIRST, SECOND], 4, 8)
+    registry.settle([SECOND], [(SECOND, place(offset), "nobody has it") for offset in (110, 112)])
+    registry.settle([FIRST], [(FIRST, place(offset), "nobody has it") for offset in range(0, 20, 2)])
+    assert (registry.segments(), registry.repaired) == ([FIRST, SECOND], 0)
+    registry.settle([SECOND], [(SECOND, place(112), "nobody has it")])
+    assert (registry.segments(), registry.repaired) == ([FIRST, SECOND], 1)
+
+
+def test_a_part_of_a_known_place_is_no_other_place() -> None:
+    """A reader may begin in the middle of a large one."""
+    registry = DamageRegistry()
+    large = DamagedPlace(1000, 9000, None, 10, 90, "broken")
+    assert registry.report(FIRST, large, "scrub")
+    assert not registry.report(FIRST, DamagedPlace(5000, 9000, None, 50, 90, "broken"), "read")
+    assert not registry.report(FIRST, DamagedPlace(5000, 5100, None, 50, 51, "broken"), "read")
+    assert registry.report(FIRST, DamagedPlace(9000, 9100, None, 90, 91, "broken"), "read")
+    assert registry.report(FIRST, DamagedPlace(5000, 9100, None, 50, 91, "broken"), "read")
+    assert registry.report(FIRST, DamagedPlace(900, 9000, None, 9, 90, "broken"), "read")
+    assert registry.report(SECOND, DamagedPlace(5000, 9000, None, 150, 190, "broken"), "read")
+    assert [damage.place.expected_offset for damage in registry.places()] == [9, 10, 50, 90, 150]
+
+
+def test_what_has_become_a_part_of_a_place_that_is_left_is_not_repaired() -> None:
+    registry = DamageRegistry()
+    for offset in (50, 10, 70):
+        registry.report(FIRST, place(offset), "read")
+    fault = DamagedPlace(0, 0, None, 50, 50, "no record is lost by it")
+    registry.report(FIRST, fault, "scrub")
+    registry.settle([FIRST], [(FIRST, DamagedPlace(1000, 9000, None, 10, 70, "broken"), "nobody has it")])
+    assert (registry.repaired, len(registry)) == (2, 1)
+    registry.settle([FIRST], [])
+    assert registry.repaired == 3
