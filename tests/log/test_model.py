@@ -277,6 +277,8 @@ class LogMachine(RuleBasedStateMachine):
                 model.chain.remove(planned)
 
         self.log.log.append_foreign(frame, data, done)
+        # It may have been refused, and a retry of its batch with it: it is pulled again then, the very same.
+        model.refused.discard(data)
         self.note_planned(self.newest_work())
         planned = self.model.chain[-1]
 
