@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -122,7 +123,7 @@ def _nodes(stack: ExitStack, directory: Path, count: int) -> list[int]:
         if number:
             options += ["--start-join-addrs", f"127.0.0.1:{gossip}"]
         command = [sys.executable, "-m", "proglog_trio", "node", "--log-level", "warning", *options]
-        stack.enter_context(running(command, lambda port=port: accepts(port)))  # type: ignore[misc]
+        stack.enter_context(running(command, partial(accepts, port)))
         ports.append(port)
     return ports
 

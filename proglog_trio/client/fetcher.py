@@ -102,7 +102,7 @@ class Fetcher(NodeUser):
         """
         try:
             await self._keep_streaming()
-        except Exception:
+        except Exception:  # raised on; but not what a cancellation is, which ends it for another reason
             self.ended_because = "the task behind it has failed"
             raise
         finally:

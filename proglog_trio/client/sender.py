@@ -179,7 +179,7 @@ class Sender(NodeUser):
                 nursery.start_soon(self._watch_time)
                 await self._keep_streaming()
                 nursery.cancel_scope.cancel()
-        except Exception:
+        except Exception:  # raised on; but not what a cancellation is, which ends it for another reason
             self._closed_because = "the task behind it has failed"
             raise
         finally:

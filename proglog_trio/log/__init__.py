@@ -48,8 +48,9 @@ until it is opened again, because it is not known what the disk has; and *closin
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from proglog_trio.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from proglog_trio.errors import (
@@ -133,32 +134,32 @@ __all__ = [
     "unpack_records",
 ]
 
-_HOMES = {
-    "batch": ("Appended", "Batch"),
-    "chunk": ("Chunk", "Skipped"),
-    "config": ("LogConfig",),
-    "counters": ("LogCounters",),
-    "format.origin": ("Origin",),
-    "format.position": ("Position", "Range"),
-    "format.record": ("Record", "unpack_records"),
-    "log": ("Log",),
-    "opening": ("open_log",),
-    "reader": ("LogReader",),
-    "sequence_gaps": ("SequenceGap",),
-    "format.damage": ("Damage",),
-    "format.stored_frame": ("DamagedPlace", "StoredFrame"),
-    "format.segment_files": ("SegmentFiles",),
-}
-_HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
-
-
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
-
-    def __getattr__(name: str) -> object:
-        """Load a public name where it is defined; the errors are those of the whole project."""
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOME_OF.get(name, "proglog_trio.errors")), name)
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "proglog_trio.errors": (
+                "BatchRefused DataDirectoryError DataDirectoryFull DataDirectoryHeld DataDirectoryLost "
+                "DataDirectoryUnavailable DataLoss LogBusy LogClosed LogReadOnly OffsetOutOfRange OutOfRange "
+                "OutcomeUnknown PayloadError PositionError ProducerSequenceTooOld ProducerTableFull ProglogError "
+                "RecordsGivenUp RecordsMissing SequenceOutOfRange"
+            ),
+            "proglog_trio.log.batch": "Appended Batch",
+            "proglog_trio.log.chunk": "Chunk Skipped",
+            "proglog_trio.log.config": "LogConfig",
+            "proglog_trio.log.counters": "LogCounters",
+            "proglog_trio.log.format.damage": "Damage",
+            "proglog_trio.log.format.origin": "Origin",
+            "proglog_trio.log.format.position": "Position Range",
+            "proglog_trio.log.format.record": "Record unpack_records",
+            "proglog_trio.log.format.segment_files": "SegmentFiles",
+            "proglog_trio.log.format.stored_frame": "DamagedPlace StoredFrame",
+            "proglog_trio.log.log": "Log",
+            "proglog_trio.log.opening": "open_log",
+            "proglog_trio.log.reader": "LogReader",
+            "proglog_trio.log.sequence_gaps": "SequenceGap",
+        },
+    )
 
 
 def __dir__() -> list[str]:

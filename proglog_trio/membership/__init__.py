@@ -56,8 +56,9 @@ What holds always:
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from proglog_trio.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from proglog_trio.address import Address
@@ -82,32 +83,26 @@ __all__ = [
     "load_keyring_file", "open_membership", "opening_of", "save_keyring_file",
 ]  # fmt: skip
 
-_MODULES = {
-    "proglog_trio.address": "Address",
-    "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
-    "proglog_trio.membership.config": "GossipConfig",
-    "proglog_trio.membership.key_manager": "KeyAnswers KeyManager KeysNotAsked",
-    "proglog_trio.membership.keyring_file": "KeyringFileError load_keyring_file save_keyring_file",
-    "proglog_trio.membership.lives": "DIRECTORY_TAG OPENING_TAG opening_of",
-    "proglog_trio.membership.membership": "JoinFailed Membership NotAMember bind_membership open_membership",
-    "proglog_trio.membership.peer_notifier": "RPC_ADDRESS_TAG PeerHandler",
-    "proglog_trio.membership.profile": "GossipProfile ProfileName",
-    "proglog_trio.membership.serf.keys": "KeyOperation",
-    "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus",
-    "proglog_trio.membership.subscriptions": "EventsMissed",
-    "proglog_trio.membership.wire.keyring": "Keyring",
-}
-"""Where each name is found. A program loads what it uses: a timing profile wants no sockets."""
-
-
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
-
-    def __getattr__(name: str) -> object:
-        """Load a public name when it is first used (PEP 562)."""
-        for module, names in _MODULES.items():
-            if name in names.split():
-                return getattr(importlib.import_module(module), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # A program loads what it uses: a timing profile wants no sockets.
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "proglog_trio.address": "Address",
+            "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
+            "proglog_trio.membership.config": "GossipConfig",
+            "proglog_trio.membership.key_manager": "KeyAnswers KeyManager KeysNotAsked",
+            "proglog_trio.membership.keyring_file": "KeyringFileError load_keyring_file save_keyring_file",
+            "proglog_trio.membership.lives": "DIRECTORY_TAG OPENING_TAG opening_of",
+            "proglog_trio.membership.membership": "JoinFailed Membership NotAMember bind_membership open_membership",
+            "proglog_trio.membership.peer_notifier": "RPC_ADDRESS_TAG PeerHandler",
+            "proglog_trio.membership.profile": "GossipProfile ProfileName",
+            "proglog_trio.membership.serf.keys": "KeyOperation",
+            "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus",
+            "proglog_trio.membership.subscriptions": "EventsMissed",
+            "proglog_trio.membership.wire.keyring": "Keyring",
+        },
+    )
 
 
 def __dir__() -> list[str]:

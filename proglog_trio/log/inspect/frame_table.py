@@ -21,10 +21,10 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
+from proglog_trio.log.inspect.segments import open_each, segments_of, size_of_all
 from proglog_trio.log.inspect.verify import durable_position, is_live
-from proglog_trio.log.recovery import LOG_DIRECTORY
 from proglog_trio.log.storage.scanner import scan_from
-from proglog_trio.log.storage.segment import list_segments, read_segment_header
+from proglog_trio.log.storage.segment import read_segment_header
 from proglog_trio.log.storage.segment_check import scan
 
 DIGEST_BYTES = 8
@@ -164,23 +164,11 @@ def _scan_directory(
     *,
     envelopes_only: bool = False,
 ) -> Iterator[tuple[SegmentFiles, StoredFrame | DamagedPlace]]:
-    try:
-        segments = list_segments(disk, directory / LOG_DIRECTORY)
-        total = sum(disk.size_of(files.store) for files in segments)
-    except OSError as error:
-        raise DataDirectoryError(f"{directory} holds no log: {error}") from None
-    if not segments:
-        raise DataDirectoryError(f"{directory} holds no log: there is no segment in it")
+    segments = segments_of(disk, directory)
+    total = size_of_all(disk, segments)
     live = is_live(disk, directory)
     done = 0
-    for number, files in enumerate(segments):
-        following = segments[number + 1].base_offset if number + 1 < len(segments) else None
-        try:
-            store = disk.open(files.store)
-        except FileNotFoundError:
-            continue  # Retention of a running node removed it meanwhile.
-        except OSError as error:
-            raise DataDirectoryError(str(error)) from None
+    for files, store, following in open_each(disk, segments):
         try:
             try:
                 header, header_bytes, _ = read_segment_header(disk, files, store)
@@ -188,7 +176,8 @@ def _scan_directory(
                 yield files, DamagedPlace(0, 0, None, files.base_offset, following, str(error))
                 continue
             if begin is not None:
-                begin(header.cluster_name, dict(header.origins) if number == 0 else None, store.size())
+                is_lowest = files is segments[0]
+                begin(header.cluster_name, dict(header.origins) if is_lowest else None, store.size())
             scanner = scan_from(store, header, header_bytes, envelopes_only=envelopes_only)
             if live and following is None:
                 scanner.end = durable_position(disk, files, header)
@@ -199,5 +188,3 @@ def _scan_directory(
             done += store.size()
         except OSError as error:
             raise DataDirectoryError(f"{files.store} cannot be read: {error}") from None
-        finally:
-            store.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import Factory, define, evolve, field, frozen
 
-from proglog_trio.errors import DataDirectoryError, FrameError, SegmentError
+from proglog_trio.errors import FrameError, SegmentError
 from proglog_trio.log.chunk import CUT_OFF
 from proglog_trio.log.disk import Disk, File, OperatingSystemDisk
 from proglog_trio.log.format.envelope import MARKERS, EnvelopeKind
@@ -21,11 +21,12 @@ from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_files import SegmentFiles
 from proglog_trio.log.format.segment_header import MissingRange, OriginState, SegmentHeader
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
-from proglog_trio.log.recovery import LOCK_FILE, LOG_DIRECTORY
+from proglog_trio.log.inspect.segments import open_each, segments_of, size_of_all
+from proglog_trio.log.recovery import LOCK_FILE
 from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY
 from proglog_trio.log.storage.index import read_entries, read_mark
 from proglog_trio.log.storage.scanner import scan_from
-from proglog_trio.log.storage.segment import list_segments, read_segment_header
+from proglog_trio.log.storage.segment import read_segment_header
 from proglog_trio.log.storage.segment_check import scan
 
 
@@ -124,27 +125,13 @@ class Verifier:
             yield finding
 
     def _run(self) -> Iterator[Finding]:
-        log_directory = self.directory / LOG_DIRECTORY
-        try:
-            segments = list_segments(self.disk, log_directory)
-        except OSError as error:
-            raise DataDirectoryError(f"{self.directory} holds no log: {error}") from None
-        if not segments:
-            raise DataDirectoryError(f"{self.directory} holds no log: there is no segment in it")
+        segments = segments_of(self.disk, self.directory)
         self.summary.lowest_offset = self.summary.next_offset = segments[0].base_offset
-        self._total_bytes = sum(self.disk.size_of(files.store) for files in segments)
+        self._total_bytes = size_of_all(self.disk, segments)
         live = is_live(self.disk, self.directory)
         yield from self._moved_aside()
-        for number, files in enumerate(segments):
-            following = segments[number + 1].base_offset if number + 1 < len(segments) else None
-            try:
-                store = self.disk.open(files.store)
-            except FileNotFoundError:
-                continue  # Retention of a running node removed it meanwhile.
-            except OSError as error:
-                raise DataDirectoryError(str(error)) from None
-            with closing(store):
-                yield from self._verify_segment(files, store, following, live=live)
+        for files, store, following in open_each(self.disk, segments):
+            yield from self._verify_segment(files, store, following, live=live)
         self.summary.origins = dict(self._known)
 
     def _moved_aside(self) -> Iterator[Finding]:
@@ -328,12 +315,3 @@ def durable_position(disk: Disk, files: SegmentFiles, header: SegmentHeader) -> 
     with closing(file):
         mark = read_mark(file, header.salt)
     return None if mark is None else mark.position
-
-
-def verify_directory(directory: Path, *, progress: Progress | None = None) -> Iterator[Finding]:
-    """Yield what is wrong with a data directory; see Verifier for a summary as well.
-
-    Raises:
-        DataDirectoryError: there is no log, it is of a newer format, or it cannot be read.
-    """
-    yield from Verifier(directory, progress=progress).run()

@@ -41,9 +41,10 @@ def lag_of(mine: Mapping[Origin, OriginState], peer: PeerView) -> Lag:
         peer: the peer.
     """
     peer_behind = sum(
-        _beyond(OriginRange.of_state(state), held.next if (held := peer.ranges.get(origin)) else 0)
+        _beyond(OriginRange.of_state(state), following)
         for origin, state in mine.items()
-        if origin != peer.writing
+        # Of thousands of origins a peer lacks something of a few, and no more need be looked at.
+        if state.next > (following := held.next if (held := peer.ranges.get(origin)) else 0) and origin != peer.writing
     )
     node_behind = sum(
         _beyond(held, state.next if (state := mine.get(origin)) else 0) for origin, held in peer.ranges.items()

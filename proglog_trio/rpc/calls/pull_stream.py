@@ -137,9 +137,7 @@ async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event)
             while (request := session.next_request()) is not None:
                 await stream.send_message(request_to_message(request))
                 await rests.rest()
-            is_ready = ready.is_set()
-            await wait_until(ready, session.deadline, session.node.clock)
-            if not is_ready:
+            if await wait_until(ready, session.deadline, session.node.clock):
                 rests.waited()
     except (StreamTerminatedError, H2Error):
         # The receiving side sees the stream's end too, and the status that came with it.

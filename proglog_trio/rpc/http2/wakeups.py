@@ -41,15 +41,20 @@ class Wakeups:
                 self._waiters = [each for each in self._waiters if each is not waiter]
 
 
-async def wait_until(event: asyncio.Event, deadline: float | None, clock: Callable[[], float]) -> None:
+async def wait_until(event: asyncio.Event, deadline: float | None, clock: Callable[[], float]) -> bool:
     """Return when an event is set, or at a time of the clock (seconds); None: only then.
+
+    Returns:
+        Whether it had to wait, so that others have run meanwhile.
 
     The one driver of deadlines on the asyncio side; what moves a deadline forward sets the event. Trio's counterpart is
     `proglog_trio.deadline_timer`.
     """
+    waits = not event.is_set()
     if deadline is None:
         await event.wait()
-        return
+        return waits
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(remaining(deadline, clock())):
             await event.wait()
+    return waits

@@ -131,9 +131,7 @@ class ReplicationService:
                 is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
                 # A read that is under way is always finished: wants that have changed meanwhile come with the next one.
                 if ahead is None and not (session.has_want_changes or is_behind):
-                    is_ready = ready.is_set()
-                    await wait_until(ready, session.deadline, self.replica.node.clock)
-                    if not is_ready:
+                    if await wait_until(ready, session.deadline, self.replica.node.clock):
                         rests.waited()
                     continue
                 window = await wait_writable(stream)
