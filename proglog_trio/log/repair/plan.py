@@ -2,10 +2,10 @@
 
 Portable frames are the same everywhere, so what a disk has damaged here can be had from any log that holds it. A plan
 says what is missing, by origin and sequence; the caller fetches what can be had; rebuild puts it in its place. This
-knows no network. Whatever is wrong, one bit or a whole file, the segment's files are written anew, see rebuild.py.
+knows no network. Whatever is wrong, one bit or a whole file, the segment's files are written anew: segment_rewrite.py.
 
 Everything here blocks on the disk: use it from a worker thread. For the active segment, let the log go on in a new one
-first (Log.roll), or use repair_service.py.
+first (Log.roll), or use run.py.
 """
 
 from __future__ import annotations

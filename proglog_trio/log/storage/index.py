@@ -202,24 +202,21 @@ def read_header_copy(file: File) -> bytes:
 
 def read_mark(file: File, salt: Salt) -> DurableMark | None:
     """Return the durable mark of an index file, or None if it cannot be read."""
-    return _mark_of(file.read_at(MARK_POSITION, MARK_BYTES), salt)
-
-
-def _mark_of(data: bytes, salt: Salt) -> DurableMark | None:
+    data = file.read_at(MARK_POSITION, MARK_BYTES)
     if len(data) < MARK_BYTES or crc32c(data[: _MARK.size], salt.seed) != _CHECKSUM.unpack(data[_MARK.size :])[0]:
         return None
     return DurableMark(*_MARK.unpack(data[: _MARK.size]))
 
 
-def _read_content(file: File, header: bytes) -> tuple[bytes, int]:
-    """Return an index file's bytes and its version; raises SegmentError if it is not that of a segment."""
-    data = file.read_at(0, file.size())
-    magic, version = _PREFIX.unpack(data[: _PREFIX.size]) if len(data) >= _PREFIX.size else (b"", 0)
+def _read_version(file: File, header: bytes) -> int:
+    """Return an index file's version; raises SegmentError if it is not that of the segment with this header."""
+    prefix = file.read_at(0, _PREFIX.size)
+    magic, version = _PREFIX.unpack(prefix) if len(prefix) == _PREFIX.size else (b"", 0)
     if magic != INDEX_MAGIC or version not in (SPARSE_VERSION, INDEX_VERSION):
         raise SegmentError("no index begins here")
-    if data[HEADER_COPY_POSITION : entries_begin(header)] != header:
+    if file.read_at(HEADER_COPY_POSITION, len(header)) != header:
         raise SegmentError("the index's copy of the segment header is another")
-    return data, version
+    return int(version)
 
 
 def is_dense(file: File) -> bool:
@@ -234,7 +231,8 @@ def read_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry |
     Raises:
         SegmentError: at the first that is damaged, or if the file is not this segment's.
     """
-    data, version = _read_content(file, header)
+    version = _read_version(file, header)
+    data = file.read_at(0, file.size())
     place, number = entries_begin(header), 0
     while place < len(data):
         try:
@@ -250,26 +248,25 @@ def read_entries(file: File, header: bytes, salt: Salt) -> Iterator[IndexEntry |
 
 
 def read_noted_entries(file: File, header: bytes, salt: Salt) -> list[IndexEntry | SparseEntry]:
-    """Return the entries of an index file that belong into memory, following their chain.
+    """Return the entries of an index file that belong into memory, following their chain; the others are not read.
 
     Raises:
         SegmentError: as read_entries, or where there is no chain: the store file tells what belongs there.
     """
-    data, version = _read_content(file, header)
-    begin, mark = entries_begin(header), _mark_of(data[MARK_POSITION:HEADER_COPY_POSITION], salt)
-    if version == SPARSE_VERSION:
+    if _read_version(file, header) == SPARSE_VERSION:
         return list(read_entries(file, header, salt))
+    begin, mark = entries_begin(header), read_mark(file, salt)
     # Without the chain nothing tells which entries are noted: others are of markers, or of what cannot be read.
     if mark is None:
         raise SegmentError("the durable mark cannot be read")
-    if not mark.last_noted and len(data) > begin:
+    if not mark.last_noted and file.size() > begin:
         # So it is also while a repair replaces the files.
         raise SegmentError("none of the entries is noted")
     found: list[IndexEntry | SparseEntry] = []
     place = mark.last_noted
     while place:
         try:
-            entry = _entry_at(data, place, salt)
+            entry = _read_entry(file, place, salt)
         except _DamagedEntry as error:
             raise SegmentError(f"the entry at byte {place} of the index {error}") from None
         if not begin <= entry.noted_before < place and entry.noted_before:
@@ -340,6 +337,14 @@ def _entry_at(data: bytes, place: int, salt: Salt) -> IndexEntry:
     _check(data, place, length, salt)
     position, noted_before, log_time = _ENTRY.unpack_from(data, place)
     return IndexEntry(position, envelope, log_time, data[place + _CONTENT_BYTES : place + length], noted_before)
+
+
+def _read_entry(file: File, place: int, salt: Salt) -> IndexEntry:
+    data = file.read_at(place, ENTRY_BYTES)
+    envelope = read_unchecked(data, _ENTRY.size)
+    if envelope is not None and envelope.kind in MARKERS:
+        data = file.read_at(place, ENTRY_BYTES + envelope.length)
+    return _entry_at(data, 0, salt)
 
 
 def _sparse_entry(data: bytes, place: int, salt: Salt) -> SparseEntry:
