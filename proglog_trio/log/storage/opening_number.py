@@ -16,7 +16,6 @@ from proglog_trio.log.disk import Disk, has_no_room, write_whole
 from proglog_trio.log.format.checksum import CHECKSUM_BYTES, crc32c
 
 OPENINGS_FILE = "openings"
-HIGHEST_OPENING = 2**64 - 1
 _MAGIC = b"\x93PLO"
 _FIELDS = struct.Struct(">4sQ")
 _RANDOM_BITS = 20
