@@ -1,7 +1,7 @@
 """The one driver of deadlines under Trio: a wait that ends at a deadline which may move while it lasts.
 
 A core without I/O says when it is to be called next, and each call into it may change that. Its task waits here; what
-calls into the core tells the timer afterwards. asyncio's counterpart is `proglog_trio.rpc.http2.wakeups.wait_until`.
+calls into the core tells the timer afterwards. asyncio's counterpart is `proglog_trio.rpc.http2.wakeups.DeadlineWaits`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import trio
 from attrs import Factory, frozen
@@ -20,7 +21,7 @@ from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
 from proglog_trio.rpc.calls.task_pair import run_beside
-from proglog_trio.rpc.http2.wakeups import wait_until
+from proglog_trio.rpc.http2.wakeups import DeadlineWaits
 from proglog_trio.rpc.messages.replication import request_to_message, response_steps
 from proglog_trio.rpc.messages.stream_io import Rests, in_turns, receive_next
 
@@ -88,8 +89,6 @@ async def _pull(channel: TunedChannel, session: PullSession, ready: asyncio.Even
                     await room.wait()
                     room.clear()
                     is_done = session.apply()
-                # Of many messages that are here already, none makes this wait.
-                await rests.rest()
         # In this form grpclib puts the status that the peer gave in its place, if it gave one.
         raise StreamTerminatedError("the peer ended the stream")
 
@@ -132,13 +131,14 @@ async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address:
 async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event) -> None:
     rests = Rests()
     try:
-        while True:
-            ready.clear()
-            while (request := session.next_request()) is not None:
-                await stream.send_message(request_to_message(request))
-                await rests.rest()
-            if await wait_until(ready, session.deadline, session.node.clock):
-                rests.waited()
+        with contextlib.closing(DeadlineWaits(ready, session.node.clock)) as waits:
+            while True:
+                ready.clear()
+                while (request := session.next_request()) is not None:
+                    await stream.send_message(request_to_message(request))
+                    await rests.rest()
+                if await waits.wait(session.deadline):
+                    rests.waited()
     except (StreamTerminatedError, H2Error):
         # The receiving side sees the stream's end too, and the status that came with it.
         return

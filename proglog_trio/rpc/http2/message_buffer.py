@@ -12,6 +12,7 @@ is here. So at most one window plus the rest of one message (below the limit) is
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -154,8 +155,14 @@ class MessageBuffer:
         await self._wait(PREFIX_BYTES + length)
         if self._size < PREFIX_BYTES + length:
             raise self._cut_off(PREFIX_BYTES + length, "a message")
+        if PREFIX_BYTES + length >= max_bytes:
+            # It goes alone, so what follows it is not to be copied with it.
+            self._cut(PREFIX_BYTES)
+            message = self._cut(length)
+            self._consumed(PREFIX_BYTES + length)
+            return [message]
         data = self._chunks[0]
-        if len(data) - self._start < max(PREFIX_BYTES + length, max_bytes) and len(self._chunks) > 1:
+        if len(data) - self._start < max_bytes and len(self._chunks) > 1:
             # All of them at once: what is left of them serves the next calls without being copied again.
             data = self._joined()
         messages = []
@@ -216,10 +223,12 @@ class MessageBuffer:
         return GRPCError(Status.INTERNAL, f"the stream ended after {self._size} of the {size} bytes of {what}")
 
     def _peek(self, size: int) -> bytes:
-        chunk = self._chunks[0]
-        if len(chunk) - self._start < size:
-            chunk = self._joined()
-        return chunk[self._start : self._start + size]
+        data = self._chunks[0][self._start : self._start + size]
+        for chunk in itertools.islice(self._chunks, 1, None):
+            if len(data) >= size:
+                break
+            data += chunk[: size - len(data)]
+        return data
 
     def _consumed(self, size: int) -> None:
         self._size -= size
@@ -235,6 +244,12 @@ class MessageBuffer:
             if self._size == 0 and self._at_prefix:
                 return b""
             raise self._cut_off(size, what)
+        data = self._cut(size)
+        self._consumed(size)
+        return data
+
+    def _cut(self, size: int) -> bytes:
+        """Take so many bytes, which are here, from the front; they are copied once, or not at all."""
         parts = []
         rest = size
         while rest:
@@ -247,7 +262,6 @@ class MessageBuffer:
             if self._start == len(chunk):
                 self._chunks.popleft()
                 self._start = 0
-        self._consumed(size)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _joined(self) -> bytes:

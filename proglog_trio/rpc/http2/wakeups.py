@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 from collections.abc import Callable
 
 from attrs import Factory, define
@@ -41,20 +41,47 @@ class Wakeups:
                 self._waiters = [each for each in self._waiters if each is not waiter]
 
 
-async def wait_until(event: asyncio.Event, deadline: float | None, clock: Callable[[], float]) -> bool:
-    """Return when an event is set, or at a time of the clock (seconds); None: only then.
-
-    Returns:
-        Whether it had to wait, so that others have run meanwhile.
+@define(eq=False)
+class DeadlineWaits:
+    """One task's waits for an event, each until a deadline at the most. To be closed.
 
     The one driver of deadlines on the asyncio side; what moves a deadline forward sets the event. Trio's counterpart is
     `proglog_trio.deadline_timer`.
+
+    Attributes:
+        event: set by the deadline as well. The task clears it, and asks what is due, before each wait.
+        clock: what the deadlines are on, in seconds.
     """
-    waits = not event.is_set()
-    if deadline is None:
-        await event.wait()
-        return waits
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(remaining(deadline, clock())):
-            await event.wait()
-    return waits
+
+    event: asyncio.Event
+    clock: Callable[[], float]
+    # Setting a timer costs a turn of the loop. So one that is set is kept while deadlines only move on: it fires too
+    # early then, once, and the task looks again.
+    _timer: asyncio.TimerHandle | None = None
+    _fires_at: float = math.inf
+
+    async def wait(self, deadline: float | None) -> bool:
+        """Return when the event is set, or at the deadline, or before; None: there is no deadline.
+
+        Returns:
+            Whether it had to wait, so that others have run meanwhile.
+        """
+        if self.event.is_set():
+            return False
+        if deadline is not None and deadline < self._fires_at:
+            self.close()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(remaining(deadline, self.clock()), self._fire)
+            self._fires_at = deadline
+        await self.event.wait()
+        return True
+
+    def _fire(self) -> None:
+        self._timer, self._fires_at = None, math.inf
+        self.event.set()
+
+    def close(self) -> None:
+        """Have no timer set any longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._fires_at = None, math.inf

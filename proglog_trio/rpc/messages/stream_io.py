@@ -106,7 +106,8 @@ async def receive_next(stream: ClientStream[Any, Received], rests: Rests | None 
 
     Args:
         stream: the call's.
-        rests: of a loop that reads answers; a turn of it begins where one had to be waited for.
+        rests: of a loop that reads answers. A turn of it begins where an answer had to be waited for; where one is here
+            already, others run first if the turn is over.
     """
     if not stream._recv_initial_metadata_done:  # noqa: SLF001 - as grpclib's own does
         await stream.recv_initial_metadata()
@@ -114,8 +115,11 @@ async def receive_next(stream: ClientStream[Any, Received], rests: Rests | None 
         tuned = _tuned(stream)
         waits = not tuned.buffer.has_message
         messages = await tuned.read_messages(1)
-    if waits and rests is not None:
-        rests.waited()
+    if rests is not None:
+        if waits:
+            rests.waited()
+        else:
+            await rests.rest()
     return await _Decoder[Received](stream).decode(messages[0]) if messages else None
 
 

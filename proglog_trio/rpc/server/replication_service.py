@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from concurrent.futures import Executor
 
@@ -15,7 +16,7 @@ from proglog_trio.replication.events import PullRefused
 from proglog_trio.replication.replica import Replica
 from proglog_trio.replication.source_reader import FrameSource, SourceAnswer
 from proglog_trio.replication.source_session import SourceSession
-from proglog_trio.rpc.http2.wakeups import wait_until
+from proglog_trio.rpc.http2.wakeups import DeadlineWaits
 from proglog_trio.rpc.messages.replication import (
     encode_fetched,
     encode_frames,
@@ -116,7 +117,11 @@ class ReplicationService:
     async def _send(self, stream: _PullStream, session: SourceSession, ready: asyncio.Event) -> None:
         log = self.replica.node.log
         rests = Rests()
-        with DiskCalls[FrameSource](self.executor) as disk:
+        clock = self.replica.node.clock
+        with (
+            DiskCalls[FrameSource](self.executor) as disk,
+            contextlib.closing(DeadlineWaits(ready, clock)) as waits,
+        ):
             source = await disk.open(FrameSource, log)
             # How far the source has read of the log, and whether it has sent all that is wanted up to there.
             read_to, is_done = -1, True
@@ -131,7 +136,7 @@ class ReplicationService:
                 is_behind = not is_done or (read_to < log.next_offset and bool(session.wanted))
                 # A read that is under way is always finished: wants that have changed meanwhile come with the next one.
                 if ahead is None and not (session.has_want_changes or is_behind):
-                    if await wait_until(ready, session.deadline, self.replica.node.clock):
+                    if await waits.wait(session.deadline):
                         rests.waited()
                     continue
                 window = await wait_writable(stream)
