@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from proglog_trio.errors import AddressUnavailable, AddressUnsuitable, DirectoryCopied, NameTaken
     from proglog_trio.membership.config import GossipConfig
     from proglog_trio.membership.events.asked_query import AskedQuery
+    from proglog_trio.membership.events.coalescing import Coalescing, coalesced
     from proglog_trio.membership.events.query_answers import (
         AnswersMissed,
         QueryAcknowledgement,
@@ -91,12 +92,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
-    "AnswersMissed", "AskedQuery", "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed",
-    "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent",
-    "MemberEventKind", "MemberStatus", "Membership", "MessageTooLarge", "NameTaken", "NotAMember", "PeerHandler",
-    "ProfileName", "QueryAcknowledgement", "QueryAnswer", "QueryAnswers", "QueryHandler", "QueryOver",
-    "TooManyQueries", "UserEvent", "bind_membership", "load_keyring_file", "open_membership", "opening_of",
-    "save_keyring_file",
+    "AnswersMissed", "AskedQuery", "Coalescing", "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile",
+    "JoinFailed", "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member",
+    "MemberEvent", "MemberEventKind", "MemberStatus", "Membership", "MessageTooLarge", "NameTaken", "NotAMember",
+    "PeerHandler", "ProfileName", "QueryAcknowledgement", "QueryAnswer", "QueryAnswers", "QueryHandler", "QueryOver",
+    "TooManyQueries", "UserEvent", "bind_membership", "coalesced", "load_keyring_file", "open_membership",
+    "opening_of", "save_keyring_file",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
@@ -108,6 +109,7 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
             "proglog_trio.membership.config": "GossipConfig",
             "proglog_trio.membership.events.asked_query": "AskedQuery",
+            "proglog_trio.membership.events.coalescing": "Coalescing coalesced",
             "proglog_trio.membership.events.query_answers": (
                 "AnswersMissed QueryAcknowledgement QueryAnswer QueryAnswers"
             ),
