@@ -70,17 +70,29 @@ if TYPE_CHECKING:
     from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership, open_membership
     from proglog_trio.membership.peer_notifier import RPC_ADDRESS_TAG, PeerHandler
     from proglog_trio.membership.profile import GossipProfile, ProfileName
+    from proglog_trio.membership.self_description.own_tags import TagFixed
+    from proglog_trio.membership.self_description.stats import Stats
+    from proglog_trio.membership.self_description.tags_file import TagsFileError
     from proglog_trio.membership.serf.keys import KeyOperation
-    from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+    from proglog_trio.membership.serf.member import (
+        Member,
+        MemberEvent,
+        MemberEventKind,
+        MemberStatus,
+        ProtocolVersions,
+    )
     from proglog_trio.membership.subscriptions import EventsMissed
+    from proglog_trio.membership.wire.coordinates import Coordinate
     from proglog_trio.membership.wire.keyring import Keyring
+    from proglog_trio.membership.wire.tags import TagsTooLarge
 
 __all__ = [
     "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
-    "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager",
-    "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind",
-    "MemberStatus", "Membership", "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "bind_membership",
-    "load_keyring_file", "open_membership", "opening_of", "save_keyring_file",
+    "Coordinate", "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed", "KeyAnswers",
+    "KeyManager", "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent",
+    "MemberEventKind", "MemberStatus", "Membership", "NameTaken", "NotAMember", "PeerHandler", "ProfileName",
+    "ProtocolVersions", "Stats", "TagFixed", "TagsFileError", "TagsTooLarge", "bind_membership", "load_keyring_file",
+    "open_membership", "opening_of", "save_keyring_file",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
@@ -97,10 +109,15 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.membership.membership": "JoinFailed Membership NotAMember bind_membership open_membership",
             "proglog_trio.membership.peer_notifier": "RPC_ADDRESS_TAG PeerHandler",
             "proglog_trio.membership.profile": "GossipProfile ProfileName",
+            "proglog_trio.membership.self_description.own_tags": "TagFixed",
+            "proglog_trio.membership.self_description.stats": "Stats",
+            "proglog_trio.membership.self_description.tags_file": "TagsFileError",
             "proglog_trio.membership.serf.keys": "KeyOperation",
-            "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus",
+            "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus ProtocolVersions",
             "proglog_trio.membership.subscriptions": "EventsMissed",
+            "proglog_trio.membership.wire.coordinates": "Coordinate",
             "proglog_trio.membership.wire.keyring": "Keyring",
+            "proglog_trio.membership.wire.tags": "TagsTooLarge",
         },
     )
 

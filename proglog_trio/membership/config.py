@@ -24,6 +24,9 @@ class GossipConfig:
         label: of the cluster; packets and streams with another, or without it, are refused.
         cluster_tag: a tag of which members of other clusters have another value than this node; they are not merged.
             None: all members that are heard of are merged.
+        tags_file: where it is kept what is changed of the tags while the node runs; None: it is lost with the process.
+            What stands there counts over the tags that the node is given when it starts.
+        fixed_tags: the names of tags that nobody may change while the node runs; cluster_tag is one anyway.
     """
 
     name: str
@@ -36,3 +39,5 @@ class GossipConfig:
     keyring_file: Path | None = None
     label: bytes = b""
     cluster_tag: str | None = None
+    tags_file: Path | None = None
+    fixed_tags: frozenset[str] = frozenset()
