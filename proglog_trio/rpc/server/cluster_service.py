@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import attrs
 from attrs import frozen
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
@@ -22,6 +23,7 @@ from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.membership import (
+    Coordinate,
     JoinFailed,
     KeyAnswers,
     KeyOperation,
@@ -29,6 +31,8 @@ from proglog_trio.membership import (
     Member,
     Membership,
     NotAMember,
+    ProtocolVersions,
+    TagsFileError,
 )
 from proglog_trio.replication.replicator import GivenUp
 from proglog_trio.rpc.http2.bridge import trio_as_aio
@@ -77,6 +81,13 @@ class ClusterService:
             "GetStatus": (self._get_status, log_v1.GetStatusRequest, log_v1.GetStatusResponse),
             "AcceptGaps": (self._accept_gaps, log_v1.AcceptGapsRequest, log_v1.AcceptGapsResponse),
             "ListKeys": (self._list_keys, log_v1.ListKeysRequest, log_v1.ListKeysResponse),
+            "EstimateRoundTrip": (
+                self._estimate_round_trip,
+                log_v1.EstimateRoundTripRequest,
+                log_v1.EstimateRoundTripResponse,
+            ),
+            "GetInfo": (self._get_info, log_v1.GetInfoRequest, log_v1.GetInfoResponse),
+            "ChangeTags": (self._change_tags, log_v1.ChangeTagsRequest, log_v1.ChangeTagsResponse),
         }
         for name, (operation, request, response) in _KEY_CHANGES.items():
             methods[name] = partial(self._change_key, operation, response), request, response
@@ -131,6 +142,44 @@ class ClusterService:
             raise GRPCError(Status.NOT_FOUND, f"no member named {request.name!r} is known")
         await stream.send_message(log_v1.ForceLeaveResponse())
 
+    async def _estimate_round_trip(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.EstimateRoundTripRequest = await receive_only(stream)
+        one, other = request.one or self.membership.name, request.other or self.membership.name
+        for name in (one, other):
+            if self.membership.member(name) is None:
+                raise GRPCError(Status.NOT_FOUND, f"no member named {name!r} is known")
+            if self.membership.coordinate(name) is None:
+                raise GRPCError(
+                    Status.FAILED_PRECONDITION,
+                    f"where {name!r} is in the network is not known yet: it says so when this node probes it",
+                )
+        seconds = self.membership.round_trip(one, other)
+        await stream.send_message(log_v1.EstimateRoundTripResponse(seconds=seconds or 0.0, one=one, other=other))
+
+    # -- this node as a member -----------------------------------------------------------------------------------------
+
+    async def _get_info(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        groups = [
+            log_v1.InfoGroup(
+                name=group,
+                texts={sendable(name): sendable(text) for name, text in figures.items() if isinstance(text, str)},
+                numbers={name: number for name, number in figures.items() if isinstance(number, int)},
+            )
+            for group, figures in self.membership.stats().items()
+        ]
+        await stream.send_message(log_v1.GetInfoResponse(groups=groups))
+
+    async def _change_tags(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.ChangeTagsRequest = await receive_only(stream)
+        with (
+            _answered_with(Status.INVALID_ARGUMENT, ValueError),
+            _answered_with(Status.UNAVAILABLE, (TagsFileError, NotAMember)),
+        ):
+            await trio_as_aio(self.membership.change_tags)(request.set, request.delete)
+        tags = {sendable(name): sendable(content) for name, content in self.membership.tags.items()}
+        await stream.send_message(log_v1.ChangeTagsResponse(tags=tags))
+
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     async def _change_key(self, operation: KeyOperation, response: Any, stream: Stream[Any, Any]) -> None:  # noqa: ANN401 - a class of messages
@@ -164,8 +213,8 @@ class ClusterService:
 
 
 @contextlib.contextmanager
-def _answered_with(status: Status, kind: type[Exception]) -> Iterator[None]:
-    """Have errors of a kind answered with a status and what they say."""
+def _answered_with(status: Status, kind: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
+    """Have errors of a kind, or of several, answered with a status and what they say."""
     try:
         yield
     except kind as error:
@@ -180,7 +229,22 @@ def _member_message(member: Member) -> log_v1.Member:
         tags={sendable(tag): sendable(content) for tag, content in member.tags.items()},
         status=STATUS_MESSAGES[member.status],
         round_trip_seconds=member.round_trip_seconds or 0.0,
+        coordinate=None if member.coordinate is None else _coordinate_message(member.coordinate),
+        versions=None if member.versions is None else _versions_message(member.versions),
     )
+
+
+def _coordinate_message(coordinate: Coordinate) -> log_v1.Coordinate:
+    return log_v1.Coordinate(
+        vec=list(coordinate.vec),
+        error=coordinate.error,
+        adjustment=coordinate.adjustment,
+        height=coordinate.height,
+    )
+
+
+def _versions_message(versions: ProtocolVersions) -> log_v1.ProtocolVersions:
+    return log_v1.ProtocolVersions(**attrs.asdict(versions))
 
 
 def _is_private(stream: Stream[Any, Any]) -> bool:
