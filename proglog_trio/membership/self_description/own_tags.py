@@ -28,7 +28,7 @@ class OwnTags:
 
     Attributes:
         given: what the program gave it.
-        changes: what was changed of them, by name; None: the tag was deleted, and is among those that are given.
+        changes: what was changed of them, by name, no fixed one among them; None: the tag was deleted.
         fixed: the names of those that are not changed, whatever changes says of them.
     """
 
@@ -55,8 +55,6 @@ class OwnTags:
         """Return the tags as they are told."""
         tags = dict(self.given)
         for name, content in self.changes.items():
-            if name in self.fixed:
-                continue
             if content is None:
                 tags.pop(name, None)
             else:

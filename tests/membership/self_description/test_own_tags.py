@@ -50,6 +50,11 @@ def test_a_tag_that_is_deleted_stays_away() -> None:
     assert tags.changed({"role": "db"}, []).all() == {"role": "db"}
 
 
+def test_that_a_tag_was_deleted_is_forgotten_once_nobody_gives_it() -> None:
+    tags = OwnTags.kept({"zone": "1"}, {"role": None, "zone": None}, ())
+    assert tags.changed({"rack": "7"}, []).changes == {"zone": None, "rack": "7"}
+
+
 def test_what_is_set_and_deleted_at_once_is_set() -> None:
     assert OwnTags(given={"role": "web"}, changes={}).changed({"role": "db"}, ["role"]).all() == {"role": "db"}
 
