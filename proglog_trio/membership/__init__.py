@@ -81,23 +81,29 @@ if TYPE_CHECKING:
     from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership, open_membership
     from proglog_trio.membership.peer_notifier import RPC_ADDRESS_TAG, PeerHandler
     from proglog_trio.membership.profile import GossipProfile, ProfileName
+    from proglog_trio.membership.self_description.own_tags import TagFixed
+    from proglog_trio.membership.self_description.stats import Stats
+    from proglog_trio.membership.self_description.tags_file import TagsFileError
     from proglog_trio.membership.serf.asked_queries import QueryOver
     from proglog_trio.membership.serf.keys import KeyOperation
     from proglog_trio.membership.serf.limits import MessageTooLarge
-    from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+    from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus, ProtocolVersions
     from proglog_trio.membership.serf.open_queries import TooManyQueries
     from proglog_trio.membership.serf.user_events import UserEvent
     from proglog_trio.membership.subscriptions import EventsMissed
+    from proglog_trio.membership.wire.coordinates import Coordinate
     from proglog_trio.membership.wire.keyring import Keyring
+    from proglog_trio.membership.wire.tags import TagsTooLarge
 
 __all__ = [
     "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
-    "AnswersMissed", "AskedQuery", "Coalescing", "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile",
-    "JoinFailed", "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member",
-    "MemberEvent", "MemberEventKind", "MemberStatus", "Membership", "MessageTooLarge", "NameTaken", "NotAMember",
-    "PeerHandler", "ProfileName", "QueryAcknowledgement", "QueryAnswer", "QueryAnswers", "QueryHandler", "QueryOver",
-    "TooManyQueries", "UserEvent", "bind_membership", "coalesced", "load_keyring_file", "open_membership",
-    "opening_of", "save_keyring_file",
+    "AnswersMissed", "AskedQuery", "Coalescing", "Coordinate", "DirectoryCopied", "EventsMissed", "GossipConfig",
+    "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError",
+    "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind", "MemberStatus", "Membership", "MessageTooLarge",
+    "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "ProtocolVersions", "QueryAcknowledgement", "QueryAnswer",
+    "QueryAnswers", "QueryHandler", "QueryOver", "Stats", "TagFixed", "TagsFileError", "TagsTooLarge", "TooManyQueries",
+    "UserEvent", "bind_membership", "coalesced", "load_keyring_file", "open_membership", "opening_of",
+    "save_keyring_file",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
@@ -118,16 +124,21 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.membership.keyring_file": "KeyringFileError load_keyring_file save_keyring_file",
             "proglog_trio.membership.lives": "DIRECTORY_TAG OPENING_TAG opening_of",
             "proglog_trio.membership.membership": "JoinFailed Membership NotAMember bind_membership open_membership",
-            "proglog_trio.membership.peer_notifier": "RPC_ADDRESS_TAG PeerHandler",
+            "proglog_trio.membership.peer_notifier": "PeerHandler RPC_ADDRESS_TAG",
             "proglog_trio.membership.profile": "GossipProfile ProfileName",
+            "proglog_trio.membership.self_description.own_tags": "TagFixed",
+            "proglog_trio.membership.self_description.stats": "Stats",
+            "proglog_trio.membership.self_description.tags_file": "TagsFileError",
             "proglog_trio.membership.serf.asked_queries": "QueryOver",
             "proglog_trio.membership.serf.keys": "KeyOperation",
             "proglog_trio.membership.serf.limits": "MessageTooLarge",
-            "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus",
+            "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus ProtocolVersions",
             "proglog_trio.membership.serf.open_queries": "TooManyQueries",
             "proglog_trio.membership.serf.user_events": "UserEvent",
             "proglog_trio.membership.subscriptions": "EventsMissed",
+            "proglog_trio.membership.wire.coordinates": "Coordinate",
             "proglog_trio.membership.wire.keyring": "Keyring",
+            "proglog_trio.membership.wire.tags": "TagsTooLarge",
         },
     )
 

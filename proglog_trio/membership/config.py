@@ -34,6 +34,9 @@ class GossipConfig:
             9 KiB at the most, as the next two. What fits into no packet goes by streams. Of what others send, larger
             ones are taken too.
         query_bytes, query_response_bytes: likewise of a query, and of an answer to one.
+        tags_file: where it is kept what is changed of the tags while the node runs; None: it is lost with the process.
+            What stands there counts over the tags that the node is given when it starts.
+        fixed_tags: the names of tags that nobody may change while the node runs; cluster_tag is one anyway.
     """
 
     name: str
@@ -49,3 +52,5 @@ class GossipConfig:
     user_event_bytes: int = field(default=DEFAULT_USER_EVENT_BYTES, validator=limit_bytes)
     query_bytes: int = field(default=DEFAULT_QUERY_BYTES, validator=limit_bytes)
     query_response_bytes: int = field(default=DEFAULT_QUERY_RESPONSE_BYTES, validator=limit_bytes)
+    tags_file: Path | None = None
+    fixed_tags: frozenset[str] = frozenset()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 import structlog
 
 from proglog_trio.errors import SecurityFileError, SecurityFileNoRoom
+from proglog_trio.membership.whole_file import write_whole_file
 from proglog_trio.membership.wire.keyring import Keyring
 
 MAX_BYTES = 64 * 1024
@@ -47,23 +47,7 @@ def load_keyring_file(path: Path) -> Keyring:
 def save_keyring_file(path: Path, keyring: Keyring) -> None:
     """Write a keyring into a file, whole or not at all, readable for its owner alone. Raises KeyringFileError."""
     try:
-        # mkstemp makes it readable for its owner alone.
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(keyring.dump())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_whole_file(path, keyring.dump())
     except OSError as error:
         kind = KeyringFileNoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else KeyringFileError
         raise kind(f"{path} cannot be written: {error.strerror}") from None

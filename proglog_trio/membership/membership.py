@@ -14,7 +14,7 @@ Membership.run
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -39,10 +39,16 @@ from proglog_trio.membership.name_contest import NameContest
 from proglog_trio.membership.names import PING_SECONDS
 from proglog_trio.membership.news import News
 from proglog_trio.membership.peer_notifier import PeerHandler, PeerNotifier
+from proglog_trio.membership.self_description.stats import Stats, stats_of
+from proglog_trio.membership.self_description.tag_keeper import TagKeeper, tags_at_start
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus
 from proglog_trio.membership.serf.user_events import UserEvent
+from proglog_trio.membership.serf.vivaldi import estimate
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.subscriptions import Subscriptions
+from proglog_trio.membership.wire.coordinates import Coordinate
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class JoinFailed(ProglogError):
@@ -67,6 +73,7 @@ class Membership:
     gossip: Gossip
     news: News
     _rng: random.Random
+    _tags: TagKeeper
     # With a nursery while run runs: what is under way for a name is then waited for by all that want it.
     _lookups: Lookups = field(factory=Lookups)
     _running: bool = False
@@ -157,13 +164,61 @@ class Membership:
         except ExchangeFailed:
             return False
 
+    def coordinate(self, name: str) -> Coordinate | None:
+        """Return where a member is in the network, as it said last; None: it is not known, or has not said so yet."""
+        known = self.gossip.core.members.by_name.get(name)
+        return None if known is None else known.coordinate
+
+    def round_trip(self, one: str, other: str) -> float | None:
+        """Estimate the round-trip time between two members, in seconds; None: one of them has no coordinate here.
+
+        It need not ever have been measured: see serf/vivaldi.py.
+        """
+        here, there = self.coordinate(one), self.coordinate(other)
+        return None if here is None or there is None else estimate(here, there)
+
+    def stats(self) -> Stats:
+        """Return this node's figures in groups, as `serf info` has them: see self_description/stats.py."""
+        return stats_of(self.gossip, self.tags)
+
+    # -- this node's tags ----------------------------------------------------------------------------------------------
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """This node's tags, as they are told to the others."""
+        return self._tags.tags.all()
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Tell all members other tags of this node, in place of those it had; before run they are what is told first.
+        """Give this node other tags, in place of those that it was given before; what change_tags changed stays so.
+
+        All members are told; before run they are what is told first.
 
         Raises:
-            ValueError: they take more than 512 bytes.
+            TagsTooLarge: they take more than 512 bytes.
         """
-        self.gossip.act(lambda: self.gossip.core.set_tags(tags))
+        self._tags.give(tags)
+
+    async def change_tags(
+        self,
+        set: Mapping[str, str] = _NOTHING,  # noqa: A002 - Serf's word for it
+        delete: Collection[str] = (),
+    ) -> None:
+        """Change some of this node's tags, and tell all members; it is written down before, if there is a file for it.
+
+        Args:
+            set: tags that are new, or have another value than before.
+            delete: the names of tags that go, if they are there; one that is set as well stays.
+
+        Raises:
+            TagFixed: one of them is among the configuration's fixed_tags.
+            TagsTooLarge: all would take more than 512 bytes.
+            ValueError: a tag without a name.
+            TagsFileError: the change cannot be written down; nothing is changed.
+            NotAMember: this node does not gossip any more.
+        """
+        if self._ended:
+            raise NotAMember("this node does not gossip any more: nobody could be told other tags")
+        await self._tags.change(set, delete)
 
     def force_leave(self, name: str, *, prune: bool = False) -> bool:
         """Let a failed member count as left; prune: forget it at once. Tell whether it is known."""
@@ -378,7 +433,8 @@ async def bind_membership(
 
     Args:
         config: how it gossips.
-        tags: what is told of this node, 512 bytes encoded at the most; `rpc_addr` makes it a peer to others.
+        tags: what is told of this node, 512 bytes encoded at the most; `rpc_addr` makes it a peer to others. What the
+            configuration's tags_file says was changed of them counts.
         handler: told of peers.
         query_handlers: by the name of a query, what is called with each and returns its answer.
         rng: decides whom to probe and gossip to; None: one that the system seeds.
@@ -387,15 +443,18 @@ async def bind_membership(
     Raises:
         AddressUnavailable: this machine cannot listen there, another process does, or a name cannot be looked up.
         AddressUnsuitable: no other could reach the address that would be advertised.
-        ValueError: the tags are too large.
+        TagsTooLarge: the tags take more than 512 bytes.
+        TagsFileError: what was changed of the tags cannot be read.
         KeyError: the tag that tells clusters apart is not among the tags.
     """
+    own_tags = await tags_at_start(config, tags)
     # Seeded by the system. Its own randomness would cost a call of it for each number, and a round has many.
     rng = rng if rng is not None else random.Random()
     errors = errors if errors is not None else InternalErrors()
     peers, handlers = PeerNotifier(config.name, handler, errors), QueryHandlers(query_handlers, errors)
     news = News(config.name, errors, peers, Subscriptions(errors), handlers)
-    return Membership(await Gossip.bind(config, tags, news.emit, rng, errors), news, rng)
+    gossip = await Gossip.bind(config, own_tags.all(), news.emit, rng, errors)
+    return Membership(gossip, news, rng, TagKeeper(gossip, own_tags))
 
 
 @asynccontextmanager
@@ -423,7 +482,7 @@ async def open_membership(
         name_patience: how long, in seconds, this node waits for its name while another member has it.
 
     Raises:
-        AddressUnavailable, AddressUnsuitable, ValueError, KeyError: see bind_membership.
+        AddressUnavailable, AddressUnsuitable, TagsTooLarge, TagsFileError, KeyError: see bind_membership.
         NameTaken, DirectoryCopied: see Membership.run; from within the block, they cancel it and come in a group.
     """
     membership = await bind_membership(config, tags or {}, handler=handler, query_handlers=query_handlers)

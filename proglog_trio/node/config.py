@@ -30,6 +30,7 @@ from proglog_trio.node.option_types import (
     NAME,
     NO_DEFAULT,
     SIZE,
+    TAGS,
     TIME,
     between,
     shown_as,
@@ -118,6 +119,11 @@ class NodeConfig:
     """Put this before every packet and stream of gossip (memberlist's label), the same on all members. Of members with
     another label, or without one, nothing at all is read: the full wall between clusters that could reach each
     other."""
+
+    tag: Annotated[tuple[tuple[str, str], ...], TAGS] = ()
+    """What the node tells the others of itself, such as role=web or rack=7. Repeatable, or separated by commas. All
+    tags together, those that the node has anyway included, take at most 512 bytes. What the tags command changed counts
+    over this: it is kept in the data directory."""
 
     leave_timeout: Annotated[float, TIME, between(0)] = 10.0
     """How long a node that is told to stop takes to leave its cluster, at most: seconds, or 1m."""
@@ -230,6 +236,8 @@ class NodeConfig:
                 f"--bind-addr {self.bind_addr} is no address that others can dial: say which is, with --advertise-addr"
             )
         self.profile()  # raises where the figures do not go together
+        if self.tag:
+            _check_tags(self.tag)
 
     def profile(self) -> "GossipProfile":
         """Return the timing of gossip. Raises ConfigError: its figures do not go together."""
@@ -263,6 +271,18 @@ def parameters() -> Mapping[str, Parameter]:
     """Return how each field of NodeConfig is read and checked, by its name."""
     hints = get_type_hints(NodeConfig, include_extras=True)
     return {name: Parameter.combine(*getattr(hint, "__metadata__", ())) for name, hint in hints.items()}
+
+
+def _check_tags(tags: tuple[tuple[str, str], ...]) -> None:
+    """Raise ConfigError where tags are the node's own, or one is given twice."""
+    from proglog_trio.node.tags import OWN_TAG_NAMES
+
+    names = [name for name, _ in tags]
+    for name in names:
+        if name in OWN_TAG_NAMES:
+            raise ConfigError(f"--tag {name}=…: the node gives itself the tag {name}, it cannot be another")
+        if names.count(name) > 1:
+            raise ConfigError(f"--tag {name}=… is given more than once, and a tag has one value")
 
 
 def _security_problem(config: NodeConfig) -> str | None:

@@ -144,6 +144,29 @@ class NodeMetrics(Collector):
         for status in MemberStatus:
             family.add_metric([status.value], self.membership.count(status))
         yield family
+        figures = self.membership.stats()["serf"]
+        yield GaugeMetricFamily(
+            "proglog_membership_health_score",
+            "How much this node doubts itself, and so gives others more time (Lifeguard); 0: not at all.",
+            int(figures["health_score"]),
+        )
+        queues = GaugeMetricFamily(
+            "proglog_membership_queue", "Broadcasts that wait to be gossiped, by kind.", labels=["kind"]
+        )
+        clocks = GaugeMetricFamily("proglog_membership_lamport_time", "Lamport clocks, by kind.", labels=["kind"])
+        for name, figure in figures.items():
+            kind, _, what = name.rpartition("_")
+            if what == "queue":
+                queues.add_metric([kind], int(figure))
+            elif what == "time":
+                clocks.add_metric([kind], int(figure))
+        yield queues
+        yield clocks
+        yield CounterMetricFamily(
+            "proglog_membership_coordinate_resets",
+            "How often the node's place in the network had become none, and was begun anew.",
+            int(figures["coordinate_resets"]),
+        )
         yield GaugeMetricFamily(
             "proglog_isolated",
             "1 while the node is alone although there should be others, or with fewer than half of its cluster.",

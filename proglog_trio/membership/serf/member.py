@@ -9,6 +9,7 @@ from attrs import Factory, define, frozen
 
 from proglog_trio.membership.swim.effects import Cause
 from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.membership.wire.coordinates import Coordinate
 
 
 class MemberStatus(enum.Enum):
@@ -21,6 +22,28 @@ class MemberStatus(enum.Enum):
 
 
 @frozen
+class ProtocolVersions:
+    """Which versions of two protocols a member understands, from the lowest to the highest, and which it speaks.
+
+    Attributes:
+        protocol_min, protocol_max, protocol_current: of memberlist's protocol.
+        delegate_min, delegate_max, delegate_current: of Serf's.
+    """
+
+    protocol_min: int
+    protocol_max: int
+    protocol_current: int
+    delegate_min: int
+    delegate_max: int
+    delegate_current: int
+
+    @classmethod
+    def of(cls, version: bytes) -> ProtocolVersions | None:
+        """Return what a member's six bytes say; None where they are not six."""
+        return cls(*version) if len(version) == 6 else None
+
+
+@frozen
 class Member:
     """A member, as it is told to those who ask.
 
@@ -30,6 +53,8 @@ class Member:
         tags: what it says of itself.
         status: see MemberStatus.
         round_trip_seconds: of the last direct probe of it; None before the first, and for this node itself.
+        coordinate: where it is in the network, as its last answer to a probe of this node says; None before the first.
+        versions: of the protocols; None where it did not say.
     """
 
     name: str
@@ -38,6 +63,8 @@ class Member:
     tags: Mapping[str, str]
     status: MemberStatus
     round_trip_seconds: float | None = None
+    coordinate: Coordinate | None = None
+    versions: ProtocolVersions | None = None
 
 
 @define(eq=False)
@@ -49,6 +76,7 @@ class KnownMember:
         leaving_since: when it became leaving, in seconds; means nothing in another status.
         gone_since: when it failed or left, in seconds; None exactly while it is alive or leaving.
         version: protocol and delegate versions, six bytes.
+        coordinate: where it says that it is in the network, if that can be; None: it has not said so at its endpoint.
         has_answered: a probe of this node's was answered, in this or an earlier life of it.
         is_pruned: it is forgotten as soon as it has left.
         told_address: see swim's Node.
@@ -63,6 +91,7 @@ class KnownMember:
     leaving_since: float = 0.0
     gone_since: float | None = None
     round_trip_seconds: float | None = None
+    coordinate: Coordinate | None = None
     has_answered: bool = False
     is_pruned: bool = False
     told_address: bytes = Factory(lambda member: member.endpoint.address, takes_self=True)
@@ -70,7 +99,14 @@ class KnownMember:
     def snapshot(self) -> Member:
         """Return what is told of it."""
         return Member(
-            self.name, self.endpoint.host, self.endpoint.port, self.tags, self.status, self.round_trip_seconds
+            self.name,
+            self.endpoint.host,
+            self.endpoint.port,
+            self.tags,
+            self.status,
+            self.round_trip_seconds,
+            self.coordinate,
+            ProtocolVersions.of(self.version),
         )
 
 

@@ -87,6 +87,9 @@ class Members:
             if recent is not None and recent.leaves:
                 self._is_leaving(member, node.changed)
         else:
+            if member.endpoint != node.endpoint:
+                # Where it was says nothing of where it is.
+                member.coordinate = None
             member.endpoint, member.tags, member.version = node.endpoint, tags, node.version
             member.told_address = node.told_address
             self._set_status(member, MemberStatus.ALIVE, Cause.SWIM)

@@ -202,6 +202,7 @@ class Serf:
         match notification:
             case Seen(name):
                 self.members.seen(nodes[name])
+                self._place_me()
                 # Of an intent that came before its member did.
                 self.clock.witness(self.members.by_name[name].status_time)
             case Changed(name):
@@ -230,8 +231,14 @@ class Serf:
         except DecodingError:
             self.refused.malformed += 1
             return
-        if coordinate is not None:
-            self.vivaldi.measured(name, coordinate, seconds)
+        if coordinate is not None and self.vivaldi.measured(name, coordinate, seconds):
+            member.coordinate = coordinate
+            self._place_me()
+
+    def _place_me(self) -> None:
+        me = self.members.by_name.get(self.members.me)
+        if me is not None:
+            me.coordinate = self.vivaldi.coordinate
 
     def receive(self, payload: bytes) -> None:
         """Work on a Serf message that came in a packet or on a stream."""

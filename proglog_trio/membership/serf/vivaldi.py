@@ -67,19 +67,21 @@ class Vivaldi:
         rng: for a direction where two are at the same place.
         coordinate: where this node is.
         refused: how many measurements were none.
+        resets: how often its coordinate had become none, and was begun anew.
     """
 
     rng: random.Random
     coordinate: Coordinate = ORIGIN
     refused: int = 0
+    resets: int = 0
     _recent: dict[str, deque[float]] = field(factory=dict)
     _adjustments: deque[float] = field(factory=lambda: deque([0.0] * ADJUSTMENT_WINDOW, ADJUSTMENT_WINDOW))
 
-    def measured(self, name: str, other: Coordinate, seconds: float) -> None:
-        """Move by a measured round trip, in seconds, to a member that is at a coordinate."""
+    def measured(self, name: str, other: Coordinate, seconds: float) -> bool:
+        """Move by a measured round trip, in seconds, to a member that is at a coordinate; tell whether both can be."""
         if not _is_usable(other) or not 0 <= seconds <= LONGEST_ROUND_TRIP:
             self.refused += 1
-            return
+            return False
         recent = self._recent.setdefault(name, deque(maxlen=FILTER_SIZE))
         recent.append(seconds)
         usual = max(median_high(recent), _CLOSE)
@@ -87,7 +89,9 @@ class Vivaldi:
         self._adjust(other, usual)
         self._fall()
         if not _is_usable(self.coordinate):
+            self.resets += 1
             self.coordinate = ORIGIN
+        return True
 
     def forget(self, name: str) -> None:
         """Forget the measurements of a member that is gone."""

@@ -15,7 +15,14 @@ _PING_VERSION = 1
 
 @frozen
 class Coordinate:
-    """A place whose distance to another estimates the round-trip time between them, in seconds."""
+    """A place whose distance to another estimates the round-trip time between them, in seconds.
+
+    Attributes:
+        vec: where it is, in 8 dimensions.
+        error: how much it is to be trusted: from 0, of which nothing is known to be wrong, to 1.5.
+        adjustment: what is to be added to a distance, for what the other figures cannot say.
+        height: the way from the place itself to the network that all share.
+    """
 
     vec: tuple[float, ...] = wire("Vec", Sequence(Floating()))
     error: float = wire("Error", Floating())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from proglog_trio.errors import ProglogError
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.memberlist import MAX_META_BYTES
 from proglog_trio.membership.wire.msgpack_extent import SOME_ITEMS
@@ -13,15 +14,19 @@ _MAGIC = b"\xff"
 _TAGS = Table(Text())
 
 
+class TagsTooLarge(ProglogError, ValueError):
+    """Tags that take more room than there is for what a member says of itself. The message says how much they take."""
+
+
 def encode_tags(tags: Mapping[str, str]) -> bytes:
     """Return the Meta for tags; equal tags give equal bytes.
 
     Raises:
-        ValueError: they take more than 512 bytes.
+        TagsTooLarge: they take more than 512 bytes.
     """
     meta = _MAGIC + encode_object(_TAGS.encode(tags))
     if len(meta) > MAX_META_BYTES:
-        raise ValueError(f"the tags take {len(meta)} bytes, more than {MAX_META_BYTES}")
+        raise TagsTooLarge(f"the tags take {len(meta)} bytes, more than {MAX_META_BYTES}: names and values together")
     return meta
 
 

@@ -6,7 +6,7 @@ One connection for each call: they are made by people and by scripts, now and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import trio
@@ -70,6 +70,58 @@ async def force_leave(
     """
     request = log_v1.ForceLeaveRequest(name=name, prune=prune)
     await _call(address, timeout, tls, request, log_v1.ForceLeaveResponse)
+
+
+async def estimate_round_trip(
+    address: str, one: str, other: str, timeout: float, *, tls: ClientTls | None = None
+) -> log_v1.EstimateRoundTripResponse:
+    """Return an estimate of the round-trip time between two members of a node's cluster.
+
+    Args:
+        address: as in get_members.
+        one: a member's name; "": the node itself.
+        other: likewise.
+        timeout: as in get_members.
+        tls: as in get_members.
+
+    Raises:
+        NodeConnectionError, CallFailed: see get_members; NOT_FOUND when the node knows no such member,
+            FAILED_PRECONDITION when it does not know yet where one of them is.
+    """
+    request = log_v1.EstimateRoundTripRequest(one=one, other=other)
+    return await _call(address, timeout, tls, request, log_v1.EstimateRoundTripResponse)
+
+
+async def get_info(address: str, timeout: float, *, tls: ClientTls | None = None) -> dict[str, dict[str, str | int]]:
+    """Return a node's own figures as a member, by group and name; raises as get_members."""
+    answer = await _call(address, timeout, tls, log_v1.GetInfoRequest(), log_v1.GetInfoResponse)
+    return {group.name: {**group.texts, **group.numbers} for group in answer.groups}
+
+
+async def change_tags(
+    address: str,
+    set: Mapping[str, str],  # noqa: A002 - the request's word for it
+    delete: Sequence[str],
+    timeout: float,
+    *,
+    tls: ClientTls | None = None,
+) -> dict[str, str]:
+    """Change tags of a node; return all that it has then.
+
+    Args:
+        address: as in get_members.
+        set: tags that are new, or have another value.
+        delete: the names of tags that go.
+        timeout: as in get_members.
+        tls: as in get_members.
+
+    Raises:
+        NodeConnectionError, CallFailed: see get_members; INVALID_ARGUMENT when a tag is not to be changed or there is
+            no room for it, UNAVAILABLE when the change cannot be written down.
+    """
+    request = log_v1.ChangeTagsRequest(set=dict(set), delete=list(delete))
+    answer = await _call(address, timeout, tls, request, log_v1.ChangeTagsResponse)
+    return dict(answer.tags)
 
 
 async def accept_gaps(

@@ -16,7 +16,6 @@ from proglog_trio.membership import (
     AnswersMissed,
     AskedQuery,
     EventsMissed,
-    Member,
     MemberEvent,
     MemberEventKind,
     Membership,
@@ -32,7 +31,7 @@ from proglog_trio.membership import (
 from proglog_trio.rpc.http2.bridge import aio_as_trio, trio_as_aio
 from proglog_trio.rpc.messages.stream_io import receive_only
 from proglog_trio.rpc.messages.text import sendable
-from proglog_trio.rpc.server.status_report import STATUS_MESSAGES
+from proglog_trio.rpc.server.member_message import member_message
 
 MAX_WATCHERS = 32
 """WatchEvents calls that are served at once: what waits for one may have 8 MiB."""
@@ -169,21 +168,9 @@ def _event_message(event: MemberEvent | UserEvent | AskedQuery) -> log_v1.WatchE
             return log_v1.WatchEventsResponse(query=asked)
 
 
-def member_message(member: Member) -> log_v1.Member:
-    """Return what is told of a member."""
-    return log_v1.Member(
-        name=sendable(member.name),
-        address=member.address,
-        port=member.port,
-        tags={sendable(tag): sendable(content) for tag, content in member.tags.items()},
-        status=STATUS_MESSAGES[member.status],
-        round_trip_seconds=member.round_trip_seconds or 0.0,
-    )
-
-
 @contextlib.contextmanager
-def answered_with(status: Status, kind: type[Exception]) -> Iterator[None]:
-    """Have errors of a kind answered with a status and what they say."""
+def answered_with(status: Status, kind: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
+    """Have errors of a kind, or of several, answered with a status and what they say."""
     try:
         yield
     except kind as error:

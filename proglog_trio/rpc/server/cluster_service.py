@@ -27,12 +27,15 @@ from proglog_trio.membership import (
     KeysNotAsked,
     Membership,
     NotAMember,
+    TagsFileError,
 )
 from proglog_trio.replication.replicator import GivenUp
 from proglog_trio.rpc.http2.bridge import trio_as_aio
 from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
-from proglog_trio.rpc.server.cluster_events import ClusterEvents, answered_with, member_message
+from proglog_trio.rpc.messages.text import sendable
+from proglog_trio.rpc.server.cluster_events import ClusterEvents, answered_with
 from proglog_trio.rpc.server.handlers import Method
+from proglog_trio.rpc.server.member_message import member_message
 
 SERVICE_NAME = "log.v1.Cluster"
 MAX_ADDRESSES = 100
@@ -74,6 +77,13 @@ class ClusterService:
             "GetStatus": (self._get_status, log_v1.GetStatusRequest, log_v1.GetStatusResponse),
             "AcceptGaps": (self._accept_gaps, log_v1.AcceptGapsRequest, log_v1.AcceptGapsResponse),
             "ListKeys": (self._list_keys, log_v1.ListKeysRequest, log_v1.ListKeysResponse),
+            "EstimateRoundTrip": (
+                self._estimate_round_trip,
+                log_v1.EstimateRoundTripRequest,
+                log_v1.EstimateRoundTripResponse,
+            ),
+            "GetInfo": (self._get_info, log_v1.GetInfoRequest, log_v1.GetInfoResponse),
+            "ChangeTags": (self._change_tags, log_v1.ChangeTagsRequest, log_v1.ChangeTagsResponse),
         }
         for name, (operation, request, response) in _KEY_CHANGES.items():
             methods[name] = partial(self._change_key, operation, response), request, response
@@ -128,6 +138,44 @@ class ClusterService:
         if not self.membership.force_leave(request.name, prune=request.prune):
             raise GRPCError(Status.NOT_FOUND, f"no member named {request.name!r} is known")
         await stream.send_message(log_v1.ForceLeaveResponse())
+
+    async def _estimate_round_trip(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.EstimateRoundTripRequest = await receive_only(stream)
+        one, other = request.one or self.membership.name, request.other or self.membership.name
+        for name in (one, other):
+            if self.membership.member(name) is None:
+                raise GRPCError(Status.NOT_FOUND, f"no member named {name!r} is known")
+            if self.membership.coordinate(name) is None:
+                raise GRPCError(
+                    Status.FAILED_PRECONDITION,
+                    f"where {name!r} is in the network is not known yet: it says so when this node probes it",
+                )
+        seconds = self.membership.round_trip(one, other)
+        await stream.send_message(log_v1.EstimateRoundTripResponse(seconds=seconds or 0.0, one=one, other=other))
+
+    # -- this node as a member -----------------------------------------------------------------------------------------
+
+    async def _get_info(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        groups = [
+            log_v1.InfoGroup(
+                name=group,
+                texts={sendable(name): sendable(text) for name, text in figures.items() if isinstance(text, str)},
+                numbers={name: number for name, number in figures.items() if isinstance(number, int)},
+            )
+            for group, figures in self.membership.stats().items()
+        ]
+        await stream.send_message(log_v1.GetInfoResponse(groups=groups))
+
+    async def _change_tags(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.ChangeTagsRequest = await receive_only(stream)
+        with (
+            answered_with(Status.INVALID_ARGUMENT, ValueError),
+            answered_with(Status.UNAVAILABLE, (TagsFileError, NotAMember)),
+        ):
+            await trio_as_aio(self.membership.change_tags)(request.set, request.delete)
+        tags = {sendable(name): sendable(content) for name, content in self.membership.tags.items()}
+        await stream.send_message(log_v1.ChangeTagsResponse(tags=tags))
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 

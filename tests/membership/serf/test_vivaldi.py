@@ -119,3 +119,10 @@ def test_of_two_measurements_the_longer_counts_as_with_agents() -> None:
     for seconds in (0.030, 0.030):
         one.measured("x", ORIGIN, seconds)
     assert two.coordinate == one.coordinate
+
+
+def test_what_was_usable_is_said() -> None:
+    vivaldi = Vivaldi(random.Random(1))
+    assert vivaldi.measured("x", ORIGIN, 0.1)
+    assert not vivaldi.measured("x", ORIGIN, -0.1)
+    assert not vivaldi.measured("x", evolve(ORIGIN, height=math.nan), 0.1)

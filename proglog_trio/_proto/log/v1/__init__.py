@@ -10,20 +10,27 @@ __all__ = (
     "Acknowledgement",
     "AcknowledgementLevel",
     "AskedQuery",
+    "ChangeTagsRequest",
+    "ChangeTagsResponse",
     "ClockAnswer",
     "ConsumeBatchesRequest",
     "ConsumeBatchesRequestAnchor",
     "ConsumeBatchesResponse",
     "ConsumeRequest",
     "ConsumeResponse",
+    "Coordinate",
     "DirectoryCopy",
     "Ended",
     "EndedReason",
     "Error",
+    "EstimateRoundTripRequest",
+    "EstimateRoundTripResponse",
     "FetchFramesRequest",
     "FetchFramesResponse",
     "ForceLeaveRequest",
     "ForceLeaveResponse",
+    "GetInfoRequest",
+    "GetInfoResponse",
     "GetMembersRequest",
     "GetMembersResponse",
     "GetServersRequest",
@@ -32,6 +39,7 @@ __all__ = (
     "GetStatusResponse",
     "Hello",
     "HolderNews",
+    "InfoGroup",
     "InstallKeyRequest",
     "InstallKeyResponse",
     "JoinRequest",
@@ -58,6 +66,7 @@ __all__ = (
     "ProduceBatchResponse",
     "ProduceRequest",
     "ProduceResponse",
+    "ProtocolVersions",
     "PullRequest",
     "PullResponse",
     "QueryRequest",
@@ -323,6 +332,37 @@ default_message_pool.register_message("log.v1", "AskedQuery", AskedQuery)
 
 
 @dataclass(eq=False, repr=False)
+class ChangeTagsRequest(betterproto2.Message):
+    set: "dict[str, str]" = betterproto2.field(
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    Tags that are new, or have another value.
+    """
+
+    delete: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The names of tags that go, if they are there; one that is set as well stays.
+    """
+
+
+default_message_pool.register_message("log.v1", "ChangeTagsRequest", ChangeTagsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ChangeTagsResponse(betterproto2.Message):
+    tags: "dict[str, str]" = betterproto2.field(
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    The node's tags then, its own among them.
+    """
+
+
+default_message_pool.register_message("log.v1", "ChangeTagsResponse", ChangeTagsResponse)
+
+
+@dataclass(eq=False, repr=False)
 class ClockAnswer(betterproto2.Message):
     question: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
@@ -424,6 +464,24 @@ default_message_pool.register_message("log.v1", "ConsumeResponse", ConsumeRespon
 
 
 @dataclass(eq=False, repr=False)
+class Coordinate(betterproto2.Message):
+    """
+    A place whose distance to another estimates the round-trip time between them (Vivaldi, as Serf has it), in seconds.
+    """
+
+    vec: "list[float]" = betterproto2.field(1, betterproto2.TYPE_DOUBLE, repeated=True)
+
+    error: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+
+    adjustment: "float" = betterproto2.field(3, betterproto2.TYPE_DOUBLE)
+
+    height: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
+
+
+default_message_pool.register_message("log.v1", "Coordinate", Coordinate)
+
+
+@dataclass(eq=False, repr=False)
 class DirectoryCopy(betterproto2.Message):
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -470,6 +528,34 @@ default_message_pool.register_message("log.v1", "Error", Error)
 
 
 @dataclass(eq=False, repr=False)
+class EstimateRoundTripRequest(betterproto2.Message):
+    one: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The names of two members; empty: the answering node.
+    """
+
+    other: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("log.v1", "EstimateRoundTripRequest", EstimateRoundTripRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EstimateRoundTripResponse(betterproto2.Message):
+    seconds: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
+
+    one: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The names of both.
+    """
+
+    other: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("log.v1", "EstimateRoundTripResponse", EstimateRoundTripResponse)
+
+
+@dataclass(eq=False, repr=False)
 class FetchFramesRequest(betterproto2.Message):
     origin: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -510,6 +596,25 @@ class ForceLeaveResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "ForceLeaveResponse", ForceLeaveResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetInfoRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("log.v1", "GetInfoRequest", GetInfoRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetInfoResponse(betterproto2.Message):
+    groups: "list[InfoGroup]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    As `serf info` has them: "agent", "runtime", "serf", "tags".
+    """
+
+
+default_message_pool.register_message("log.v1", "GetInfoResponse", GetInfoResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -659,6 +764,25 @@ class HolderNews(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "HolderNews", HolderNews)
+
+
+@dataclass(eq=False, repr=False)
+class InfoGroup(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    texts: "dict[str, str]" = betterproto2.field(
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    By their names.
+    """
+
+    numbers: "dict[str, int]" = betterproto2.field(
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_UINT64)
+    )
+
+
+default_message_pool.register_message("log.v1", "InfoGroup", InfoGroup)
 
 
 @dataclass(eq=False, repr=False)
@@ -825,6 +949,16 @@ class Member(betterproto2.Message):
     round_trip_seconds: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
     """
     Of the answering node's last direct probe of it; 0 when there was none.
+    """
+
+    coordinate: "Coordinate | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Where it is in the network, as it said when the answering node probed it last; absent: it has not said so yet.
+    """
+
+    versions: "ProtocolVersions | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Absent: it did not say.
     """
 
 
@@ -1155,6 +1289,29 @@ class ProduceResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "ProduceResponse", ProduceResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ProtocolVersions(betterproto2.Message):
+    """
+    Which versions a member understands, from the lowest to the highest, and which it speaks: of memberlist's protocol,
+    and of Serf's (delegate).
+    """
+
+    protocol_min: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+
+    protocol_max: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+
+    protocol_current: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+
+    delegate_min: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+
+    delegate_max: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+
+    delegate_current: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("log.v1", "ProtocolVersions", ProtocolVersions)
 
 
 @dataclass(eq=False, repr=False)
