@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -9,7 +10,6 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from proglog_trio.dns import host_lookups
 from proglog_trio.dns.host_lookups import (
     AGAIN_SECONDS,
     MAX_ADDRESSES,
@@ -136,7 +136,7 @@ async def test_the_system_is_asked_in_threads(monkeypatch: pytest.MonkeyPatch) -
         addresses = ("fe80::1%2", "2001:db8::1", "10.0.0.2", "10.0.0.1", "10.0.0.1")
         return [(0, 0, 0, "", (address, 0)) for address in addresses]
 
-    monkeypatch.setattr(host_lookups.socket, "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
     assert [str(each) for each in await look_up("kölln")] == ["10.0.0.1", "10.0.0.2", "2001:db8::1"]
     assert await look_up("x" * 70) == await look_up("a")
     await wait_all_tasks_blocked()

@@ -18,6 +18,7 @@ from proglog_trio.dns import DnsConfig, DnsCounters, directory, serve_dns, serve
 from proglog_trio.dns.listing import IpAddress
 from proglog_trio.dns.question import MAX_QUESTION_BYTES
 from proglog_trio.dns.responder import Responder
+from proglog_trio.dns.sockets import DnsSockets
 from proglog_trio.errors import AddressInUse, AddressUnavailable
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.membership import EventsMissed, Member, MemberEvent, MemberEventKind, MemberStatus
@@ -274,7 +275,7 @@ async def test_an_answer_that_cannot_be_sent_is_counted(monkeypatch: pytest.Monk
 
     async with serving(member("a", "10.0.0.1:1")) as running:
         with monkeypatch.context() as patch, trio.socket.socket(type=socket.SOCK_DGRAM) as client:
-            patch.setattr(server.DnsSockets, "send", fail)
+            patch.setattr(DnsSockets, "send", fail)
             await client.sendto(asked("blue.proglog"), (running.address.host, running.address.port))
             with trio.fail_after(SECONDS):
                 while not running.counters.unsent:  # noqa: ASYNC110 - a counter

@@ -37,6 +37,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "acl_model_file": ("model.conf", Path("model.conf")),
     "acl_policy_file": ("policy.csv", Path("policy.csv")),
     "metrics_addr": ("127.0.0.1:0", Address("127.0.0.1", 0)),
+    "dns_addr": ("127.0.0.1:0", Address("127.0.0.1", 0)),
+    "dns_ttl": ("2m", 120),
     "leave_timeout": ("1m", 60.0),
     "start_timeout": ("2m", 120.0),
     "no_leave_on_terminate": ("true", True),
