@@ -121,6 +121,7 @@ class _Server:
     counters: DnsCounters
     # What ends each connection, in the order in which they came.
     _served: dict[trio.CancelScope, None] = field(factory=dict)
+    _turn: trio.Lock = field(factory=trio.Lock)
 
     def publish(self, listing: Listing) -> None:
         """Answer from a new listing."""
@@ -175,7 +176,11 @@ class _Server:
             message = b""
             with trio.move_on_after(QUESTION_SECONDS) as scope:
                 message = await _receive_message(stream)
-            answer = self.responder.answer(message, by_stream=True) if message else None
+            answer = None
+            if message:
+                # One at a time: whatever many streams ask for at once, others have a turn after each answer.
+                async with self._turn:
+                    answer = self.responder.answer(message, by_stream=True)
             if answer is None:
                 # Nothing came, or nothing that is answered: then what follows would be no better.
                 self.counters.connections_ended += scope.cancelled_caught
