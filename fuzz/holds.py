@@ -127,6 +127,7 @@ async def _node(watch: LoopWatch, directory: Path, many_keys: bool) -> None:
         bind_addr=Address("127.0.0.1", 0),
         rpc_port=0,
         metrics_addr=Address("127.0.0.1", 0),
+        dns_addr=Address("127.0.0.1", 0),
         gossip_profile="local",
         # So that what is slow is not cut off before it is seen to be.
         gossip_settings=(("stream_timeout", 60.0),),
@@ -138,9 +139,11 @@ async def _node(watch: LoopWatch, directory: Path, many_keys: bool) -> None:
         keep_what_is_there()
         nursery.start_soon(beat.run)
         await trio.sleep(0.5)
-        metrics = node.metrics_address
+        metrics, dns = node.metrics_address, node.dns_address
         assert metrics is not None
-        _say({"gossip": node.gossip_address.port, "rpc": node.rpc_address.port, "metrics": metrics.port})
+        assert dns is not None
+        ports = {"gossip": node.gossip_address, "rpc": node.rpc_address, "metrics": metrics, "dns": dns}
+        _say({name: address.port for name, address in ports.items()})
         async for _ in trio.lowlevel.FdStream(os.dup(0)):
             # Whatever is said: tell what was longest, and begin anew.
             _say(
@@ -261,9 +264,13 @@ async def _attack(attack: Attack, ports: dict[str, int]) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as udp:
         for packet in attack.packets:
             udp.sendto(packet, ("127.0.0.1", ports["gossip"]))
+        for question in attack.questions:
+            udp.sendto(question, ("127.0.0.1", ports["dns"]))
     async with trio.open_nursery() as nursery:
         for pieces in attack.connections:
             nursery.start_soon(_converse, ports["rpc"], pieces)
+        for pieces in attack.dns_streams:
+            nursery.start_soon(_converse, ports["dns"], pieces)
         for path in attack.requests:
             head = f"GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n".encode()
             nursery.start_soon(_converse, ports["metrics"], [head])

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from collections.abc import Callable, Sequence
 
+import attrs
 import h2.config
 import h2.connection
 import h2.settings
 from attrs import field, frozen
+from dnslib import DNSRecord
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import Origin
@@ -54,6 +57,8 @@ class Attack:
         packets: to the gossip port, by UDP, as fast as they go.
         connections: to the RPC port, each in pieces.
         requests: paths on the metrics port.
+        questions: of DNS, by UDP, as fast as they go.
+        dns_streams: to the port for DNS by TCP, each in pieces.
         wait_seconds: how long the node has to itself afterwards, for what it does by the clock.
         many_keys: the node's gossip is encrypted, with KEYS.
     """
@@ -63,6 +68,8 @@ class Attack:
     packets: Sequence[bytes] = ()
     connections: Sequence[Sequence[bytes]] = ()
     requests: Sequence[str] = ()
+    questions: Sequence[bytes] = ()
+    dns_streams: Sequence[Sequence[bytes]] = ()
     wait_seconds: float = 0.0
     many_keys: bool = False
 
@@ -479,6 +486,57 @@ def _many_peers() -> Attack:
     return Attack(streams=[(plain_state(2000, meta),)], wait_seconds=5.0)
 
 
+# -- DNS ---------------------------------------------------------------------------------------------------------------
+
+
+def named_members(count: int) -> Attack:
+    """Members whose names and tags are as many names in DNS as may be, their hosts names as well."""
+    states = tuple(
+        attrs.evolve(
+            state,
+            meta=encode_tags(
+                {
+                    "cluster_name": "proglog",
+                    "rpc_addr": f"h{number}.invalid:1" if number % 4 == 0 else f"127.1.{number % 250}.1:9",
+                    **{f"t{tag}": f"{number % 500}.a.b.c.d" for tag in range(20)},
+                }
+            ),
+        )
+        for number, state in enumerate(node_states(count))
+    )
+    return Attack(streams=[(bytes(complete(encode_stream_steps(PushPull(states), compress=False))),)])
+
+
+def _question(name: str, kind: str) -> bytes:
+    return bytes(DNSRecord.question(name, kind).pack())
+
+
+def chained_names(count: int = 580) -> bytes:
+    """A question with a record whose content is a chain of names, each of which refers to the one before it."""
+    head = struct.pack("!HHHHHH", 1, 0, 1, 0, 0, 2) + b"\0\0\1\0\1"
+    first = len(head) + 11
+    places = [first, *(first + 1 + 2 * number for number in range(count))]
+    chain = b"\0" + b"".join(struct.pack("!H", 0xC000 | place) for place in places[:-1])
+    record = b"\0\0\1\0\1\0\0\0\0" + struct.pack("!H", len(chain)) + chain
+    return head + record + struct.pack("!H", 0xC000 | places[-1]) + b"\0\1\0\1\0\0\0\0\0\0"
+
+
+def _many_questions() -> Attack:
+    kinds = [_question("proglog.proglog", kind) for kind in ("A", "SRV", "ANY")]
+    framed = b"".join(len(each).to_bytes(2, "big") + each for each in kinds)
+    members = named_members(2000)
+    return Attack(streams=members.streams, questions=kinds * 2000, dns_streams=[(framed * 300,)] * 64)
+
+
+def _odd_questions() -> Attack:
+    head = struct.pack("!HHHHHH", 1, 0, 1, 0, 0, 0)
+    long_name = head + b"\1a" * 600 + b"\0\0\1\0\1"
+    pointers = struct.pack("!HHHHHH", 1, 0, 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF) + b"\xc0\x0c" * 600
+    odd = [chained_names(), long_name, pointers, b"\xff" * 65_000, _question("a" * 63 + ".proglog.proglog", "A")]
+    framed = [(len(each).to_bytes(2, "big") + each,) for each in odd]
+    return Attack(questions=odd * 500, dns_streams=framed * 20)
+
+
 CASES: tuple[Case, ...] = (
     Case(
         "a million empty states, the last byte by itself",
@@ -520,6 +578,9 @@ CASES: tuple[Case, ...] = (
     Case("100 requests of 200 headers at once", _many_headers),
     Case("40,000 empty DATA frames", _empty_data),
     Case("questions about 8,000 members", _asked_about_many),
+    Case("DNS: names of 2,000 members", lambda: named_members(2000)),
+    Case("DNS: many questions about 2,000 members", _many_questions),
+    Case("DNS: questions that are none, or odd", _odd_questions),
 )
 
 

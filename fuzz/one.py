@@ -10,7 +10,7 @@ import atheris
 import structlog
 
 with atheris.instrument_imports(
-    include=["proglog_trio", "grpclib", "h2", "hpack", "hyperframe"], enable_loader_override=False
+    include=["proglog_trio", "dnslib", "grpclib", "h2", "hpack", "hyperframe"], enable_loader_override=False
 ):
     from fuzz import pulls, seeds
     from fuzz.targets import targets
@@ -20,6 +20,7 @@ SEEDS = {
     "streams": seeds.streams,
     "frames": seeds.frames,
     "messages": seeds.messages,
+    "questions": seeds.questions,
     "pulls": pulls.seeds,
     "connections": seeds.connections,
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import h2.config
 import h2.connection
+from dnslib import EDNS0, DNSRecord, EDNSOption
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.envelope import Envelope, EnvelopeKind, Salt
@@ -138,6 +139,19 @@ def messages() -> Iterator[bytes]:
     for number in range(0, 64, 3):
         for message in written:
             yield bytes((number,)) + message.SerializeToString()
+
+
+def questions() -> Iterator[bytes]:
+    """Questions of DNS; the first byte says whether they come by packet or by stream."""
+    options = EDNS0(udp_len=4096, opts=[EDNSOption(10, b"cookie12")])
+    names = ("blue.proglog", "n7.node.blue.proglog", "_grpc._tcp.blue.proglog", "role-r1.x.blue.proglog", "a.example")
+    for mode in (b"\0", b"\1"):
+        for name in names:
+            for kind in ("A", "AAAA", "SRV", "SOA", "ANY"):
+                question = DNSRecord.question(name, kind)
+                yield mode + bytes(question.pack())
+                question.add_ar(options)
+                yield mode + bytes(question.pack())
 
 
 def connections() -> Iterator[bytes]:

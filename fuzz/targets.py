@@ -10,10 +10,12 @@ import contextlib
 import inspect
 import random
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 from typing import Any
 
 import betterproto2
 from attrs import define, field
+from dnslib import DNSRecord
 from grpclib.const import Cardinality, Handler
 from grpclib.exceptions import GRPCError
 
@@ -21,6 +23,10 @@ from fuzz.pulls import Pulls
 from fuzz.seeds import PREFACE, SALT
 from fuzz.strict import Strict
 from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.dns.answer import MAX_PACKET_BYTES, MAX_STREAM_BYTES
+from proglog_trio.dns.counters import DnsCounters
+from proglog_trio.dns.listing import list_members
+from proglog_trio.dns.responder import Responder
 from proglog_trio.errors import BatchRefused, FormatError, PositionError
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.format.envelope import Envelope, find_envelope, read_unchecked
@@ -29,6 +35,7 @@ from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import check_payload, payload_crc, unpack_records
 from proglog_trio.log.format.segment_header import SegmentHeader
+from proglog_trio.membership import Member, MemberStatus
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.serf import Serf
 from proglog_trio.membership.swim.broadcasts import MAX_BROADCASTS
@@ -48,6 +55,7 @@ from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.server import ServerConfig, ServerProtocol, _Server
 from proglog_trio.steps import complete
 
+DNS_ZONE = (b"blue", b"proglog")
 KEYRING = Keyring((b"k" * 16,))
 HERE, THERE = Endpoint.of("10.0.0.1", 7946), Endpoint.of("10.0.0.2", 7946)
 CASES_PER_CORE = 500
@@ -164,6 +172,42 @@ def frame(data: bytes) -> None:
                 find_envelope(data, 0, SALT)
                 read_unchecked(data, 0)
                 check_payload(data, mode)
+
+
+@define(eq=False)
+class Questions:
+    """Questions of DNS, by packet or by stream as the first byte says, to a server that tells of some nodes."""
+
+    _responder: Responder = field(factory=lambda: responder())
+
+    def question(self, data: bytes) -> None:
+        """Answer one; what comes out is no question, and has its bound."""
+        by_stream, message = bool(data[:1] and data[0] & 1), data[1:]
+        answer = self._responder.answer(message, by_stream=by_stream)
+        if answer is None:
+            return
+        if len(answer) > (MAX_STREAM_BYTES if by_stream else MAX_PACKET_BYTES):
+            raise Broken(f"an answer of {len(answer)} bytes")
+        if answer[:2] != message[:2]:
+            raise Broken("an answer to another question")
+        DNSRecord.parse(answer)
+        if self._responder.answer(answer, by_stream=by_stream) is not None:
+            raise Broken("an answer is answered")
+
+
+def responder() -> Responder:
+    """A responder that tells of as many nodes as have no room in a packet, some of them by longer names."""
+    like = {"cluster_name": "blue"}
+    members = {
+        name: Member(name, "10.0.0.1", 1, {**like, "rpc_addr": address, "role": f"r{number % 3}.x"}, MemberStatus.ALIVE)
+        for number in range(200)
+        for name, address in (
+            (f"n{number}", f"10.0.{number}.1:1"),
+            (f"six.{number}.example", f"[2001:db8::{number}]:1"),
+        )
+    }
+    listing = complete(list_members(sorted(members), members.get, like=like, zone=DNS_ZONE, found={}, serial=1))
+    return Responder(DNS_ZONE, 1, [IPv4Address("127.0.0.1")], random.Random(1), DnsCounters(), listing)
 
 
 def message_classes() -> list[type[betterproto2.Message]]:
@@ -312,6 +356,7 @@ def targets() -> Iterator[dict[str, Target]]:
         "streams": gossip.stream,
         "frames": frame,
         "messages": Messages().message,
+        "questions": Questions().question,
         "pulls": Pulls().pull,
         "connections": connections.connection,
     }

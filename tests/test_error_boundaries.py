@@ -26,6 +26,8 @@ from attrs import define, field, frozen
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
 from proglog_trio.client import ConsumerConfig, open_consumer, open_producer
+from proglog_trio.dns import directory as dns_directory
+from proglog_trio.dns.responder import Responder
 from proglog_trio.errors import CallFailed, ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log import retention_service
@@ -243,6 +245,21 @@ async def metrics(pair: Pair) -> None:
     assert b"500" in (await figures(pair.a, b"HEAD")).splitlines()[0]
 
 
+async def dns_packet(pair: Pair) -> None:
+    address = pair.a.running.dns_address
+    assert address is not None
+    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as client:
+        await client.sendto(b"\0" * 12, (address.host, address.port))
+
+
+async def dns_stream(pair: Pair) -> None:
+    address = pair.a.running.dns_address
+    assert address is not None
+    async with await trio.open_tcp_stream(address.host, address.port) as stream:
+        await stream.send_all(b"\0\1x")
+        assert await stream.receive_some() == b""
+
+
 async def metrics_part(pair: Pair) -> None:
     answer = await figures(pair.a)
     assert b"200" in answer.splitlines()[0]
@@ -409,6 +426,9 @@ PLACES = {
     ),
     "join": Place(Where.MEMBERSHIP_JOIN, ((Exchanges, "exchange"),), join),
     "key operation": Place(Where.GOSSIP_KEYS, ((key_manager, "changed"),), keys),
+    "question of DNS": Place(Where.DNS_PACKET, ((Responder, "answer"),), dns_packet),
+    "stream for DNS": Place(Where.DNS_STREAM, ((Responder, "answer"),), dns_stream),
+    "listing for DNS": Place(Where.DNS_LISTING, ((dns_directory, "list_members"),), set_tags),
     "metrics request": Place(Where.METRICS_REQUEST, ((metrics_endpoint, "choose_encoder"),), metrics),
     "metrics of one part": Place(Where.METRICS_COLLECTOR, ((NodeMetrics, "_members"),), metrics_part),
     "unary request": Place(Where.RPC_REQUEST, ((Membership, "names"),), unary),
@@ -458,6 +478,7 @@ def configuration(directory: Path, name: str, **options: Any) -> NodeConfig:
         bind_addr=Address("127.0.0.1", 0),
         rpc_port=0,
         metrics_addr=Address("127.0.0.1", 0),
+        dns_addr=Address("127.0.0.1", 0),
         gossip_profile="local",
         gossip_settings=(("probe_interval", 0.25), ("probe_timeout", 0.1)),
         retention_bytes=1 << 40,

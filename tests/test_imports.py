@@ -21,11 +21,12 @@ RICH = {"rich", "pygments", "markdown_it"}
 SECURITY = {"casbin", "cryptography", "proglog_trio.security.pem_files", "proglog_trio.membership.wire.cipher"}
 """For access policies, certificates and gossip keys."""
 METRICS = {"prometheus_client", "h11", "proglog_trio.node.metrics", "proglog_trio.node.metrics_endpoint"}
+DNS = {"dnslib", "proglog_trio.dns.server"}
 THEIRS = {"wcmatch", "bracex", "simpleeval", "http.server"}
 """What those import in turn."""
 OTHER_COMMANDS = {"proglog_trio.security.certificates", "proglog_trio.log.inspect.verify", "proglog_trio.local_cluster"}
 CONFIGURATION_FILES = {"tomllib"}
-ASIDE = {*RICH, *SECURITY, *METRICS, *THEIRS, *OTHER_COMMANDS, *CONFIGURATION_FILES}
+ASIDE = {*RICH, *SECURITY, *METRICS, *DNS, *THEIRS, *OTHER_COMMANDS, *CONFIGURATION_FILES}
 OF_A_NODE = {"proglog_trio.node.run", "proglog_trio.log.log", "proglog_trio.membership", "proglog_trio.replication"}
 OF_COMMANDS = {"cyclopts", "proglog_trio.cli", "proglog_trio.node.config"}
 OF_ANYTHING = {"trio", "asyncio", "ssl", "structlog", "grpclib", "google.protobuf"}

@@ -188,7 +188,7 @@ async def _reload_on(hangups: "AsyncIterator[int]", running: "RunningNode") -> N
 
 
 def _described(running: "RunningNode") -> str:
-    metrics = {} if running.metrics_address is None else {"metrics_addr": str(running.metrics_address)}
+    others = {"metrics_addr": running.metrics_address, "dns_addr": running.dns_address}
     return json_format.dumps(
         {
             "node_name": running.name,
@@ -198,7 +198,7 @@ def _described(running: "RunningNode") -> str:
             "lowest_offset": running.lowest_offset,
             "next_offset": running.next_offset,
             "pid": os.getpid(),
-            **metrics,
+            **{name: str(address) for name, address in others.items() if address is not None},
         }
     )
 

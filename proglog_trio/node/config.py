@@ -32,6 +32,7 @@ from proglog_trio.node.option_types import (
     SIZE,
     TAGS,
     TIME,
+    WHOLE_SECONDS,
     between,
     shown_as,
 )
@@ -172,6 +173,14 @@ class NodeConfig:
     metrics_addr: Annotated[Address | None, ADDRESS, NO_DEFAULT] = None
     """Serve figures for Prometheus there, over plain HTTP at /metrics, to every client. Port 0 takes any free one."""
 
+    dns_addr: Annotated[Address | None, ADDRESS, NO_DEFAULT] = None
+    """Answer questions of DNS there, UDP and TCP: the nodes that are alive, as addresses and ports (A, AAAA, SRV) of
+    CLUSTER.proglog, NODE.node.CLUSTER.proglog and _grpc._tcp.CLUSTER.proglog. Every client may ask. Port 0 takes any
+    free one."""
+
+    dns_ttl: Annotated[int, WHOLE_SECONDS, between(0, 3600), shown_as("1s")] = 1
+    """For how long clients of --dns-addr may keep an answer. 0: not at all."""
+
     insecure: Annotated[bool, FLAG] = False
     """Allow a --bind-addr beyond loopback without TLS or without a gossip key: any program that reaches the ports can
     then read and write the log, or join the cluster."""
@@ -235,6 +244,15 @@ class NodeConfig:
             raise ConfigError(
                 f"--bind-addr {self.bind_addr} is no address that others can dial: say which is, with --advertise-addr"
             )
+        if self.dns_addr is not None:
+            from proglog_trio.dns import zone_problem
+
+            problem = zone_problem(self.cluster_name)
+            if problem is not None:
+                raise ConfigError(
+                    f"--dns-addr serves names that end with that of the cluster, and {self.cluster_name!r} {problem}: "
+                    "choose another --cluster-name, or do without"
+                )
         self.profile()  # raises where the figures do not go together
         if self.tag:
             _check_tags(self.tag)

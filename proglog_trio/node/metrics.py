@@ -25,7 +25,7 @@ from proglog_trio.rpc.messages.text import sendable
 from proglog_trio.rpc.server.authorization import GateCounters
 from proglog_trio.rpc.server.handlers import ServerCounters
 
-_GAUGES = frozenset({"consumers"})
+_GAUGES = frozenset({"consumers", "nodes", "nodes_without_address", "nodes_without_name"})
 """Fields of counters that go down as well."""
 
 

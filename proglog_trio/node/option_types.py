@@ -53,6 +53,14 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def parse_whole_seconds(text: str) -> int:
+    """Read a length of time as parse_seconds does. Raises ValueError, too if it is not a whole number of seconds."""
+    seconds = parse_seconds(text)
+    if not seconds.is_integer():
+        raise ValueError(f"{text!r} is not a whole number of seconds")
+    return int(seconds)
+
+
 def between(lowest: float, highest: float | None = None) -> Parameter:
     """Return what refuses a number that is lower or higher; both are allowed themselves."""
 
@@ -204,6 +212,8 @@ def _gossip_address(text: str) -> Address:
 
 TIME = Parameter(converter=_converter(parse_seconds), metavar="TIME")
 """A length of time; the value is in seconds."""
+WHOLE_SECONDS = Parameter(converter=_converter(parse_whole_seconds), metavar="TIME")
+"""A length of time that has no fractions of a second; the value is in seconds."""
 SIZE = Parameter(converter=_converter(parse_bytes), metavar="BYTES")
 """A size; the value is in bytes."""
 FILE = Parameter(metavar="FILE")

@@ -6,6 +6,7 @@ run_node
 └── parts            one nursery, shielded from being cancelled out of order
     ├── security     reads certificates and policies again, warns of those that expire
     ├── metrics      if wanted
+├── dns          if wanted; answers once the membership has joined
     ├── replicator   a nursery of peers, from which this node pulls what they have
     ├── server       gRPC; given the log, the replicator and the membership
     └── membership   gossip; tells the others where the server is, and the replicator of them
@@ -62,6 +63,7 @@ from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status
 from proglog_trio.units import KIBIBYTE
 
 if TYPE_CHECKING:
+    from proglog_trio.dns import DnsConfig
     from proglog_trio.node.metrics import NodeMetrics
 
 # what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
@@ -89,6 +91,7 @@ class RunningNode:
         lowest_offset, next_offset: what the log held when it was opened: [lowest, next).
         reload: reads certificates, keys and policies again; returns at once.
         metrics_address: where its figures are, if they are anywhere.
+        dns_address: where it answers questions of DNS, if it does.
     """
 
     name: str
@@ -99,6 +102,7 @@ class RunningNode:
     next_offset: int
     reload: Callable[[], None]
     metrics_address: Address | None = None
+    dns_address: Address | None = None
 
 
 async def run_node(
@@ -230,12 +234,23 @@ class _Parts:
         )
         replication = ReplicationService(self.replicator.replica, service.state.executor)
         counters = ServerCounters()
+        counted, joined = dict(self.counted), trio.Event()
+        dns_address = None
+        if config.dns_addr is not None:
+            # late: dnslib takes a while to load
+            from proglog_trio.dns import DnsCounters, serve_dns
+
+            counted["dns"] = dns_counters = DnsCounters()
+            answering = partial(
+                serve_dns, dns_config(config, config.dns_addr), membership, self.errors, dns_counters, joined=joined
+            )
+            dns_address = await self.retries.until_it_works(lambda: parts.start(answering))
         metrics_address = None
         if config.metrics_addr is not None:
             # late: what serves figures takes a while to load, and is not needed otherwise
             from proglog_trio.node.metrics_endpoint import serve_metrics
 
-            metrics = self._metrics(service, counters)
+            metrics = self._metrics(service, counters, counted)
             serving_metrics = partial(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
             metrics_address = await self.retries.until_it_works(lambda: parts.start(serving_metrics))
         serving = partial(
@@ -253,6 +268,7 @@ class _Parts:
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address, config.tag))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
+        joined.set()
         parts.start_soon(self.isolation.watch, self.errors)
         gossip = membership.address
         _logger.info("node is ready", node_name=config.node_name, rpc_addr=str(rpc_address), gossip_addr=str(gossip))
@@ -265,9 +281,10 @@ class _Parts:
             self.log.next_offset,
             self.security.reloader.reload,
             metrics_address,
+            dns_address,
         )
 
-    def _metrics(self, service: LogService, counters: ServerCounters) -> "NodeMetrics":
+    def _metrics(self, service: LogService, counters: ServerCounters, counted: Mapping[str, Any]) -> "NodeMetrics":
         from proglog_trio.node.metrics import NodeMetrics
 
         server = self.security.server
@@ -281,7 +298,7 @@ class _Parts:
             errors=self.errors,
             isolation=lambda: self.isolation.problem,
             peer_clocks=self.replicator.replica.peer_clocks_ahead,
-            others={"replication": self.replicator.replica.node.counters, **self.counted},
+            others={"replication": self.replicator.replica.node.counters, **counted},
         )
 
     async def _leave(self) -> None:
@@ -367,6 +384,19 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         query_response_bytes=config.query_response_size_limit,
         tags_file=config.data_dir / TAGS_FILE,
         fixed_tags=OWN_TAG_NAMES,
+    )
+
+
+def dns_config(config: NodeConfig, address: Address) -> "DnsConfig":
+    """Return what a node's configuration says about its answers to questions of DNS."""
+    from proglog_trio.dns import DnsConfig
+
+    return DnsConfig(
+        address=address,
+        cluster_name=config.cluster_name,
+        ttl=config.dns_ttl,
+        like={CLUSTER_NAME_TAG: config.cluster_name},
+        own_host=config.rpc_address(0).host,
     )
 
 

@@ -41,6 +41,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "acl_policy_file": ("policy.csv", Path("policy.csv")),
     "metrics_addr": ("127.0.0.1:0", Address("127.0.0.1", 0)),
     "tag": ("role=web,note=a,b", (("role", "web"), ("note", "a,b"))),
+    "dns_addr": ("127.0.0.1:0", Address("127.0.0.1", 0)),
+    "dns_ttl": ("2m", 120),
     "leave_timeout": ("1m", 60.0),
     "start_timeout": ("2m", 120.0),
     "no_leave_on_terminate": ("true", True),
