@@ -24,6 +24,9 @@ class GossipConfig:
         label: of the cluster; packets and streams with another, or without it, are refused.
         cluster_tag: a tag of which members of other clusters have another value than this node; they are not merged.
             None: all members that are heard of are merged.
+        snapshot_file: where it is kept over restarts who the members are, and what was heard; of this member alone.
+            None: nowhere.
+        rejoin_after_leave: that is kept over a leave too; otherwise leaving empties the file.
     """
 
     name: str
@@ -36,3 +39,5 @@ class GossipConfig:
     keyring_file: Path | None = None
     label: bytes = b""
     cluster_tag: str | None = None
+    snapshot_file: Path | None = None
+    rejoin_after_leave: bool = True

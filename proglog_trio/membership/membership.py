@@ -6,7 +6,9 @@ Membership.run
 ├── handler      tells the handler of peers that come and go; see peer_notifier.py
 ├── subscribers  tells them what happens to members; see subscriptions.py
 ├── contest      settles who keeps this node's name; see name_contest.py
-└── joining      tries the start addresses for as long as one of them is no live member; see joining.py
+├── keeper       writes down who the members are, for the next start; see snapshot/
+└── joining      tries the start addresses for as long as one of them is no live member, and the members of before for
+                 as long as this node is alone; see joining.py
 ```
 """
 
@@ -34,6 +36,9 @@ from proglog_trio.membership.names import PING_SECONDS
 from proglog_trio.membership.news import News
 from proglog_trio.membership.peer_notifier import PeerHandler, PeerNotifier
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus
+from proglog_trio.membership.snapshot.changes import Changes
+from proglog_trio.membership.snapshot.file import SnapshotFile
+from proglog_trio.membership.snapshot.keeper import Keeper
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.subscriptions import Subscriptions
 
@@ -60,6 +65,7 @@ class Membership:
     gossip: Gossip
     news: News
     _rng: random.Random
+    _keeper: Keeper
     # With a nursery while run runs: what is under way for a name is then waited for by all that want it.
     _lookups: Lookups = field(factory=Lookups)
     _running: bool = False
@@ -89,7 +95,12 @@ class Membership:
     def counters(self) -> Mapping[str, Any]:
         """What happened since this node gossips, by the part that counts it: attrs classes of numbers."""
         core = self.gossip.core
-        return {"gossip": self.gossip.counters, "swim": core.swim.rules.counters, "serf_refused": core.refused}
+        return {
+            "gossip": self.gossip.counters,
+            "swim": core.swim.rules.counters,
+            "serf_refused": core.refused,
+            "snapshot": self._keeper.counters,
+        }
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
@@ -198,7 +209,10 @@ class Membership:
             async with trio.open_nursery() as nursery:
                 lookups, departed = Lookups(nursery), self.news.departed
                 self._lookups, self._running = lookups, True
-                joining = Joining(self.gossip, start_addresses, name_patience, lookups, self._rng, departed)
+                await self._keeper.recall()
+                before = self._keeper.members_before
+                joining = Joining(self.gossip, start_addresses, name_patience, lookups, self._rng, departed, before)
+                nursery.start_soon(self._keeper.run)
                 nursery.start_soon(self.news.subscriptions.run)
                 nursery.start_soon(self.news.peers.run, lambda: self.members())
                 await self._start(nursery, joining, task_status)
@@ -226,7 +240,7 @@ class Membership:
         with trio.move_on_after(START_SECONDS):
             await joining.join_through(joinable)
         task_status.started()
-        if joining.addresses:
+        if joining.addresses or joining.before:
             nursery.start_soon(until_it_ends, joining)
 
     async def join(self, addresses: Sequence[Address], *, ignore_events: bool = True) -> int:
@@ -296,8 +310,13 @@ async def bind_membership(
     # Seeded by the system. Its own randomness would cost a call of it for each number, and a round has many.
     rng = rng if rng is not None else random.Random()
     errors = errors if errors is not None else InternalErrors()
-    news = News(config.name, errors, PeerNotifier(config.name, handler, errors), Subscriptions(errors))
-    return Membership(await Gossip.bind(config, tags, news.emit, rng, errors), news, rng)
+    path = config.snapshot_file
+    changes = Changes(config.name)
+    peers, subscriptions = PeerNotifier(config.name, handler, errors), Subscriptions(errors)
+    news = News(config.name, errors, peers, subscriptions, None if path is None else changes)
+    gossip = await Gossip.bind(config, tags, news.emit, rng, errors)
+    file = None if path is None else SnapshotFile(path)
+    return Membership(gossip, news, rng, Keeper(gossip, file, changes, config.rejoin_after_leave))
 
 
 @asynccontextmanager

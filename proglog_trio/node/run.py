@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 # what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
 _MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
 
+SNAPSHOT_FILE = "members"
+"""In the data directory: who the members are, for the next start."""
 PEER_KEEPALIVE_SECONDS = 5.0
 """A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
 
@@ -349,6 +351,8 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         keyring_file=config.keyring_file,
         label=(config.gossip_label or "").encode(),
         cluster_tag=CLUSTER_NAME_TAG,
+        snapshot_file=config.data_dir / SNAPSHOT_FILE,
+        rejoin_after_leave=config.rejoin_after_leave,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -132,6 +133,8 @@ async def start_ours(
     label: bytes = b"",
     cluster_tag: str | None = None,
     name_patience: float = 0.0,
+    snapshot_file: Path | None = None,
+    rejoin_after_leave: bool = True,
 ) -> Ours:
     """Start a member of ours; it has taken its place in the cluster if a start address answered at once."""
     keyring = Keyring.from_base64([key]) if key else None
@@ -143,6 +146,8 @@ async def start_ours(
         keyring=keyring,
         label=label,
         cluster_tag=cluster_tag,
+        snapshot_file=snapshot_file,
+        rejoin_after_leave=rejoin_after_leave,
     )
     peers = Peers()
     membership = await bind_membership(config, tags or {"rpc_addr": f"{name}:8400"}, handler=peers)

@@ -53,6 +53,10 @@ class Querying:
     recent: RecentRing[int] = field(factory=RecentRing)
     _open: OpenQueries = field(factory=OpenQueries)
 
+    def ignore_before(self, ltime: int) -> None:
+        """Count queries from before a Lamport time as seen."""
+        self.recent.lowest = max(self.recent.lowest, ltime)
+
     def receive_response(self, response: QueryResponse) -> bool:
         """Count an answer; tell whether it is one to an open query of this node."""
         return self._open.receive(response)
