@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,19 @@ from attrs import evolve
 
 from proglog_trio.errors import DirectoryCopied
 from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.exchanges import Exchanges
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
 from proglog_trio.membership.membership import bind_membership
-from proglog_trio.membership.serf.member import MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.snapshot import keeper as keeper_module
 from proglog_trio.membership.snapshot.file import SnapshotFile
 from proglog_trio.membership.snapshot.lines import RememberedMember, decode_line, encode_line
 from proglog_trio.membership.swim.node import Endpoint
-from proglog_trio.membership.wire.memberlist import UserMessage
-from proglog_trio.membership.wire.serf import UserEvent, encode_serf
+from proglog_trio.membership.wire.serf import encode_serf
 from tests.membership.running import EVENTUALLY_SECONDS, LOCAL, QUICK, Ours, eventually, start_ours_in
+from tests.membership.serf.cores import query
 
 # Nobody is tried again by the core itself meanwhile: what joins is what the test is about.
 NO_RECONNECT = evolve(QUICK, reconnect_interval=10_000.0)
@@ -100,6 +102,7 @@ async def test_failed_members_are_known_and_tried_again(tmp_path: Path) -> None:
             await again.until_status("alive", "b")
             await back.until_status("alive", "a")
             async for event in events:
+                assert isinstance(event, MemberEvent)
                 assert (event.kind, [member.name for member in event.members]) == (MemberEventKind.JOIN, ["b"])
                 break
         assert status_of(again, "c") == "failed"
@@ -143,20 +146,70 @@ async def test_a_cluster_that_was_stopped_as_a_whole_comes_together(tmp_path: Pa
 
 async def test_what_was_heard_is_not_delivered_twice_and_what_was_missed_is(tmp_path: Path) -> None:
     file = tmp_path / "members"
-    async with start_ours_in() as start:
+    async with start_ours_in() as start, trio.open_nursery() as nursery:
         b = await start("b")
         a = await start("a", join=[b.address], snapshot_file=file)
         await a.until_status("alive", "b")
-        fire(b, "before", 5)
-        await eventually(lambda: heard(a), lambda events: "before" in events)
-        await eventually(lambda: content(file), lambda text: '"event":6' in text)
+        async with a.membership.events() as events:
+            b.membership.send_event("before", b"1")
+            b.membership.send_event("before", b"2")
+            await user_events(events, 2)
+        clock = b.membership.gossip.core.events.clock.time
+        # Some milliseconds after it was heard, whatever becomes of this node then.
+        await eventually(lambda: content(file), lambda text: f'"event":{clock}' in text)
         await a.crash()
-        fire(b, "meanwhile", 6)
-        again = await start("a", port=a.address.port, snapshot_file=file)
-        assert status_of(again, "b") == "alive"
-        # b's state has both.
-        assert await heard(again) == ["meanwhile"]
-        assert again.membership.gossip.core.events.clock.time == 7
+        b.membership.send_event("meanwhile", b"3")
+        config = GossipConfig(name="a", profile=LOCAL, bind_port=a.address.port, snapshot_file=file)
+        again = await bind_membership(config, {})
+        async with again.events() as events:
+            await nursery.start(again.run)
+            # b's state has all of them.
+            assert await user_events(events, 1) == [("meanwhile", b"3")]
+            b.membership.send_event("after", b"4")
+            assert await user_events(events, 1) == [("after", b"4")]
+        nursery.cancel_scope.cancel()
+
+
+async def user_events(
+    events: AsyncIterator[MemberEvent | UserEvent | AskedQuery], count: int
+) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    with trio.fail_after(EVENTUALLY_SECONDS):
+        async for event in events:
+            if isinstance(event, UserEvent):
+                found.append((event.name, event.payload))
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_queries_that_were_answered_are_not_answered_again(tmp_path: Path) -> None:
+    file = tmp_path / "members"
+    asked: list[tuple[int, int]] = []
+    answered = trio.Event()
+
+    async def answer(query: AskedQuery) -> bytes:
+        asked.append((query.ltime, query.id))
+        answered.set()
+        return b"here"
+
+    def ask(ours: Ours, ltime: int, number: int) -> None:
+        # As gossip of others brings it again and again.
+        message = encode_serf(query(ltime=ltime, id=number, name="who", addr=bytes((127, 0, 0, 1)), port=1))
+        ours.membership.gossip.act(lambda: ours.membership.gossip.core.receive(message))
+
+    async with start_ours_in() as start:
+        a = await start("a", snapshot_file=file, query_handlers={"who": answer})
+        ask(a, 7, 1)
+        await answered.wait()
+        await eventually(lambda: content(file), lambda text: '"query":8' in text)
+        await a.crash()
+        answered = trio.Event()
+        again = await start("a", snapshot_file=file, query_handlers={"who": answer})
+        ask(again, 7, 1)
+        ask(again, 8, 2)
+        await answered.wait()
+        assert asked == [(7, 1), (8, 2)]
 
 
 async def test_clocks_go_on_from_where_they_were(tmp_path: Path) -> None:
@@ -376,15 +429,3 @@ async def content(file: Path) -> str:
         return await trio.Path(file).read_text()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ""
-
-
-def fire(ours: Ours, name: str, ltime: int) -> None:
-    """Have a member gossip a user event."""
-    core = ours.membership.gossip.core
-    payload = encode_serf(UserEvent(ltime=ltime, name=name, payload=b"", cc=False))
-    ours.membership.gossip.act(lambda: core.receive(UserMessage(payload).payload))
-
-
-async def heard(ours: Ours) -> Sequence[str]:
-    """Return the user events that a member remembers."""
-    return [name for _, events in ours.membership.gossip.core.events.items() for name, _ in events]
