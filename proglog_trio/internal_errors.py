@@ -58,6 +58,7 @@ class Where(StrEnum):
     MEMBERSHIP_HANDLER = "membership_handler"
     MEMBERSHIP_JOIN = "membership_join"
     MEMBERSHIP_QUERY = "membership_query"
+    MEMBERSHIP_SNAPSHOT = "membership_snapshot"
     MEMBERSHIP_SUBSCRIBER = "membership_subscriber"
     METRICS_COLLECTOR = "metrics_collector"
     METRICS_REQUEST = "metrics_request"

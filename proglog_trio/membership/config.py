@@ -37,6 +37,9 @@ class GossipConfig:
         tags_file: where it is kept what is changed of the tags while the node runs; None: it is lost with the process.
             What stands there counts over the tags that the node is given when it starts.
         fixed_tags: the names of tags that nobody may change while the node runs; cluster_tag is one anyway.
+        snapshot_file: where it is kept over restarts who the members are, and what was heard; of this member alone.
+            None: nowhere.
+        rejoin_after_leave: that is kept over a leave too; otherwise leaving empties the file.
     """
 
     name: str
@@ -54,3 +57,5 @@ class GossipConfig:
     query_response_bytes: int = field(default=DEFAULT_QUERY_RESPONSE_BYTES, validator=limit_bytes)
     tags_file: Path | None = None
     fixed_tags: frozenset[str] = frozenset()
+    snapshot_file: Path | None = None
+    rejoin_after_leave: bool = True

@@ -1,15 +1,16 @@
-"""Joining through start addresses, for as long as one of them is no live member.
+"""Joining through start addresses, for as long as one of them is no live member, and through the members of before.
 
 A cluster may come apart at any time: a seed is started again and knows no member, a partition lasts until each side has
 forgotten the other, a name stands for other machines than before. So a node never stops looking: all addresses at
-once, names anew each time.
+once, names anew each time. And while it is alone it goes through the members that it knew before it was started, some
+at a time, in turn.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 import trio
@@ -36,6 +37,10 @@ LATECOMER_SECONDS = 0.5
 """Once one has answered, the others get so long to say what they know of this node's name."""
 MAX_LOOKS = 32
 """Start addresses that are looked at, at the same time."""
+BEFORE_AT_ONCE = 8
+"""Members of before that are looked at, at the same time; those that answer tell all members that there are."""
+ENOUGH_OF_BEFORE = 3
+"""Once so many of them have answered, the others need not."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -48,18 +53,21 @@ class _Look:
         answers: what those that answered know.
         problems: why the others did not, by what they are called.
         away: what is no live member, whether it answered or not.
+        is_alone: members of before were looked at, and none of them answered as a member of this cluster.
     """
 
     answers: dict[Endpoint, PushPull] = field(factory=dict)
     problems: dict[str, str] = field(factory=dict)
     away: set[Endpoint | Address] = field(factory=set)
+    is_alone: bool = False
 
 
 @define(eq=False)
 class Joining:
-    """Looks after the start addresses of one member.
+    """Looks after the start addresses of one member, and has it find its cluster again.
 
     Attributes:
+        before: the names of the members of before, the most promising first, by where they were.
         patience: how long, in seconds, a name that another member has is waited for.
         ending: why this node cannot be a member, if run ended by that.
         away: how many start addresses, or endpoints that they stand for, were no live members at the last look.
@@ -71,24 +79,31 @@ class Joining:
     lookups: Lookups
     _rng: random.Random
     _departed: Wakeup
+    before: Mapping[Endpoint, str] = field(factory=dict)
     ending: NameTaken | DirectoryCopied | None = None
     away: int = 0
     _names: Names = field(init=False)
     # Since when another member was found to have the name, at each claim; None: at the last claim none had.
     _held_since: float | None = None
-    # This node has been in company once: what was fired before that is history to it.
+    # This node has been in company once, in this or an earlier life: what was fired before that is history to it.
     _has_joined: bool = False
+    # Members of before: where each was, who was looked at last, and whether all were once.
+    _places: dict[str, Endpoint] = field(init=False)
+    _next_before: int = 0
+    _has_been_round: bool = False
     _told: Repetitions = field(factory=lambda: Repetitions(trio.current_time))
 
     def __attrs_post_init__(self) -> None:
         self._names = Names(self.gossip)
+        self._has_joined = bool(self.before)
+        self._places = {name: endpoint for endpoint, name in self.before.items()}
 
     async def first(self) -> list[Endpoint]:
         """Return which members answer at once and can be joined through; none sees this node by that.
 
         None, with `ending` set, if this node cannot be a member.
         """
-        while self.addresses:
+        while self.addresses or self.before:
             look = await self._look(START_SECONDS, LATECOMER_SECONDS)
             self._tell_of(look)
             if not look.answers or await self._may_be_seen_by(look):
@@ -110,7 +125,8 @@ class Joining:
                 look = await self._look()
                 self._tell_of(look)
                 # Sooner for what was there until now, or is new.
-                wait = FIRST_RETRY_SECONDS if look.away - away else min(2 * wait, LONGEST_RETRY_SECONDS)
+                is_news = look.away - away or (look.is_alone and not self._has_been_round)
+                wait = FIRST_RETRY_SECONDS if is_news else min(2 * wait, LONGEST_RETRY_SECONDS)
                 away = look.away
                 self.away = len(away)
                 if not away and self._has_company:
@@ -148,7 +164,7 @@ class Joining:
     # -- looking -------------------------------------------------------------------------------------------------------
 
     async def _look(self, seconds: float = math.inf, latecomers: float = math.inf) -> _Look:
-        """Ask all start addresses that are no live members what they know, all at once.
+        """Ask what they know: all start addresses that are no live members, and some members of before, all at once.
 
         Args:
             seconds: how long at most, over the timeouts of each.
@@ -184,7 +200,60 @@ class Joining:
             async with trio.open_nursery() as looks:
                 for address in dict.fromkeys(self.addresses):
                     looks.start_soon(look_up, address)
+                looks.start_soon(self._look_at_those_of_before, found, scope, latecomers)
         return found
+
+    async def _look_at_those_of_before(self, found: _Look, scope: trio.CancelScope, latecomers: float) -> None:
+        """Ask the members of before whose turn it is, if this node is alone.
+
+        Args:
+            found: what the look has shown so far.
+            scope: of the look.
+            latecomers: how long it goes on after the first answer.
+        """
+        if not self.before or self._has_company:
+            return
+        endpoints = list(self.before)[self._next_before : self._next_before + BEFORE_AT_ONCE]
+        self._next_before += BEFORE_AT_ONCE
+        if self._next_before >= len(self.before):
+            self._next_before, self._has_been_round = 0, True
+        answered = 0
+
+        async def look_at(endpoint: Endpoint) -> None:
+            nonlocal answered
+            name = self.before[endpoint]
+            with self.gossip.errors.boundary(Where.MEMBERSHIP_JOIN, through=str(endpoint)):
+                try:
+                    answer = await self.gossip.exchanges.look(endpoint)
+                except ExchangeFailed as error:
+                    _logger.debug("a member of before does not answer", member=name, reason=str(error))
+                    return
+                if not self._is_of_before(answer):
+                    _logger.debug("nobody is known where a member of before was", member=name, address=str(endpoint))
+                    return
+                found.answers[endpoint] = answer
+                answered += 1
+                scope.deadline = min(scope.deadline, trio.current_time() + latecomers)
+                if answered >= ENOUGH_OF_BEFORE:
+                    looks.cancel_scope.cancel()
+
+        found.is_alone = True
+        async with trio.open_nursery() as looks:
+            for endpoint in endpoints:
+                looks.start_soon(look_at, endpoint)
+        found.is_alone = not answered
+
+    def _is_of_before(self, answer: PushPull) -> bool:
+        """Tell whether what answers knows a live member of before where that was.
+
+        The address of a member may be that of another cluster's by now, and not every cluster has a name.
+        """
+        for state in answer.nodes:
+            place = self._places.get(state.name)
+            is_there = state.addr and state.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT)
+            if place is not None and is_there and place == Endpoint(state.addr, state.port):
+                return True
+        return False
 
     def _live(self) -> set[Endpoint]:
         members = self.gossip.core.members.with_status(MemberStatus.ALIVE, MemberStatus.LEAVING)
@@ -232,6 +301,10 @@ class Joining:
         return True
 
     def _tell_of(self, look: _Look) -> None:
+        if look.is_alone and not look.answers and self._told.news("before") is not None:
+            _logger.warning(
+                "this node is alone: no member of before answers so far; they are tried again", members=len(self.before)
+            )
         for name, problem in look.problems.items():
             if self._told.news((name, problem)) is not None:
                 _logger.warning("a start address does not answer; it is tried again", reason=problem)

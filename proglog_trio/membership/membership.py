@@ -7,7 +7,9 @@ Membership.run
 ├── subscribers  tells them what happens to members, user events and queries; see subscriptions.py
 ├── queries      calls the handlers of queries; see events/query_handlers.py
 ├── contest      settles who keeps this node's name; see name_contest.py
-└── joining      tries the start addresses for as long as one of them is no live member; see joining.py
+├── keeper       writes down who the members are, for the next start; see snapshot/
+└── joining      tries the start addresses for as long as one of them is no live member, and the members of before for
+                 as long as this node is alone; see joining.py
 ```
 """
 
@@ -44,6 +46,9 @@ from proglog_trio.membership.self_description.tag_keeper import TagKeeper, tags_
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus
 from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.serf.vivaldi import estimate
+from proglog_trio.membership.snapshot.changes import Changes
+from proglog_trio.membership.snapshot.file import SnapshotFile
+from proglog_trio.membership.snapshot.keeper import Keeper
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.subscriptions import Subscriptions
 from proglog_trio.membership.wire.coordinates import Coordinate
@@ -74,6 +79,7 @@ class Membership:
     news: News
     _rng: random.Random
     _tags: TagKeeper
+    _keeper: Keeper
     # With a nursery while run runs: what is under way for a name is then waited for by all that want it.
     _lookups: Lookups = field(factory=Lookups)
     _running: bool = False
@@ -110,6 +116,7 @@ class Membership:
             "swim": core.swim.rules.counters,
             "serf_refused": core.refused,
             "queries": self.news.handlers.counters,
+            "snapshot": self._keeper.counters,
         }
 
     # -- what there is -------------------------------------------------------------------------------------------------
@@ -347,7 +354,10 @@ class Membership:
             async with trio.open_nursery() as nursery:
                 lookups, departed = Lookups(nursery), self.news.departed
                 self._lookups, self._running = lookups, True
-                joining = Joining(self.gossip, start_addresses, name_patience, lookups, self._rng, departed)
+                await self._keeper.recall()
+                before = self._keeper.members_before
+                joining = Joining(self.gossip, start_addresses, name_patience, lookups, self._rng, departed, before)
+                nursery.start_soon(self._keeper.run)
                 nursery.start_soon(self.news.subscriptions.run)
                 nursery.start_soon(self.news.peers.run, lambda: self.members())
                 await nursery.start(self.news.handlers.run, self.answer)
@@ -376,7 +386,7 @@ class Membership:
         with trio.move_on_after(START_SECONDS):
             await joining.join_through(joinable)
         task_status.started()
-        if joining.addresses:
+        if joining.addresses or joining.before:
             nursery.start_soon(until_it_ends, joining)
 
     async def join(self, addresses: Sequence[Address], *, ignore_events: bool = True) -> int:
@@ -451,10 +461,12 @@ async def bind_membership(
     # Seeded by the system. Its own randomness would cost a call of it for each number, and a round has many.
     rng = rng if rng is not None else random.Random()
     errors = errors if errors is not None else InternalErrors()
+    path, changes = config.snapshot_file, Changes(config.name)
     peers, handlers = PeerNotifier(config.name, handler, errors), QueryHandlers(query_handlers, errors)
-    news = News(config.name, errors, peers, Subscriptions(errors), handlers)
+    news = News(config.name, errors, peers, Subscriptions(errors), handlers, None if path is None else changes)
     gossip = await Gossip.bind(config, own_tags.all(), news.emit, rng, errors)
-    return Membership(gossip, news, rng, TagKeeper(gossip, own_tags))
+    keeper = Keeper(gossip, None if path is None else SnapshotFile(path), changes, config.rejoin_after_leave)
+    return Membership(gossip, news, rng, TagKeeper(gossip, own_tags), keeper)
 
 
 @asynccontextmanager

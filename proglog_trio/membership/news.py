@@ -14,6 +14,7 @@ from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind
 from proglog_trio.membership.serf.serf import Conflict, CoreEvent, HasLeft
 from proglog_trio.membership.serf.user_events import UserEvent
+from proglog_trio.membership.snapshot.changes import Changes
 from proglog_trio.membership.subscriptions import Subscriptions
 from proglog_trio.membership.swim.effects import Paused, StatusChange
 from proglog_trio.membership.trouble_log import TroubleLog
@@ -33,6 +34,7 @@ class News:
         peers: tells the handler of peers.
         subscriptions: are told of every event of members, every user event and every query.
         handlers: answer queries.
+        changes: are written down; None: nothing is.
         departed: a member has gone.
         name_claimed: a member at another address claims this node's name.
         over: this node has left, or does not gossip any more.
@@ -45,6 +47,7 @@ class News:
     peers: PeerNotifier
     subscriptions: Subscriptions
     handlers: QueryHandlers
+    changes: Changes | None = None
     departed: Wakeup = field(factory=Wakeup)
     name_claimed: Wakeup = field(factory=Wakeup)
     over: trio.Event = field(factory=trio.Event)
@@ -61,6 +64,8 @@ class News:
             self.peers.doubt()
 
     def _emit(self, event: CoreEvent) -> None:
+        if self.changes is not None:
+            self.changes.note(event)
         match event:
             case MemberEvent():
                 self.subscriptions.add(event)

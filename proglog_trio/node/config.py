@@ -30,6 +30,7 @@ from proglog_trio.node.option_types import (
     NAME,
     NO_DEFAULT,
     SIZE,
+    SWITCH,
     TAGS,
     TIME,
     WHOLE_SECONDS,
@@ -132,6 +133,10 @@ class NodeConfig:
     no_leave_on_terminate: Annotated[bool, FLAG] = False
     """Stop without leaving the cluster, for a restart: the others take the node for failed until it is back, instead of
     having it leave and join."""
+
+    rejoin_after_leave: Annotated[bool, SWITCH] = True
+    """Know after a leave, too, who the members were, so that the node finds its cluster again without start addresses.
+    Otherwise that is kept over a crash and over --no-leave-on-terminate alone."""
 
     keyring_file: Annotated[Path | None, FILE] = None
     """Where the gossip keys are kept: a JSON array of keys in base64, the first of which encrypts and any of which

@@ -233,6 +233,8 @@ TAGS = several(_tag, "NAME=VALUE", r",(?=[^,=]+=)")
 GOSSIP_KEY = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_gossip_key, show_default=False))
 FLAG = Parameter(negative="", show_default=False)
 """A bool that is given or not: no ``--no-…``, no value, no default to show."""
+SWITCH = Parameter(show_default=lambda value: "on" if value else "off")
+"""A bool that has a ``--no-…``, for what is on unless it is switched off."""
 NO_DEFAULT = Parameter(show_default=False)
 """Nothing is shown as the default, where "None" would say nothing."""
 

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 # what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
 _MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
 
+SNAPSHOT_FILE = "members"
+"""In the data directory: who the members are, for the next start."""
 PEER_KEEPALIVE_SECONDS = 5.0
 """A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
 
@@ -384,6 +386,8 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         query_response_bytes=config.query_response_size_limit,
         tags_file=config.data_dir / TAGS_FILE,
         fixed_tags=OWN_TAG_NAMES,
+        snapshot_file=config.data_dir / SNAPSHOT_FILE,
+        rejoin_after_leave=config.rejoin_after_leave,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -19,7 +20,7 @@ from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEvent
 from proglog_trio.membership.wire.keyring import Keyring
 
 # generous, for a machine that is busy with other tests; nothing waits for it to pass
-EVENTUALLY_SECONDS = 120
+EVENTUALLY_SECONDS = 40
 POLL_SECONDS = 0.1
 LAN = GossipProfile.named(ProfileName.LAN)
 LOCAL = GossipProfile.named(ProfileName.LOCAL)
@@ -135,6 +136,8 @@ async def start_ours(
     name_patience: float = 0.0,
     query_handlers: Mapping[str, QueryHandler] | None = None,
     largest: int | None = None,
+    snapshot_file: Path | None = None,
+    rejoin_after_leave: bool = True,
 ) -> Ours:
     """Start a member of ours; it has taken its place in the cluster if a start address answered at once.
 
@@ -149,6 +152,8 @@ async def start_ours(
         keyring=keyring,
         label=label,
         cluster_tag=cluster_tag,
+        snapshot_file=snapshot_file,
+        rejoin_after_leave=rejoin_after_leave,
     )
     if largest is not None:
         config = evolve(config, user_event_bytes=largest, query_bytes=largest, query_response_bytes=largest)

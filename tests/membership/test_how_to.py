@@ -12,6 +12,7 @@ SAID = [
     ["a gossips at 127.0.0.1", "b knows ['a', 'b']", "a knows b as alive with the tags {'role': 'db'}", "b has left"],
     ["connect to b at 10.0.0.7:8400", "hang up on b"],
     [f"{operation}-key done by ['a', 'b'] problems {{}}" for operation in ("install", "use", "remove")],
+    ["b knows ['a', 'b']"],
 ]
 
 

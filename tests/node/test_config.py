@@ -46,6 +46,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "leave_timeout": ("1m", 60.0),
     "start_timeout": ("2m", 120.0),
     "no_leave_on_terminate": ("true", True),
+    "rejoin_after_leave": ("false", False),
     "insecure": ("true", True),
     "cluster_name": ("blue", "blue"),
     "cluster_size": ("5", 5),
@@ -96,7 +97,9 @@ def test_variable_sets_the_option(name: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_file_sets_the_option(name: str, spelling: str, tmp_path: Path) -> None:
     text, value = SAMPLES[name]
     key = name.replace("_", "-") if spelling == "dashes" else name
-    bare = {"rpc_port", "cluster_size", "insecure", "no_leave_on_terminate", "max_message_bytes"}
+    bare = {
+        "rpc_port", "cluster_size", "insecure", "no_leave_on_terminate", "rejoin_after_leave", "max_message_bytes"
+    }  # fmt: skip
     written = text if name in bare else f'"{text}"'
     file = write(tmp_path, f"{key} = {written}\n")
     assert getattr(parse("--config-file", file, *COMPANIONS.get(name, ())), name) == value

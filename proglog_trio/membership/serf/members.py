@@ -70,6 +70,16 @@ class Members:
         """Return the members that have one of these statuses."""
         return [member for member in self.by_name.values() if member.status in wanted]
 
+    def restore(self, member: KnownMember) -> None:
+        """Take in a member of before this node's start, which failed or left as far as is known; nobody is told.
+
+        Beyond the room that there is for those who are gone, it is left out.
+        """
+        is_full = len(self._gone) >= MAX_GONE or self._gone_name_bytes + len(member.name) > MAX_GONE_NAME_BYTES
+        if member.name not in self.by_name and not is_full:
+            self.by_name[member.name] = member
+            self._is_gone(member)
+
     # -- SWIM's news ---------------------------------------------------------------------------------------------------
 
     def seen(self, node: Node) -> None:
@@ -229,10 +239,7 @@ class Members:
         self._set_status(member, status, cause)
         member.gone_since = now
         self._is_not_gone(member.name)
-        self._gone[member.name] = None
-        if not member.has_answered:
-            self._never_answered[member.name] = None
-        self._gone_name_bytes += len(member.name)
+        self._is_gone(member)
         self._tell(kind, member)
         if member.is_pruned and status is MemberStatus.LEFT:
             self._forget(member, Cause.LAMPORT_TIME)
@@ -246,6 +253,12 @@ class Members:
         del self.by_name[member.name]
         self._is_not_gone(member.name)
         self._tell(MemberEventKind.REAP, member)
+
+    def _is_gone(self, member: KnownMember) -> None:
+        self._gone[member.name] = None
+        if not member.has_answered:
+            self._never_answered[member.name] = None
+        self._gone_name_bytes += len(member.name)
 
     def _is_not_gone(self, name: str) -> None:
         if name in self._gone:

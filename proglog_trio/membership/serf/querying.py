@@ -97,6 +97,10 @@ class Querying:
 
     # -- those of others -----------------------------------------------------------------------------------------------
 
+    def ignore_before(self, ltime: int) -> None:
+        """Count queries from before a Lamport time as seen."""
+        self.recent.lowest = max(self.recent.lowest, ltime)
+
     def receive(self, query: Query, payload: bytes) -> None:
         """Pass a query on, and answer it if it is for this node; payload: its bytes."""
         self.clock.witness(query.ltime)

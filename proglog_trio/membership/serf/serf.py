@@ -170,6 +170,13 @@ class Serf:
         timers.after(self.swim.rules.profile.reap_interval, self._reap)
         timers.after(self.swim.rules.profile.reconnect_interval, self._reconnect)
 
+    def restore_clocks(self, *, member: int, event: int, query: int) -> None:
+        """Let the clocks go on from where an earlier life's were: what was heard of then is old, and not told again."""
+        for clock, time in ((self.clock, member), (self.events.clock, event), (self.query_clock, query)):
+            clock.witness(time - 1)
+        self.events.ignore_before(event)
+        self.querying.ignore_before(query)
+
     def snapshot(self) -> list[Member]:
         """Return all members, this node among them."""
         return [member.snapshot() for member in self.members.by_name.values()]
