@@ -54,6 +54,7 @@ class Where(StrEnum):
     MEMBERSHIP_HANDLER = "membership_handler"
     MEMBERSHIP_JOIN = "membership_join"
     MEMBERSHIP_SUBSCRIBER = "membership_subscriber"
+    MERGE_CHECK = "merge_check"
     METRICS_COLLECTOR = "metrics_collector"
     METRICS_REQUEST = "metrics_request"
     PEER = "peer"

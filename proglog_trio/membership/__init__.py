@@ -61,8 +61,9 @@ from typing import TYPE_CHECKING
 from proglog_trio.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from proglog_trio.address import Address
+    from proglog_trio.address import Address, ServiceName
     from proglog_trio.errors import AddressUnavailable, AddressUnsuitable, DirectoryCopied, NameTaken
+    from proglog_trio.membership.addresses.allowed_networks import AllowedNetworks, parse_network
     from proglog_trio.membership.config import GossipConfig
     from proglog_trio.membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
     from proglog_trio.membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
@@ -72,15 +73,17 @@ if TYPE_CHECKING:
     from proglog_trio.membership.profile import GossipProfile, ProfileName
     from proglog_trio.membership.serf.keys import KeyOperation
     from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+    from proglog_trio.membership.serf.merging import MergeCheck
     from proglog_trio.membership.subscriptions import EventsMissed
     from proglog_trio.membership.wire.keyring import Keyring
 
 __all__ = [
     "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
-    "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager",
-    "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind",
-    "MemberStatus", "Membership", "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "bind_membership",
-    "load_keyring_file", "open_membership", "opening_of", "save_keyring_file",
+    "AllowedNetworks", "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed",
+    "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member",
+    "MemberEvent", "MemberEventKind", "MemberStatus", "Membership", "MergeCheck", "NameTaken", "NotAMember",
+    "PeerHandler", "ProfileName", "ServiceName", "bind_membership", "load_keyring_file", "open_membership",
+    "opening_of", "parse_network", "save_keyring_file",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
@@ -88,8 +91,9 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
     __getattr__ = lazy_names(
         __name__,
         {
-            "proglog_trio.address": "Address",
+            "proglog_trio.address": "Address ServiceName",
             "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
+            "proglog_trio.membership.addresses.allowed_networks": "AllowedNetworks parse_network",
             "proglog_trio.membership.config": "GossipConfig",
             "proglog_trio.membership.key_manager": "KeyAnswers KeyManager KeysNotAsked",
             "proglog_trio.membership.keyring_file": "KeyringFileError load_keyring_file save_keyring_file",
@@ -99,6 +103,7 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.membership.profile": "GossipProfile ProfileName",
             "proglog_trio.membership.serf.keys": "KeyOperation",
             "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus",
+            "proglog_trio.membership.serf.merging": "MergeCheck",
             "proglog_trio.membership.subscriptions": "EventsMissed",
             "proglog_trio.membership.wire.keyring": "Keyring",
         },

@@ -18,7 +18,12 @@ from proglog_trio.steps import Result, Steps
 
 @define
 class GossipCounters:
-    """What happened since the node gossips."""
+    """What happened since the node gossips.
+
+    Attributes:
+        sources_refused: packets and streams from addresses that no member may have; nothing of them was read.
+        plain_taken: packets and streams that were not encrypted, and were taken although there is a keyring.
+    """
 
     packets_sent: int = 0
     bytes_sent: int = 0
@@ -29,6 +34,8 @@ class GossipCounters:
     streams_refused: int = 0
     exchanges: int = 0
     exchanges_failed: int = 0
+    sources_refused: int = 0
+    plain_taken: int = 0
 
 
 class CoreAccess(Protocol):

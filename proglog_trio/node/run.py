@@ -35,7 +35,15 @@ from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
-from proglog_trio.membership import GossipConfig, Keyring, Membership, MemberStatus, NotAMember, bind_membership
+from proglog_trio.membership import (
+    AllowedNetworks,
+    GossipConfig,
+    Keyring,
+    Membership,
+    MemberStatus,
+    NotAMember,
+    bind_membership,
+)
 from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
@@ -237,7 +245,8 @@ class _Parts:
         _, port = await self.retries.until_it_works(
             lambda: parts.start(serving, membership.bound_host, config.rpc_port)
         )
-        rpc_address = self.rpc_address = config.rpc_address(port)
+        await self.retries.until_it_works(partial(membership.learn_host, config.start_join_addrs))
+        rpc_address = self.rpc_address = config.rpc_address(port, membership.address.host)
         membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         parts.start_soon(self.isolation.watch, self.errors)
@@ -300,6 +309,7 @@ class _Parts:
             failed=peers,
             statuses=statuses,
             isolation=self.isolation.problem,
+            unverified_gossip=self.membership.unverified,
         )
 
 
@@ -342,11 +352,16 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         name=config.node_name,
         bind_host=config.bind_addr.host,
         bind_port=config.bind_addr.port,
-        advertise_host=None if config.advertise_addr is None else config.advertise_addr.host,
+        advertise_host=None if config.advertise_addr is None or config.learns_host else config.advertise_addr.host,
         advertise_port=None if config.advertise_addr is None else config.advertise_addr.port or None,
+        learn_host=config.learns_host,
+        name_servers=config.name_servers,
         profile=config.profile(),
         keyring=keyring,
+        verify_incoming=not config.no_verify_incoming,
+        verify_outgoing=not config.no_verify_outgoing,
         keyring_file=config.keyring_file,
+        allowed_networks=AllowedNetworks(config.gossip_allowed_cidrs) if config.gossip_allowed_cidrs else None,
         label=(config.gossip_label or "").encode(),
         cluster_tag=CLUSTER_NAME_TAG,
     )

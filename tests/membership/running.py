@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from attrs import define, evolve, field
 
-from proglog_trio.address import Address
+from proglog_trio.address import Address, StartAddress
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.membership import Membership, bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.merging import MergeCheck
 from proglog_trio.membership.wire.keyring import Keyring
 
 # generous, for a machine that is busy with other tests; nothing waits for it to pass
@@ -109,7 +110,7 @@ class Ours:
         await self.crash()
 
     async def run(
-        self, join: Sequence[Address], *, name_patience: float = 0.0, task_status: trio.TaskStatus[None]
+        self, join: Sequence[StartAddress], *, name_patience: float = 0.0, task_status: trio.TaskStatus[None]
     ) -> None:
         """Run until it is ended."""
         try:
@@ -123,7 +124,7 @@ async def start_ours(
     nursery: trio.Nursery,
     name: str,
     *,
-    join: Sequence[Address] = (),
+    join: Sequence[StartAddress] = (),
     tags: Mapping[str, str] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -132,8 +133,13 @@ async def start_ours(
     label: bytes = b"",
     cluster_tag: str | None = None,
     name_patience: float = 0.0,
+    merge_check: MergeCheck | None = None,
+    **options: Any,
 ) -> Ours:
-    """Start a member of ours; it has taken its place in the cluster if a start address answered at once."""
+    """Start a member of ours; it has taken its place in the cluster if a start address answered at once.
+
+    Further options are those of GossipConfig.
+    """
     keyring = Keyring.from_base64([key]) if key else None
     config = GossipConfig(
         name=name,
@@ -143,9 +149,11 @@ async def start_ours(
         keyring=keyring,
         label=label,
         cluster_tag=cluster_tag,
+        **options,
     )
     peers = Peers()
-    membership = await bind_membership(config, tags or {"rpc_addr": f"{name}:8400"}, handler=peers)
+    tags = tags or {"rpc_addr": f"{name}:8400"}
+    membership = await bind_membership(config, tags, handler=peers, merge_check=merge_check)
     ours = Ours(membership, peers)
     with trio.fail_after(EVENTUALLY_SECONDS):
         await nursery.start(partial(ours.run, join, name_patience=name_patience))
