@@ -23,6 +23,8 @@ MAX_LOOKUPS = 16
 """Names that are looked up at the same time: each has one of the process's threads until the system answers."""
 LOOKUP_SECONDS = 10.0
 """How long a name is waited for, where nothing else says so; the system goes on asking for longer."""
+MAX_HOSTS = 8
+"""Hosts of one service that are looked up at the same time."""
 MAX_ENDPOINTS = 256
 """That one address stands for."""
 
@@ -104,9 +106,11 @@ class Lookups:
         except RecordsNotHad as error:
             return LookedUp(problem=str(error))
         found: dict[Address, LookedUp] = {}
+        limiter = trio.CapacityLimiter(MAX_HOSTS)
 
         async def one(target: Address) -> None:
-            found[target] = await (self._recorded(target) if self.records.name_servers else self._host(target))
+            async with limiter:
+                found[target] = await (self._recorded(target) if self.records.name_servers else self._host(target))
 
         async with trio.open_nursery() as nursery:
             for target in targets:
