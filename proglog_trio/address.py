@@ -1,10 +1,14 @@
-"""Network addresses as they are written in flags, files and the environment: ``host:port``."""
+"""Network addresses as they are written in flags, files and the environment: ``host:port``, or a name of a service."""
 
 import ipaddress
+import re
 
 from attrs import frozen
 
 from proglog_trio.host_names import described, host_problem, ip_literal
+
+SERVICE_PREFIX = "srv+"
+_SERVICE = re.compile(r"_[^.:]+\._(?:tcp|udp)\.", re.ASCII | re.IGNORECASE)
 
 
 @frozen
@@ -70,6 +74,42 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@frozen
+class ServiceName:
+    """A name whose SRV records (RFC 2782) say where a service is: hosts and ports.
+
+    It is written ``srv+name``, or as it is where it begins like one (``_gossip._tcp.example.org``), without a port.
+    """
+
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "ServiceName":
+        """Read ``srv+_gossip._tcp.example.org``, with or without ``srv+``. Raises ValueError saying what is wrong."""
+        name = text.strip().removeprefix(SERVICE_PREFIX)
+        host, separator, port = name.rpartition(":")
+        if separator and (port.isdigit() or not port):
+            raise ValueError(f"{text!r} has a port, which the SRV records of a name say: write {SERVICE_PREFIX}{host}")
+        _check_form(name)
+        problem = "has an IP address, and no name" if ip_literal(name) is not None else host_problem(name)
+        if not name or problem is not None:
+            raise ValueError(f"{text!r} is no name with SRV records: it {problem or 'is empty'}")
+        return cls(name)
+
+    def __str__(self) -> str:
+        return f"{SERVICE_PREFIX}{self.name}"
+
+
+StartAddress = Address | ServiceName
+"""Where to look for members: at an address, or at all that the SRV records of a name say."""
+
+
+def parse_start_address(text: str, *, default_port: int | None = None) -> StartAddress:
+    """Read a name of a service, if the text looks like one, or an address; raises ValueError as they do."""
+    is_service = text.strip().startswith(SERVICE_PREFIX) or _SERVICE.match(text.strip()) is not None
+    return ServiceName.parse(text) if is_service else Address.parse(text, default_port=default_port)
 
 
 def _check_form(text: str) -> None:

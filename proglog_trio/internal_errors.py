@@ -60,6 +60,7 @@ class Where(StrEnum):
     MEMBERSHIP_QUERY = "membership_query"
     MEMBERSHIP_SNAPSHOT = "membership_snapshot"
     MEMBERSHIP_SUBSCRIBER = "membership_subscriber"
+    MERGE_CHECK = "merge_check"
     METRICS_COLLECTOR = "metrics_collector"
     METRICS_REQUEST = "metrics_request"
     PEER = "peer"

@@ -19,6 +19,9 @@ LEAVE_SECONDS = 2
 NOT_FROM_ENVIRONMENT = (
     "encrypt",
     "keyring-file",
+    "no-verify-incoming",
+    "no-verify-outgoing",
+    "gossip-allowed-cidrs",
     "server-tls-cert-file",
     "server-tls-key-file",
     "server-tls-ca-file",

@@ -63,8 +63,9 @@ from typing import TYPE_CHECKING
 from proglog_trio.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from proglog_trio.address import Address
+    from proglog_trio.address import Address, ServiceName
     from proglog_trio.errors import AddressUnavailable, AddressUnsuitable, DirectoryCopied, NameTaken
+    from proglog_trio.membership.addresses.allowed_networks import AllowedNetworks, parse_network
     from proglog_trio.membership.config import GossipConfig
     from proglog_trio.membership.events.asked_query import AskedQuery
     from proglog_trio.membership.events.coalescing import Coalescing, coalesced
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from proglog_trio.membership.serf.keys import KeyOperation
     from proglog_trio.membership.serf.limits import MessageTooLarge
     from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus, ProtocolVersions
+    from proglog_trio.membership.serf.merging import MergeCheck
     from proglog_trio.membership.serf.open_queries import TooManyQueries
     from proglog_trio.membership.serf.user_events import UserEvent
     from proglog_trio.membership.subscriptions import EventsMissed
@@ -97,13 +99,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
-    "AnswersMissed", "AskedQuery", "Coalescing", "Coordinate", "DirectoryCopied", "EventsMissed", "GossipConfig",
-    "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError",
-    "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind", "MemberStatus", "Membership", "MessageTooLarge",
-    "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "ProtocolVersions", "QueryAcknowledgement", "QueryAnswer",
-    "QueryAnswers", "QueryHandler", "QueryOver", "Stats", "TagFixed", "TagsFileError", "TagsTooLarge", "TooManyQueries",
-    "UserEvent", "bind_membership", "coalesced", "load_keyring_file", "open_membership", "opening_of",
-    "save_keyring_file",
+    "AllowedNetworks", "AnswersMissed", "AskedQuery", "Coalescing", "Coordinate", "DirectoryCopied", "EventsMissed",
+    "GossipConfig", "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager", "KeyOperation", "Keyring",
+    "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind", "MemberStatus", "Membership",
+    "MergeCheck", "MessageTooLarge", "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "ProtocolVersions",
+    "QueryAcknowledgement", "QueryAnswer", "QueryAnswers", "QueryHandler", "QueryOver", "ServiceName", "Stats",
+    "TagFixed", "TagsFileError", "TagsTooLarge", "TooManyQueries", "UserEvent", "bind_membership", "coalesced",
+    "load_keyring_file", "open_membership", "opening_of", "parse_network", "save_keyring_file",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
@@ -111,8 +113,9 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
     __getattr__ = lazy_names(
         __name__,
         {
-            "proglog_trio.address": "Address",
+            "proglog_trio.address": "Address ServiceName",
             "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
+            "proglog_trio.membership.addresses.allowed_networks": "AllowedNetworks parse_network",
             "proglog_trio.membership.config": "GossipConfig",
             "proglog_trio.membership.events.asked_query": "AskedQuery",
             "proglog_trio.membership.events.coalescing": "Coalescing coalesced",
@@ -133,6 +136,7 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.membership.serf.keys": "KeyOperation",
             "proglog_trio.membership.serf.limits": "MessageTooLarge",
             "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus ProtocolVersions",
+            "proglog_trio.membership.serf.merging": "MergeCheck",
             "proglog_trio.membership.serf.open_queries": "TooManyQueries",
             "proglog_trio.membership.serf.user_events": "UserEvent",
             "proglog_trio.membership.subscriptions": "EventsMissed",

@@ -17,12 +17,14 @@ from proglog_trio.internal_errors import Where
 from proglog_trio.membership.core_access import CoreAccess
 from proglog_trio.membership.serf.clusters import StateRefused
 from proglog_trio.membership.stream_io import ExchangeFailed
+from proglog_trio.membership.swim.admission import not_allowed
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
+from proglog_trio.membership.wire.coordinates import decode_seen_payload
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.memberlist import Ack, PushPull, UserMessage
+from proglog_trio.membership.wire.memberlist import Ack, Ping, PushPull, UserMessage
 
 MAX_EXCHANGES = 32
 """Exchanges that the core asks for, under way at once; what it asks for beyond that is not done, and counted."""
@@ -132,12 +134,14 @@ class Exchanges:
         Raises:
             ExchangeFailed: it did not happen.
         """
-        if join and self.gossip.core.cluster is not None:
+        if join and self.gossip.core.push_pull.looks_first:
             await self.look(target)
         state = await self.gossip.codec.turns.run(self.gossip.core.push_pull.local_state_steps(join=join))
         answer = await self._ask(target, state)
         try:
-            merging = self.gossip.core.push_pull.merge_steps(answer, ignore_events=ignore_events, sender=Sender(target))
+            merging = self.gossip.core.push_pull.merge_steps(
+                answer, ignore_events=ignore_events, sender=Sender(target), join=join
+            )
             await self.gossip.codec.turns.run(self.gossip.acting(merging))
         except (DecodingError, StateRefused) as error:
             raise ExchangeFailed(f"{target}: {error}") from None
@@ -146,22 +150,41 @@ class Exchanges:
         """Return what a member knows, without telling it anything.
 
         Raises:
-            ExchangeFailed: it did not happen, or what answers is of another cluster.
+            ExchangeFailed: it did not happen, or what answers is of another cluster, or may not be merged.
         """
         answer = await self._ask(target, PushPull())
         try:
             await self.gossip.codec.turns.run(
-                self.gossip.acting(self.gossip.core.push_pull.judge_steps(answer, Sender(target)))
+                self.gossip.acting(self.gossip.core.push_pull.judge_steps(answer, Sender(target), join=True))
             )
         except StateRefused as error:
             raise ExchangeFailed(f"{target}: {error}") from None
         return answer
 
     async def _ask(self, target: Endpoint, state: PushPull) -> PushPull:
+        self._check(target)
         answer = await self.gossip.codec.ask(target, state, self.gossip.config.profile.stream_timeout)
         if not isinstance(answer, PushPull):
             raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
         return answer
+
+    async def seen_at(self, target: Endpoint, timeout: float) -> bytes:
+        """Ask at which address, of 4 or 16 bytes, this node is seen; empty: it answers and does not say, like agents.
+
+        Raises:
+            ExchangeFailed: it does not answer.
+        """
+        self._check(target)
+        # Without a name it is for whoever is there; without a source, for none to answer by packet.
+        answer = await self.gossip.codec.ask(target, Ping(seq_no=1, source_node=self.gossip.config.name), timeout)
+        try:
+            return decode_seen_payload(answer.payload) if isinstance(answer, Ack) else b""
+        except DecodingError as error:
+            raise ExchangeFailed(f"{target}: {error}") from None
+
+    def _check(self, target: Endpoint) -> None:
+        if not self.gossip.core.swim.rules.admission.allows(target.address):
+            raise ExchangeFailed(f"{target}: {not_allowed(target.host)}")
 
     async def _ping(self, ping: PingByStream) -> None:
         answered = False
@@ -180,6 +203,7 @@ class Exchanges:
         Raises:
             ExchangeFailed: it says nothing.
         """
+        self._check(target)
         ping = self.gossip.core.swim.prober.ping_to(name, sequence_number)
         answer = await self.gossip.codec.ask(target, ping, timeout)
         return isinstance(answer, Ack) and answer.seq_no == sequence_number

@@ -18,10 +18,11 @@ import random
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 import trio
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 
 from proglog_trio.accepting import accept_streams
 from proglog_trio.deadline_timer import DeadlineTimer
@@ -33,10 +34,12 @@ from proglog_trio.membership.key_manager import KeyManager, open_key_questions
 from proglog_trio.membership.lives import is_later_life
 from proglog_trio.membership.serf.clusters import ClusterTag
 from proglog_trio.membership.serf.keys import KeyQuestion
+from proglog_trio.membership.serf.merging import MergeCheck
 from proglog_trio.membership.serf.serf import CoreEvent, Serf
-from proglog_trio.membership.sockets import advertised_endpoint, bind_both
+from proglog_trio.membership.sockets import advertised_endpoint, bind_both, check_allowed
 from proglog_trio.membership.stream_io import StreamCodec
 from proglog_trio.membership.stream_server import StreamServer
+from proglog_trio.membership.swim.admission import any_address
 from proglog_trio.membership.swim.effects import Effect, ExchangeState, PingByStream, SendByStream, SendPacket
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
@@ -91,6 +94,7 @@ class Gossip:
         self.keys = None if self.keyring is None else manager
         self.exchanges = Exchanges(self, self._troubles)
         self._streams = StreamServer(self, self._troubles)
+        self.codec = evolve(self.codec, took_plain=self._took_plain)
 
     @classmethod
     async def bind(
@@ -100,6 +104,7 @@ class Gossip:
         emit: Callable[[CoreEvent], None],
         rng: random.Random,
         errors: InternalErrors | None = None,
+        merge_check: MergeCheck | None = None,
     ) -> Gossip:
         """Open the sockets; nothing is sent or answered before run.
 
@@ -109,6 +114,7 @@ class Gossip:
             emit: called with each event of the core.
             rng: the core's randomness.
             errors: see Gossip.
+            merge_check: says which members may be merged; None: all may.
 
         Raises:
             AddressUnavailable: this machine cannot listen there, another process does, or a name cannot be looked up.
@@ -135,16 +141,20 @@ class Gossip:
                 overhead_bytes=packet_overhead(keyring=keyring, label=config.label),
                 cluster=None if tag is None else ClusterTag(tag, tags[tag]),
                 is_later_life=is_later_life,
+                allows_address=any_address if config.allowed_networks is None else config.allowed_networks.allow,
+                merge_check=merge_check,
                 on_key_query=None if keyring is None else on_key_query,
                 boundaries=errors.boundary,
             )
-            codec = StreamCodec(keyring, config.label)
+            codec = StreamCodec(keyring, config.label, config.verify_incoming, config.verify_outgoing)
             gossip = cls(config, endpoint, core, GossipCounters(), codec, keyring, errors, key_questions, udp, listener)
             on_failure.pop_all()
             return gossip
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Gossip until cancelled; then the sockets are closed, and no query waits for an answer any longer."""
+        if self.config.unverified is not None:
+            _logger.warning(f"the gossip key keeps nobody out: {self.config.unverified}")
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.exchanges.run)
@@ -174,10 +184,33 @@ class Gossip:
         with trio.CancelScope(shield=True):
             await self._listener.aclose()
 
+    def use_host(self, address: bytes) -> None:
+        """Have the others told another host than was known when the sockets were opened; before run only.
+
+        Args:
+            address: 4 or 16 bytes.
+
+        Raises:
+            AddressUnsuitable: no member may be there.
+        """
+        endpoint = Endpoint(address, self.endpoint.port)
+        check_allowed(endpoint, self.config)
+        self.core.swim.rules.move_me(endpoint)
+        self.endpoint = endpoint
+
+    async def answer_learners(self) -> None:
+        """Say to those that ask at which address they are seen, until cancelled; before run, which does so too."""
+        serve = partial(self._streams.serve, only_pings=True)
+        await accept_streams(self._listener, serve, self.errors, Where.GOSSIP_STREAM)
+
     def use_keyring(self, keyring: Keyring) -> None:
         """Encrypt and decrypt with this from now on; exchanges that are under way end as they began."""
         self.keyring = keyring
-        self.codec = StreamCodec(keyring, self.config.label, self.codec.turns)
+        self.codec = evolve(self.codec, keyring=keyring)
+
+    def _took_plain(self, host: str) -> None:
+        self.counters.plain_taken += 1
+        self._troubles.plain(host, self.core.swim.rules)
 
     # -- the core ------------------------------------------------------------------------------------------------------
 
@@ -226,7 +259,7 @@ class Gossip:
                 for packet in encode_packets(
                     messages,
                     max_bytes=self.config.profile.packet_bytes,
-                    keyring=self.keyring,
+                    keyring=self.keyring if self.config.verify_outgoing else None,
                     label=self.config.label,
                     checksum=checksum,
                 ):
@@ -252,6 +285,10 @@ class Gossip:
                 self.flush()
 
     def _send_packet(self, target: Endpoint, packet: bytes) -> None:
+        if not self.core.swim.rules.admission.allows(target.address):
+            # A member, or who pretends to be one, asks for it: it names another address as its own.
+            self.counters.packets_dropped += 1
+            return
         try:
             self._udp.sendto(packet, (target.host, target.port))
         except OSError as error:
@@ -305,8 +342,15 @@ class Gossip:
 
     def _receive_packet(self, data: bytes, source: tuple[str, int]) -> Steps[None]:
         self.counters.packets_received += 1
+        sender = Endpoint.of(source[0].partition("%")[0], source[1])
+        if not self.core.swim.rules.admission.allows(sender.address):
+            self.counters.sources_refused += 1
+            self._troubles.not_allowed(sender.host)
+            return
         try:
-            decoded = yield from decode_packet_steps(data, keyring=self.keyring, label=self.config.label)
+            decoded = yield from decode_packet_steps(
+                data, keyring=self.keyring, label=self.config.label, verify=self.config.verify_incoming
+            )
         except DecodingError as error:
             self.counters.packets_refused += 1
             _logger.debug("a packet was refused", source=source[0], reason=str(error))
@@ -316,7 +360,8 @@ class Gossip:
         if decoded.errors:
             self.counters.packets_refused += 1
             _logger.debug("a part of a packet was refused", source=source[0], reason=str(decoded.errors[0]))
-        sender = Endpoint.of(source[0].partition("%")[0], source[1])
+        if decoded.was_plain:
+            self._took_plain(source[0])
         for message in decoded.messages:
             self.core.swim.receive((message,), sender)
             yield

@@ -16,11 +16,11 @@ import structlog
 import trio
 from attrs import define, field
 
-from proglog_trio.address import Address
+from proglog_trio.address import StartAddress
 from proglog_trio.errors import DirectoryCopied, NameTaken
 from proglog_trio.internal_errors import Where
+from proglog_trio.membership.addresses.lookup import Lookups
 from proglog_trio.membership.gossip import Gossip
-from proglog_trio.membership.lookup import Lookups
 from proglog_trio.membership.names import NameHeld, Names
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.stream_io import ExchangeFailed
@@ -58,7 +58,7 @@ class _Look:
 
     answers: dict[Endpoint, PushPull] = field(factory=dict)
     problems: dict[str, str] = field(factory=dict)
-    away: set[Endpoint | Address] = field(factory=set)
+    away: set[Endpoint | StartAddress] = field(factory=set)
     is_alone: bool = False
 
 
@@ -74,7 +74,7 @@ class Joining:
     """
 
     gossip: Gossip
-    addresses: Sequence[Address]
+    addresses: Sequence[StartAddress]
     patience: float
     lookups: Lookups
     _rng: random.Random
@@ -118,7 +118,7 @@ class Joining:
         turns = self.gossip.errors.turns(Where.MEMBERSHIP_JOIN)
         self._departed.clear()
         wait = FIRST_RETRY_SECONDS
-        away: set[Endpoint | Address] = set()
+        away: set[Endpoint | StartAddress] = set()
         while self.ending is None:
             async with turns:
                 await self._pause(wait)
@@ -186,7 +186,7 @@ class Joining:
                 if not boundary.failed:
                     scope.deadline = min(scope.deadline, trio.current_time() + latecomers)
 
-        async def look_up(address: Address) -> None:
+        async def look_up(address: StartAddress) -> None:
             looked_up = (await self.lookups.look_up([address]))[address]
             if looked_up.problem is not None:
                 found.away.add(address)

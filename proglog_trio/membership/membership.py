@@ -25,18 +25,20 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from proglog_trio.address import Address
+from proglog_trio.address import Address, StartAddress
 from proglog_trio.errors import ProglogError
 from proglog_trio.internal_errors import InternalErrors
+from proglog_trio.membership.addresses.lookup import Lookups, endpoints_of, problems_of
+from proglog_trio.membership.addresses.service_records import ServiceRecords
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.events.query_answers import QueryAnswers
 from proglog_trio.membership.events.query_handlers import QueryHandler, QueryHandlers
 from proglog_trio.membership.events.talking import Talking
 from proglog_trio.membership.gossip import Gossip
+from proglog_trio.membership.host_learning import HostLearning
 from proglog_trio.membership.joining import START_SECONDS, Joining, exchange_with
 from proglog_trio.membership.key_manager import KeyManager
-from proglog_trio.membership.lookup import Lookups, endpoints_of, problems_of
 from proglog_trio.membership.name_contest import NameContest
 from proglog_trio.membership.names import PING_SECONDS
 from proglog_trio.membership.news import News
@@ -44,6 +46,7 @@ from proglog_trio.membership.peer_notifier import PeerHandler, PeerNotifier
 from proglog_trio.membership.self_description.stats import Stats, stats_of
 from proglog_trio.membership.self_description.tag_keeper import TagKeeper, tags_at_start
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus
+from proglog_trio.membership.serf.merging import MergeCheck
 from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.serf.vivaldi import estimate
 from proglog_trio.membership.snapshot.changes import Changes
@@ -81,8 +84,10 @@ class Membership:
     _tags: TagKeeper
     _keeper: Keeper
     # With a nursery while run runs: what is under way for a name is then waited for by all that want it.
-    _lookups: Lookups = field(factory=Lookups)
+    _lookups: Lookups = field(init=False)
     _running: bool = False
+    # The host that others are told is known: it was given, or was learnt.
+    _knows_host: bool = field(init=False)
     # run is over: nothing is waited for any more. Never set together with _running.
     _ended: bool = False
     _contest: NameContest = field(init=False)
@@ -91,6 +96,8 @@ class Membership:
     def __attrs_post_init__(self) -> None:
         self._talking = Talking(self.gossip)
         self._contest = NameContest(self.gossip, self.news.name_claimed)
+        self._lookups = self._new_lookups()
+        self._knows_host = not self.gossip.config.learn_host
 
     @property
     def address(self) -> Address:
@@ -106,6 +113,11 @@ class Membership:
     def keys(self) -> KeyManager | None:
         """Changes the gossip keys of all members; None: gossip is not encrypted."""
         return self.gossip.keys
+
+    @property
+    def unverified(self) -> str | None:
+        """That the gossip key keeps nobody out at present, in words; None: it does, or there is none."""
+        return self.gossip.config.unverified
 
     @property
     def counters(self) -> Mapping[str, Any]:
@@ -330,9 +342,27 @@ class Membership:
 
     # -- joining and leaving -------------------------------------------------------------------------------------------
 
+    def _new_lookups(self, nursery: trio.Nursery | None = None) -> Lookups:
+        return Lookups(nursery, ServiceRecords(self.gossip.config.name_servers))
+
+    async def learn_host(self, start_addresses: Sequence[StartAddress]) -> None:
+        """Learn which host the others are told, where the configuration says learn_host; run does so otherwise.
+
+        Members at the start addresses are asked, and if they are few, members that these know: what most say counts.
+        Agents do not say it; if only agents answer, it is the address by which this machine reaches them. If nobody
+        answers it is what this node listens on.
+
+        Raises:
+            AddressUnavailable: nobody answers, and this node listens on all addresses of its machine; it may pass.
+            AddressUnsuitable: no member may be at that address.
+        """
+        if not self._knows_host:
+            await HostLearning(self.gossip, self._lookups).learn(start_addresses)
+            self._knows_host = True
+
     async def run(
         self,
-        start_addresses: Sequence[Address] = (),
+        start_addresses: Sequence[StartAddress] = (),
         *,
         name_patience: float = 0.0,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -349,10 +379,12 @@ class Membership:
             NameTaken: another member, that is alive or has not been forgotten, has this node's name. No other member
                 has seen this node then. Or most members know this node's name at another address, see name_contest.py.
             DirectoryCopied: likewise, and it uses a copy of the same data directory.
+            AddressUnavailable: the host that others are told is to be learnt, and nobody answers: see learn_host.
         """
         try:
+            await self.learn_host(start_addresses)
             async with trio.open_nursery() as nursery:
-                lookups, departed = Lookups(nursery), self.news.departed
+                lookups, departed = self._new_lookups(nursery), self.news.departed
                 self._lookups, self._running = lookups, True
                 await self._keeper.recall()
                 before = self._keeper.members_before
@@ -366,7 +398,7 @@ class Membership:
                     # Raised below, by itself and not in a group.
                     nursery.cancel_scope.cancel()
         finally:
-            self._lookups, self._running, self._ended = Lookups(), False, True
+            self._lookups, self._running, self._ended = self._new_lookups(), False, True
             self.news.end()
             await self.gossip.close()
         ending = joining.ending or self._contest.ending
@@ -389,7 +421,7 @@ class Membership:
         if joining.addresses or joining.before:
             nursery.start_soon(until_it_ends, joining)
 
-    async def join(self, addresses: Sequence[Address], *, ignore_events: bool = True) -> int:
+    async def join(self, addresses: Sequence[StartAddress], *, ignore_events: bool = True) -> int:
         """Join through all of these members; return how many answered.
 
         Every address that a name stands for is tried.
@@ -438,6 +470,7 @@ async def bind_membership(
     query_handlers: Mapping[str, QueryHandler] = MappingProxyType({}),
     rng: random.Random | None = None,
     errors: InternalErrors | None = None,
+    merge_check: MergeCheck | None = None,
 ) -> Membership:
     """Open a member's sockets and return it; it does nothing before `run`, and is to be closed without.
 
@@ -449,6 +482,7 @@ async def bind_membership(
         query_handlers: by the name of a query, what is called with each and returns its answer.
         rng: decides whom to probe and gossip to; None: one that the system seeds.
         errors: where unforeseen errors are counted.
+        merge_check: says which members may be merged; None: all may.
 
     Raises:
         AddressUnavailable: this machine cannot listen there, another process does, or a name cannot be looked up.
@@ -464,7 +498,7 @@ async def bind_membership(
     path, changes = config.snapshot_file, Changes(config.name)
     peers, handlers = PeerNotifier(config.name, handler, errors), QueryHandlers(query_handlers, errors)
     news = News(config.name, errors, peers, Subscriptions(errors), handlers, None if path is None else changes)
-    gossip = await Gossip.bind(config, own_tags.all(), news.emit, rng, errors)
+    gossip = await Gossip.bind(config, own_tags.all(), news.emit, rng, errors, merge_check)
     keeper = Keeper(gossip, None if path is None else SnapshotFile(path), changes, config.rejoin_after_leave)
     return Membership(gossip, news, rng, TagKeeper(gossip, own_tags), keeper)
 
@@ -474,10 +508,11 @@ async def open_membership(
     config: GossipConfig,
     tags: Mapping[str, str] | None = None,
     *,
-    start_addresses: Sequence[Address] = (),
+    start_addresses: Sequence[StartAddress] = (),
     handler: PeerHandler | None = None,
     query_handlers: Mapping[str, QueryHandler] = MappingProxyType({}),
     name_patience: float = 0.0,
+    merge_check: MergeCheck | None = None,
 ) -> AsyncIterator[Membership]:
     """Be a member of a cluster for the length of an ``async with`` block, and leave in order at its end.
 
@@ -492,12 +527,15 @@ async def open_membership(
         query_handlers: by the name of a query, what is called with each that is for this node: what it returns is the
             answer, None that there is none. Each call is cancelled when the query's time is over; 64 run at once.
         name_patience: how long, in seconds, this node waits for its name while another member has it.
+        merge_check: says which members may be merged; None: all may.
 
     Raises:
         AddressUnavailable, AddressUnsuitable, TagsTooLarge, TagsFileError, KeyError: see bind_membership.
         NameTaken, DirectoryCopied: see Membership.run; from within the block, they cancel it and come in a group.
     """
-    membership = await bind_membership(config, tags or {}, handler=handler, query_handlers=query_handlers)
+    membership = await bind_membership(
+        config, tags or {}, handler=handler, query_handlers=query_handlers, merge_check=merge_check
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(membership.run, start_addresses, name_patience=name_patience))
         yield membership

@@ -118,7 +118,7 @@ class Names:
         living: dict[Endpoint, None] = {}
         for answer in answers:
             for state in answer.nodes:
-                is_other = state.addr and state.name != self.gossip.config.name
+                is_other = state.addr and rules.admission.allows(state.addr) and state.name != self.gossip.config.name
                 if is_other and state.state is NodeStateType.ALIVE and not rules.is_foreign(state.name, state.meta):
                     living[Endpoint(state.addr, state.port)] = None
         return list(living)[:MAX_TOLD]

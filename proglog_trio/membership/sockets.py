@@ -8,8 +8,8 @@ import trio
 
 from proglog_trio.address import Address
 from proglog_trio.errors import AddressUnsuitable
+from proglog_trio.membership.addresses.own_addresses import address_to_advertise, address_to_listen_on
 from proglog_trio.membership.config import GossipConfig
-from proglog_trio.membership.own_addresses import address_to_advertise, address_to_listen_on
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.unavailable import unavailable
 
@@ -59,6 +59,18 @@ async def advertised_endpoint(config: GossipConfig, bound: tuple[str, int], fami
     if config.advertise_host is not None:
         host = await address_to_advertise(config.advertise_host, family)
     endpoint = Endpoint.of(host.partition("%")[0], config.advertise_port or port)
+    if config.learn_host:
+        return endpoint  # It is told to nobody before its host is learnt.
     if not any(endpoint.address):
         raise AddressUnsuitable(f"others cannot dial {host}: say with --advertise-addr what they can")
+    check_allowed(endpoint, config)
     return endpoint
+
+
+def check_allowed(endpoint: Endpoint, config: GossipConfig) -> None:
+    """Raise AddressUnsuitable if no member may be where this node would tell the others that it is."""
+    allowed = config.allowed_networks
+    if allowed is not None and not allowed.allow(endpoint.address):
+        raise AddressUnsuitable(
+            f"this node's own address, {endpoint.host}, is in none of the networks that members may be in: {allowed}"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 from attrs import field, frozen
 
@@ -16,6 +18,10 @@ from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 _RECEIVE_BYTES = 64 * 1024
 
 
+def _ignore(_host: str) -> None:
+    """Do nothing."""
+
+
 class ExchangeFailed(Exception):
     """An exchange by stream did not happen: no connection, no answer in time, or one that cannot be read."""
 
@@ -27,21 +33,30 @@ class StreamCodec:
     Attributes:
         keyring: encrypts, and refuses what is not encrypted; None: everything is plain.
         label: of the cluster.
+        verify_incoming: False: what is not encrypted is taken too.
+        verify_outgoing: False: nothing is encrypted, although there is a keyring.
+        took_plain: called with the address of who sent a message that is not encrypted, although there is a keyring.
         turns: in which messages are read and written, so that no large one holds the loop.
     """
 
     keyring: Keyring | None = None
     label: bytes = b""
+    verify_incoming: bool = True
+    verify_outgoing: bool = True
+    took_plain: Callable[[str], None] = field(default=_ignore, eq=False)
     turns: Turns = field(factory=Turns)
 
     async def send(self, stream: trio.abc.SendStream, message: StreamMessage, *, from_dialler: bool) -> None:
         """Send a message; raises trio's errors of a broken stream."""
-        encoding = encode_stream_steps(message, keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        keyring = self.keyring if self.verify_outgoing else None
+        encoding = encode_stream_steps(message, keyring=keyring, label=self.label, from_dialler=from_dialler)
         await stream.send_all(await self.turns.run(encoding))
 
     async def receive(self, stream: trio.abc.ReceiveStream, *, from_dialler: bool) -> StreamMessage:
         """Receive a message; raises DecodingError if it is malformed or cut off."""
-        decoder = StreamDecoder(keyring=self.keyring, label=self.label, from_dialler=from_dialler)
+        decoder = StreamDecoder(
+            keyring=self.keyring, label=self.label, from_dialler=from_dialler, verify=self.verify_incoming
+        )
         has_begun = False
         while True:
             data = await stream.receive_some(_RECEIVE_BYTES)
@@ -53,6 +68,8 @@ class StreamCodec:
                 raise DecodingError("ended", "stream")  # end has raised, unless the message was whole before
             message = await self.turns.run(decoder.feed_steps(bytes(data)))
             if message is not None:
+                if decoder.was_plain:
+                    self.took_plain(host_of(stream) or "")
                 return message
 
     @property
@@ -119,6 +136,16 @@ class StreamCodec:
         if isinstance(answer, ErrorMessage):
             raise ExchangeFailed(f"{target} answers: {answer.error[:200]}")
         return answer
+
+
+def host_of(stream: object) -> str | None:
+    """Return the address at the other end of a stream; None: it is closed already, or no stream of a network."""
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return None
 
 
 def _reason(error: BaseException) -> str:

@@ -6,13 +6,16 @@ from contextlib import suppress
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from proglog_trio.membership.core_access import CoreAccess
 from proglog_trio.membership.serf.clusters import StateRefused
+from proglog_trio.membership.serf.merging import MergeRefused
+from proglog_trio.membership.stream_io import host_of
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
+from proglog_trio.membership.wire.coordinates import encode_seen_payload
 from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
 from proglog_trio.membership.wire.memberlist import ErrorMessage, Ping, PushPull, UserMessage
 from proglog_trio.steps import Steps
@@ -42,48 +45,70 @@ class StreamServer:
     # What ends each, in the order in which they came.
     _served: dict[trio.CancelScope, None] = field(factory=dict)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """Serve one stream, and close it."""
+    async def serve(self, stream: trio.SocketStream, *, only_pings: bool = False) -> None:
+        """Serve one stream, and close it; only_pings: this node is no member yet, and answers nothing else."""
         # For one more than there may be, the oldest goes: an exchange that is meant takes milliseconds.
         while len(self._served) >= MAX_STREAMS:
             oldest = next(iter(self._served))
             del self._served[oldest]
             oldest.cancel()
-        source = _host_of(stream)
+        source = host_of(stream)
+        if source is not None and not self._is_allowed(source):
+            self.gossip.counters.sources_refused += 1
+            self.troubles.not_allowed(source)
+            await trio.aclose_forcefully(stream)
+            return
         try:
             with trio.move_on_after(self.gossip.config.profile.stream_timeout) as scope:
                 self._served[scope] = None
                 async with stream:
-                    await self._serve(stream)
+                    await self._serve(stream, only_pings)
             if scope.cancelled_caught:
                 self.gossip.counters.streams_refused += 1
                 _logger.debug("a stream was refused", reason="it took too long")
         except (DecodingError, StateRefused, OSError, trio.BrokenResourceError) as error:
             self.gossip.counters.streams_refused += 1
             _logger.debug("a stream was refused", source=source, reason=str(error))
+            if isinstance(error, MergeRefused):
+                self.troubles.not_merged(source or "", str(error))
             if isinstance(error, NotDecrypted) and source is not None:
                 self.troubles.another_key(source, self.gossip.core.swim.rules, error)
         finally:
             self._served.pop(scope, None)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    def _is_allowed(self, host: str) -> bool:
+        address = Endpoint.of(host.partition("%")[0], 0).address
+        return self.gossip.core.swim.rules.admission.allows(address)
+
+    async def _serve(self, stream: trio.SocketStream, only_pings: bool) -> None:
         try:
             message = await self.gossip.codec.receive(stream, from_dialler=True)
         except DecodingError as error:
             await self._say_why(stream, error)
             raise
         self.gossip.counters.streams_served += 1
+        if only_pings and (not isinstance(message, Ping) or message.node):
+            return
         match message:
             case PushPull():
                 await self._answer_state(stream, message)
             case Ping() if message.source_addr and self._is_elsewhere(message):
                 self.gossip.core.swim.rules.counters.of_other_clusters += 1
             case Ping():
-                answer = self.gossip.core.swim.prober.ping(message, None)
-                if answer is not None:
-                    await self.gossip.codec.send(stream, answer, from_dialler=False)
+                await self._answer_ping(stream, message)
             case UserMessage(payload):
                 self.gossip.act(lambda: self.gossip.core.receive(payload))
+
+    async def _answer_ping(self, stream: trio.SocketStream, ping: Ping) -> None:
+        core = self.gossip.core
+        answer = core.swim.prober.ping(ping, None)
+        if answer is None:
+            return
+        seen = _dialler(stream).address
+        if seen and not ping.node and ping.source_node != core.swim.name:
+            # One that knows no member yet, and perhaps not its own address. This node itself sees what others may not.
+            answer = evolve(answer, payload=encode_seen_payload(core.vivaldi.coordinate, seen))
+        await self.gossip.codec.send(stream, answer, from_dialler=False)
 
     async def _say_why(self, stream: trio.SocketStream, error: DecodingError) -> None:
         """Answer what cannot be read with the reason, as agents do: otherwise operators see but a stream that ended."""
@@ -125,15 +150,7 @@ class StreamServer:
         return answer, None
 
 
-def _host_of(stream: trio.SocketStream) -> str | None:
-    """Return the address at the other end of a stream; None: it is closed already."""
-    try:
-        return str(stream.socket.getpeername()[0])
-    except OSError:
-        return None
-
-
 def _dialler(stream: trio.SocketStream) -> Sender:
     """Return what is at the other end of a stream, as far as it tells."""
-    host = _host_of(stream)
+    host = host_of(stream)
     return Sender() if host is None else Sender(address=Endpoint.of(host.partition("%")[0], 0).address)

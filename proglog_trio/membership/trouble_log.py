@@ -33,11 +33,17 @@ class TroubleLog:
     clock: Callable[[], float] = time.monotonic
     _keys: BoundedNews = field(init=False)
     _foreigners: BoundedNews = field(init=False)
+    _plain: BoundedNews = field(init=False)
+    _sources: BoundedNews = field(init=False)
+    _merges: BoundedNews = field(init=False)
     _packets: Repetitions = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._keys = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_keys, self.clock)
         self._foreigners = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_foreigners, self.clock)
+        self._plain = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_plain, self.clock)
+        self._sources = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_sources, self.clock)
+        self._merges = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_merges, self.clock)
         self._packets = Repetitions(self.clock)
 
     def another_key(self, host: str, rules: Rules, error: NotDecrypted) -> None:
@@ -51,24 +57,52 @@ class TroubleLog:
         address = host.partition("%")[0]
         repeated = self._keys.news(address)
         if repeated is not None:
-            others = (node for node in rules.nodes.values() if node is not rules.me and node.endpoint.host == address)
             _logger.warning(
                 "gossip that cannot be decrypted: who sends it has another gossip key than this node, or none",
                 address=address,
-                members=sorted(node.name for node in others)[:MAX_MEMBERS],
+                members=_members_at(address, rules),
                 reason=str(error),
                 repeated=repeated,
             )
 
+    def plain(self, host: str, rules: Rules) -> None:
+        """Log that plain gossip was taken, although there is a keyring; for who waits until nobody sends any.
+
+        Args:
+            host: where it comes from, without the port.
+            rules: tell which members are known to be there.
+        """
+        address = host.partition("%")[0]
+        if self._plain.news(address) is not None:
+            _logger.info(
+                "gossip that is not encrypted was taken: who sends it has no gossip key yet, or does not use it",
+                address=address,
+                members=_members_at(address, rules),
+            )
+
     def another_cluster(self, foreigner: Foreigner) -> None:
-        """Log that a member of another cluster is heard of, unless that was logged within the hour."""
+        """Log that one that is no member here is heard of, unless that was logged within the hour."""
         if self._foreigners.news(foreigner.endpoint) is not None:
+            who = "one that may not be a member" if foreigner.is_refused else "a member of another cluster"
             _logger.warning(
-                "a member of another cluster is heard of; nothing that it says is taken, and it is told nothing",
+                f"{who} is heard of; nothing that it says is taken, and it is told nothing",
                 member=foreigner.name[:MAX_NAMED],
                 address=str(foreigner.endpoint),
                 reason=foreigner.why,
             )
+
+    def not_allowed(self, host: str) -> None:
+        """Log that something came from an address that no member may have, unless that was logged within the hour."""
+        if self._sources.news(host) is not None:
+            _logger.warning(
+                "gossip from an address that is in none of the networks that members may be in; it is not read",
+                address=host,
+            )
+
+    def not_merged(self, host: str, reason: str) -> None:
+        """Log that one that joined was refused by the merge check, unless that was logged within the hour."""
+        if self._merges.news((host, reason)) is not None:
+            _logger.warning("a join was refused: its members may not be merged", address=host, reason=reason)
 
     def packets_blocked(self, name: str, endpoint: Endpoint, in_a_row: int) -> None:
         """Log that a member answers by stream alone, if it has done so for a while and that was not logged lately."""
@@ -79,6 +113,23 @@ class TroubleLog:
                 address=str(endpoint),
                 probes=in_a_row,
             )
+
+
+def _members_at(address: str, rules: Rules) -> list[str]:
+    others = (node for node in rules.nodes.values() if node is not rules.me and node.endpoint.host == address)
+    return sorted(node.name for node in others)[:MAX_MEMBERS]
+
+
+def _tell_excess_plain(unlogged: int) -> None:
+    _logger.info("more senders of plain gossip were heard of than are logged", not_logged=unlogged)
+
+
+def _tell_excess_sources(unlogged: int) -> None:
+    _logger.warning("more addresses that no member may have were heard of than are logged", not_logged=unlogged)
+
+
+def _tell_excess_merges(unlogged: int) -> None:
+    _logger.warning("more joins were refused than are logged", not_logged=unlogged)
 
 
 def _tell_excess_keys(unlogged: int) -> None:

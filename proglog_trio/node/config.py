@@ -7,13 +7,14 @@ environment over the file, the file over the default. The text below a field is 
 
 import socket
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import attrs
 from cyclopts import Parameter
 
-from proglog_trio.address import Address
+from proglog_trio.address import Address, StartAddress
 from proglog_trio.node.option_types import (
     ADDRESS,
     ADVERTISED_ADDRESS,
@@ -22,14 +23,17 @@ from proglog_trio.node.option_types import (
     FILE,
     FLAG,
     GOSSIP_ADDRESS,
-    GOSSIP_ADDRESSES,
     GOSSIP_KEY,
     GOSSIP_SETTINGS,
     HOST,
     LABEL,
+    LEARNT,
     NAME,
+    NAME_SERVERS,
+    NETWORKS,
     NO_DEFAULT,
     SIZE,
+    START_ADDRESSES,
     SWITCH,
     TAGS,
     TIME,
@@ -81,16 +85,21 @@ class NodeConfig:
 
     advertise_addr: Annotated[Address | None, ADVERTISED_ADDRESS, shown_as("that of --bind-addr")] = None
     """Where others send gossip to reach this node, where it is not --bind-addr (behind address translation, or when
-    bound to 0.0.0.0): the host, and the port if it is another. The host is that of RPC too."""
+    bound to 0.0.0.0): the host, and the port if it is another. The host is that of RPC too. As auto or auto:PORT, the
+    host is learnt when the node starts: it is the one at which most of the members of --start-join-addrs see it."""
 
     advertise_rpc_addr: Annotated[
         Address | None, ADVERTISED_ADDRESS, shown_as("the host of --advertise-addr, or else of --bind-addr")
     ] = None
     """Where clients and other nodes dial this node's RPC, if it is not there, or not at --rpc-port."""
 
-    start_join_addrs: Annotated[tuple[Address, ...], GOSSIP_ADDRESSES] = ()
+    start_join_addrs: Annotated[tuple[StartAddress, ...], START_ADDRESSES] = ()
     """Members of the cluster to join through: where they listen for gossip. Repeatable, or separated by commas; every
-    address that a name stands for is tried, and again for as long as it is no live member."""
+    address that a name stands for is tried, and again for as long as it is no live member. srv+NAME stands for all
+    hosts and ports in the name's SRV records, and so does a name such as _gossip._tcp.example.org."""
+
+    name_servers: Annotated[tuple[Address, ...], NAME_SERVERS, shown_as("those of the system")] = ()
+    """Whom to ask for SRV records, and for the hosts in them. Repeatable, or separated by commas."""
 
     start_timeout: Annotated[float, TIME, between(0, 86_400)] = 60.0
     """For how long a start is tried again for what may pass: a port, an address or a data directory that another
@@ -126,6 +135,17 @@ class NodeConfig:
     """What the node tells the others of itself, such as role=web or rack=7. Repeatable, or separated by commas. All
     tags together, those that the node has anyway included, take at most 512 bytes. What the tags command changed counts
     over this: it is kept in the data directory."""
+    no_verify_incoming: Annotated[bool, FLAG] = False
+    """Take gossip that is not encrypted too, although there is a key: only while a cluster that runs changes to
+    encrypted gossip."""
+
+    no_verify_outgoing: Annotated[bool, FLAG] = False
+    """Do not encrypt what the node sends, although there is a key: in the first step of that change, and only together
+    with --no-verify-incoming."""
+
+    gossip_allowed_cidrs: Annotated[tuple[IPv4Network | IPv6Network, ...], NETWORKS, shown_as("everywhere")] = ()
+    """Where members may be: networks such as 10.0.0.0/8 or fd00::/8, this node's address among them. Gossip from
+    elsewhere is not read, and members elsewhere are not taken in. Repeatable, or separated by commas."""
 
     leave_timeout: Annotated[float, TIME, between(0)] = 10.0
     """How long a node that is told to stop takes to leave its cluster, at most: seconds, or 1m."""
@@ -258,6 +278,10 @@ class NodeConfig:
                     f"--dns-addr serves names that end with that of the cluster, and {self.cluster_name!r} {problem}: "
                     "choose another --cluster-name, or do without"
                 )
+        if self.learns_host and self.bind_addr.is_wildcard and not self.start_join_addrs:
+            raise ConfigError(
+                f"--advertise-addr {LEARNT} is learnt from members: say with --start-join-addrs where they are"
+            )
         self.profile()  # raises where the figures do not go together
         if self.tag:
             _check_tags(self.tag)
@@ -273,15 +297,25 @@ class NodeConfig:
             raise ConfigError(f"--gossip-settings: {error}") from None
 
     @property
+    def learns_host(self) -> bool:
+        """Whether the host that others are told is learnt from members."""
+        return self.advertise_addr is not None and self.advertise_addr.host == LEARNT
+
+    @property
     def rpc_bind_address(self) -> Address:
         """Where the node listens for RPC."""
         return Address(self.bind_addr.host, self.rpc_port)
 
-    def rpc_address(self, port: int) -> Address:
-        """Return what others dial to reach the node, ``port`` being the one that it listens on."""
+    def rpc_address(self, port: int, learnt_host: str = "") -> Address:
+        """Return what others dial to reach the node.
+
+        Args:
+            port: the one that it listens on.
+            learnt_host: where others see it, if that is learnt.
+        """
         told = self.advertise_rpc_addr
         if told is None:
-            return Address((self.advertise_addr or self.bind_addr).host, port)
+            return Address(learnt_host if self.learns_host else (self.advertise_addr or self.bind_addr).host, port)
         return Address(told.host, told.port or port)
 
 
@@ -324,13 +358,23 @@ def _security_problem(config: NodeConfig) -> str | None:
         return "--acl-model-file is the model of a policy: give --acl-policy-file as well"
     if config.acl_policy_file is not None and config.server_tls_ca_file is None:
         return "--acl-policy-file is about clients with certificates: give --server-tls-ca-file as well"
+    has_key = config.encrypt is not None or config.keyring_file is not None
+    if not has_key and (config.no_verify_incoming or config.no_verify_outgoing):
+        return "--no-verify-incoming and --no-verify-outgoing are about a gossip key: give --encrypt or --keyring-file"
+    if config.no_verify_outgoing and not config.no_verify_incoming:
+        return "--no-verify-outgoing has the node send plain gossip: give --no-verify-incoming too, for what it is sent"
     if config.insecure or config.bind_addr.is_loopback:
         return None
     missing = []
     if config.server_tls_cert_file is None:
         missing.append("--server-tls-cert-file and --server-tls-key-file")
-    if config.encrypt is None and config.keyring_file is None:
+    if not has_key:
         missing.append("--encrypt or --keyring-file")
+    if config.no_verify_incoming:
+        return (
+            f"--bind-addr {config.bind_addr} can be reached from other machines, and with --no-verify-incoming the "
+            "gossip key keeps nobody out: say --insecure for as long as that lasts"
+        )
     if missing:
         return (
             f"--bind-addr {config.bind_addr} can be reached from other machines: give {', and '.join(missing)}, or "

@@ -12,7 +12,7 @@ from cyclopts.config import Dict, Env
 from proglog_trio.node.config import NodeConfig, parameters
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, nearest
 
-_REPEATABLE = frozenset({"start_join_addrs", "gossip_settings", "tag"})
+_REPEATABLE = frozenset({"start_join_addrs", "name_servers", "gossip_allowed_cidrs", "gossip_settings", "tag"})
 _TOML_NAMES: Mapping[type, str] = {
     str: "a string",
     int: "an integer",

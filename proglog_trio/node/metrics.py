@@ -168,6 +168,11 @@ class NodeMetrics(Collector):
             int(figures["coordinate_resets"]),
         )
         yield GaugeMetricFamily(
+            "proglog_gossip_unverified",
+            "1 while gossip that is not encrypted is taken, or sent, although there is a key.",
+            int(self.membership.unverified is not None),
+        )
+        yield GaugeMetricFamily(
             "proglog_isolated",
             "1 while the node is alone although there should be others, or with fewer than half of its cluster.",
             int(self.isolation() is not None),

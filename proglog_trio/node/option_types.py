@@ -7,17 +7,22 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import attrs
 from cyclopts import Parameter, Token
 
-from proglog_trio.address import Address
-from proglog_trio.host_names import host_problem
+from proglog_trio.address import Address, StartAddress, parse_start_address
+from proglog_trio.host_names import host_problem, ip_literal
 
 ENVIRONMENT_PREFIX = "PROGLOG_"
 DEFAULT_RPC_PORT = 8400
 DEFAULT_GOSSIP_PORT = 8401
+DNS_PORT = 53
+LEARNT = "auto"
+"""In place of the host that others are told: what other members see this node at."""
+MAX_NETWORKS = 256
 
 # gossip carries names in length-prefixed msgpack tags within one datagram; a name has to leave room for the rest
 _MAX_NAME_BYTES = 128
@@ -210,6 +215,29 @@ def _gossip_address(text: str) -> Address:
     return Address.parse(text, default_port=DEFAULT_GOSSIP_PORT)
 
 
+def _start_address(text: str) -> StartAddress:
+    return parse_start_address(text, default_port=DEFAULT_GOSSIP_PORT)
+
+
+def _name_server(text: str) -> Address:
+    address = Address.parse(text, default_port=DNS_PORT)
+    if ip_literal(address.host) is None:
+        raise ValueError(f"{text!r} is no IP address: a name server is not looked up itself")
+    return address
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    from proglog_trio.membership import parse_network
+
+    return parse_network(text)
+
+
+def check_networks(_type: type, value: Sequence[object]) -> None:
+    """Refuse more networks than are looked at (a validator of cyclopts)."""
+    if len(value) > MAX_NETWORKS:
+        raise ValueError(f"{len(value)} networks are more than {MAX_NETWORKS}.")
+
+
 TIME = Parameter(converter=_converter(parse_seconds), metavar="TIME")
 """A length of time; the value is in seconds."""
 WHOLE_SECONDS = Parameter(converter=_converter(parse_whole_seconds), metavar="TIME")
@@ -222,7 +250,10 @@ LABEL = Parameter(validator=check_label, metavar="TEXT", show_default=False)
 HOST = Parameter(validator=check_host, metavar="HOST")
 ADDRESS = _one(Address.parse, "HOST:PORT")
 GOSSIP_ADDRESS = _one(_gossip_address, "HOST:PORT")
-GOSSIP_ADDRESSES = several(_gossip_address, "HOST:PORT")
+START_ADDRESSES = several(_start_address, "HOST:PORT|srv+NAME")
+NAME_SERVERS = several(_name_server, "IP[:PORT]")
+NETWORKS = Parameter.combine(several(_network, "CIDR"), Parameter(validator=check_networks))
+"""Networks of IP addresses, such as 10.0.0.0/8."""
 ADVERTISED_ADDRESS = _one(_advertised, "HOST[:PORT]")
 """What others dial; port 0 in the value stands for the one that the node listens on."""
 GOSSIP_SETTINGS = several(_gossip_setting, "NAME=VALUE")

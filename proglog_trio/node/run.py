@@ -36,7 +36,15 @@ from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
-from proglog_trio.membership import GossipConfig, Keyring, Membership, MemberStatus, NotAMember, bind_membership
+from proglog_trio.membership import (
+    AllowedNetworks,
+    GossipConfig,
+    Keyring,
+    Membership,
+    MemberStatus,
+    NotAMember,
+    bind_membership,
+)
 from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
@@ -228,6 +236,7 @@ class _Parts:
 
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
+        await self.retries.until_it_works(partial(membership.learn_host, config.start_join_addrs))
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         status = partial(self.status, service)
@@ -244,7 +253,12 @@ class _Parts:
 
             counted["dns"] = dns_counters = DnsCounters()
             answering = partial(
-                serve_dns, dns_config(config, config.dns_addr), membership, self.errors, dns_counters, joined=joined
+                serve_dns,
+                dns_config(config, config.dns_addr, membership.address.host),
+                membership,
+                self.errors,
+                dns_counters,
+                joined=joined,
             )
             dns_address = await self.retries.until_it_works(lambda: parts.start(answering))
         metrics_address = None
@@ -267,7 +281,7 @@ class _Parts:
         _, port = await self.retries.until_it_works(
             lambda: parts.start(serving, membership.bound_host, config.rpc_port)
         )
-        rpc_address = self.rpc_address = config.rpc_address(port)
+        rpc_address = self.rpc_address = config.rpc_address(port, membership.address.host)
         membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address, config.tag))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         joined.set()
@@ -332,6 +346,7 @@ class _Parts:
             failed=peers,
             statuses=statuses,
             isolation=self.isolation.problem,
+            unverified_gossip=self.membership.unverified,
         )
 
 
@@ -374,11 +389,16 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         name=config.node_name,
         bind_host=config.bind_addr.host,
         bind_port=config.bind_addr.port,
-        advertise_host=None if config.advertise_addr is None else config.advertise_addr.host,
+        advertise_host=None if config.advertise_addr is None or config.learns_host else config.advertise_addr.host,
         advertise_port=None if config.advertise_addr is None else config.advertise_addr.port or None,
+        learn_host=config.learns_host,
+        name_servers=config.name_servers,
         profile=config.profile(),
         keyring=keyring,
+        verify_incoming=not config.no_verify_incoming,
+        verify_outgoing=not config.no_verify_outgoing,
         keyring_file=config.keyring_file,
+        allowed_networks=AllowedNetworks(config.gossip_allowed_cidrs) if config.gossip_allowed_cidrs else None,
         label=(config.gossip_label or "").encode(),
         cluster_tag=CLUSTER_NAME_TAG,
         user_event_bytes=config.user_event_size_limit,
@@ -391,8 +411,8 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
     )
 
 
-def dns_config(config: NodeConfig, address: Address) -> "DnsConfig":
-    """Return what a node's configuration says about its answers to questions of DNS."""
+def dns_config(config: NodeConfig, address: Address, gossip_host: str) -> "DnsConfig":
+    """Return what a node's configuration says about its answers to questions of DNS; gossip_host: see rpc_address."""
     from proglog_trio.dns import DnsConfig
 
     return DnsConfig(
@@ -400,7 +420,7 @@ def dns_config(config: NodeConfig, address: Address) -> "DnsConfig":
         cluster_name=config.cluster_name,
         ttl=config.dns_ttl,
         like={CLUSTER_NAME_TAG: config.cluster_name},
-        own_host=config.rpc_address(0).host,
+        own_host=config.rpc_address(0, gossip_host).host,
     )
 
 

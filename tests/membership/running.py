@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from attrs import define, evolve, field
 
-from proglog_trio.address import Address
+from proglog_trio.address import Address, StartAddress
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.events.query_handlers import QueryHandler
 from proglog_trio.membership.membership import Membership, bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.merging import MergeCheck
 from proglog_trio.membership.wire.keyring import Keyring
 
 # generous, for a machine that is busy with other tests; nothing waits for it to pass
@@ -111,7 +111,7 @@ class Ours:
         await self.crash()
 
     async def run(
-        self, join: Sequence[Address], *, name_patience: float = 0.0, task_status: trio.TaskStatus[None]
+        self, join: Sequence[StartAddress], *, name_patience: float = 0.0, task_status: trio.TaskStatus[None]
     ) -> None:
         """Run until it is ended."""
         try:
@@ -125,7 +125,7 @@ async def start_ours(
     nursery: trio.Nursery,
     name: str,
     *,
-    join: Sequence[Address] = (),
+    join: Sequence[StartAddress] = (),
     tags: Mapping[str, str] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -136,8 +136,8 @@ async def start_ours(
     name_patience: float = 0.0,
     query_handlers: Mapping[str, QueryHandler] | None = None,
     largest: int | None = None,
-    snapshot_file: Path | None = None,
-    rejoin_after_leave: bool = True,
+    merge_check: MergeCheck | None = None,
+    **options: Any,
 ) -> Ours:
     """Start a member of ours; it has taken its place in the cluster if a start address answered at once.
 
@@ -152,14 +152,14 @@ async def start_ours(
         keyring=keyring,
         label=label,
         cluster_tag=cluster_tag,
-        snapshot_file=snapshot_file,
-        rejoin_after_leave=rejoin_after_leave,
+        **options,
     )
     if largest is not None:
         config = evolve(config, user_event_bytes=largest, query_bytes=largest, query_response_bytes=largest)
     peers = Peers()
+    tags = tags or {"rpc_addr": f"{name}:8400"}
     membership = await bind_membership(
-        config, tags or {"rpc_addr": f"{name}:8400"}, handler=peers, query_handlers=query_handlers or {}
+        config, tags, handler=peers, query_handlers=query_handlers or {}, merge_check=merge_check
     )
     ours = Ours(membership, peers)
     with trio.fail_after(EVENTUALLY_SECONDS):

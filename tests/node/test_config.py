@@ -1,4 +1,5 @@
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -6,10 +7,11 @@ import attrs
 import pytest
 from cyclopts import App, CycloptsError
 
-from proglog_trio.address import Address
+from proglog_trio.address import Address, ServiceName
 from proglog_trio.cli.node import app as node_app
 from proglog_trio.node.config import ConfigError, NodeConfig, flag_name
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
+from proglog_trio.node.run import gossip_config
 from proglog_trio.units import GIBIBYTE, KIBIBYTE, MEBIBYTE
 from tests.node.parsing import parse, write
 
@@ -22,6 +24,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "advertise_addr": ("node-3.example", Address("node-3.example", 0)),
     "advertise_rpc_addr": ("[2001:db8::1]:18400", Address("2001:db8::1", 18400)),
     "start_join_addrs": ("10.0.0.1, [::1]:9", (Address("10.0.0.1", 8401), Address("::1", 9))),
+    "name_servers": ("127.0.0.1:8600,[::1]", (Address("127.0.0.1", 8600), Address("::1", 53))),
     "gossip_profile": ("wan", "wan"),
     "gossip_settings": ("probe-interval=3s,gossip_nodes=4", (("probe_interval", 3.0), ("gossip_nodes", 4))),
     "gossip_label": ("orders-eu", "orders-eu"),
@@ -30,6 +33,9 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "query_response_size_limit": ("2048", 2 * KIBIBYTE),
     "encrypt": ("AAECAwQFBgcICQoLDA0ODw==", "AAECAwQFBgcICQoLDA0ODw=="),
     "keyring_file": ("keys.json", Path("keys.json")),
+    "no_verify_incoming": ("true", True),
+    "no_verify_outgoing": ("true", True),
+    "gossip_allowed_cidrs": ("10.0.0.0/8,fd00::/8", (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
     "server_tls_cert_file": ("server.pem", Path("server.pem")),
     "server_tls_key_file": ("server-key.pem", Path("server-key.pem")),
     "server_tls_ca_file": ("ca.pem", Path("ca.pem")),
@@ -68,6 +74,8 @@ COMPANIONS = {
     "server_tls_cert_file": SERVER_TLS[1:],
     "server_tls_key_file": SERVER_TLS[:1],
     "server_tls_ca_file": SERVER_TLS,
+    "no_verify_incoming": ("--encrypt=AAECAwQFBgcICQoLDA0ODw==",),
+    "no_verify_outgoing": ("--encrypt=AAECAwQFBgcICQoLDA0ODw==", "--no-verify-incoming"),
     "peer_tls_cert_file": ("--peer-tls-key-file=peer-key.pem",),
     "peer_tls_key_file": ("--peer-tls-cert-file=peer.pem",),
     "acl_model_file": (*SERVER_TLS, ACCESS[0], ACCESS[2]),
@@ -98,7 +106,8 @@ def test_file_sets_the_option(name: str, spelling: str, tmp_path: Path) -> None:
     text, value = SAMPLES[name]
     key = name.replace("_", "-") if spelling == "dashes" else name
     bare = {
-        "rpc_port", "cluster_size", "insecure", "no_leave_on_terminate", "rejoin_after_leave", "max_message_bytes"
+        "rpc_port", "cluster_size", "insecure", "no_leave_on_terminate", "rejoin_after_leave", "max_message_bytes",
+        "no_verify_incoming", "no_verify_outgoing",
     }  # fmt: skip
     written = text if name in bare else f'"{text}"'
     file = write(tmp_path, f"{key} = {written}\n")
@@ -222,6 +231,16 @@ def test_beyond_loopback_needs_tls_and_a_key_or_must_be_said() -> None:
         ({"server_tls_ca_file": Path("a")}, "give --server-tls-cert-file as well"),
         ({"acl_model_file": Path("a")}, "--acl-model-file is the model of a policy"),
         ({"acl_policy_file": Path("b"), **TLS}, "give --server-tls-ca-file as well"),
+        ({"no_verify_incoming": True}, "are about a gossip key"),
+        ({"no_verify_outgoing": True, "encrypt": KEY}, "give --no-verify-incoming too"),
+        (
+            {"bind_addr": Address("10.0.0.1", 1), "encrypt": KEY, "no_verify_incoming": True, **TLS},
+            "the gossip key keeps nobody out: say --insecure",
+        ),
+        (
+            {"bind_addr": Address("::", 1), "insecure": True, "advertise_addr": Address("auto", 0)},
+            "--advertise-addr auto is learnt from members: say with --start-join-addrs",
+        ),
     ],
 )
 def test_what_does_not_go_together(given: dict[str, Any], message: str) -> None:
@@ -251,6 +270,44 @@ def test_what_others_dial() -> None:
     both = parse("--advertise-addr", "proxy.example:18401", "--advertise-rpc-addr", "other.example:18400")
     assert both.rpc_address(8400) == Address("other.example", 18400)
     assert parse("--advertise-rpc-addr", "[2001:db8::1]").rpc_address(8400) == Address("2001:db8::1", 8400)
+
+
+def test_the_host_may_be_learnt_and_the_port_told() -> None:
+    join = ("--start-join-addrs", "10.0.0.1", "--insecure")
+    config = parse("--bind-addr=0.0.0.0:1", "--advertise-addr=auto", *join)
+    assert config.learns_host
+    assert config.rpc_address(8400, "192.0.2.1") == Address("192.0.2.1", 8400)
+    told = gossip_config(parse("--advertise-addr=auto:18401", *join), None)
+    assert (told.learn_host, told.advertise_host, told.advertise_port) == (True, None, 18401)
+
+
+@pytest.mark.parametrize("text", ["srv+_gossip._tcp.example.org", "_gossip._tcp.example.org", "srv+members.consul"])
+def test_a_start_address_may_be_a_name_with_srv_records(text: str) -> None:
+    wanted = (ServiceName(text.removeprefix("srv+")), Address("b", 8401))
+    assert parse("--start-join-addrs", f"{text},b").start_join_addrs == wanted
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--start-join-addrs", "srv+_gossip._tcp.example.org:8401", "has a port, which the SRV records of a name say"),
+        ("--start-join-addrs", "srv+10.0.0.1", "an IP address"),
+        ("--start-join-addrs", "srv+", "is no name with SRV records"),
+        ("--gossip-allowed-cidrs", "10.0.0.1/8", "which is 10.0.0.0/8"),
+        ("--gossip-allowed-cidrs", "10.0.0.0/33", "is no network, write it like"),
+        ("--name-servers", "ns.example.org", "is no IP address"),
+    ],
+)
+def test_what_is_no_place_is_named(option: str, text: str, message: str) -> None:
+    with pytest.raises(CycloptsError, match=re.escape(message)):
+        parse(option, text)
+
+
+def test_more_networks_than_are_looked_at() -> None:
+    networks = ",".join(f"10.{number}.0.0/16" for number in range(256))
+    assert len(parse("--gossip-allowed-cidrs", networks).gossip_allowed_cidrs) == 256
+    with pytest.raises(CycloptsError, match="257 networks are more than 256"):
+        parse("--gossip-allowed-cidrs", f"{networks},fd00::/8")
 
 
 def test_values_are_checked_without_a_command_line_too() -> None:

@@ -26,6 +26,7 @@ def described_status(status: GetStatusResponse) -> dict[str, Any]:
         "lowest_offset": status.lowest_offset,
         "next_offset": status.next_offset,
         "isolation": status.isolation or None,
+        "unverified_gossip": status.unverified_gossip or None,
         "read_only_reason": status.read_only_reason or None,
         "origins": [_described_origin(origin) for origin in status.origins],
         "copies": [{"name": copy.name, "is_alive": copy.is_alive} for copy in status.copies],
@@ -90,6 +91,8 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
     yield f"cluster   {status.cluster_name}; {size}"
     if status.isolation:
         yield f"cluster   ALONE OR WITH TOO FEW: {status.isolation}"
+    if status.unverified_gossip:
+        yield f"gossip    NOT PROTECTED BY ITS KEY: {status.unverified_gossip}"
     yield f"log       {_log_line(status)}"
     for line in _clock_lines(status):
         yield f"clock     {line}"

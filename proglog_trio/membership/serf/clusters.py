@@ -40,18 +40,20 @@ class ClusterTag:
 
 
 class StateRefused(Exception):
-    """A state is of another cluster; nothing of it was taken. The message says of which."""
+    """A state is of another cluster, or may not be merged; nothing of it was taken. The message says why."""
 
 
 @frozen
 class Foreigner:
-    """A member of another cluster is heard of here; nothing that it says is merged.
+    """One that is no member here is heard of; nothing that it says is merged.
 
     Attributes:
         name, endpoint: its own.
-        why: of which cluster it is, in words.
+        why: of which cluster it is, or why it may not be a member, in words.
+        is_refused: it may not be a member; otherwise it is of another cluster.
     """
 
     name: str
     endpoint: Endpoint
     why: str
+    is_refused: bool = False

@@ -13,13 +13,16 @@ from proglog_trio.membership.serf.intents import Intents
 from proglog_trio.membership.serf.lamport import LamportClock
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.serf.members import Members
+from proglog_trio.membership.serf.merging import MergeRefused, Merging
 from proglog_trio.membership.serf.spreading import Refused
 from proglog_trio.membership.serf.user_events import UserEvents
+from proglog_trio.membership.swim.admission import any_address, not_allowed
 from proglog_trio.membership.swim.foreigners import Sender
+from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.states import OtherCluster
 from proglog_trio.membership.swim.swim import Swim
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.memberlist import PushPull
+from proglog_trio.membership.wire.memberlist import NodeStateType, PushPull
 from proglog_trio.membership.wire.state import (
     STATE_PREFIX,
     Event,
@@ -32,6 +35,8 @@ from proglog_trio.membership.wire.state import (
 from proglog_trio.membership.wire.tags import tags_of
 from proglog_trio.steps import Steps
 
+ADDRESSES_AT_ONCE = 32
+"""In one step of looking where the members of a state are."""
 NAMES_AT_ONCE = 64
 EVENTS_AT_ONCE = 16
 """In one step of merging a state."""
@@ -46,6 +51,7 @@ class PushPulls:
         clock, query_clock: of intents and of queries; that of events is theirs.
         cluster: what tells this cluster from others; None: nothing does, and all are merged.
         refused: counts what is malformed.
+        merging: asks whether those that join, or are joined, may be merged; None: all may.
     """
 
     swim: Swim
@@ -56,6 +62,13 @@ class PushPulls:
     query_clock: LamportClock
     cluster: ClusterTag | None
     refused: Refused
+    merging: Merging | None = None
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether one that is joined may have to be refused, and so is looked at before it is told anything."""
+        everywhere = self.swim.rules.admission.allows is any_address
+        return self.cluster is not None or self.merging is not None or not everywhere
 
     def local_state_steps(self, *, join: bool) -> Steps[PushPull]:
         """Return all that this node knows, in steps; what changes meanwhile may be in it or not."""
@@ -79,25 +92,45 @@ class PushPulls:
         nodes = yield from self.swim.states.local_state_steps()
         return PushPull(nodes, user_state, join)
 
-    def judge_steps(self, remote: PushPull, sender: Sender) -> Steps[bool]:
+    def judge_steps(self, remote: PushPull, sender: Sender, *, join: bool) -> Steps[bool]:
         """Tell, in steps, whether nothing of other clusters is in what another knows; nothing of it is merged.
 
         Args:
             remote: what it sent.
             sender: who that was.
+            join: one of the two joins the other, and both do not know each other's members so far.
 
         Raises:
-            StateRefused: it is of another cluster.
+            StateRefused: it is of another cluster, or may not be merged.
         """
-        if self.cluster is None:
-            return True
-        try:
-            return (yield from self.swim.states.judge_steps(remote.nodes, sender))
-        except OtherCluster as found:
-            raise StateRefused(self.cluster.refusal(tags_of(found.state.meta))) from None
+        is_ours_alone = True
+        if self.cluster is not None:
+            try:
+                is_ours_alone = yield from self.swim.states.judge_steps(remote.nodes, sender)
+            except OtherCluster as found:
+                raise StateRefused(self.cluster.refusal(tags_of(found.state.meta))) from None
+        if join:
+            yield from self._judge_addresses(remote)
+        if self.merging is not None and join:
+            yield from self.merging.judge_steps(remote.nodes)
+        return is_ours_alone
+
+    def _judge_addresses(self, remote: PushPull) -> Steps[None]:
+        """Refuse a state in which nobody who is there may be a member: each by itself, it would be told nothing."""
+        allows = self.swim.rules.admission.allows
+        refused: bytes | None = None
+        for number, state in enumerate(remote.nodes, 1):
+            if state.addr and state.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT):
+                if allows(state.addr):
+                    return
+                refused = refused or state.addr
+            if number % ADDRESSES_AT_ONCE == 0:
+                yield
+        if refused is not None:
+            raise MergeRefused(not_allowed(Endpoint(refused, 0).host))
 
     def merge_steps(
-        self, remote: PushPull, *, ignore_events: bool = False, sender: Sender | None = None
+        self, remote: PushPull, *, ignore_events: bool = False, sender: Sender | None = None, join: bool = False
     ) -> Steps[None]:
         """Merge what another member knows, in steps, between which other things may happen.
 
@@ -108,12 +141,13 @@ class PushPulls:
             remote: what it sent.
             ignore_events: events from before are history to this node, and are not delivered, now or later.
             sender: who that was, as far as it is known.
+            join: this node joins it; whether it joins this node, it says itself.
 
         Raises:
-            StateRefused: it is of another cluster; nothing of it was merged.
+            StateRefused: it is of another cluster, or may not be merged; nothing of it was merged.
             DecodingError: the Serf part is malformed; SWIM's part has been merged then.
         """
-        is_ours_alone = yield from self.judge_steps(remote, sender or Sender())
+        is_ours_alone = yield from self.judge_steps(remote, sender or Sender(), join=join or remote.join)
         self.refused.malformed += remote.refused
         yield from self.swim.states.merge_steps(remote.nodes)
         if not remote.user_state:

@@ -25,11 +25,13 @@ from proglog_trio.membership.serf.member import (
     MemberStatusChange,
 )
 from proglog_trio.membership.serf.members import Members
+from proglog_trio.membership.serf.merging import MergeCheck, Merging
 from proglog_trio.membership.serf.push_pull import PushPulls
 from proglog_trio.membership.serf.querying import Querying
 from proglog_trio.membership.serf.spreading import MAX_STREAMED_BYTES, Refused, Spreading
 from proglog_trio.membership.serf.user_events import UserEvent, UserEvents
 from proglog_trio.membership.serf.vivaldi import Vivaldi
+from proglog_trio.membership.swim.admission import Admission, any_address, anybody
 from proglog_trio.membership.swim.broadcasts import BroadcastQueue
 from proglog_trio.membership.swim.effects import (
     Changed,
@@ -110,6 +112,8 @@ class Serf:
         overhead_bytes: int = 0,
         cluster: ClusterTag | None = None,
         is_later_life: IsLaterLife = never_a_later_life,
+        allows_address: Callable[[bytes], bool] = any_address,
+        merge_check: MergeCheck | None = None,
         on_key_query: Callable[[KeyQuestion], None] | None = None,
         boundaries: Boundaries = no_boundary,
     ) -> None:
@@ -126,6 +130,8 @@ class Serf:
             overhead_bytes: what encryption and label take of each packet.
             cluster: see Serf.
             is_later_life: see Rules.
+            allows_address: tells whether a member may have an address of 4 or 16 bytes.
+            merge_check: see MergeCheck; None: all may be merged.
             on_key_query: see Querying.
             boundaries: what each timer, message and piece of news is worked on in.
 
@@ -135,6 +141,7 @@ class Serf:
         self.emit, self.cluster, self.disagreements = emit, cluster, 0
         self.clock, self.query_clock = LamportClock(), LamportClock()
         self.vivaldi, self.refused = Vivaldi(rng), Refused()
+        merging = None if merge_check is None else Merging(merge_check, boundaries)
         intents, queries, self._events = (BroadcastQueue(profile.retransmit_multiplier) for _ in range(3))
         self._intents = intents
         self.members = Members(name, profile, self._of_members, tags_of)
@@ -151,6 +158,7 @@ class Serf:
             ack_payload=lambda: encode_ack_payload(self.vivaldi.coordinate),
             belonging=unsaid if cluster is None else lambda meta: cluster.belonging(tags_of(meta)),
             is_later_life=is_later_life,
+            admission=Admission(allows_address, anybody if merging is None else merging.judge),
             boundaries=boundaries,
         )
         self.intents = Intents(self.swim, self.members, self.clock, self._intents, lambda: emit(HasLeft()))
@@ -158,8 +166,9 @@ class Serf:
         self.spreading = Spreading(self.swim, self.refused)
         self.querying = Querying(self.swim, self.members, self.query_clock, self.spreading, queries, emit, on_key_query)
         self.push_pull = PushPulls(
-            self.swim, self.members, self.intents, self.events, self.clock, self.query_clock, cluster, self.refused
-        )
+            self.swim, self.members, self.intents, self.events, self.clock, self.query_clock, cluster, self.refused,
+            merging,
+        )  # fmt: skip
 
     # -- this node -----------------------------------------------------------------------------------------------------
 
@@ -223,6 +232,8 @@ class Serf:
                 self.receive(payload)
             case NameConflict(name, endpoint):
                 self.emit(Conflict(name, endpoint))
+            case Foreign(name, endpoint, _, refusal) if refusal is not None:
+                self.emit(Foreigner(name, endpoint, refusal, is_refused=True))
             case Foreign(name, endpoint, meta) if self.cluster is not None:
                 self.emit(Foreigner(name, endpoint, self.cluster.refusal(tags_of(meta))))
             case Paused() | StatusChange():

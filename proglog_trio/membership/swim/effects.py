@@ -105,11 +105,17 @@ class NameConflict:
 
 @frozen
 class Foreign:
-    """A member of another cluster was heard of that was not heard of lately; nothing that it says is merged."""
+    """One that is no member here was heard of that was not heard of lately; nothing that it says is merged.
+
+    Attributes:
+        name, endpoint, meta: its own.
+        refusal: why it may not be a member, in words; None: it is of another cluster, as its meta says.
+    """
 
     name: str
     endpoint: Endpoint
     meta: bytes
+    refusal: str | None = None
 
 
 @frozen

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.swim.admission import Admission, not_allowed
 from proglog_trio.membership.swim.awareness import Awareness
 from proglog_trio.membership.swim.broadcasts import BroadcastQueue
 from proglog_trio.membership.swim.counters import Counters
@@ -61,6 +62,7 @@ class Rules:
         foreigners: the members of other clusters, which are not known here.
         is_later_life: tells by two metas whether a member that claims the name of one that has failed is the same one,
             started again. memberlist has no such rule: there the name is held until the failed one is forgotten.
+        admission: says who may be a member.
         table: the members that are known.
         leaving: this node is leaving: it does not refute its own death. Never False again once it is True.
         counters: see Counters.
@@ -75,6 +77,7 @@ class Rules:
     notify: Callable[[Notification], None]
     foreigners: Foreigners = field(factory=Foreigners)
     is_later_life: IsLaterLife = never_a_later_life
+    admission: Admission = field(factory=Admission)
     leaving: bool = False
     counters: Counters = field(factory=Counters)
     table: NodeTable = field(init=False)
@@ -99,6 +102,12 @@ class Rules:
         self.broadcast_me()
         self._change(self.me, NodeStatus.ALIVE, Cause.OWN, "it is this node", is_new=True)
         self.notify(Seen(self.me.name))
+
+    def move_me(self, endpoint: Endpoint) -> None:
+        """Be at another endpoint than the core was made with; before start only, while nobody knows of this node."""
+        if self.me.name in self.nodes:
+            raise ValueError("this node is known at its endpoint already")
+        self.me.endpoint, self.me.told_address = endpoint, endpoint.address
 
     @property
     def known(self) -> int:
@@ -154,9 +163,9 @@ class Rules:
     def alive(self, news: Alive) -> None:
         """Change what is known by the news that a member is alive, and pass it on if it was news.
 
-        The order of the checks is what makes it safe to hear anything from any member: a version that agents ignore, a
-        member of another cluster, a name that is held at another address, an old incarnation and a full table each end
-        it before anything is changed.
+        The order of the checks is what makes it safe to hear anything from any member: a version that agents ignore, an
+        address that no member may have, a member of another cluster, a name that is held at another address, an old
+        incarnation, one that may not be a member and a full table each end it before anything is changed.
         """
         endpoint = Endpoint(news.addr, news.port)
         mine = news.node == self.me.name
@@ -164,6 +173,9 @@ class Rules:
             return
         if not is_sound(news.vsn):
             self.counters.incompatible += 1
+            return
+        if not self.admission.allows(endpoint.address):
+            self._not_admitted(news, endpoint, not_allowed(endpoint.host))
             return
         node = self.nodes.get(news.node)
         if self.is_foreign(news.node, news.meta) and not (mine and endpoint == self.me.endpoint):
@@ -184,6 +196,11 @@ class Rules:
         # incarnations begin anew.
         if node is not None and news.incarnation <= node.incarnation and not moved:
             return
+        if node is None or node.is_gone or moved:
+            refusal = self.admission.judge(news.node, endpoint, news.meta)
+            if refusal is not None:
+                self._not_admitted(news, endpoint, refusal)
+                return
         if not self.table.versions.fit(news.vsn, None if node is None else node.version):
             self.counters.incompatible += 1
             return
@@ -249,7 +266,12 @@ class Rules:
             self._given_away(node, news.incarnation, f"incarnation {news.incarnation} says so")
         self.note_foreigner(news.node, endpoint, news.meta)
 
-    def note_foreigner(self, name: str, endpoint: Endpoint, meta: bytes) -> None:
+    def _not_admitted(self, news: Alive, endpoint: Endpoint, refusal: str) -> None:
+        """Note one that may not be a member, as if it were of another cluster: it is not to be listened to either."""
+        self.counters.not_admitted += 1
+        self.note_foreigner(news.node, endpoint, news.meta, refusal)
+
+    def note_foreigner(self, name: str, endpoint: Endpoint, meta: bytes, refusal: str | None = None) -> None:
         """Note a member of another cluster, by hearsay: what is known of a member of this one counts more."""
         if endpoint == self.me.endpoint or self.table.at(endpoint) is not None:
             return
@@ -257,7 +279,7 @@ class Rules:
         if name not in self.nodes:
             self.foreigners.note_name(name, now)
         if self.foreigners.note(endpoint, now):
-            self.notify(Foreign(name, endpoint, meta))
+            self.notify(Foreign(name, endpoint, meta, refusal))
 
     def found_foreigner(self, name: str, endpoint: Endpoint, meta: bytes) -> None:
         """Note a member of another cluster that has answered at an endpoint itself: no other member is there."""
@@ -267,7 +289,9 @@ class Rules:
         self.note_foreigner(name, endpoint, meta)
 
     def is_elsewhere(self, endpoint: Endpoint) -> bool:
-        """Tell whether a member of another cluster was heard of at an endpoint lately."""
+        """Tell whether no member is at an endpoint: one of another cluster was heard of there, or none may be there."""
+        if not self.admission.allows(endpoint.address):
+            return True
         return bool(self.foreigners) and self.foreigners.is_at(endpoint, self.timers.now)
 
     def _given_away(self, node: Node, incarnation: int, reason: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from proglog_trio.internal_errors import Boundaries, Where, no_boundary
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.swim.admission import Admission
 from proglog_trio.membership.swim.awareness import Awareness
 from proglog_trio.membership.swim.broadcasts import BroadcastQueue
 from proglog_trio.membership.swim.effects import (
@@ -85,6 +86,7 @@ class Swim:
         ack_payload: Callable[[], bytes] = bytes,
         belonging: Callable[[bytes], Belonging] = unsaid,
         is_later_life: IsLaterLife = never_a_later_life,
+        admission: Admission | None = None,
         boundaries: Boundaries = no_boundary,
     ) -> None:
         """Make a core that does nothing before start.
@@ -102,6 +104,7 @@ class Swim:
             ack_payload: what this node puts into its acks.
             belonging: says of a member's meta where it belongs; members of other clusters are not merged.
             is_later_life: see Rules.
+            admission: says who may be a member; None: everybody may.
             boundaries: what each timer, message and piece of news is worked on in.
         """
         me = Node(name, endpoint, meta, VERSION, 0, NodeStatus.ALIVE, now)
@@ -109,7 +112,9 @@ class Swim:
         patience = profile.probe_timeout / 2
         timers = Timers(now, patience, patience, lambda: boundaries(Where.GOSSIP_TIMER))
         awareness, foreigners = Awareness(profile.awareness_maximum), Foreigners(belonging)
-        self.rules = Rules(me, profile, rng, timers, broadcasts, awareness, notify, foreigners, is_later_life)
+        self.rules = Rules(
+            me, profile, rng, timers, broadcasts, awareness, notify, foreigners, is_later_life, admission or Admission()
+        )
         self.outbox = Outbox(self.rules, (broadcasts, *queues), overhead_bytes)
         self.prober = Prober(self.rules, self.outbox, ack_payload)
         self.states, self.boundaries = States(self.rules, boundaries), boundaries

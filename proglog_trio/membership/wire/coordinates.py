@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from proglog_trio.membership.wire.addresses import ADDRESS_OR_NONE
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.msgpack_structs import Floating, Sequence, decode_struct, encode_struct, wire
 
@@ -28,6 +29,33 @@ class Coordinate:
     error: float = wire("Error", Floating())
     adjustment: float = wire("Adjustment", Floating())
     height: float = wire("Height", Floating())
+
+
+@frozen
+class _SeenCoordinate(Coordinate):
+    """A coordinate, and where the one that asked is seen; agents pass over what they do not know."""
+
+    seen_addr: bytes = wire("SeenAddr", ADDRESS_OR_NONE)
+
+
+def encode_seen_payload(coordinate: Coordinate, seen: bytes) -> bytes:
+    """Return the payload of an ack that also says at which address, of 4 or 16 bytes, the one that pinged is seen."""
+    told = _SeenCoordinate(coordinate.vec, coordinate.error, coordinate.adjustment, coordinate.height, seen)
+    return bytes((_PING_VERSION,)) + encode_struct(told)
+
+
+def decode_seen_payload(payload: bytes) -> bytes:
+    """Return the address at which the payload of an ack says that this node is seen; empty: it does not say.
+
+    Raises:
+        DecodingError: it is malformed.
+    """
+    if not payload or payload[0] != _PING_VERSION:
+        return b""
+    try:
+        return decode_struct(_SeenCoordinate, payload, 1)[0].seen_addr
+    except DecodingError as error:
+        raise error.within("coordinate") from None
 
 
 def encode_ack_payload(coordinate: Coordinate) -> bytes:

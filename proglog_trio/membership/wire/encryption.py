@@ -37,6 +37,11 @@ def encrypt_steps(plain: bytes | bytearray, *, keyring: Keyring, associated: byt
     return sealed
 
 
+def begins_as_encrypted(data: bytes | bytearray) -> bool:
+    """Tell whether data may be encrypted, by its first byte; a ping may look so too."""
+    return data[:1] in (bytes((_PADDED,)), bytes((_UNPADDED,)))
+
+
 def decrypt_steps(data: bytes | bytearray, *, keyring: Keyring, associated: bytes) -> Steps[bytes | bytearray]:
     """Return, in steps, what was encrypted with any of the keys.
 

@@ -11,9 +11,9 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from proglog_trio.membership.wire.encryption import decrypt_steps, encrypt
+from proglog_trio.membership.wire.encryption import begins_as_encrypted, decrypt_steps, encrypt
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.membership.wire.layers import (
@@ -49,10 +49,12 @@ class DecodedPacket:
     Attributes:
         messages: those that could be read, in their order.
         errors: what was wrong with the others.
+        was_plain: it was not encrypted, although there is a keyring.
     """
 
     messages: tuple[Message, ...]
     errors: tuple[DecodingError, ...] = ()
+    was_plain: bool = False
 
 
 def decode_packet_steps(
@@ -60,6 +62,7 @@ def decode_packet_steps(
     *,
     keyring: Keyring | None = None,
     label: bytes = b"",
+    verify: bool = True,
     max_decompressed_bytes: int = MAX_DECOMPRESSED_PACKET_BYTES,
 ) -> Steps[DecodedPacket]:
     """Return, in steps, the messages of a packet.
@@ -70,6 +73,7 @@ def decode_packet_steps(
         data: the datagram.
         keyring: with one, packets that are not encrypted are refused.
         label: of the cluster; packets with another, or none, are refused, and so are packets with one if this is empty.
+        verify: False: with a keyring, what is not encrypted is taken too.
         max_decompressed_bytes: the most that a compressed packet may hold.
 
     Raises:
@@ -77,17 +81,35 @@ def decode_packet_steps(
     """
     try:
         data = _without_label(data, label)
-        if keyring is not None:
-            data = bytes((yield from decrypt_steps(data, keyring=keyring, associated=label)))
-        if data[:1] == bytes((MessageType.HAS_CRC,)):
-            data = _checked(data)
-        if data[:1] == bytes((MessageType.COMPRESS,)):
-            data = yield from _decompressed(data, max_decompressed_bytes)
-        if data[:1] == bytes((MessageType.COMPOUND,)):
-            return (yield from _decode_compound(data))
-        return DecodedPacket((decode_message(data),))
+        if keyring is None:
+            return (yield from _decode_plain(data, max_decompressed_bytes))
+        try:
+            plain = bytes((yield from decrypt_steps(data, keyring=keyring, associated=label)))
+        except DecodingError as error:
+            if verify:
+                raise
+            refusal = error
+        else:
+            return (yield from _decode_plain(plain, max_decompressed_bytes))
+        # The versions of encryption are types of messages too (ping, indirectPing): what cannot be decrypted is one of
+        # these, or encrypted with another key.
+        try:
+            decoded = yield from _decode_plain(data, max_decompressed_bytes)
+        except DecodingError as error:
+            raise (refusal if begins_as_encrypted(data) else error) from None
+        return evolve(decoded, was_plain=True)
     except DecodingError as error:
         raise error.within("packet") from None
+
+
+def _decode_plain(data: bytes, max_decompressed_bytes: int) -> Steps[DecodedPacket]:
+    if data[:1] == bytes((MessageType.HAS_CRC,)):
+        data = _checked(data)
+    if data[:1] == bytes((MessageType.COMPRESS,)):
+        data = yield from _decompressed(data, max_decompressed_bytes)
+    if data[:1] == bytes((MessageType.COMPOUND,)):
+        return (yield from _decode_compound(data))
+    return DecodedPacket((decode_message(data),))
 
 
 def _without_label(data: bytes, label: bytes) -> bytes:

@@ -46,6 +46,7 @@ class StreamDecoder:
         keyring: Keyring | None = None,
         label: bytes = b"",
         from_dialler: bool = True,
+        verify: bool = True,
         limits: StreamLimits | None = None,
     ) -> None:
         """Begin with a new connection.
@@ -54,11 +55,14 @@ class StreamDecoder:
             keyring: with one, a message that is not encrypted is refused.
             label: of the cluster; a stream with another, or none, is refused.
             from_dialler: whether the bytes come from the side that opened the connection, which sends the label.
+            verify: False: with a keyring, a message that is not encrypted is taken too.
             limits: the protocol's, if there are none.
         """
         self._keyring = keyring
         self._label = label
         self._from_dialler = from_dialler
+        self._verify = verify
+        self._was_plain = False
         self._limits = limits or StreamLimits()
         # one byte for the type is no part of what a limit counts
         room = 1 + max(self._limits.message_bytes, self._limits.state_bytes)
@@ -66,6 +70,11 @@ class StreamDecoder:
         self._parser = self._outermost()
         self._message: StreamMessage | None = None
         self._error: DecodingError | None = None
+
+    @property
+    def was_plain(self) -> bool:
+        """Whether the message is not encrypted, although there is a keyring."""
+        return self._was_plain
 
     @property
     def buffered_bytes(self) -> int:
@@ -140,7 +149,9 @@ class StreamDecoder:
             plain = yield from stepping(decrypt_steps(sealed, keyring=self._keyring, associated=associated))
             return (yield from self._whole(plain, "encrypted part"))
         if self._keyring is not None:
-            raise NotDecrypted(f"is not encrypted: it begins with a {type_name(number)}")
+            if self._verify:
+                raise NotDecrypted(f"is not encrypted: it begins with a {type_name(number)}")
+            self._was_plain = True
         return (yield from self._after_encryption(source, number))
 
     def _after_encryption(self, source: ByteSource, number: int) -> Parser[StreamMessage]:

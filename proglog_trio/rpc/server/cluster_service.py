@@ -18,7 +18,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.address import Address
+from proglog_trio.address import parse_start_address
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.membership import (
     JoinFailed,
@@ -117,7 +117,7 @@ class ClusterService:
                 Status.INVALID_ARGUMENT, f"{len(request.addresses)} addresses; 1 to {MAX_ADDRESSES} are allowed"
             )
         with answered_with(Status.INVALID_ARGUMENT, ValueError):
-            addresses = [Address.parse(text, default_port=self.default_port) for text in request.addresses]
+            addresses = [parse_start_address(text, default_port=self.default_port) for text in request.addresses]
         with answered_with(Status.UNAVAILABLE, JoinFailed):
             joined: int = await trio_as_aio(self.membership.join)(addresses)
         await stream.send_message(log_v1.JoinResponse(joined=joined))

@@ -48,6 +48,7 @@ def status_of(
     failed: Sequence[FailedPeer] = (),
     statuses: Mapping[str, MemberStatus] | None = None,
     isolation: str | None = None,
+    unverified_gossip: str | None = None,
 ) -> log_v1.GetStatusResponse:
     """Return what a node says of itself and its peers.
 
@@ -59,6 +60,7 @@ def status_of(
         failed: the peers that are not there, and may come back.
         statuses: of the members, by their names.
         isolation: that the node is alone, or with few, in words; None: it is not.
+        unverified_gossip: that the gossip key keeps nobody out, in words; None: it does, or there is none.
     """
     replica = replicator.replica
     log, hello = replica.node.log, replica.node.hello
@@ -85,6 +87,7 @@ def status_of(
             for name, is_alive in sorted(replicator.copies.items())
         ],
         isolation=isolation or "",
+        unverified_gossip=unverified_gossip or "",
     )
 
 

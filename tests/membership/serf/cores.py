@@ -8,11 +8,14 @@ from typing import Any
 
 from attrs import define, evolve, field
 
+from proglog_trio.internal_errors import Boundaries, no_boundary
 from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.clusters import ClusterTag
 from proglog_trio.membership.serf.keys import KeyQuestion
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.merging import MergeCheck
 from proglog_trio.membership.serf.serf import CoreEvent, Serf
+from proglog_trio.membership.swim.admission import any_address
 from proglog_trio.membership.swim.effects import Effect, SendPacket
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
@@ -67,6 +70,9 @@ class TestedCore:
         profile: GossipProfile | None = None,
         cluster: str | None = None,
         on_key_query: Callable[[KeyQuestion], None] | None = None,
+        allows_address: Callable[[bytes], bool] = any_address,
+        merge_check: MergeCheck | None = None,
+        boundaries: Boundaries = no_boundary,
         **changes: Any,
     ) -> TestedCore:
         profile = evolve(profile if profile is not None else GossipProfile(), **changes)
@@ -74,7 +80,8 @@ class TestedCore:
         tag = None if cluster is None else ClusterTag("cluster_name", cluster)
         core = Serf(
             name, endpoint, tags or {}, profile, random.Random(0), said.append,
-            now=0.0, cluster=tag, on_key_query=on_key_query,
+            now=0.0, cluster=tag, on_key_query=on_key_query, allows_address=allows_address, merge_check=merge_check,
+            boundaries=boundaries,
         )  # fmt: skip
         core.start()
         return cls(core, said)

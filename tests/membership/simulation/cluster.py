@@ -16,6 +16,8 @@ from proglog_trio.membership.serf.serf import CoreEvent, HasLeft, Serf
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream, SendPacket
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
+from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
+from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.membership.wire.memberlist import Message, NodeStateType, PushPull, decode_message
 from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
@@ -54,6 +56,20 @@ class TraceEntry:
     event: CoreEvent
 
 
+@frozen
+class Encryption:
+    """How a node encrypts; see GossipConfig."""
+
+    keyring: Keyring | None = None
+    verify_incoming: bool = True
+    verify_outgoing: bool = True
+
+    @property
+    def sends_with(self) -> Keyring | None:
+        """What encrypts what it sends."""
+        return self.keyring if self.verify_outgoing else None
+
+
 @define(eq=False)
 class SimulatedNode:
     """One process.
@@ -71,6 +87,7 @@ class SimulatedNode:
         events: of its members.
         queued: what arrived while it was paused.
         packets_waiting: how many packets are in that; SOCKET_PACKETS at the most.
+        encryption: of its packets and streams, where they pass as bytes.
         ahead: how far its clock is ahead of the network's, in seconds: it may have been stopped for longer.
     """
 
@@ -87,6 +104,7 @@ class SimulatedNode:
     events: list[MemberEvent] = field(factory=list)
     queued: list[Callable[[], None]] = field(factory=list)
     packets_waiting: int = 0
+    encryption: Encryption = Encryption()
     ahead: float = 0.0
     armed: float | None = None
 
@@ -161,6 +179,7 @@ class Cluster:
         endpoint: Endpoint,
         tags: Mapping[str, str] | None = None,
         cluster: ClusterTag | None = None,
+        encryption: Encryption = Encryption(),
     ) -> SimulatedNode:
         """Start a node, alone so far; cluster: what tells it members of others, None: nothing does."""
         before = self.nodes.get(name)
@@ -174,7 +193,7 @@ class Cluster:
             self._take(holder[0], event)
 
         core = Serf(name, endpoint, tags, self.profile, rng, emit, now=self.now, cluster=cluster)
-        node = SimulatedNode(name, endpoint, life, tags, core)
+        node = SimulatedNode(name, endpoint, life, tags, core, encryption=encryption)
         holder.append(node)
         self.nodes[name] = self.by_endpoint[endpoint] = node
         core.start()
@@ -328,7 +347,11 @@ class Cluster:
         target = packet.target
         if self.encoded:
             packets = encode_packets(
-                packet.messages, max_bytes=self.profile.packet_bytes, checksum=packet.checksum, compress=False
+                packet.messages,
+                max_bytes=self.profile.packet_bytes,
+                keyring=node.encryption.sends_with,
+                checksum=packet.checksum,
+                compress=False,
             )
             for data in packets:
                 self.network.send(node.endpoint, target, len(data), self._arrive, target, data, node.endpoint)
@@ -348,7 +371,13 @@ class Cluster:
                 node.queued.append(lambda: self._arrive(target, packet, source))
             return
         if isinstance(packet, bytes):
-            decoded = decode_packet(packet)
+            try:
+                encryption = node.encryption
+                decoded = decode_packet(packet, keyring=encryption.keyring, verify=encryption.verify_incoming)
+            except DecodingError:
+                # With other keys here and there, and with nothing else.
+                assert any(each.encryption.keyring is not None for each in self.nodes.values())
+                return
             assert not decoded.errors
             messages: Sequence[Message] = decoded.messages
         else:
@@ -384,7 +413,7 @@ class Cluster:
                 return False
             self.advance(node)
             try:
-                complete(node.core.push_pull.judge_steps(answer, Sender(target)))
+                complete(node.core.push_pull.judge_steps(answer, Sender(target), join=True))
             except StateRefused:
                 return False
             finally:
@@ -420,7 +449,13 @@ class Cluster:
             traffic.state_exchanges += 1
             return True
 
-        question = self._carried(complete(node.core.push_pull.local_state_steps(join=join)), from_dialler=True)
+        state = complete(node.core.push_pull.local_state_steps(join=join))
+        other = self.by_endpoint.get(target)
+        question = state if other is None else self._carried(state, node, other, from_dialler=True)
+        if question is None:
+            if done is not None:
+                done(False)
+            return
         _Stream(self, node, target, self.profile.stream_timeout, self._serve_state, take, done).open(question, node)
 
     def _serve_state(
@@ -437,13 +472,23 @@ class Cluster:
             return None
         finally:
             self.flush(other)
-        return self._carried(answer, from_dialler=False)
+        return answer if dialler is None else self._carried(answer, other, dialler, from_dialler=False)
 
-    def _carried(self, state: PushPull, *, from_dialler: bool) -> PushPull:
+    def _carried(
+        self, state: PushPull, sender: SimulatedNode, receiver: SimulatedNode, *, from_dialler: bool
+    ) -> PushPull | None:
+        """Return what arrives of a state; None: it is refused."""
         if not self.encoded:
             return state
-        data = encode_stream(state, compress=False, from_dialler=from_dialler)
-        carried = StreamDecoder(from_dialler=from_dialler).feed(data)
+        data = encode_stream(state, keyring=sender.encryption.sends_with, compress=False, from_dialler=from_dialler)
+        encryption = receiver.encryption
+        decoder = StreamDecoder(
+            keyring=encryption.keyring, verify=encryption.verify_incoming, from_dialler=from_dialler
+        )
+        try:
+            carried = decoder.feed(data)
+        except NotDecrypted:
+            return None
         assert isinstance(carried, PushPull)
         return carried
 
@@ -452,7 +497,11 @@ class Cluster:
 
         def serve(other: SimulatedNode, name: str, dialler: SimulatedNode | None) -> bool:
             is_elsewhere = dialler is not None and other.core.swim.rules.is_elsewhere(dialler.endpoint)
-            return other.name == name and not is_elsewhere
+            is_read = dialler is None or None not in (
+                self._carried(PushPull(), dialler, other, from_dialler=True),
+                self._carried(PushPull(), other, dialler, from_dialler=False),
+            )
+            return other.name == name and not is_elsewhere and is_read
 
         def take(answered: bool) -> bool:
             return answered

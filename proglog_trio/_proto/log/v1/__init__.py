@@ -709,6 +709,12 @@ class GetStatusResponse(betterproto2.Message):
     That the node is alone although there should be others, or with fewer than half of cluster_size; empty: it is not.
     """
 
+    unverified_gossip: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
+    """
+    That the gossip key keeps nobody out at present, since gossip that is not encrypted is taken, or sent; empty: it
+    does, or there is no key.
+    """
+
 
 default_message_pool.register_message("log.v1", "GetStatusResponse", GetStatusResponse)
 

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from proglog_trio.address import Address
-from proglog_trio.membership.lookup import MAX_LOOKUPS, Lookups, endpoints_of, problems_of
+from proglog_trio.membership.addresses.lookup import MAX_LOOKUPS, Lookups, endpoints_of, problems_of
 from proglog_trio.membership.swim.node import Endpoint
 from tests.membership.test_membership import Names
 

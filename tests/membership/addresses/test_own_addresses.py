@@ -8,7 +8,7 @@ import trio
 
 from proglog_trio.address import Address
 from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
-from proglog_trio.membership.own_addresses import address_to_advertise, address_to_listen_on
+from proglog_trio.membership.addresses.own_addresses import address_to_advertise, address_to_listen_on
 from tests.members import node_inside
 
 KNOWN = {

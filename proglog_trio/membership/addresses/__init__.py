@@ -1,0 +1,1 @@
+"""Which addresses names stand for, and which of them members may have."""
