@@ -5,33 +5,35 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
+import attrs
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.members import asked
-from proglog_trio.cli.node_commands import (
-    DEFAULT_NODE_ADDRESS,
-    NodeAddress,
-    Timeout,
-    dialled,
-    report,
-    run_interruptible,
-)
-from proglog_trio.cli.tls_options import Tls, client_tls
+from proglog_trio.cli.node_commands import Timeout, report, run_interruptible
+from proglog_trio.cli.node_options import NodeOptions
 from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
     from proglog_trio._proto.log.v1 import KeyAnswers
-    from proglog_trio.security.tls import ClientTls
 
 app = App(
     name="keys",
     help="Rotate the gossip keys of a cluster: install a new key, use it, remove the old one. Serf agents take part.",
 )
 
-# gossip takes some seconds to reach all members, and silence is noticed only when they are over
-_SECONDS = 60.0
 _LONGEST_LINE = 200
+
+
+@attrs.frozen(kw_only=True)
+class KeyOptions(NodeOptions):
+    """Which node asks the others."""
+
+    # gossip takes some seconds to reach all members, and silence is noticed only when they are over
+    timeout: Timeout = 60.0
+
+
+AskingNode = Annotated[KeyOptions, Parameter(name="*")]
+_NODE = KeyOptions()
 
 Key = Annotated[
     str,
@@ -59,52 +61,31 @@ def _read_key(key: str) -> str:
 
 
 @app.command(name="install")
-def install(
-    key: Key = "-",
-    /,
-    *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    timeout: Timeout = _SECONDS,
-    tls: Tls = None,
-) -> int:
+def install(key: Key = "-", /, *, node: AskingNode = _NODE) -> int:
     """Have all members take in a key, which decrypts from then on. The exit code is 1 if a member did not."""
-    return _change("InstallKey", key, addr, timeout, tls)
+    return _change("InstallKey", key, node)
 
 
 @app.command(name="use")
-def use(
-    key: Key = "-",
-    /,
-    *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    timeout: Timeout = _SECONDS,
-    tls: Tls = None,
-) -> int:
+def use(key: Key = "-", /, *, node: AskingNode = _NODE) -> int:
     """Have all members encrypt with a key that all have installed. The exit code is 1 if a member does not."""
-    return _change("UseKey", key, addr, timeout, tls)
+    return _change("UseKey", key, node)
 
 
 @app.command(name="remove")
-def remove(
-    key: Key = "-",
-    /,
-    *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    timeout: Timeout = _SECONDS,
-    tls: Tls = None,
-) -> int:
+def remove(key: Key = "-", /, *, node: AskingNode = _NODE) -> int:
     """Have all members forget a key that none of them encrypts with. The exit code is 1 if a member did not."""
-    return _change("RemoveKey", key, addr, timeout, tls)
+    return _change("RemoveKey", key, node)
 
 
-def _change(method: str, key: str, addr: str, timeout: float, tls: Tls) -> int:
-    return run_interruptible(partial(_changed, method, _read_key(key), dialled(addr), timeout, client_tls(tls)))
+def _change(method: str, key: str, node: KeyOptions) -> int:
+    return run_interruptible(partial(_changed, method, _read_key(key), node))
 
 
-async def _changed(method: str, key: str, address: str, timeout: float, tls: "ClientTls | None") -> int:
+async def _changed(method: str, key: str, node: KeyOptions) -> int:
     from proglog_trio.rpc.calls.cluster import change_key
 
-    return _reported(await asked(address, partial(change_key, address, method, key, timeout, tls=tls)))
+    return _reported(await node.ask(change_key, method, key))
 
 
 def _reported(answers: "KeyAnswers") -> int:
@@ -119,19 +100,17 @@ def _reported(answers: "KeyAnswers") -> int:
 @app.command(name="list")
 def list_(
     *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    timeout: Timeout = _SECONDS,
     json: Annotated[bool, flag("Write a JSON array of objects with key, members and primary_of.")] = False,
-    tls: Tls = None,
+    node: AskingNode = _NODE,
 ) -> int:
     """Show the keys that members have: how many have each, and for how many it is the one that encrypts."""
-    return run_interruptible(partial(_list, dialled(addr), timeout, client_tls(tls), json=json))
+    return run_interruptible(partial(_list, node, json=json))
 
 
-async def _list(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
+async def _list(node: KeyOptions, *, json: bool) -> int:
     from proglog_trio.rpc.calls.cluster import list_keys
 
-    found = await asked(address, partial(list_keys, address, timeout, tls=tls))
+    found = await node.ask(list_keys)
     if json:
         described = [
             {"key": each.key, "members": list(each.members), "primary_of": list(each.primary_of)} for each in found.keys

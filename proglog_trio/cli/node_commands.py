@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter
 
 from proglog_trio.address import Address
 from proglog_trio.cli.default_signals import end_on
@@ -13,13 +13,18 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.node.garbage import put_off
-from proglog_trio.node.option_types import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, NAME, TIME, within
+from proglog_trio.node.option_types import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, NAME, TIME, several, within
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
 DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
 
 # a producer cannot be sure for longer that a retry is recognised
 _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 0.1, 300.0
+
+
+def dialled(address: str) -> str:
+    """Return the address with its port, which may be left out when it is the default."""
+    return str(Address.parse(address, default_port=DEFAULT_RPC_PORT))
 
 
 def _check_address(_type: type, value: str) -> None:
@@ -40,11 +45,6 @@ NodeAddress = Annotated[
 """The option of every command that talks to a node."""
 
 
-def _split_addresses(_type: type, tokens: Sequence[Token]) -> tuple[str, ...]:
-    texts = [text.strip() for token in tokens for text in token.value.split(",")]
-    return tuple(dict.fromkeys(dialled(text) for text in texts if text))
-
-
 def _check_addresses(type_: type, value: tuple[str, ...]) -> None:
     if not value:
         raise ValueError("There is no address.")
@@ -54,16 +54,12 @@ def _check_addresses(type_: type, value: tuple[str, ...]) -> None:
 
 NodeAddresses = Annotated[
     tuple[str, ...],
+    several(dialled, "HOST:PORT"),
     Parameter(
         name="--addr",
         env_var=ADDRESS_VARIABLE,
-        converter=_split_addresses,
         validator=_check_addresses,
-        accepts_keys=False,
-        n_tokens=1,
-        json_list=False,
-        negative="",
-        metavar="HOST:PORT",
+        show_default=True,
         help="The nodes to talk to: the first, or another when that one fails. Repeatable, or separated by commas; the "
         "other nodes of their cluster are found by themselves.",
     ),
@@ -96,11 +92,6 @@ Timeout = Annotated[
     ),
 ]
 """The option that bounds every wait for a node."""
-
-
-def dialled(address: str) -> str:
-    """Return the address with its port, which may be left out when it is the default."""
-    return str(Address.parse(address, default_port=DEFAULT_RPC_PORT))
 
 
 def run_interruptible(

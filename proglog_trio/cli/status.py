@@ -2,18 +2,14 @@
 
 import json as json_format
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App
 
 from proglog_trio.cli.exit_codes import ExitCode
-from proglog_trio.cli.members import asked
-from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, run_interruptible
-from proglog_trio.cli.tls_options import Tls, client_tls
+from proglog_trio.cli.node_commands import run_interruptible
+from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
 from proglog_trio.node.option_types import flag
-
-if TYPE_CHECKING:
-    from proglog_trio.security.tls import ClientTls
 
 app = App(name="status")
 
@@ -21,12 +17,10 @@ app = App(name="status")
 @app.default
 def status(
     *,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
-    timeout: Timeout = 10.0,
     json: Annotated[
         bool, flag("Write one JSON object with all that the node says, each peer's places and the counters included.")
     ] = False,
-    tls: Tls = None,
+    node: AskedNode = NODE,
 ) -> int:
     """Show what a node's log has, from whom it gets the rest, and how far the others are.
 
@@ -35,14 +29,14 @@ def status(
     it is pulled. Per peer: how many records it lacks and how many it has that are lacked here, as far as it has said,
     and whether it is pulled from or why not.
     """
-    return run_interruptible(partial(_status, dialled(addr), timeout, client_tls(tls), json=json))
+    return run_interruptible(partial(_status, node, json=json))
 
 
-async def _status(address: str, timeout: float, tls: "ClientTls | None", *, json: bool) -> int:
+async def _status(node: NodeOptions, *, json: bool) -> int:
     from proglog_trio.cli.formats.status import described_status, status_lines
     from proglog_trio.rpc.calls.cluster import get_status
 
-    answer = await asked(address, partial(get_status, address, timeout, tls=tls))
+    answer = await node.ask(get_status)
     if json:
         print(json_format.dumps(described_status(answer), indent=2))
     else:

@@ -9,10 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import attrs
 from attrs import frozen
 
 from proglog_trio.address import Address
 from proglog_trio.local_cluster.plan import NodePlan
+
+
+@frozen
+class _PlainEvent:
+    """One whose fields are all there is to say."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what there is to say, as JSON has it."""
+        return {name: str(field) if isinstance(field, Path) else field for name, field in attrs.asdict(self).items()}
 
 
 @frozen
@@ -84,15 +94,11 @@ class NodeEnded:
 
 
 @frozen
-class Stopping:
+class Stopping(_PlainEvent):
     """The nodes are told to stop."""
 
     name: ClassVar[str] = "stopping"
     nodes: tuple[str, ...]
-
-    def fields(self) -> dict[str, Any]:
-        """Return what there is to say, as JSON has it."""
-        return {"nodes": list(self.nodes)}
 
     def text(self) -> str:
         """Say it."""
@@ -100,16 +106,12 @@ class Stopping:
 
 
 @frozen
-class NodeKilled:
+class NodeKilled(_PlainEvent):
     """A node that was told to stop has not, and is killed."""
 
     name: ClassVar[str] = "node_killed"
     node: str
     seconds: float
-
-    def fields(self) -> dict[str, Any]:
-        """Return what there is to say, as JSON has it."""
-        return {"node": self.node, "seconds": self.seconds}
 
     def text(self) -> str:
         """Say it."""
@@ -117,16 +119,12 @@ class NodeKilled:
 
 
 @frozen
-class Stopped:
+class Stopped(_PlainEvent):
     """Nothing that was started is left."""
 
     name: ClassVar[str] = "stopped"
     directory: Path
     nodes: tuple[str, ...]
-
-    def fields(self) -> dict[str, Any]:
-        """Return what there is to say, as JSON has it."""
-        return {"nodes": list(self.nodes), "directory": str(self.directory)}
 
     def text(self) -> str:
         """Say it."""

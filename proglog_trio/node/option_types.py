@@ -167,12 +167,12 @@ def _one(parse: Callable[[str], Any], metavar: str) -> Parameter:
     return Parameter(converter=_converter(parse), accepts_keys=False, n_tokens=1, metavar=metavar)
 
 
-def _several(parse: Callable[[str], Any], metavar: str) -> Parameter:
-    """Return what reads a tuple: from an option that is repeatable, or texts separated by commas."""
+def several(parse: Callable[[str], Any], metavar: str) -> Parameter:
+    """Return what reads a tuple of different values: an option that is repeatable, or texts separated by commas."""
 
     def convert(_type: type, tokens: Sequence[Token]) -> tuple[Any, ...]:
         texts = [text.strip() for token in tokens for text in token.value.split(",")]
-        return tuple(parse(text) for text in texts if text)
+        return tuple(dict.fromkeys(parse(text) for text in texts if text))
 
     return Parameter(
         converter=convert,
@@ -199,10 +199,10 @@ LABEL = Parameter(validator=check_label, metavar="TEXT", show_default=False)
 HOST = Parameter(validator=check_host, metavar="HOST")
 ADDRESS = _one(Address.parse, "HOST:PORT")
 GOSSIP_ADDRESS = _one(_gossip_address, "HOST:PORT")
-GOSSIP_ADDRESSES = _several(_gossip_address, "HOST:PORT")
+GOSSIP_ADDRESSES = several(_gossip_address, "HOST:PORT")
 ADVERTISED_ADDRESS = _one(_advertised, "HOST[:PORT]")
 """What others dial; port 0 in the value stands for the one that the node listens on."""
-GOSSIP_SETTINGS = _several(_gossip_setting, "NAME=VALUE")
+GOSSIP_SETTINGS = several(_gossip_setting, "NAME=VALUE")
 """Figures of the gossip profile, by the names of its fields."""
 # what secrets are kept in ends with a newline more often than not
 GOSSIP_KEY = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_gossip_key, show_default=False))

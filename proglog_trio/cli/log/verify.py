@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
@@ -117,41 +118,24 @@ def _described_comparison(found: "Difference | OnlyOne") -> dict[str, Any]:
                 "second": _described_place(found.second),
             }
         }
-    return {
-        "only_one": {
-            "origin": str(found.origin),
-            "from_sequence": found.from_sequence,
-            "to_sequence": found.to_sequence,
-            "held_by": str(found.held_by),
-            "lacked_by": str(found.lacked_by),
-            "reason": found.reason.name.lower(),
-        }
-    }
+    described = {name: str(getattr(found, name)) for name in ("origin", "held_by", "lacked_by")}
+    return {"only_one": {**_fields(found), **described, "reason": found.reason.name.lower()}}
 
 
 def _described_place(place: "FramePlace | None") -> dict[str, Any] | None:
-    if place is None:
-        return None
-    return {
-        "file": str(place.file),
-        "position": place.position,
-        "offset": place.offset,
-        "sequence": place.sequence,
-    }
+    return None if place is None else {**_fields(place), "file": str(place.file)}
 
 
 def _summarised_comparison(comparison: "Comparison") -> dict[str, Any]:
+    fields = _fields(comparison)
+    first, second = fields.pop("first"), fields.pop("second")
     return {
-        "first": str(comparison.first.directory),
-        "second": str(comparison.second.directory),
-        "origins": comparison.origins,
-        "equal_frames": comparison.equal_frames,
-        "different_frames": comparison.different_frames,
-        "different_origins": comparison.different_origins,
-        "only_first_records": comparison.only_first,
-        "only_second_records": comparison.only_second,
-        "holes": comparison.holes,
-        "damaged_places": [comparison.first.damaged_places, comparison.second.damaged_places],
+        "first": str(first.directory),
+        "second": str(second.directory),
+        "only_first_records": fields.pop("only_first"),
+        "only_second_records": fields.pop("only_second"),
+        "damaged_places": [first.damaged_places, second.damaged_places],
+        **fields,
     }
 
 
@@ -174,38 +158,26 @@ def _readable_comparison(comparison: "Comparison") -> str:
 
 
 def _described(finding: "Finding") -> dict[str, Any]:
-    return {
-        "severity": finding.severity.value,
-        "file": str(finding.file),
-        "position": finding.position,
-        "offset": finding.offset,
-        "detail": finding.detail,
-    }
+    return {**_fields(finding), "severity": finding.severity.value, "file": str(finding.file)}
+
+
+def _fields(described: "Comparison | Finding | FramePlace | OnlyOne | Summary") -> dict[str, Any]:
+    return attrs.asdict(described, recurse=False)
 
 
 def _summarised(summary: "Summary") -> dict[str, Any]:
-    return {
-        "cluster_name": summary.cluster_name,
-        "segments": summary.segments,
-        "frames": summary.frames,
-        "records": summary.records,
-        "gaps": summary.gaps,
-        "missing_records": summary.missing,
-        "bytes_read": summary.bytes_read,
-        "damage": summary.damage,
-        "warnings": summary.warnings,
-        "lowest_offset": summary.lowest_offset,
-        "next_offset": summary.next_offset,
-        "origins": {
-            str(origin): {
-                "low": state.low,
-                "next": state.next,
-                "gaps": [list(gap) for gap in state.gaps],
-                "missing": [[each.from_sequence, each.to_sequence] for each in state.missing],
-            }
-            for origin, state in summary.origins.items()
-        },
+    fields = _fields(summary)
+    missing = fields.pop("missing")
+    origins = {
+        str(origin): {
+            "low": state.low,
+            "next": state.next,
+            "gaps": [list(gap) for gap in state.gaps],
+            "missing": [[each.from_sequence, each.to_sequence] for each in state.missing],
+        }
+        for origin, state in summary.origins.items()
     }
+    return {**fields, "missing_records": missing, "origins": origins}
 
 
 def _readable(summary: "Summary") -> str:

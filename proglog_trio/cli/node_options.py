@@ -1,0 +1,54 @@
+"""What every command that asks one node takes: which node, for how long, and over which kind of connection."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import attrs
+from cyclopts import Parameter
+
+from proglog_trio.cli.exit_codes import ExitCode
+from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, failed_at
+from proglog_trio.cli.tls_options import Tls, client_tls
+
+Answer = TypeVar("Answer")
+
+
+@attrs.frozen(kw_only=True)
+class NodeOptions:
+    """One node, asked through a call of proglog_trio.rpc.calls.cluster."""
+
+    addr: NodeAddress = DEFAULT_NODE_ADDRESS
+    timeout: Timeout = 10.0
+    tls: Tls = None
+
+    async def ask(self, call: Callable[..., Awaitable[Answer]], *arguments: object, **options: object) -> Answer:
+        """Return the node's answer; raises CommandError in place of what can go wrong with asking.
+
+        Args:
+            call: given the address, the arguments, the timeout and the TLS configuration.
+            arguments: between the address and the timeout.
+            options: by name.
+        """
+        from proglog_trio.errors import CallFailed, NodeConnectionError
+        from proglog_trio.node.log_output import configure_log_output
+
+        configure_log_output("console", "warning")
+        address = dialled(self.addr)
+        try:
+            return await call(address, *arguments, self.timeout, tls=client_tls(self.tls), **options)
+        except NodeConnectionError as error:
+            raise failed_at(address, error, ExitCode.UNREACHABLE) from error
+        except CallFailed as error:
+            raise failed_at(address, error, ExitCode.FAILED) from error
+
+
+@attrs.frozen(kw_only=True)
+class LongNodeOptions(NodeOptions):
+    """The same for what takes the node a while."""
+
+    timeout: Timeout = 30.0
+
+
+AskedNode = Annotated[NodeOptions, Parameter(name="*")]
+"""All of them, for a command's signature."""
+NODE = NodeOptions()
