@@ -37,9 +37,11 @@ _logger = structlog.get_logger(__name__)
 class Where(StrEnum):
     """Where an error was caught; a label of the metrics, and a line of docs/reference/what-ends-a-node.md."""
 
+    AGENT_RPC = "agent_rpc"
     ASYNCIO = "asyncio"
     CERTIFICATE_WATCH = "certificate_watch"
     DISK_WATCH = "disk_watch"
+    EVENT_HANDLER = "event_handler"
     GOSSIP_EXCHANGE = "gossip_exchange"
     GOSSIP_KEYS = "gossip_keys"
     GOSSIP_MESSAGE = "gossip_message"

@@ -19,7 +19,7 @@ from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.config_sources import config_file_source, environment, unknown_variables, variables_of_services
 from proglog_trio.node.garbage import keep_what_is_there, put_off
 from proglog_trio.node.open_files import allow_many_open_files
-from proglog_trio.node.option_types import flag
+from proglog_trio.node.option_types import agent_rpc_text, flag
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -185,6 +185,9 @@ async def _reload_on(hangups: "AsyncIterator[int]", running: "RunningNode") -> N
 
 
 def _described(running: "RunningNode") -> str:
+    agent_rpc = (
+        {} if running.agent_rpc_address is None else {"serf_rpc_addr": agent_rpc_text(running.agent_rpc_address)}
+    )
     metrics = {} if running.metrics_address is None else {"metrics_addr": str(running.metrics_address)}
     return json_format.dumps(
         {
@@ -196,6 +199,7 @@ def _described(running: "RunningNode") -> str:
             "next_offset": running.next_offset,
             "pid": os.getpid(),
             **metrics,
+            **agent_rpc,
         }
     )
 

@@ -5,8 +5,10 @@ A field or an argument puts them together: `Annotated[float, TIME, between(0, 30
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,11 +20,16 @@ from proglog_trio.host_names import host_problem
 ENVIRONMENT_PREFIX = "PROGLOG_"
 DEFAULT_RPC_PORT = 8400
 DEFAULT_GOSSIP_PORT = 8401
+DEFAULT_AGENT_RPC_PORT = 7373
+"""Serf's own, which its tools dial when they are told no other."""
 
 # gossip carries names in length-prefixed msgpack tags within one datagram; a name has to leave room for the rest
 _MAX_NAME_BYTES = 128
 # its length is one byte before every packet
 _MAX_LABEL_BYTES = 255
+_MAX_SECRET_BYTES = 512
+# sockaddr_un has room for 108, with a zero byte at the end
+_MAX_SOCKET_PATH_BYTES = 107
 _GOSSIP_KEY_BYTES = (16, 24, 32)
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -116,6 +123,12 @@ def check_gossip_key(_type: type, value: str | None) -> None:
         raise ValueError(f"A gossip key is 16, 24 or 32 bytes in base64; this is {length} bytes.")
 
 
+def check_secret(_type: type, value: str | None) -> None:
+    """Refuse what is no secret, without a word of what it is (a validator of cyclopts)."""
+    if value is not None and not 0 < len(value.encode("utf-8", "surrogateescape")) <= _MAX_SECRET_BYTES:
+        raise ValueError(f"A key is 1 to {_MAX_SECRET_BYTES} bytes.")
+
+
 def nearest(key: str, names: Sequence[str]) -> str:
     """Return a question that offers the name that is most like a key, to stand behind an error; else nothing."""
     import difflib
@@ -185,6 +198,40 @@ def several(parse: Callable[[str], Any], metavar: str) -> Parameter:
     )
 
 
+def _lines(parse: Callable[[str], Any], metavar: str) -> Parameter:
+    """Return what reads a tuple of what may have commas: from a repeatable option, or from lines."""
+
+    def convert(_type: type, tokens: Sequence[Token]) -> tuple[Any, ...]:
+        texts = [text.strip() for token in tokens for text in token.value.split("\n")]
+        return tuple(parse(text) for text in texts if text)
+
+    return Parameter.combine(several(parse, metavar), Parameter(converter=convert))
+
+
+def _agent_rpc_address(text: str) -> Address | Path:
+    """Read ``HOST:PORT`` or ``unix:PATH``."""
+    scheme, separator, path = text.strip().partition(":")
+    if not separator or scheme != "unix":
+        return Address.parse(text, default_port=DEFAULT_AGENT_RPC_PORT)
+    if not path:
+        raise ValueError(f"{text!r} has no path, write unix:/run/serf.sock")
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"{text!r} is too long: the path of a socket has {_MAX_SOCKET_PATH_BYTES} bytes at most")
+    return Path(path)
+
+
+def agent_rpc_text(address: Address | Path) -> str:
+    """Return an address of the agent's RPC as it is written."""
+    return f"unix:{address}" if isinstance(address, Path) else str(address)
+
+
+def _event_handler(text: str) -> str:
+    from proglog_trio.membership import EventHandler  # late: few nodes have one
+
+    EventHandler.parse(text)
+    return text
+
+
 def _gossip_address(text: str) -> Address:
     return Address.parse(text, default_port=DEFAULT_GOSSIP_PORT)
 
@@ -200,12 +247,16 @@ HOST = Parameter(validator=check_host, metavar="HOST")
 ADDRESS = _one(Address.parse, "HOST:PORT")
 GOSSIP_ADDRESS = _one(_gossip_address, "HOST:PORT")
 GOSSIP_ADDRESSES = several(_gossip_address, "HOST:PORT")
+AGENT_RPC_ADDRESS = _one(_agent_rpc_address, "HOST:PORT|unix:PATH")
+EVENT_HANDLERS = _lines(_event_handler, "EVENTS=SCRIPT")
+"""What is run for events, as Serf's agents write it."""
 ADVERTISED_ADDRESS = _one(_advertised, "HOST[:PORT]")
 """What others dial; port 0 in the value stands for the one that the node listens on."""
 GOSSIP_SETTINGS = several(_gossip_setting, "NAME=VALUE")
 """Figures of the gossip profile, by the names of its fields."""
 # what secrets are kept in ends with a newline more often than not
 GOSSIP_KEY = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_gossip_key, show_default=False))
+SECRET = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_secret, show_default=False))
 FLAG = Parameter(negative="", show_default=False)
 """A bool that is given or not: no ``--no-…``, no value, no default to show."""
 NO_DEFAULT = Parameter(show_default=False)

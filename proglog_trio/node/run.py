@@ -8,6 +8,8 @@ run_node
     ├── metrics      if wanted
     ├── replicator   a nursery of peers, from which this node pulls what they have
     ├── server       gRPC; given the log, the replicator and the membership
+    ├── agent RPC    if wanted: the protocol of Serf's tools
+    ├── handlers     if wanted: what is run for events of the membership
     └── membership   gossip; tells the others where the server is, and the replicator of them
 ```
 
@@ -36,6 +38,7 @@ from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.membership import GossipConfig, Keyring, Membership, MemberStatus, NotAMember, bind_membership
+from proglog_trio.node.agent_parts import AgentParts
 from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
@@ -85,6 +88,7 @@ class RunningNode:
         lowest_offset, next_offset: what the log held when it was opened: [lowest, next).
         reload: reads certificates, keys and policies again; returns at once.
         metrics_address: where its figures are, if they are anywhere.
+        agent_rpc_address: where it takes the commands of Serf's tools, if it does.
     """
 
     name: str
@@ -95,6 +99,7 @@ class RunningNode:
     next_offset: int
     reload: Callable[[], None]
     metrics_address: Address | None = None
+    agent_rpc_address: Address | Path | None = None
 
 
 async def run_node(
@@ -209,6 +214,7 @@ class _Parts:
 
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
+        agent = AgentParts.of(config, membership, self.stopping.begin, self.errors)
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         status = partial(self.status, service)
@@ -222,7 +228,7 @@ class _Parts:
             # late: what serves figures takes a while to load, and is not needed otherwise
             from proglog_trio.node.metrics_endpoint import serve_metrics
 
-            metrics = self._metrics(service, counters)
+            metrics = self._metrics(service, counters, agent)
             serving_metrics = partial(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
             metrics_address = await self.retries.until_it_works(lambda: parts.start(serving_metrics))
         serving = partial(
@@ -239,6 +245,7 @@ class _Parts:
         )
         rpc_address = self.rpc_address = config.rpc_address(port)
         membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address))
+        agent_rpc_address = await self.retries.until_it_works(lambda: agent.start(parts))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         parts.start_soon(self.isolation.watch, self.errors)
         gossip = membership.address
@@ -252,9 +259,10 @@ class _Parts:
             self.log.next_offset,
             self.security.reloader.reload,
             metrics_address,
+            agent_rpc_address,
         )
 
-    def _metrics(self, service: LogService, counters: ServerCounters) -> "NodeMetrics":
+    def _metrics(self, service: LogService, counters: ServerCounters, agent: AgentParts) -> "NodeMetrics":
         from proglog_trio.node.metrics import NodeMetrics
 
         server = self.security.server
@@ -268,7 +276,7 @@ class _Parts:
             errors=self.errors,
             isolation=lambda: self.isolation.problem,
             peer_clocks=self.replicator.replica.peer_clocks_ahead,
-            others={"replication": self.replicator.replica.node.counters, **self.counted},
+            others={"replication": self.replicator.replica.node.counters, **agent.counters, **self.counted},
         )
 
     async def _leave(self) -> None:
