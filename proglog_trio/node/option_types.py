@@ -205,7 +205,13 @@ def _lines(parse: Callable[[str], Any], metavar: str) -> Parameter:
         texts = [text.strip() for token in tokens for text in token.value.split("\n")]
         return tuple(parse(text) for text in texts if text)
 
-    return Parameter.combine(several(parse, metavar), Parameter(converter=convert))
+    # A variable is one text: its words are nobody's to take apart.
+    return Parameter.combine(several(parse, metavar), Parameter(converter=convert, env_var_split=_whole))
+
+
+def _whole(_type: object, text: str, *, delimiter: str | None = None) -> list[str]:
+    del delimiter
+    return [text]
 
 
 def _agent_rpc_address(text: str) -> Address | Path:
