@@ -38,7 +38,7 @@ async def test_a_node_is_managed_by_the_agents_rpc(tmp_path: Path) -> None:
             assert heard.read_text() == "a user 1.0\n"
             assert await at_b.ask("query", {"Name": "load", "Payload": b"now", "Timeout": 30_000_000_000}, seq=99) == ""
             assert await at_b.header(99) == ""
-            assert await at_b.read() == {"Type": "response", "From": "a", "Payload": "a query now\n"}
+            assert await at_b.read() == {"Type": "response", "From": "a", "Payload": b"a query now\n"}
             error, stats = await at_a.get("stats")
             assert error == ""
             assert set(stats["event_handlers"]) == {"user:deploy", "query:load"}

@@ -23,6 +23,7 @@ from proglog_trio.membership.agent_rpc.messages import (
     JoinMembers,
     KeyReport,
     MembersFiltered,
+    encoded,
 )
 from proglog_trio.membership.agent_rpc.request_decoder import Request
 from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
@@ -30,15 +31,13 @@ from proglog_trio.membership.membership import JoinFailed, Membership, NotAMembe
 from proglog_trio.membership.self_description.tags_file import TagsFileError
 from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.membership.serf.limits import MessageTooLarge
-from proglog_trio.membership.wire.msgpack_structs import Table, Text, encode_object, encode_struct
 from proglog_trio.steps import Turn
 
 MAX_ADDRESSES = 100
 """That one request joins through."""
 _KEY_OPERATIONS = {operation.value: operation for operation in KeyOperation}
-_MEMBERS = encode_object({b"Members": None})[:-1]
+_MEMBERS = encoded({"Members": None})[:-1]
 """What stands before the list of members."""
-_SECTIONS = Table(Table(Text()))
 
 
 class CommandFailed(Exception):
@@ -128,7 +127,7 @@ class Commands:
         try:
             wanted = None if body is None else MemberFilter.of(body)
         except FilterRefused as error:
-            raise CommandFailed(str(error), _member_list([])) from None
+            raise CommandFailed(str(error), NO_MEMBERS) from None
         turn = Turn()
         turn.begin()
         records: list[bytes] = []
@@ -140,7 +139,7 @@ class Commands:
             if known is None:
                 continue  # forgotten since the names were read
             if wanted is None or wanted.passes(known.name, known.status.value, known.tags):
-                records.append(encode_struct(member_record(known.snapshot(), known)))
+                records.append(encoded(member_record(known.snapshot(), known)))
         return _member_list(records)
 
     async def _stats(self, _body: None) -> bytes:
@@ -150,7 +149,7 @@ class Commands:
         others = {"runtime": {**runtime, "goroutines": runtime["tasks"], "max_procs": 1}}
         sections = {**stats, **others, "event_handlers": self.event_handlers}
         as_text = {name: {key: str(value) for key, value in each.items()} for name, each in sections.items()}
-        return encode_object(_SECTIONS.encode(as_text))
+        return encoded(as_text)
 
     async def _coordinate(self, body: GetCoordinate) -> CoordinateReport:
         coordinate = self.membership.coordinate(body.node)
@@ -172,6 +171,9 @@ class Commands:
         if report.num_resp != report.num_nodes:
             raise CommandFailed(f"{report.num_resp}/{report.num_nodes} nodes reported success", report)
         return report
+
+
+NO_MEMBERS = encoded({"Members": None})[:-1] + b"\x90"
 
 
 def _member_list(records: list[bytes]) -> bytes:

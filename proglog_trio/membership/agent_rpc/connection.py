@@ -17,7 +17,7 @@ import trio
 from attrs import AttrsInstance, define, field
 
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.membership.agent_rpc.commands import CommandFailed, Commands
+from proglog_trio.membership.agent_rpc.commands import NO_MEMBERS, CommandFailed, Commands
 from proglog_trio.membership.agent_rpc.event_records import EventRecords
 from proglog_trio.membership.agent_rpc.log_lines import LogLines, level_of
 from proglog_trio.membership.agent_rpc.messages import (
@@ -30,6 +30,7 @@ from proglog_trio.membership.agent_rpc.messages import (
     QueryRecord,
     Respond,
     StreamEvents,
+    encoded,
     encoded_answer,
 )
 from proglog_trio.membership.agent_rpc.outbox import ClientTooSlow, Outbox
@@ -51,7 +52,6 @@ from proglog_trio.membership.serf.limits import MessageTooLarge
 from proglog_trio.membership.serf.open_queries import TooManyQueries
 from proglog_trio.membership.subscriptions import EventsMissed
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.msgpack_structs import encode_object
 
 GREETING_SECONDS = 10.0
 """For the handshake, and what a client has to know."""
@@ -65,13 +65,13 @@ INTERNAL_ERROR = "internal error"
 
 _EMPTY_BODIES: dict[str, AttrsInstance | bytes] = {
     "join": Joined(),
-    "members": encode_object({b"Members": []}),
-    "members-filtered": encode_object({b"Members": []}),
+    "members": NO_MEMBERS,
+    "members-filtered": NO_MEMBERS,
     "install-key": KeyReport(),
     "use-key": KeyReport(),
     "remove-key": KeyReport(),
     "list-keys": KeyReport(),
-    "stats": encode_object({}),
+    "stats": encoded({}),
     "get-coordinate": CoordinateReport(),
 }
 """What stands behind an error, where clients read an answer in any case."""

@@ -2,12 +2,17 @@
 
 Class, attribute and key say the same: `RequestAck` is `request_ack`. A request is a header and, where its command has
 one, a body; an answer likewise. Source: the RPC page of Serf's documentation.
+
+Requests are read in either form of msgpack, the old one, which has no type for byte strings, among them. Answers are
+written as agents write them: text is text, byte strings are `bin`, and empty ones are nil.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
+import msgpack
 from attrs import AttrsInstance, frozen
 
 from proglog_trio.membership.wire.coordinates import Coordinate
@@ -19,8 +24,8 @@ from proglog_trio.membership.wire.msgpack_structs import (
     Table,
     Text,
     Unsigned,
-    encode_struct,
     wire,
+    wire_name,
 )
 
 _TEXT = Text()
@@ -30,17 +35,6 @@ _U16 = Unsigned(16)
 _U8 = Unsigned(8)
 _COUNT = Unsigned(31)
 LONGEST_COMMAND = 64
-
-
-class _Payload(Raw):
-    """Bytes, of which none are nil, as agents write them."""
-
-    def encode(self, value: bytes) -> bytes | None:  # type: ignore[override]  # nil stands for the zero value
-        """Return the bytes, or nil."""
-        return super().encode(value) or None
-
-
-_PAYLOAD = _Payload()
 
 
 @frozen
@@ -253,7 +247,7 @@ class UserEventRecord:
     event: str = wire("Event", _TEXT)
     ltime: int = wire("LTime", _SEQUENCE_NUMBER)
     name: str = wire("Name", _TEXT)
-    payload: bytes = wire("Payload", _PAYLOAD)
+    payload: bytes = wire("Payload", _RAW)
     coalesce: bool = wire("Coalesce", Boolean())
 
 
@@ -265,7 +259,7 @@ class QueryEventRecord:
     id: int = wire("ID", _SEQUENCE_NUMBER)
     ltime: int = wire("LTime", _SEQUENCE_NUMBER)
     name: str = wire("Name", _TEXT)
-    payload: bytes = wire("Payload", _PAYLOAD)
+    payload: bytes = wire("Payload", _RAW)
 
 
 @frozen
@@ -289,7 +283,7 @@ class QueryRecord:
 
     type: str = wire("Type", _TEXT)
     from_node: str = wire("From", _TEXT)
-    payload: bytes = wire("Payload", _PAYLOAD)
+    payload: bytes = wire("Payload", _RAW)
 
 
 def encoded_answer(seq: int, body: AttrsInstance | bytes | None = None, *, error: str = "") -> bytes:
@@ -300,7 +294,26 @@ def encoded_answer(seq: int, body: AttrsInstance | bytes | None = None, *, error
         body: what follows the header, if anything does; bytes are msgpack already.
         error: why the request is refused.
     """
-    header = encode_struct(ResponseHeader(error=error, seq=seq))
+    header = encoded(ResponseHeader(error=error, seq=seq))
     if body is None:
         return header
-    return header + (body if isinstance(body, bytes) else encode_struct(body))
+    return header + (body if isinstance(body, bytes) else encoded(body))
+
+
+def encoded(value: object) -> bytes:
+    """Return the msgpack of a body, or of a part of one; text may have surrogates for what was no UTF-8."""
+    packed: bytes = msgpack.packb(_plain(value), use_bin_type=True, unicode_errors="surrogateescape")
+    return packed
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes | tuple):
+        # Go's empty slices are nil.
+        if not value:
+            return None
+        return value if isinstance(value, bytes) else [_plain(element) for element in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(element) for key, element in value.items()}
+    if attrs.has(type(value)):
+        return {wire_name(field): _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    return value

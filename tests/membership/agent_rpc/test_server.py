@@ -62,7 +62,7 @@ async def test_members_are_listed_and_filtered() -> None:
         assert error == ""
         assert named(members).keys() == {"a", "b"}
         assert named(members)["a"] == {
-            "Name": "a", "Addr": "\x7f\0\0\1", "Port": a.membership.address.port, "Tags": {"role": "web"},
+            "Name": "a", "Addr": b"\x7f\0\0\1", "Port": a.membership.address.port, "Tags": {"role": "web"},
             "Status": "alive", "ProtocolMin": 1, "ProtocolMax": 5, "ProtocolCur": 2, "DelegateMin": 2,
             "DelegateMax": 5, "DelegateCur": 4,
         }  # fmt: skip
@@ -149,7 +149,7 @@ async def test_events_are_sent_and_streamed() -> None:
         assert await asking.ask("event", {"Name": "deploy", "Payload": b"\xff\0", "Coalesce": False}) == ""
         assert await watching.header(50) == ""
         event = await watching.read()
-        assert event == {"Event": "user", "LTime": 2, "Name": "deploy", "Payload": "\udcff\0", "Coalesce": False}
+        assert event == {"Event": "user", "LTime": 2, "Name": "deploy", "Payload": b"\xff\0", "Coalesce": False}
         assert await asking.ask("tags", {"Tags": {"zone": "1"}}) == ""
         assert await watching.header(50) == ""
         event = await watching.read()
@@ -172,7 +172,7 @@ async def test_a_query_is_answered_by_another_client() -> None:
         seq = await asking.send("query", body)
         assert await answering.header(9) == ""
         query = await answering.read()
-        assert query == {"Event": "query", "ID": 1, "LTime": query["LTime"], "Name": "load", "Payload": "15m"}
+        assert query == {"Event": "query", "ID": 1, "LTime": query["LTime"], "Name": "load", "Payload": b"15m"}
         assert await answering.ask("respond", {"ID": 2, "Payload": b"x"}) == "No pending queries matching ID"
         assert "1024" in await answering.ask("respond", {"ID": 1, "Payload": b"x" * 2000})
         assert await answering.ask("respond", {"ID": 1, "Payload": b"1.02"}) == ""
@@ -184,7 +184,7 @@ async def test_a_query_is_answered_by_another_client() -> None:
             said.append(await asking.read())
         assert said == [
             {"Type": "ack", "From": "a", "Payload": None},
-            {"Type": "response", "From": "a", "Payload": "1.02"},
+            {"Type": "response", "From": "a", "Payload": b"1.02"},
             {"Type": "done", "From": "", "Payload": None},
         ]
         # It is over: its number may be used again.
