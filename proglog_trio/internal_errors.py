@@ -37,6 +37,7 @@ _logger = structlog.get_logger(__name__)
 class Where(StrEnum):
     """Where an error was caught; a label of the metrics, and a line of docs/reference/what-ends-a-node.md."""
 
+    AGENT_RPC = "agent_rpc"
     ASYNCIO = "asyncio"
     CERTIFICATE_WATCH = "certificate_watch"
     DISK_WATCH = "disk_watch"
@@ -44,6 +45,7 @@ class Where(StrEnum):
     DNS_LOOKUP = "dns_lookup"
     DNS_PACKET = "dns_packet"
     DNS_STREAM = "dns_stream"
+    EVENT_HANDLER = "event_handler"
     GOSSIP_EXCHANGE = "gossip_exchange"
     GOSSIP_KEYS = "gossip_keys"
     GOSSIP_MESSAGE = "gossip_message"

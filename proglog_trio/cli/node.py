@@ -19,7 +19,7 @@ from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.config_sources import config_file_source, environment, unknown_variables, variables_of_services
 from proglog_trio.node.garbage import keep_what_is_there, put_off
 from proglog_trio.node.open_files import allow_many_open_files
-from proglog_trio.node.option_types import flag
+from proglog_trio.node.option_types import agent_rpc_text, flag
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -188,7 +188,12 @@ async def _reload_on(hangups: "AsyncIterator[int]", running: "RunningNode") -> N
 
 
 def _described(running: "RunningNode") -> str:
-    others = {"metrics_addr": running.metrics_address, "dns_addr": running.dns_address}
+    agent_rpc = running.agent_rpc_address
+    others = {
+        "metrics_addr": running.metrics_address,
+        "dns_addr": running.dns_address,
+        "serf_rpc_addr": None if agent_rpc is None else agent_rpc_text(agent_rpc),
+    }
     return json_format.dumps(
         {
             "node_name": running.name,

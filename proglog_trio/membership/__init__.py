@@ -66,7 +66,11 @@ if TYPE_CHECKING:
     from proglog_trio.address import Address, ServiceName
     from proglog_trio.errors import AddressUnavailable, AddressUnsuitable, DirectoryCopied, NameTaken
     from proglog_trio.membership.addresses.allowed_networks import AllowedNetworks, parse_network
+    from proglog_trio.membership.agent_rpc.server import AgentRpcServer
     from proglog_trio.membership.config import GossipConfig
+    from proglog_trio.membership.event_handlers.event_filter import EventFilter, parse_filters
+    from proglog_trio.membership.event_handlers.event_handler import EventHandler
+    from proglog_trio.membership.event_handlers.event_handlers import EventHandlers
     from proglog_trio.membership.events.asked_query import AskedQuery
     from proglog_trio.membership.events.coalescing import Coalescing, coalesced
     from proglog_trio.membership.events.query_answers import (
@@ -99,13 +103,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
-    "AllowedNetworks", "AnswersMissed", "AskedQuery", "Coalescing", "Coordinate", "DirectoryCopied", "EventsMissed",
-    "GossipConfig", "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager", "KeyOperation", "Keyring",
-    "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind", "MemberStatus", "Membership",
-    "MergeCheck", "MessageTooLarge", "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "ProtocolVersions",
-    "QueryAcknowledgement", "QueryAnswer", "QueryAnswers", "QueryHandler", "QueryOver", "ServiceName", "Stats",
-    "TagFixed", "TagsFileError", "TagsTooLarge", "TooManyQueries", "UserEvent", "bind_membership", "coalesced",
-    "load_keyring_file", "open_membership", "opening_of", "parse_network", "save_keyring_file",
+    "AgentRpcServer", "AllowedNetworks", "AnswersMissed", "AskedQuery", "Coalescing", "Coordinate", "DirectoryCopied",
+    "EventFilter", "EventHandler", "EventHandlers", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed",
+    "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent",
+    "MemberEventKind", "MemberStatus", "Membership", "MergeCheck", "MessageTooLarge", "NameTaken", "NotAMember",
+    "PeerHandler", "ProfileName", "ProtocolVersions", "QueryAcknowledgement", "QueryAnswer", "QueryAnswers",
+    "QueryHandler", "QueryOver", "ServiceName", "Stats", "TagFixed", "TagsFileError", "TagsTooLarge", "TooManyQueries",
+    "UserEvent", "bind_membership", "coalesced", "load_keyring_file", "open_membership", "opening_of", "parse_filters",
+    "parse_network", "save_keyring_file",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
@@ -116,7 +121,11 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.address": "Address ServiceName",
             "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
             "proglog_trio.membership.addresses.allowed_networks": "AllowedNetworks parse_network",
+            "proglog_trio.membership.agent_rpc.server": "AgentRpcServer",
             "proglog_trio.membership.config": "GossipConfig",
+            "proglog_trio.membership.event_handlers.event_filter": "EventFilter parse_filters",
+            "proglog_trio.membership.event_handlers.event_handler": "EventHandler",
+            "proglog_trio.membership.event_handlers.event_handlers": "EventHandlers",
             "proglog_trio.membership.events.asked_query": "AskedQuery",
             "proglog_trio.membership.events.coalescing": "Coalescing coalesced",
             "proglog_trio.membership.events.query_answers": (

@@ -298,7 +298,7 @@ class Membership:
         time is over: a member that has nothing to say keeps a query open.
 
         Args:
-            name: of the query; no name of Serf's own, which begin with `_serf_`.
+            name: of the query; of Serf's own names, which begin with `_serf_`, only `_serf_ping`, without a payload.
             payload: whatever goes with it.
             nodes: names of those that are asked; none: all.
             tags: only members are asked whose tag, by its name, matches an expression (RE2, anywhere in the tag's

@@ -18,8 +18,10 @@ from proglog_trio.address import Address, StartAddress
 from proglog_trio.node.option_types import (
     ADDRESS,
     ADVERTISED_ADDRESS,
+    AGENT_RPC_ADDRESS,
     DEFAULT_GOSSIP_PORT,
     DEFAULT_RPC_PORT,
+    EVENT_HANDLERS,
     FILE,
     FLAG,
     GOSSIP_ADDRESS,
@@ -32,6 +34,7 @@ from proglog_trio.node.option_types import (
     NAME_SERVERS,
     NETWORKS,
     NO_DEFAULT,
+    SECRET,
     SIZE,
     START_ADDRESSES,
     SWITCH,
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 DEFAULT_BIND_ADDRESS = Address("127.0.0.1", DEFAULT_GOSSIP_PORT)
 LARGEST_MESSAGE_BYTES = 64 * MEBIBYTE
 LARGEST_USER_MESSAGE_BYTES = 9 * KIBIBYTE
-SECRET_OPTIONS = frozenset({"--encrypt"})
+SECRET_OPTIONS = frozenset({"--encrypt", "--serf-rpc-auth-key"})
 """Options whose values are shown nowhere, in no error either."""
 
 GossipProfileName = Literal["lan", "local", "wan"]
@@ -206,9 +209,27 @@ class NodeConfig:
     dns_ttl: Annotated[int, WHOLE_SECONDS, between(0, 3600), shown_as("1s")] = 1
     """For how long clients of --dns-addr may keep an answer. 0: not at all."""
 
+    serf_rpc_addr: Annotated[Address | Path | None, AGENT_RPC_ADDRESS, NO_DEFAULT] = None
+    """Speak the protocol of a Serf agent's RPC there, for the serf command and its libraries: an address, whose port is
+    7373 if none is given (0 takes any free one), or unix: and the path of a socket, which only the user who runs the
+    node can open. Who can dial it, and knows the key of --serf-rpc-auth-key if there is one, can make this node leave,
+    change its tags and the gossip keys."""
+
+    serf_rpc_auth_key: Annotated[str | None, SECRET] = attrs.field(default=None, repr=False)
+    """What clients of --serf-rpc-addr have to know. It crosses the network unencrypted. Better given by its variable:
+    others can read command lines."""
+
+    event_handler: Annotated[tuple[str, ...], EVENT_HANDLERS] = ()
+    """Run a script, in a shell, for what happens in the cluster, as Serf's agents do: member-join,user:deploy=SCRIPT,
+    or SCRIPT alone for everything. There are member-join, member-leave, member-failed, member-update, member-reap,
+    user, user:NAME, query and query:NAME. Repeatable; in the variable, each on a line of its own."""
+
+    event_handler_timeout: Annotated[float, TIME, between(0.1, 86_400)] = 60.0
+    """How long a script of --event-handler may run; then it is killed."""
+
     insecure: Annotated[bool, FLAG] = False
     """Allow a --bind-addr beyond loopback without TLS or without a gossip key: any program that reaches the ports can
-    then read and write the log, or join the cluster."""
+    then read and write the log, or join the cluster. Likewise a --serf-rpc-addr without a key."""
 
     cluster_name: Annotated[str, NAME] = "proglog"
     """The cluster that the node belongs to. Kept in the data directory, which opens under no other name."""
@@ -363,7 +384,17 @@ def _security_problem(config: NodeConfig) -> str | None:
         return "--no-verify-incoming and --no-verify-outgoing are about a gossip key: give --encrypt or --keyring-file"
     if config.no_verify_outgoing and not config.no_verify_incoming:
         return "--no-verify-outgoing has the node send plain gossip: give --no-verify-incoming too, for what it is sent"
-    if config.insecure or config.bind_addr.is_loopback:
+    if config.serf_rpc_auth_key is not None and config.serf_rpc_addr is None:
+        return "--serf-rpc-auth-key is for clients of --serf-rpc-addr: give that as well"
+    if config.insecure:
+        return None
+    agent_rpc = config.serf_rpc_addr
+    if isinstance(agent_rpc, Address) and not agent_rpc.is_loopback and config.serf_rpc_auth_key is None:
+        return (
+            f"--serf-rpc-addr {agent_rpc} can be reached from other machines: give --serf-rpc-auth-key, or say "
+            "--insecure to do without"
+        )
+    if config.bind_addr.is_loopback:
         return None
     missing = []
     if config.server_tls_cert_file is None:

@@ -12,7 +12,11 @@ from cyclopts.config import Dict, Env
 from proglog_trio.node.config import NodeConfig, parameters
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, nearest
 
-_REPEATABLE = frozenset({"start_join_addrs", "name_servers", "gossip_allowed_cidrs", "gossip_settings", "tag"})
+# What stands between the values of one that is an array in the file.
+_REPEATABLE: Mapping[str, str] = {
+    **dict.fromkeys(("start_join_addrs", "name_servers", "gossip_allowed_cidrs", "gossip_settings", "tag"), ","),
+    "event_handler": "\n",
+}
 _TOML_NAMES: Mapping[type, str] = {
     str: "a string",
     int: "an integer",
@@ -98,7 +102,7 @@ def _read_config_file(path: Path) -> dict[str, Any]:
             raise _wrong(path, f"the key {key!r} is {what}.{nearest(key, fields)}")
         expected = _toml_types(name)
         if name in _REPEATABLE and isinstance(value, list) and all(isinstance(part, str) for part in value):
-            value = ",".join(value)
+            value = _REPEATABLE[name].join(value)
         if type(value) not in expected:
             names = " or ".join(_TOML_NAMES[kind] for kind in expected)
             found = _TOML_NAMES.get(type(value), "a date or time")

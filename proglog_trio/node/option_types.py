@@ -5,9 +5,11 @@ A field or an argument puts them together: `Annotated[float, TIME, between(0, 30
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -23,11 +25,16 @@ DNS_PORT = 53
 LEARNT = "auto"
 """In place of the host that others are told: what other members see this node at."""
 MAX_NETWORKS = 256
+DEFAULT_AGENT_RPC_PORT = 7373
+"""Serf's own, which its tools dial when they are told no other."""
 
 # gossip carries names in length-prefixed msgpack tags within one datagram; a name has to leave room for the rest
 _MAX_NAME_BYTES = 128
 # its length is one byte before every packet
 _MAX_LABEL_BYTES = 255
+_MAX_SECRET_BYTES = 512
+# sockaddr_un has room for 108, with a zero byte at the end
+_MAX_SOCKET_PATH_BYTES = 107
 _GOSSIP_KEY_BYTES = (16, 24, 32)
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -129,6 +136,12 @@ def check_gossip_key(_type: type, value: str | None) -> None:
         raise ValueError(f"A gossip key is 16, 24 or 32 bytes in base64; this is {length} bytes.")
 
 
+def check_secret(_type: type, value: str | None) -> None:
+    """Refuse what is no secret, without a word of what it is (a validator of cyclopts)."""
+    if value is not None and not 0 < len(value.encode("utf-8", "surrogateescape")) <= _MAX_SECRET_BYTES:
+        raise ValueError(f"A key is 1 to {_MAX_SECRET_BYTES} bytes.")
+
+
 def nearest(key: str, names: Sequence[str]) -> str:
     """Return a question that offers the name that is most like a key, to stand behind an error; else nothing."""
     import difflib
@@ -211,6 +224,46 @@ def several(parse: Callable[[str], Any], metavar: str, separator: str = ",") -> 
     )
 
 
+def _lines(parse: Callable[[str], Any], metavar: str) -> Parameter:
+    """Return what reads a tuple of what may have commas: from a repeatable option, or from lines."""
+
+    def convert(_type: type, tokens: Sequence[Token]) -> tuple[Any, ...]:
+        texts = [text.strip() for token in tokens for text in token.value.split("\n")]
+        return tuple(parse(text) for text in texts if text)
+
+    # A variable is one text: its words are nobody's to take apart.
+    return Parameter.combine(several(parse, metavar), Parameter(converter=convert, env_var_split=_whole))
+
+
+def _whole(_type: object, text: str, *, delimiter: str | None = None) -> list[str]:
+    del delimiter
+    return [text]
+
+
+def _agent_rpc_address(text: str) -> Address | Path:
+    """Read ``HOST:PORT`` or ``unix:PATH``."""
+    scheme, separator, path = text.strip().partition(":")
+    if not separator or scheme != "unix":
+        return Address.parse(text, default_port=DEFAULT_AGENT_RPC_PORT)
+    if not path:
+        raise ValueError(f"{text!r} has no path, write unix:/run/serf.sock")
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"{text!r} is too long: the path of a socket has {_MAX_SOCKET_PATH_BYTES} bytes at most")
+    return Path(path)
+
+
+def agent_rpc_text(address: Address | Path) -> str:
+    """Return an address of the agent's RPC as it is written."""
+    return f"unix:{address}" if isinstance(address, Path) else str(address)
+
+
+def _event_handler(text: str) -> str:
+    from proglog_trio.membership import EventHandler  # late: few nodes have one
+
+    EventHandler.parse(text)
+    return text
+
+
 def _gossip_address(text: str) -> Address:
     return Address.parse(text, default_port=DEFAULT_GOSSIP_PORT)
 
@@ -254,6 +307,9 @@ START_ADDRESSES = several(_start_address, "HOST:PORT|srv+NAME")
 NAME_SERVERS = several(_name_server, "IP[:PORT]")
 NETWORKS = Parameter.combine(several(_network, "CIDR"), Parameter(validator=check_networks))
 """Networks of IP addresses, such as 10.0.0.0/8."""
+AGENT_RPC_ADDRESS = _one(_agent_rpc_address, "HOST:PORT|unix:PATH")
+EVENT_HANDLERS = _lines(_event_handler, "EVENTS=SCRIPT")
+"""What is run for events, as Serf's agents write it."""
 ADVERTISED_ADDRESS = _one(_advertised, "HOST[:PORT]")
 """What others dial; port 0 in the value stands for the one that the node listens on."""
 GOSSIP_SETTINGS = several(_gossip_setting, "NAME=VALUE")
@@ -262,6 +318,7 @@ TAGS = several(_tag, "NAME=VALUE", r",(?=[^,=]+=)")
 """Tags of a member; a comma stands between two only where a name and = follow, so that a value may have one."""
 # what secrets are kept in ends with a newline more often than not
 GOSSIP_KEY = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_gossip_key, show_default=False))
+SECRET = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_secret, show_default=False))
 FLAG = Parameter(negative="", show_default=False)
 """A bool that is given or not: no ``--no-…``, no value, no default to show."""
 SWITCH = Parameter(show_default=lambda value: "on" if value else "off")

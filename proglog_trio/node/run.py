@@ -9,6 +9,8 @@ run_node
 ├── dns          if wanted; answers once the membership has joined
     ├── replicator   a nursery of peers, from which this node pulls what they have
     ├── server       gRPC; given the log, the replicator and the membership
+    ├── agent RPC    if wanted: the protocol of Serf's tools
+    ├── handlers     if wanted: what is run for events of the membership
     └── membership   gossip; tells the others where the server is, and the replicator of them
 ```
 
@@ -45,6 +47,7 @@ from proglog_trio.membership import (
     NotAMember,
     bind_membership,
 )
+from proglog_trio.node.agent_parts import AgentParts
 from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
 from proglog_trio.node.open_files import connections_that_fit
@@ -102,6 +105,7 @@ class RunningNode:
         reload: reads certificates, keys and policies again; returns at once.
         metrics_address: where its figures are, if they are anywhere.
         dns_address: where it answers questions of DNS, if it does.
+        agent_rpc_address: where it takes the commands of Serf's tools, if it does.
     """
 
     name: str
@@ -113,6 +117,7 @@ class RunningNode:
     reload: Callable[[], None]
     metrics_address: Address | None = None
     dns_address: Address | None = None
+    agent_rpc_address: Address | Path | None = None
 
 
 async def run_node(
@@ -237,6 +242,7 @@ class _Parts:
     async def _start(self, parts: trio.Nursery, service: LogService) -> RunningNode:
         config, membership = self.config, self.membership
         await self.retries.until_it_works(partial(membership.learn_host, config.start_join_addrs))
+        agent = AgentParts.of(config, membership, self.stopping.begin, self.errors)
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
         status = partial(self.status, service)
@@ -266,7 +272,7 @@ class _Parts:
             # late: what serves figures takes a while to load, and is not needed otherwise
             from proglog_trio.node.metrics_endpoint import serve_metrics
 
-            metrics = self._metrics(service, counters, counted)
+            metrics = self._metrics(service, counters, {**agent.counters, **counted})
             serving_metrics = partial(serve_metrics, metrics.registry(), config.metrics_addr, self.errors)
             metrics_address = await self.retries.until_it_works(lambda: parts.start(serving_metrics))
         serving = partial(
@@ -283,6 +289,7 @@ class _Parts:
         )
         rpc_address = self.rpc_address = config.rpc_address(port, membership.address.host)
         membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address, config.tag))
+        agent_rpc_address = await self.retries.until_it_works(lambda: agent.start(parts))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         joined.set()
         parts.start_soon(self.isolation.watch, self.errors)
@@ -298,6 +305,7 @@ class _Parts:
             self.security.reloader.reload,
             metrics_address,
             dns_address,
+            agent_rpc_address,
         )
 
     def _metrics(self, service: LogService, counters: ServerCounters, counted: Mapping[str, Any]) -> "NodeMetrics":

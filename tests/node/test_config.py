@@ -1,3 +1,4 @@
+import json
 import re
 from ipaddress import ip_network
 from pathlib import Path
@@ -49,6 +50,10 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "tag": ("role=web,note=a,b", (("role", "web"), ("note", "a,b"))),
     "dns_addr": ("127.0.0.1:0", Address("127.0.0.1", 0)),
     "dns_ttl": ("2m", 120),
+    "serf_rpc_addr": ("127.0.0.1", Address("127.0.0.1", 7373)),
+    "serf_rpc_auth_key": ("a secret", "a secret"),
+    "event_handler": ("member-join,user:a=run --x=1,2", ("member-join,user:a=run --x=1,2",)),
+    "event_handler_timeout": ("5s", 5.0),
     "leave_timeout": ("1m", 60.0),
     "start_timeout": ("2m", 120.0),
     "no_leave_on_terminate": ("true", True),
@@ -80,6 +85,7 @@ COMPANIONS = {
     "peer_tls_key_file": ("--peer-tls-cert-file=peer.pem",),
     "acl_model_file": (*SERVER_TLS, ACCESS[0], ACCESS[2]),
     "acl_policy_file": (*SERVER_TLS, ACCESS[0]),
+    "serf_rpc_auth_key": ("--serf-rpc-addr=127.0.0.1:0",),
 }
 
 
@@ -148,6 +154,50 @@ def test_gossip_settings_change_the_profile() -> None:
 def test_gossip_settings_that_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match="must be shorter than probe_interval"):
         parse("--gossip-settings", "probe-timeout=2")
+
+
+def test_event_handlers_are_repeatable_and_an_array_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ("user:a,query=one", "two")
+    assert parse("--event-handler", wanted[0], "--event-handler", wanted[1]).event_handler == wanted
+    file = write(tmp_path, f"event-handler = {json.dumps(wanted)}\n")
+    assert parse("--config-file", file).event_handler == wanted
+    monkeypatch.setenv("PROGLOG_EVENT_HANDLER", "\n".join(wanted))
+    assert parse().event_handler == wanted
+
+
+def test_the_agents_rpc_may_be_on_a_unix_socket() -> None:
+    assert parse("--serf-rpc-addr", "unix:/run/serf.sock").serf_rpc_addr == Path("/run/serf.sock")
+
+
+def test_the_agents_rpc_beyond_this_machine_wants_a_key() -> None:
+    reachable = Address("10.0.0.1", 7373)
+    with pytest.raises(ConfigError, match="give --serf-rpc-auth-key, or say --insecure"):
+        NodeConfig(serf_rpc_addr=reachable)
+    assert NodeConfig(serf_rpc_addr=reachable, serf_rpc_auth_key="k").serf_rpc_addr == reachable
+    assert NodeConfig(serf_rpc_addr=reachable, insecure=True).serf_rpc_addr == reachable
+
+
+def test_the_key_of_the_agents_rpc_is_not_shown() -> None:
+    assert "sesame" not in repr(parse("--serf-rpc-addr", "127.0.0.1:0", "--serf-rpc-auth-key", "sesame"))
+    with pytest.raises(CycloptsError, match="A key is 1 to 512 bytes"):
+        parse("--serf-rpc-addr", "127.0.0.1:0", "--serf-rpc-auth-key", "x" * 513)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "problem"),
+    [
+        ("--serf-rpc-addr", "unix:", "no path"),
+        ("--serf-rpc-addr", f"unix:/{'x' * 107}", "too long"),
+        ("--serf-rpc-addr", "a b", "a b"),
+        ("--event-handler", "nonsense=x", "no kind of event"),
+        ("--event-handler", "user=", "no script"),
+    ],
+)
+def test_what_is_no_address_or_handler_is_refused(option: str, text: str, problem: str) -> None:
+    with pytest.raises(CycloptsError, match=problem):
+        parse(option, text)
 
 
 def test_the_gossip_key_is_not_shown() -> None:

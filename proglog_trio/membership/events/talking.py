@@ -16,6 +16,8 @@ from proglog_trio.membership.serf.query_answers import INTERNAL_PREFIX, check_fi
 from proglog_trio.membership.serf.querying import Question
 from proglog_trio.membership.wire.serf import MAX_FILTER_NAMES, MAX_FILTERS, Filter, NodeFilter, TagFilter
 
+PING_QUERY = "_serf_ping"
+"""The one query of Serf's own that users ask: all members acknowledge it, and nobody answers."""
 MAX_QUERY_SECONDS = 86_400.0
 MAX_RELAY_FACTOR = 255
 """What the wire can carry; members relay through fewer."""
@@ -49,7 +51,7 @@ class Talking:
     ) -> QueryAnswers:
         """Ask members, and return what gives their answers."""
         question = Question(
-            name=_checked_name(name),
+            name=_checked_name(name, payload),
             payload=payload,
             filters=_filters(nodes, tags),
             timeout=_checked_timeout(timeout),
@@ -80,8 +82,8 @@ class Talking:
         self.gossip.act(lambda: querying.answer(query.ltime, query.id, payload, limit))
 
 
-def _checked_name(name: str) -> str:
-    if name.startswith(INTERNAL_PREFIX):
+def _checked_name(name: str, payload: bytes) -> str:
+    if name.startswith(INTERNAL_PREFIX) and (name != PING_QUERY or payload):
         raise ValueError(f"the name of a query must not begin with {INTERNAL_PREFIX}: those are of Serf itself")
     return name
 

@@ -298,6 +298,12 @@ def wire(name: str, kind: Kind, *, omit_zero: bool = False) -> Any:  # noqa: ANN
     return attrs.field(factory=lambda: kind.zero, metadata={_WIRE: (name, kind, omit_zero)})
 
 
+def wire_name(attribute: attrs.Attribute[Any]) -> str:
+    """Return the protocol's name of an attribute that was declared with wire."""
+    name: str = attribute.metadata[_WIRE][0]
+    return name
+
+
 @frozen
 class _Field:
     name: str
