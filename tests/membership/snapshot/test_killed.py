@@ -26,6 +26,7 @@ from tests.membership.snapshot.test_journal import Written
 
 journal.MIN_REWRITE_BYTES = 4096  # it is often written anew
 written, file = Written(), SnapshotFile(Path(sys.argv[1]))
+file.read()
 number = 0
 while True:
     number += 1
