@@ -351,6 +351,9 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         keyring_file=config.keyring_file,
         label=(config.gossip_label or "").encode(),
         cluster_tag=CLUSTER_NAME_TAG,
+        user_event_bytes=config.user_event_size_limit,
+        query_bytes=config.query_size_limit,
+        query_response_bytes=config.query_response_size_limit,
         snapshot_file=config.data_dir / SNAPSHOT_FILE,
         rejoin_after_leave=config.rejoin_after_leave,
     )
