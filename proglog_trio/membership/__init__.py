@@ -10,6 +10,7 @@ Layers, each of which knows those below it only:
 
 ```
 membership   joins, leaves, asks, tells handlers and subscribers (membership.py, joining.py, news.py, events/ …)
+snapshot     what is remembered over a restart (snapshot/)
 gossip       sockets and timers under Trio (gossip.py, exchanges.py, stream_server.py, key_manager.py)
 serf         tags, intents, events, queries, coordinates (serf/)
 swim         who answers: probes, suspicions, gossip, state exchanges (swim/)
@@ -39,6 +40,7 @@ Serf's (serf/member.py), changed by SWIM's news and by intents (serf/members.py)
 - leaving to left: SWIM says that it is gone. alive to failed, or to left if it said so itself: likewise.
 - failed to left: an intent of a later time, by the member or by an operator's force-leave.
 - failed and left to alive: SWIM says that it is there. After a day both are forgotten.
+- A member of before a restart begins as failed, or as left if it had: nobody has seen it since.
 
 What holds always:
 

@@ -20,7 +20,7 @@ from proglog_trio.membership.serf.merging import MergeCheck
 from proglog_trio.membership.wire.keyring import Keyring
 
 # generous, for a machine that is busy with other tests; nothing waits for it to pass
-EVENTUALLY_SECONDS = 40
+EVENTUALLY_SECONDS = 120
 POLL_SECONDS = 0.1
 LAN = GossipProfile.named(ProfileName.LAN)
 LOCAL = GossipProfile.named(ProfileName.LOCAL)

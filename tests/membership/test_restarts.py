@@ -227,6 +227,36 @@ async def test_clocks_go_on_from_where_they_were(tmp_path: Path) -> None:
         assert core.querying.recent.add(51, 1, core.query_clock.time)
 
 
+async def test_clocks_are_above_the_times_of_the_members_that_are_known(tmp_path: Path) -> None:
+    """Also where the line of the clocks is damaged."""
+    file = tmp_path / "members"
+    async with start_ours_in() as start:
+        b = await start("b")
+        a = await start("a", join=[b.address], snapshot_file=file)
+        await a.until_status("alive", "b")
+        await a.crash()
+        await b.crash()
+        lines = [decode_line(line) for line in file.read_bytes().splitlines()]
+        changed = [evolve(line, status_time=40) for line in lines if isinstance(line, RememberedMember)]
+        file.write_bytes(b"".join(map(encode_line, [lines[0], *changed])))
+        again = await start("a", snapshot_file=file)
+        assert again.membership.gossip.core.clock.time == 41
+
+
+async def test_a_member_that_was_where_this_one_is_now_is_not_asked(tmp_path: Path) -> None:
+    file = tmp_path / "members"
+    tags = {DIRECTORY_TAG: "aa"}
+    async with start_ours_in() as start:
+        b = await start("b")
+        a = await start("a", join=[b.address], tags=tags, snapshot_file=file)
+        await a.until_status("alive", "b")
+        await a.crash()
+        await b.crash()
+        renamed = await start("c", tags=tags, port=b.address.port, snapshot_file=file)
+        assert statuses_of(renamed) == {"b": "failed", "c": "alive"}
+        assert renamed.membership._keeper.members_before == {}
+
+
 async def test_an_address_that_is_anothers_now_is_not_joined_through(tmp_path: Path) -> None:
     """Where nothing tells clusters apart, who is there must know a member of before where that was."""
     file = tmp_path / "members"
@@ -295,25 +325,33 @@ async def test_a_damaged_line_costs_one_member(tmp_path: Path, caplog: pytest.Lo
     assert "some of the members of before are not known any more" in caplog.text
 
 
-@pytest.mark.parametrize("obstacle", ["directory", "no directory", "cannot be read"])
-async def test_a_file_that_cannot_be_used_ends_nothing(
+@pytest.mark.parametrize("obstacle", ["directory", "cannot be read"])
+async def test_a_file_that_cannot_be_read_is_put_aside(
     obstacle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.1)
-    file = tmp_path / "nowhere" / "members"
+    file = tmp_path / "members"
     if obstacle == "directory":
-        file.mkdir(parents=True)
-    elif obstacle == "cannot be read":
-        file.parent.mkdir()
+        file.mkdir()
+    else:
+        file.write_bytes(b"what nobody may read")
         monkeypatch.setattr(SnapshotFile, "read", _refuse)
     async with start_ours_in() as start:
         a = await start("a", snapshot_file=file)
+        await eventually(lambda: content(file), lambda text: "snapshot" in text)
         counters = a.membership.counters["snapshot"]
-        if obstacle == "cannot be read":
-            await eventually(lambda: content(file), lambda text: "snapshot" in text)
-            assert counters.failures == 1
-            assert "the members of before cannot be read" in caplog.text
-            return
+        assert (counters.failures, counters.put_aside) == (1, 1)
+    assert (tmp_path / "members.aside").exists()
+    assert "the members of before are not known: their file was put aside" in caplog.text
+
+
+async def test_a_file_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.1)
+    file = tmp_path / "nowhere" / "members"
+    async with start_ours_in() as start:
+        a = await start("a", snapshot_file=file)
+        counters = a.membership.counters["snapshot"]
 
         async def look() -> int:
             return int(counters.failures)
@@ -322,9 +360,7 @@ async def test_a_file_that_cannot_be_used_ends_nothing(
         warned = [each for each in caplog.records if "cannot be written down" in each.getMessage()]
         assert len(warned) == 1
         # What was in the way is gone.
-        if file.exists():
-            file.rmdir()
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir()
         await eventually(lambda: content(file), lambda text: "snapshot" in text)
 
 
@@ -358,8 +394,13 @@ async def test_a_full_disk_is_a_warning_and_what_was_missed_is_written_later(
 
         await eventually(failures, lambda count: count > 0)
         assert '"b"' not in await content(file)
+        monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 1000.0)
+        count = await failures()
+        await eventually(failures, lambda now: now > count)
+        # It is long until it is tried again: at the end it is all the same.
         is_full = False
-        await eventually(lambda: content(file), lambda text: '"name":"b"' in text)
+        await a.crash()
+        assert '"name":"b"' in await content(file)
     assert "No space left on device" in caplog.text
 
 
@@ -420,8 +461,12 @@ async def test_many_dead_members_of_before_are_gone_through_in_turn(
         assert len(looks) == count
 
 
-async def statuses(ours: Ours) -> dict[str, str]:
+def statuses_of(ours: Ours) -> dict[str, str]:
     return {name: member.status.value for name, member in ours.members().items()}
+
+
+async def statuses(ours: Ours) -> dict[str, str]:
+    return statuses_of(ours)
 
 
 async def content(file: Path) -> str:

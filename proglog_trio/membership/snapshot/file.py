@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -29,11 +30,14 @@ class SnapshotFile:
     path: Path
     # What is appended to; None until the file was first written anew.
     _descriptor: int | None = None
+    # Device and inode of the file that was read or written last; None: there was none.
+    _identity: tuple[int, int] | None = None
 
     def read(self) -> bytes:
         """Return what is in the file; nothing if there is none."""
         try:
             with self.path.open("rb") as file:
+                self._identity = _identity(os.fstat(file.fileno()))
                 return file.read(MAX_FILE_BYTES)
         except FileNotFoundError:
             return b""
@@ -42,17 +46,26 @@ class SnapshotFile:
         """Rename the file, so that it is lost to nobody; return its new path."""
         aside = self.path.with_name(self.path.name + ASIDE_SUFFIX)
         self.path.replace(aside)
+        self._identity = None
         return aside
 
     def replace(self, data: bytes) -> None:
-        """Write all anew, durably: the file is either as it was or has this."""
+        """Write all anew, durably: the file is either as it was or has this.
+
+        A file that is not the one that was read or written before is left alone, with FileExistsError: the directory
+        may have been replaced by another.
+        """
         self.close()
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self.path.stat()) != self._identity:
+                raise FileExistsError(errno.EEXIST, "another file has its place", str(self.path))
         new = self.path.with_name(self.path.name + NEW_SUFFIX)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, _MODE)
         try:
             _write(descriptor, data)
             os.fsync(descriptor)
             new.replace(self.path)
+            self._identity = _identity(os.fstat(descriptor))
             _sync_directory(self.path.parent)
         except BaseException:
             os.close(descriptor)
@@ -77,6 +90,10 @@ class SnapshotFile:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -46,7 +46,7 @@ class SnapshotCounters:
         rewrites: how often all was written anew.
         failures: reads and writes that failed; what could not be written is written later.
         lines_damaged: lines that said nothing when the file was read.
-        put_aside: files that were not this member's.
+        put_aside: files that were not this member's, or could not be read.
     """
 
     bytes_written: int = 0
@@ -119,14 +119,11 @@ class Keeper:
     async def _read(self, file: SnapshotFile, header: Header) -> Memory:
         try:
             data = await trio.to_thread.run_sync(file.read)
+            memory = await self.gossip.codec.turns.run(read_steps(data, header))
         except OSError as error:
             self.counters.failures += 1
-            _logger.warning(
-                "the members of before cannot be read: this node knows none", file=str(file.path), reason=_why(error)
-            )
+            await self._put_aside(file, f"it cannot be read: {_why(error)}")
             return Memory()
-        try:
-            memory = await self.gossip.codec.turns.run(read_steps(data, header))
         except NotOurs as error:
             await self._put_aside(file, str(error))
             return Memory()
@@ -147,15 +144,25 @@ class Keeper:
             aside = await trio.to_thread.run_sync(file.put_aside)
         except OSError as error:
             self.counters.failures += 1
-            _logger.warning("a file of members is not this node's", reason=reason, not_put_aside=_why(error))
+            _logger.warning(
+                "the members of before are not known, and are not written down",
+                file=str(file.path),
+                reason=reason,
+                not_put_aside=_why(error),
+            )
         else:
-            _logger.warning("a file of members is not this node's, and was put aside", reason=reason, aside=str(aside))
+            _logger.warning(
+                "the members of before are not known: their file was put aside",
+                file=str(file.path),
+                reason=reason,
+                aside=str(aside),
+            )
 
     async def _restore(self, memory: Memory, facts: Facts) -> None:
         core, boundary = self.gossip.core, self.gossip.errors.boundary(Where.MEMBERSHIP_SNAPSHOT)
         clocks = memory.clocks
         core.restore_clocks(member=clocks.member, event=clocks.event, query=clocks.query)
-        members = memory.most_promising_first(core.swim.rules.rng)
+        members = memory.most_promising_first(core.swim.rules.rng.random())
         # Those who went first, first: in that order they are forgotten.
         kept = sorted(members[:MAX_GONE], key=lambda member: (member.status is MemberStatus.ALIVE, member.gone_at))
         for number, member in enumerate(kept, 1):
@@ -165,9 +172,12 @@ class Keeper:
                     core.clock.witness(member.status_time)
             if number % RESTORED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-        for member in members:
-            if member.name != core.swim.name and member.endpoint != self.gossip.endpoint:
-                self.members_before.setdefault(member.endpoint, member.name)
+        for number, member in enumerate(members, 1):
+            endpoint = member.endpoint
+            if member.name != core.swim.name and endpoint != self.gossip.endpoint:
+                self.members_before.setdefault(endpoint, member.name)
+            if number % RESTORED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
         if self.members_before:
             _logger.info("members of before are known", members=len(self.members_before))
 
@@ -181,9 +191,9 @@ class Keeper:
         try:
             while True:
                 async with turns:
-                    await self._write(self.file, self._journal)
-                    # However fast things happen, others want the disk and the processor too.
-                    await trio.sleep(PAUSE_SECONDS)
+                    if await self._write(self.file, self._journal):
+                        # However fast things happen, others want the disk and the processor too.
+                        await trio.sleep(PAUSE_SECONDS)
                     with trio.move_on_after(CLOCKS_SECONDS):
                         await self.changes.news.wait()
                     self.changes.news.clear()
@@ -195,10 +205,11 @@ class Keeper:
                 with self.gossip.errors.boundary(Where.MEMBERSHIP_SNAPSHOT):
                     await trio.to_thread.run_sync(self.file.close)
 
-    async def _write(self, file: SnapshotFile, journal: Journal, *, is_last: bool = False) -> None:
-        """Write what there is to write; what fails is written anew later."""
+    async def _write(self, file: SnapshotFile, journal: Journal, *, is_last: bool = False) -> bool:
+        """Write what there is to write, and tell whether there was anything; what fails is written anew later."""
         if trio.current_time() < self._retry_at:
-            return
+            return False
+        before = self.counters.bytes_written
         try:
             if journal.is_rewrite_due:
                 data = await self.gossip.codec.turns.run(journal.rewrite_steps())
@@ -230,6 +241,7 @@ class Keeper:
             # It is not known how much of it was written.
             journal.failed()
             raise
+        return self.counters.bytes_written > before
 
 
 def _known(member: RememberedMember, facts: Facts) -> KnownMember:

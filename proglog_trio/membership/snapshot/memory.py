@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 from attrs import define, field
 
 from proglog_trio.membership.serf.member import MemberStatus
@@ -25,7 +23,6 @@ LINES_AT_ONCE = 16
 """In one step of reading."""
 MAX_REMEMBERED = 16_384
 """Members; more than are ever known at a time. What stands in the file beyond them is left out, and counted."""
-_RANKS = {MemberStatus.ALIVE: 0, MemberStatus.FAILED: 1, MemberStatus.LEFT: 2}
 
 
 class NotOurs(Exception):
@@ -79,14 +76,18 @@ class Memory:
             case Header():
                 pass
 
-    def most_promising_first(self, rng: random.Random) -> list[RememberedMember]:
+    def most_promising_first(self, place: float) -> list[RememberedMember]:
         """Return all members: those that were alive, then those that had failed, then those that had left.
 
-        In no particular order otherwise, so that not all who are started again ask the same ones.
+        Args:
+            place: from 0 to 1: where each of the three begins, so that not all who are started again ask the same ones.
         """
-        members = list(self.members.values())
-        rng.shuffle(members)
-        return sorted(members, key=lambda member: _RANKS[member.status])
+        found = []
+        for status in (MemberStatus.ALIVE, MemberStatus.FAILED, MemberStatus.LEFT):
+            members = [member for member in self.members.values() if member.status is status]
+            begin = int(place * len(members))
+            found += members[begin:] + members[:begin]
+        return found
 
 
 def read_steps(data: bytes, owner: Header) -> Steps[Memory]:

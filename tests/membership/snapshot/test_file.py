@@ -52,6 +52,31 @@ def test_a_file_is_put_aside_once(tmp_path: Path) -> None:
     assert file.read() == b""
 
 
+def test_a_file_that_took_its_place_is_left_alone(tmp_path: Path) -> None:
+    """As when the directory was replaced by another node's."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    file = SnapshotFile(mine / "members")
+    file.replace(b"mine\n")
+    mine.rename(tmp_path / "moved")
+    mine.mkdir()
+    file.path.write_bytes(b"another's\n")
+    file.append(b"more of mine\n")
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match="another file has its place"):
+            file.replace(b"all of mine\n")
+    assert file.path.read_bytes() == b"another's\n"
+    assert (tmp_path / "moved" / "members").read_bytes() == b"mine\nmore of mine\n"
+    # One that was read first, or put aside, may be replaced.
+    again = SnapshotFile(file.path)
+    again.read()
+    again.replace(b"read\n")
+    again.put_aside()
+    again.replace(b"new\n")
+    again.close()
+    assert again.read() == b"new\n"
+
+
 class Failing:
     """Fails at the n-th of the calls that write, of which a part is written, as on a disk that fills up."""
 

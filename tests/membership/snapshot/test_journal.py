@@ -241,6 +241,10 @@ def test_a_leave_is_written_and_empties_what_is_not_to_be_kept(*, remembers: boo
     size = len(written.file)
     written.write()
     assert len(written.file) == size
+    # What it still hears while it stops.
+    written.change("b", MemberStatus.ALIVE)
+    written.write()
+    assert (len(written.file) > size) is remembers
 
 
 def test_time_that_a_member_is_gone_is_time_that_the_node_ran() -> None:
