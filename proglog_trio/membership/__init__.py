@@ -9,7 +9,8 @@ Theory of operation
 Layers, each of which knows those below it only:
 
 ```
-membership   joins, leaves, tells handlers and subscribers (membership.py, joining.py, names.py, news.py …)
+membership   joins, leaves, tells handlers and subscribers (membership.py, joining.py, names.py, news.py …), and
+             changes and shows what this member says of itself (self_description/)
 gossip       sockets and timers under Trio (gossip.py, exchanges.py, stream_server.py, key_manager.py)
 serf         tags, intents, events, queries, coordinates (serf/)
 swim         who answers: probes, suspicions, gossip, state exchanges (swim/)
