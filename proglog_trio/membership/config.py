@@ -7,6 +7,12 @@ from pathlib import Path
 from attrs import field, frozen
 
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.limits import (
+    DEFAULT_QUERY_BYTES,
+    DEFAULT_QUERY_RESPONSE_BYTES,
+    DEFAULT_USER_EVENT_BYTES,
+    limit_bytes,
+)
 from proglog_trio.membership.wire.keyring import Keyring
 
 
@@ -27,6 +33,10 @@ class GossipConfig:
         tags_file: where it is kept what is changed of the tags while the node runs; None: it is lost with the process.
             What stands there counts over the tags that the node is given when it starts.
         fixed_tags: the names of tags that nobody may change while the node runs; cluster_tag is one anyway.
+        user_event_bytes: the most that a user event of this node may have, encoded, and its name and payload together;
+            9 KiB at the most, as the next two. What fits into no packet goes by streams. Of what others send, larger
+            ones are taken too.
+        query_bytes, query_response_bytes: likewise of a query, and of an answer to one.
     """
 
     name: str
@@ -41,3 +51,6 @@ class GossipConfig:
     cluster_tag: str | None = None
     tags_file: Path | None = None
     fixed_tags: frozenset[str] = frozenset()
+    user_event_bytes: int = field(default=DEFAULT_USER_EVENT_BYTES, validator=limit_bytes)
+    query_bytes: int = field(default=DEFAULT_QUERY_BYTES, validator=limit_bytes)
+    query_response_bytes: int = field(default=DEFAULT_QUERY_RESPONSE_BYTES, validator=limit_bytes)

@@ -364,6 +364,9 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         cluster_tag=CLUSTER_NAME_TAG,
         tags_file=config.data_dir / TAGS_FILE,
         fixed_tags=OWN_TAG_NAMES,
+        user_event_bytes=config.user_event_size_limit,
+        query_bytes=config.query_size_limit,
+        query_response_bytes=config.query_response_size_limit,
     )
 
 

@@ -13,6 +13,7 @@ from attrs import evolve
 
 from proglog_trio.membership import (
     GossipConfig,
+    MemberEvent,
     MemberEventKind,
     Membership,
     NotAMember,
@@ -44,7 +45,7 @@ async def test_others_see_a_change_and_it_is_there_after_a_restart(tmp_path: Pat
             await a.change_tags({"role": "db", "rack": "7"}, ["zone"])
             with trio.fail_after(60):
                 async for event in events:
-                    if event.kind is MemberEventKind.UPDATE:
+                    if isinstance(event, MemberEvent) and event.kind is MemberEventKind.UPDATE:
                         break
             seen = b.member("a")
             assert seen is not None
