@@ -9,8 +9,7 @@ Theory of operation
 Layers, each of which knows those below it only:
 
 ```
-membership   joins, leaves, asks, tells handlers and subscribers (membership.py, joining.py, news.py, events/ …), and
-             changes and shows what this member says of itself (self_description/)
+membership   joins, leaves, asks, tells handlers and subscribers (membership.py, joining.py, news.py, events/ …)
 gossip       sockets and timers under Trio (gossip.py, exchanges.py, stream_server.py, key_manager.py)
 serf         tags, intents, events, queries, coordinates (serf/)
 swim         who answers: probes, suspicions, gossip, state exchanges (swim/)
@@ -52,6 +51,7 @@ What holds always:
   during which this process was stopped is no member's fault (proglog_trio/lived_time.py).
 - Each table, queue and message has a bound in elements and in bytes (docs/explanation/membership.md).
 - What members say of a member is passed on byte for byte.
+- What is changed of this member's own tags is on disk before anybody hears of it (self_description/).
 - A handler hears join and leave of each peer in turn, and of its own node nothing.
 - A user event is delivered at most once in a node's life. A query ends: when all that were asked have answered or are
   gone, or its time is over.
