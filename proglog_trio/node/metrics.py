@@ -68,6 +68,7 @@ class NodeMetrics(Collector):
             self._log_offsets,
             self._clocks,
             self._members,
+            self._membership,
             self._denials,
             self._certificates,
         ]
@@ -144,6 +145,13 @@ class NodeMetrics(Collector):
         for status in MemberStatus:
             family.add_metric([status.value], self.membership.count(status))
         yield family
+        yield GaugeMetricFamily(
+            "proglog_isolated",
+            "1 while the node is alone although there should be others, or with fewer than half of its cluster.",
+            int(self.isolation() is not None),
+        )
+
+    def _membership(self) -> Iterable[Metric]:
         figures = self.membership.stats()["serf"]
         yield GaugeMetricFamily(
             "proglog_membership_health_score",
@@ -171,11 +179,6 @@ class NodeMetrics(Collector):
             "proglog_gossip_unverified",
             "1 while gossip that is not encrypted is taken, or sent, although there is a key.",
             int(self.membership.unverified is not None),
-        )
-        yield GaugeMetricFamily(
-            "proglog_isolated",
-            "1 while the node is alone although there should be others, or with fewer than half of its cluster.",
-            int(self.isolation() is not None),
         )
 
     def _denials(self) -> Iterable[Metric]:

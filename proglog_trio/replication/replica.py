@@ -77,7 +77,7 @@ class Replica:
         config: see ReplicationConfig.
         host: runs it.
         kept: which directories were known when this one was last used.
-        round_trip_to: how far away peers are, as the membership knows it.
+        gossiped_round_trip: how far away peers are, as the membership knows it.
         peers: which there are and what they say.
         streams: those that are open.
         holdings: which nodes have what on disk.
@@ -91,7 +91,7 @@ class Replica:
     config: ReplicationConfig
     host: ReplicaHost
     kept: Iterable[KnownDirectory] = ()
-    round_trip_to: RoundTripTo = unknown_round_trip
+    gossiped_round_trip: RoundTripTo = unknown_round_trip
     peers: PeerTable = field(init=False)
     streams: OpenStreams = field(init=False)
     holdings: Holdings = field(init=False)
@@ -120,7 +120,7 @@ class Replica:
             self.config.plan,
             node.boundary,
             is_full,
-            round_trip_to=self._round_trip_to,
+            round_trip_to=self.round_trip_to,
         )
         self.scheduler = Scheduler(node, plan, self.holdings.acknowledgements, self.streams, self.host.deadline_changed)
         self.review = MissingReview(node, self.peers)
@@ -230,9 +230,12 @@ class Replica:
             mine = OriginRange.of_state(self.node.log.planned_origins[origin])
             self.node.emit(Diverged(name, origin, _place_of(mine), _place_of(positions.ranges[origin])))
 
-    def _round_trip_to(self, name: str) -> float | None:
-        """Return the round-trip time to a peer; where the membership does not know it yet, that of its first answer."""
-        known = self.round_trip_to(name)
+    def round_trip_to(self, name: str) -> float | None:
+        """Return the round-trip time to a peer, in seconds, if it is known.
+
+        Where the membership does not know it yet it is that of the peer's last answer on its stream.
+        """
+        known = self.gossiped_round_trip(name)
         return self.clocks.round_trip_to(name) if known is None else known
 
     def peer_clocks_ahead(self) -> Mapping[str, float]:

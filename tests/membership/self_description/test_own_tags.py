@@ -78,6 +78,22 @@ def test_a_tag_needs_a_name() -> None:
         OwnTags(given={}, changes={}).changed({"": "x"}, [])
 
 
+@pytest.mark.parametrize(
+    ("set_", "delete", "problem"),
+    [
+        ({str(number): "" for number in range(300)}, [str(number) for number in range(213)], "513 tags in one change"),
+        ({"a": "x" * 1_000_000}, [], "take 1000001 bytes, more than 512 by themselves"),
+        ({}, ["x" * 1_000_000], "the name of a tag has at most 512 bytes"),
+    ],
+)
+def test_a_change_that_is_too_large_to_look_at_is_refused(
+    set_: dict[str, str], delete: list[str], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem) as error:
+        OwnTags(given={}, changes={}).changed(set_, delete)
+    assert len(str(error.value)) < 200
+
+
 def test_what_does_not_fit_is_refused_with_what_is_used() -> None:
     tags = OwnTags(given={"a": "x" * 300}, changes={})
     with pytest.raises(
