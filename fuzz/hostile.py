@@ -620,7 +620,7 @@ CASES: tuple[Case, ...] = (
     Case("DNS: names of 2,000 members", lambda: named_members(2000)),
     Case("DNS: many questions about 2,000 members", _many_questions),
     Case("DNS: questions that are none, or odd", _odd_questions),
-    Case("queries of 8,000 members with a costly expression", _asked_of_many),
+    Case("questions to 8,000 members with a costly expression", _asked_of_many),
 )
 
 
