@@ -12,6 +12,7 @@ SAID = [
     ["a gossips at 127.0.0.1", "b knows ['a', 'b']", "a knows b as alive with the tags {'role': 'db'}", "b has left"],
     ["connect to b at 10.0.0.7:8400", "hang up on b"],
     [f"{operation}-key done by ['a', 'b'] problems {{}}" for operation in ("install", "use", "remove")],
+    ["b is told: b: not of the blue team", "a knows ['a']"],
 ]
 
 
@@ -33,4 +34,6 @@ async def run_example(example: str) -> list[str]:
 async def test_all_examples() -> None:
     assert len(EXAMPLES) == len(SAID)
     for example, said in zip(EXAMPLES, SAID, strict=True):
-        assert await run_example(example) == said
+        # The port in it is another each time.
+        lines = [re.sub(r"(?<=told: ).*(b: not of the blue team)", r"\1", line) for line in await run_example(example)]
+        assert lines == said
