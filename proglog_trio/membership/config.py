@@ -9,6 +9,12 @@ from attrs import field, frozen
 from proglog_trio.address import Address
 from proglog_trio.membership.addresses.allowed_networks import AllowedNetworks
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.limits import (
+    DEFAULT_QUERY_BYTES,
+    DEFAULT_QUERY_RESPONSE_BYTES,
+    DEFAULT_USER_EVENT_BYTES,
+    limit_bytes,
+)
 from proglog_trio.membership.wire.keyring import Keyring
 
 
@@ -39,6 +45,10 @@ class GossipConfig:
         label: of the cluster; packets and streams with another, or without it, are refused.
         cluster_tag: a tag of which members of other clusters have another value than this node; they are not merged.
             None: all members that are heard of are merged.
+        user_event_bytes: the most that a user event of this node may have, encoded, and its name and payload together;
+            9 KiB at the most, as the next two. What fits into no packet goes by streams. Of what others send, larger
+            ones are taken too.
+        query_bytes, query_response_bytes: likewise of a query, and of an answer to one.
     """
 
     name: str
@@ -56,6 +66,9 @@ class GossipConfig:
     allowed_networks: AllowedNetworks | None = None
     label: bytes = b""
     cluster_tag: str | None = None
+    user_event_bytes: int = field(default=DEFAULT_USER_EVENT_BYTES, validator=limit_bytes)
+    query_bytes: int = field(default=DEFAULT_QUERY_BYTES, validator=limit_bytes)
+    query_response_bytes: int = field(default=DEFAULT_QUERY_RESPONSE_BYTES, validator=limit_bytes)
 
     def __attrs_post_init__(self) -> None:
         if self.learn_host and self.advertise_host is not None:

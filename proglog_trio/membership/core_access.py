@@ -23,6 +23,8 @@ class GossipCounters:
     Attributes:
         sources_refused: packets and streams from addresses that no member may have; nothing of them was read.
         plain_taken: packets and streams that were not encrypted, and were taken although there is a keyring.
+        messages_by_stream: events, queries and answers that are too large for a packet.
+        messages_by_stream_failed: those of them that were not sent: no connection, or too many at once.
     """
 
     packets_sent: int = 0
@@ -36,6 +38,8 @@ class GossipCounters:
     exchanges_failed: int = 0
     sources_refused: int = 0
     plain_taken: int = 0
+    messages_by_stream: int = 0
+    messages_by_stream_failed: int = 0
 
 
 class CoreAccess(Protocol):

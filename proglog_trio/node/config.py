@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BIND_ADDRESS = Address("127.0.0.1", DEFAULT_GOSSIP_PORT)
 LARGEST_MESSAGE_BYTES = 64 * MEBIBYTE
+LARGEST_USER_MESSAGE_BYTES = 9 * KIBIBYTE
 SECRET_OPTIONS = frozenset({"--encrypt"})
 """Options whose values are shown nowhere, in no error either."""
 
@@ -107,6 +108,16 @@ class NodeConfig:
 
     gossip_settings: Annotated[tuple[tuple[str, float], ...], GOSSIP_SETTINGS] = ()
     """One figure of the profile, such as probe-interval=2s or gossip-nodes=4. Repeatable, or separated by commas."""
+
+    user_event_size_limit: Annotated[int, SIZE, between(1, LARGEST_USER_MESSAGE_BYTES), shown_as("512")] = 512
+    """The largest user event that this node sends, encoded, and its name and payload together; 9KiB at the most. What
+    fits into no packet goes by streams. Larger ones of other members are taken and passed on."""
+
+    query_size_limit: Annotated[int, SIZE, between(1, LARGEST_USER_MESSAGE_BYTES), shown_as("1KiB")] = KIBIBYTE
+    """The largest query that this node asks, encoded; likewise."""
+
+    query_response_size_limit: Annotated[int, SIZE, between(1, LARGEST_USER_MESSAGE_BYTES), shown_as("1KiB")] = KIBIBYTE
+    """The largest answer that this node gives to a query, encoded; likewise."""
 
     encrypt: Annotated[str | None, GOSSIP_KEY] = attrs.field(default=None, repr=False)
     """Encrypt gossip with this key: 16, 24 or 32 bytes in base64, the same on all members. What is not encrypted with

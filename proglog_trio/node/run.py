@@ -364,6 +364,9 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         allowed_networks=AllowedNetworks(config.gossip_allowed_cidrs) if config.gossip_allowed_cidrs else None,
         label=(config.gossip_label or "").encode(),
         cluster_tag=CLUSTER_NAME_TAG,
+        user_event_bytes=config.user_event_size_limit,
+        query_bytes=config.query_size_limit,
+        query_response_bytes=config.query_response_size_limit,
     )
 
 

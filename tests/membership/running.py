@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 
 from proglog_trio.address import Address, StartAddress
 from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.events.query_handlers import QueryHandler
 from proglog_trio.membership.membership import Membership, bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
@@ -133,12 +134,15 @@ async def start_ours(
     label: bytes = b"",
     cluster_tag: str | None = None,
     name_patience: float = 0.0,
+    query_handlers: Mapping[str, QueryHandler] | None = None,
+    largest: int | None = None,
     merge_check: MergeCheck | None = None,
     **options: Any,
 ) -> Ours:
     """Start a member of ours; it has taken its place in the cluster if a start address answered at once.
 
-    Further options are those of GossipConfig.
+    Its arguments, and further options, are those of GossipConfig and open_membership; largest: all limits of events,
+    queries and answers.
     """
     keyring = Keyring.from_base64([key]) if key else None
     config = GossipConfig(
@@ -151,9 +155,16 @@ async def start_ours(
         cluster_tag=cluster_tag,
         **options,
     )
+    if largest is not None:
+        config = evolve(config, user_event_bytes=largest, query_bytes=largest, query_response_bytes=largest)
     peers = Peers()
-    tags = tags or {"rpc_addr": f"{name}:8400"}
-    membership = await bind_membership(config, tags, handler=peers, merge_check=merge_check)
+    membership = await bind_membership(
+        config,
+        tags or {"rpc_addr": f"{name}:8400"},
+        handler=peers,
+        query_handlers=query_handlers or {},
+        merge_check=merge_check,
+    )
     ours = Ours(membership, peers)
     with trio.fail_after(EVENTUALLY_SECONDS):
         await nursery.start(partial(ours.run, join, name_patience=name_patience))

@@ -12,7 +12,7 @@ from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.key_manager import KeysNotAsked
 from proglog_trio.membership.membership import JoinFailed
 from proglog_trio.membership.serf.keys import KeyOperation
-from proglog_trio.membership.serf.member import MemberEventKind
+from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind
 from proglog_trio.membership.wire.keyring import Keyring, encode_key
 from proglog_trio.membership.wire.memberlist import UserMessage
 from proglog_trio.membership.wire.packet import encode_packets
@@ -53,6 +53,7 @@ async def test_a_cluster_is_encrypted_step_by_step_and_nobody_fails(start: Start
                 for member in members.values():
                     await member.until_status("alive", *names)
                 async for event in events:
+                    assert isinstance(event, MemberEvent)
                     assert event.kind is not MemberEventKind.FAILED
                     if event.kind is MemberEventKind.JOIN and event.members[0].name == name:
                         break

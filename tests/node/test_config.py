@@ -12,7 +12,7 @@ from proglog_trio.cli.node import app as node_app
 from proglog_trio.node.config import ConfigError, NodeConfig, flag_name
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
 from proglog_trio.node.run import gossip_config
-from proglog_trio.units import GIBIBYTE, MEBIBYTE
+from proglog_trio.units import GIBIBYTE, KIBIBYTE, MEBIBYTE
 from tests.node.parsing import parse, write
 
 # every option, a value for it as text, and what that is in NodeConfig
@@ -28,6 +28,9 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "gossip_profile": ("wan", "wan"),
     "gossip_settings": ("probe-interval=3s,gossip_nodes=4", (("probe_interval", 3.0), ("gossip_nodes", 4))),
     "gossip_label": ("orders-eu", "orders-eu"),
+    "user_event_size_limit": ("9KiB", 9 * KIBIBYTE),
+    "query_size_limit": ("2KiB", 2 * KIBIBYTE),
+    "query_response_size_limit": ("2048", 2 * KIBIBYTE),
     "encrypt": ("AAECAwQFBgcICQoLDA0ODw==", "AAECAwQFBgcICQoLDA0ODw=="),
     "keyring_file": ("keys.json", Path("keys.json")),
     "no_verify_incoming": ("true", True),

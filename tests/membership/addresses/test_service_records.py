@@ -35,14 +35,15 @@ async def looked_up(server: NameServer) -> LookedUp:
 async def test_all_hosts_of_all_records_with_their_ports(server: NameServer) -> None:
     server.records = {
         (NAME, "SRV"): ["20 0 8401 c.example.org.", "10 5 8402 a.example.org.", "10 9 8403 b.example.org."],
-        ("a.example.org", "A"): ["10.0.0.1", "10.0.0.2"],
+        ("a.example.org", "A"): ["10.0.0.1"],
+        ("a.example.org", "AAAA"): ["2001:db8::2"],
         ("b.example.org", "AAAA"): ["2001:db8::1"],
         ("c.example.org", "A"): ["10.0.0.3"],
     }
     found = await looked_up(server)
     assert found.problem is None
     assert [str(each) for each in found.endpoints] == [
-        "[2001:db8::1]:8403", "10.0.0.1:8402", "10.0.0.2:8402", "10.0.0.3:8401",
+        "[2001:db8::1]:8403", "10.0.0.1:8402", "[2001:db8::2]:8402", "10.0.0.3:8401",
     ]  # fmt: skip
 
 

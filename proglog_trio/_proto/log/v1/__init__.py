@@ -9,6 +9,7 @@ __all__ = (
     "AcceptGapsResponse",
     "Acknowledgement",
     "AcknowledgementLevel",
+    "AskedQuery",
     "ClockAnswer",
     "ConsumeBatchesRequest",
     "ConsumeBatchesRequestAnchor",
@@ -44,6 +45,8 @@ __all__ = (
     "ListKeysResponse",
     "Member",
     "MemberStatus",
+    "MembersEvent",
+    "MembersEventKind",
     "MissingRange",
     "OriginPlace",
     "OriginRange",
@@ -57,15 +60,22 @@ __all__ = (
     "ProduceResponse",
     "PullRequest",
     "PullResponse",
+    "QueryRequest",
+    "QueryResponse",
     "Record",
     "RemoveKeyRequest",
     "RemoveKeyResponse",
+    "SendEventRequest",
+    "SendEventResponse",
     "Server",
     "Skipped",
     "Time",
     "UseKeyRequest",
     "UseKeyResponse",
+    "UserEvent",
     "Want",
+    "WatchEventsRequest",
+    "WatchEventsResponse",
 )
 
 from dataclasses import dataclass
@@ -190,6 +200,45 @@ class MemberStatus(betterproto2.Enum):
         }
 
 
+class MembersEventKind(betterproto2.Enum):
+    UNSPECIFIED = 0
+
+    JOIN = 1
+
+    UPDATE = 2
+
+    LEAVE = 3
+
+    FAILED = 4
+
+    REAP = 5
+    """
+    It was gone for long, and is forgotten.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "KIND_UNSPECIFIED",
+            1: "KIND_JOIN",
+            2: "KIND_UPDATE",
+            3: "KIND_LEAVE",
+            4: "KIND_FAILED",
+            5: "KIND_REAP",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "KIND_UNSPECIFIED": 0,
+            "KIND_JOIN": 1,
+            "KIND_UPDATE": 2,
+            "KIND_LEAVE": 3,
+            "KIND_FAILED": 4,
+            "KIND_REAP": 5,
+        }
+
+
 @dataclass(eq=False, repr=False)
 class AbsentRanges(betterproto2.Message):
     place: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
@@ -252,6 +301,25 @@ class Acknowledgement(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "Acknowledgement", Acknowledgement)
+
+
+@dataclass(eq=False, repr=False)
+class AskedQuery(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    source: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The name of the member that asks.
+    """
+
+    lamport_time: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+
+    id: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("log.v1", "AskedQuery", AskedQuery)
 
 
 @dataclass(eq=False, repr=False)
@@ -770,6 +838,22 @@ default_message_pool.register_message("log.v1", "Member", Member)
 
 
 @dataclass(eq=False, repr=False)
+class MembersEvent(betterproto2.Message):
+    """
+    The same has happened to some members.
+    """
+
+    kind: "MembersEventKind" = betterproto2.field(
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: MembersEventKind(0)
+    )
+
+    members: "list[Member]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("log.v1", "MembersEvent", MembersEvent)
+
+
+@dataclass(eq=False, repr=False)
 class MissingRange(betterproto2.Message):
     """
     The sequences [from_sequence, to_sequence), which a log does not have at present.
@@ -1141,6 +1225,62 @@ default_message_pool.register_message("log.v1", "PullResponse", PullResponse)
 
 
 @dataclass(eq=False, repr=False)
+class QueryRequest(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    nodes: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Names of those that are asked; none: all that are alive.
+    """
+
+    tags: "dict[str, str]" = betterproto2.field(
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    Only members are asked whose tag, by its name, matches an expression (RE2, anywhere in the tag's value).
+    """
+
+    timeout_seconds: "float" = betterproto2.field(5, betterproto2.TYPE_DOUBLE)
+    """
+    For how long answers are waited for; 0: as long as gossip needs to reach everybody.
+    """
+
+    relay_factor: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
+    """
+    Through how many other members each answer is sent besides, should it be lost on its way.
+    """
+
+    no_acknowledgements: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
+    """
+    Members do not say that they have the query before they answer.
+    """
+
+
+default_message_pool.register_message("log.v1", "QueryRequest", QueryRequest)
+
+
+@dataclass(eq=False, repr=False)
+class QueryResponse(betterproto2.Message):
+    """
+    What one member says to a query.
+    """
+
+    member: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    is_acknowledgement: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    The member has the query; its answer may follow.
+    """
+
+    payload: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+
+default_message_pool.register_message("log.v1", "QueryResponse", QueryResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Record(betterproto2.Message):
     value: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -1190,6 +1330,29 @@ class RemoveKeyResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "RemoveKeyResponse", RemoveKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
+class SendEventRequest(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    coalesce: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Of several with this name that come together, the newest may stand for all.
+    """
+
+
+default_message_pool.register_message("log.v1", "SendEventRequest", SendEventRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SendEventResponse(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("log.v1", "SendEventResponse", SendEventResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1275,6 +1438,23 @@ default_message_pool.register_message("log.v1", "UseKeyResponse", UseKeyResponse
 
 
 @dataclass(eq=False, repr=False)
+class UserEvent(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    lamport_time: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    An event that was fired where another was known has a higher one than that.
+    """
+
+    coalesce: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+
+
+default_message_pool.register_message("log.v1", "UserEvent", UserEvent)
+
+
+@dataclass(eq=False, repr=False)
 class Want(betterproto2.Message):
     origin: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -1285,3 +1465,34 @@ class Want(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "Want", Want)
+
+
+@dataclass(eq=False, repr=False)
+class WatchEventsRequest(betterproto2.Message):
+    coalesce: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+    """
+    Wait a second or a few for what belongs together: members to whom the same happens are in one event, and of user
+    events that may be coalesced only the newest of each name come.
+    """
+
+
+default_message_pool.register_message("log.v1", "WatchEventsRequest", WatchEventsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class WatchEventsResponse(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - event:
+    """
+
+    members: "MembersEvent | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+    user_event: "UserEvent | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+    query: "AskedQuery | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+
+default_message_pool.register_message("log.v1", "WatchEventsResponse", WatchEventsResponse)
