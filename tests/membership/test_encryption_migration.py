@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import structlog.testing
 import trio
+from trio.testing import MockClock
 
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.key_manager import KeysNotAsked
@@ -17,7 +18,7 @@ from proglog_trio.membership.wire.keyring import Keyring, encode_key
 from proglog_trio.membership.wire.memberlist import UserMessage
 from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.serf import KeyRequest, KeyResponse, QueryResponse, decode_serf, encode_serf
-from tests.membership.gossiping import at, udp_socket
+from tests.membership.gossiping import at, bind, udp_socket
 from tests.membership.running import QUICK, Ours, start_ours_in
 from tests.membership.serf.cores import query, user
 from tests.membership.wire.at_once import decode_packet
@@ -80,6 +81,15 @@ async def test_who_has_no_key_yet_is_a_member_of_those_that_are_prepared(start: 
     assert [each["address"] for each in said] == ["127.0.0.1"], "once an hour"
     assert prepared.membership.unverified is not None
     assert plain.membership.unverified is None
+
+
+async def test_it_is_said_every_hour(autojump_clock: MockClock) -> None:
+    with structlog.testing.capture_logs() as logged:
+        gossip = await bind()
+        with trio.move_on_after(2.5 * 3600):
+            await gossip._warn("the gossip key keeps nobody out")
+        await gossip.close()
+    assert len(logged) == 3
 
 
 async def test_those_that_encrypt_are_heard_by_those_that_are_prepared_and_the_other_way_round(start: Start) -> None:
