@@ -92,7 +92,7 @@ async def _described_peers(node: NodeOptions) -> dict[str, dict[str, Any]]:
 
 @join_app.default
 def join(
-    *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip.")],
+    *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip, or srv+NAME.")],
     node: _PatientlyAskedNode = _PATIENT,
 ) -> int:
     """Let a node join a cluster. A node that is in one joins both together."""
