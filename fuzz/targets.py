@@ -94,16 +94,17 @@ class Gossip:
             raise Broken("a queue of broadcasts has no bound")
 
     def packet(self, data: bytes) -> None:
-        """Take one packet: plain or encrypted, as it is or compressed, as the first byte says."""
+        """Take one packet, as the first byte says: compressed or not, encrypted or not, where both are taken or not."""
         core = self._fresh()
         mode, data = data[:1], data[1:]
-        compressed, encrypted = mode and mode[0] & 1, mode and mode[0] & 2
+        compressed, encrypted, unverified = (bool(mode and mode[0] & bit) for bit in (1, 2, 4))
         if compressed:
             data = compressed_layer(data)
         if encrypted:
             data = encrypt(data, keyring=KEYRING, associated=b"", nonce=bytes(12))
         try:
-            decoded = complete(decode_packet_steps(data, keyring=KEYRING if encrypted else None))
+            keyring = KEYRING if encrypted or unverified else None
+            decoded = complete(decode_packet_steps(data, keyring=keyring, verify=not unverified))
         except DecodingError:
             return
         core.swim.receive(decoded.messages, THERE)
@@ -120,7 +121,8 @@ class Gossip:
             header = b"\x0a" + (len(data) + 29).to_bytes(4, "big")
             data = header + encrypt(data, keyring=KEYRING, associated=header, nonce=bytes(12))
         limits = StreamLimits()
-        decoder = StreamDecoder(keyring=KEYRING if number & 2 else None, limits=limits)
+        # By a node that takes both, where it is not encrypted.
+        decoder = StreamDecoder(keyring=KEYRING, verify=bool(number & 2), limits=limits)
         step = (number >> 2) or len(data) or 1
         message = None
         try:

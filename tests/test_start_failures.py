@@ -105,6 +105,11 @@ simple("A keyring file that is not there, and no key to make it with", "--keyrin
 simple("The machine does not have the address (yet)", "--bind-addr", "192.0.2.1:0", "--insecure", plain=True)
 simple("The host to listen at is not known (yet)", "--bind-addr", "nosuch.invalid:0", "--insecure")
 simple("The host to advertise is not known (yet)", "--advertise-addr", "nosuch.invalid")
+simple("An address of this node that no member may have", "--gossip-allowed-cidrs", "192.0.2.0/24")
+simple(
+    "The host to advertise is to be learnt, and no member answers",
+    *("--bind-addr", "0.0.0.0:0", "--insecure", "--advertise-addr", "auto", "--start-join-addrs", "127.0.0.1:1"),
+)
 simple("A tag that is the node's own", "--tag", "rpc_addr=elsewhere:1")
 simple("Tags that do not fit", "--tag", f"note={'x' * 500}")
 

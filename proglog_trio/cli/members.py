@@ -73,7 +73,7 @@ async def _described_peers(node: NodeOptions) -> dict[str, dict[str, Any]]:
 
 @join_app.default
 def join(
-    *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip.")],
+    *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip, or srv+NAME.")],
     replay: Annotated[bool, flag("Have user events that were sent before delivered to the node too.")] = False,
     node: _PatientlyAskedNode = _PATIENT,
 ) -> int:

@@ -17,7 +17,6 @@ from proglog_trio.internal_errors import Where
 from proglog_trio.membership.core_access import CoreAccess
 from proglog_trio.membership.serf.clusters import StateRefused
 from proglog_trio.membership.stream_io import ExchangeFailed
-from proglog_trio.membership.swim.admission import not_allowed
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint
@@ -162,7 +161,6 @@ class Exchanges:
         return answer
 
     async def _ask(self, target: Endpoint, state: PushPull) -> PushPull:
-        self._check(target)
         answer = await self.gossip.codec.ask(target, state, self.gossip.config.profile.stream_timeout)
         if not isinstance(answer, PushPull):
             raise ExchangeFailed(f"{target} answers a push/pull with {type(answer).__name__}")
@@ -174,17 +172,12 @@ class Exchanges:
         Raises:
             ExchangeFailed: it does not answer.
         """
-        self._check(target)
         # Without a name it is for whoever is there; without a source, for none to answer by packet.
         answer = await self.gossip.codec.ask(target, Ping(seq_no=1, source_node=self.gossip.config.name), timeout)
         try:
             return decode_seen_payload(answer.payload) if isinstance(answer, Ack) else b""
         except DecodingError as error:
             raise ExchangeFailed(f"{target}: {error}") from None
-
-    def _check(self, target: Endpoint) -> None:
-        if not self.gossip.core.swim.rules.admission.allows(target.address):
-            raise ExchangeFailed(f"{target}: {not_allowed(target.host)}")
 
     async def _ping(self, ping: PingByStream) -> None:
         answered = False
@@ -203,7 +196,6 @@ class Exchanges:
         Raises:
             ExchangeFailed: it says nothing.
         """
-        self._check(target)
         ping = self.gossip.core.swim.prober.ping_to(name, sequence_number)
         answer = await self.gossip.codec.ask(target, ping, timeout)
         return isinstance(answer, Ack) and answer.seq_no == sequence_number

@@ -46,6 +46,7 @@ from proglog_trio.membership.trouble_log import TroubleLog
 from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.membership.wire.packet import decode_packet_steps, encode_packets, packet_overhead
+from proglog_trio.repetition import PERIOD_SECONDS
 from proglog_trio.steps import Result, Steps, Turn
 
 PACKETS_PER_WAKEUP = 64
@@ -94,7 +95,8 @@ class Gossip:
         self.keys = None if self.keyring is None else manager
         self.exchanges = Exchanges(self, self._troubles)
         self._streams = StreamServer(self, self._troubles)
-        self.codec = evolve(self.codec, took_plain=self._took_plain)
+        allows = self.core.swim.rules.admission.allows
+        self.codec = evolve(self.codec, allows=allows, took_plain=self._took_plain)
 
     @classmethod
     async def bind(
@@ -153,13 +155,13 @@ class Gossip:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Gossip until cancelled; then the sockets are closed, and no query waits for an answer any longer."""
-        if self.config.unverified is not None:
-            _logger.warning(f"the gossip key keeps nobody out: {self.config.unverified}")
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.exchanges.run)
                 nursery.start_soon(self._receive_packets)
                 nursery.start_soon(self._keep_time)
+                if self.config.unverified is not None:
+                    nursery.start_soon(self._warn, f"the gossip key keeps nobody out: {self.config.unverified}")
                 nursery.start_soon(
                     accept_streams, self._listener, self._streams.serve, self.errors, Where.GOSSIP_STREAM
                 )
@@ -207,6 +209,12 @@ class Gossip:
         """Encrypt and decrypt with this from now on; exchanges that are under way end as they began."""
         self.keyring = keyring
         self.codec = evolve(self.codec, keyring=keyring)
+
+    async def _warn(self, event: str) -> None:
+        """Log what somebody should end, now and every hour until then."""
+        while True:
+            _logger.warning(event)
+            await trio.sleep(PERIOD_SECONDS)
 
     def _took_plain(self, host: str) -> None:
         self.counters.plain_taken += 1

@@ -43,6 +43,7 @@ MAX_WAITING = 32
 _logger = structlog.get_logger(__name__)
 
 
+_OPEN = "keys are neither told nor changed while gossip that is not encrypted is taken: anybody could ask for them"
 _FAILED = "it has failed, and cannot be asked: it comes back with the keys that it had"
 
 
@@ -139,6 +140,9 @@ class KeyManager:
         operation, asked_by = question.operation, question.query.source_node
         if keyring is None:
             return refusal("this node has no keyring")
+        if self.gossip.config.unverified is not None:
+            _logger.warning("a key operation was not done", operation=operation.value, asked_by=asked_by, reason=_OPEN)
+            return refusal(_OPEN)
         try:
             fresh = changed(keyring, operation, question.key)
             if fresh is not keyring:
@@ -165,10 +169,12 @@ class KeyManager:
 
         Raises:
             ValueError: the key is none.
-            KeysNotAsked: too many queries are open, or this node has stopped.
+            KeysNotAsked: too many queries are open, this node has stopped, or gossip is not protected by its keys now.
         """
         if self._ended:
             raise KeysNotAsked("this node does not gossip any more")
+        if self.gossip.config.unverified is not None:
+            raise KeysNotAsked(_OPEN)
         payload = request_payload(operation, b"" if operation is KeyOperation.LIST else decode_key(key))
         answers = KeyAnswers()
         over = trio.Event()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import trio
 from attrs import field, frozen
 
+from proglog_trio.membership.swim.admission import any_address, not_allowed
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.turns import Turns
 from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
@@ -35,6 +36,7 @@ class StreamCodec:
         label: of the cluster.
         verify_incoming: False: what is not encrypted is taken too.
         verify_outgoing: False: nothing is encrypted, although there is a keyring.
+        allows: tells whether members may have an address; no stream is opened to any other.
         took_plain: called with the address of who sent a message that is not encrypted, although there is a keyring.
         turns: in which messages are read and written, so that no large one holds the loop.
     """
@@ -43,6 +45,7 @@ class StreamCodec:
     label: bytes = b""
     verify_incoming: bool = True
     verify_outgoing: bool = True
+    allows: Callable[[bytes], bool] = field(default=any_address, eq=False)
     took_plain: Callable[[str], None] = field(default=_ignore, eq=False)
     turns: Turns = field(factory=Turns)
 
@@ -92,6 +95,7 @@ class StreamCodec:
         Raises:
             ExchangeFailed: saying why it was not sent.
         """
+        self._check(target)
         try:
             with trio.fail_after(timeout):
                 stream = await trio.open_tcp_stream(target.host, target.port)
@@ -116,6 +120,7 @@ class StreamCodec:
         Raises:
             ExchangeFailed: saying why there is no answer.
         """
+        self._check(target)
         answer: StreamMessage | None = None
         try:
             with trio.fail_after(timeout):
@@ -136,6 +141,11 @@ class StreamCodec:
         if isinstance(answer, ErrorMessage):
             raise ExchangeFailed(f"{target} answers: {answer.error[:200]}")
         return answer
+
+    def _check(self, target: Endpoint) -> None:
+        """Open no stream to where no member may be, whoever names it."""
+        if not self.allows(target.address):
+            raise ExchangeFailed(f"{target}: {not_allowed(target.host)}")
 
 
 def host_of(stream: object) -> str | None:

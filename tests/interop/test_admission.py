@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from proglog_trio.membership.addresses.allowed_networks import AllowedNetworks
 from proglog_trio.membership.membership import JoinFailed
 from proglog_trio.membership.serf.member import Member
+from tests.interop.agents import end, run_command
 from tests.interop.cluster import all_of
+from tests.interop.conftest import NO_NAMESPACES
+from tests.interop.namespaces import network
 from tests.interop.settings import Setting
 from tests.interop.test_keys import sees_only
+from tests.node_process import READY_SECONDS, clean_environment, read_line
 
 pytestmark = pytest.mark.system
 
@@ -86,3 +95,49 @@ async def test_with_agents_alone_it_is_the_address_by_which_they_are_reached(tmp
         assert a.address.host == setting.host
         await all_of(partial(a.until_status, "alive", "a", "x"), partial(x.until_status, "alive", "a", "x"))
         assert x.complaints() == []
+
+
+async def test_behind_address_translation_it_is_the_address_that_members_see(tmp_path: Path) -> None:
+    """A process on a machine of its own that listens everywhere, and whose packets and streams leave it changed."""
+    if NO_NAMESPACES is not None or shutil.which("iptables") is None:
+        pytest.skip(NO_NAMESPACES or "iptables is not installed")
+    async with network() as running, Setting(running).start_ours_in() as start:
+        inside, enter = await running.machine()
+        outside = inside.rpartition(".")[0] + ".200"
+        for step in (
+            # What comes for the address outside is for this machine; what it sends comes from there.
+            ("ip", "address", "add", f"{outside}/32", "dev", "lo"),
+            ("ip", "link", "set", "lo", "up"),
+            ("iptables", "-t", "nat", "-A", "POSTROUTING", "-s", inside, "-j", "SNAT", "--to-source", outside),
+        ):
+            result = await run_command(*enter, *step)
+            if result.returncode:
+                pytest.skip(f"no translation can be set up here: {result.stderr.decode().strip()}")
+        members = [await start("a")]
+        members.append(await start("b", join=[members[0].address]))
+        options = [
+            "--data-dir", str(tmp_path / "data"), "--node-name", "n", "--bind-addr", "0.0.0.0:8401", "--rpc-port", "0",
+            "--insecure", "--gossip-profile", "local", "--advertise-addr", "auto", "--json",
+            "--start-join-addrs", ",".join(str(member.address) for member in members),
+        ]  # fmt: skip
+        command = [*enter, sys.executable, "-m", "proglog_trio", "node", *options]
+        with (tmp_path / "errors").open("wb") as errors:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=clean_environment()
+            )
+        try:
+            assert process.stdout is not None
+            with trio.fail_after(READY_SECONDS):
+                line = await read_line(process.stdout)
+            assert line, (tmp_path / "errors").read_text()
+            ready = json.loads(line)
+            assert ready["gossip_addr"] == f"{outside}:8401"
+            assert ready["rpc_addr"].startswith(f"{outside}:")
+            for member in members:
+                await member.until_status("alive", "n")
+                assert member.members()["n"].address == outside
+                await member.until_measured("n")
+        finally:
+            await end(process)
+            if process.stdout is not None:
+                await process.stdout.aclose()

@@ -141,7 +141,8 @@ async def start_ours(
 ) -> Ours:
     """Start a member of ours; it has taken its place in the cluster if a start address answered at once.
 
-    Its arguments are those of GossipConfig and open_membership; largest: all limits of events, queries and answers.
+    Its arguments, and further options, are those of GossipConfig and open_membership; largest: all limits of events,
+    queries and answers.
     """
     keyring = Keyring.from_base64([key]) if key else None
     config = GossipConfig(

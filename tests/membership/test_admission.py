@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 import pytest
 import structlog.testing
@@ -18,6 +19,7 @@ from proglog_trio.membership.membership import JoinFailed
 from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import Member, MemberStatus
 from proglog_trio.membership.serf.merging import MAX_REASON, MergeRefused
+from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire.memberlist import (
@@ -160,6 +162,27 @@ async def test_packets_and_streams_from_outside_are_not_read() -> None:
             await inside.recvfrom(1000)
             assert gossip.counters.packets_dropped == dropped + 1
     assert [each["address"] for each in logged if "not read" in each["event"]] == ["127.0.0.9"], "once an hour"
+
+
+async def test_no_stream_is_opened_to_outside() -> None:
+    """Whoever names the address: a start address, or a message that asks for an answer."""
+    async with gossiping(allowed_networks=AllowedNetworks.of("127.0.0.1/32")) as gossip:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.9")
+        async with listener:
+            host, port = listener.socket.getsockname()
+            outside = Endpoint.of(host, port)
+            for asked in (
+                partial(gossip.exchanges.look, outside),
+                partial(gossip.exchanges.exchange, outside, join=True),
+                partial(gossip.exchanges.answers, outside, "x", 1.0),
+                partial(gossip.exchanges.seen_at, outside, 1.0),
+                partial(gossip.codec.tell, outside, UserMessage(b"x"), 1.0),
+            ):
+                with pytest.raises(ExchangeFailed, match=r"127\.0\.0\.9, is in none of the networks"):
+                    await asked()
+            with trio.move_on_after(0.05) as waited:
+                await listener.accept()
+            assert waited.cancelled_caught
 
 
 # -- the merge check ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ SAID: list[list[str] | None] = [
     None,
     [f"{operation}-key done by ['a', 'b'] problems {{}}" for operation in ("install", "use", "remove")],
     ["b knows ['a', 'b']"],
+    ["b is told: b: not of the blue team", "a knows ['a']"],
 ]
 
 
@@ -41,5 +42,8 @@ async def run_example(example: str) -> list[str]:
 async def test_all_examples() -> None:
     assert len(EXAMPLES) == len(SAID)
     for example, said in zip(EXAMPLES, SAID, strict=True):
-        if said is not None:
-            assert await run_example(example) == said
+        if said is None:
+            continue
+        # The port in it is another each time.
+        lines = [re.sub(r"(?<=told: ).*(b: not of the blue team)", r"\1", line) for line in await run_example(example)]
+        assert lines == said

@@ -59,11 +59,11 @@ class NameServer:
             response.answer.append(dns.rrset.from_text_list(asked.name, 5, "IN", kind, found))
         elif not any(name == each for each, _ in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
-        wire = response.to_wire()
+        wire = response.to_wire(max_size=65_535)
         if len(wire) > limit:
             response.answer.clear()
             response.flags |= dns.flags.TC
-            wire = response.to_wire()
+            wire = response.to_wire(max_size=65_535)
         return wire
 
     async def serve_packets(self, udp: trio.socket.SocketType) -> None:

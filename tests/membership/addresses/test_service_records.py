@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import dns.message
 import dns.rcode
+import dns.rrset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.address import ServiceName, parse_start_address
+from proglog_trio.address import Address, ServiceName, parse_start_address
 from proglog_trio.membership.addresses import service_records
 from proglog_trio.membership.addresses.lookup import LookedUp, Lookups, endpoints_of
-from proglog_trio.membership.addresses.service_records import MAX_TARGETS, RecordsNotHad, ServiceRecords
+from proglog_trio.membership.addresses.service_records import (
+    MAX_ANSWER_BYTES,
+    MAX_RECORDS,
+    MAX_TARGETS,
+    RecordsNotHad,
+    ServiceRecords,
+    _NoAnswer,
+    _records,
+)
 from proglog_trio.membership.membership import JoinFailed
 from proglog_trio.membership.swim.node import Endpoint
 from tests.membership.addresses.name_server import NameServer, name_server
 from tests.membership.running import Ours, start_ours_in
+from tests.membership.wire.strategies import mutations
 
 NAME = "_gossip._tcp.example.org"
 SERVICE = ServiceName(NAME)
@@ -35,14 +47,15 @@ async def looked_up(server: NameServer) -> LookedUp:
 async def test_all_hosts_of_all_records_with_their_ports(server: NameServer) -> None:
     server.records = {
         (NAME, "SRV"): ["20 0 8401 c.example.org.", "10 5 8402 a.example.org.", "10 9 8403 b.example.org."],
-        ("a.example.org", "A"): ["10.0.0.1", "10.0.0.2"],
+        ("a.example.org", "A"): ["10.0.0.1"],
+        ("a.example.org", "AAAA"): ["2001:db8::2"],
         ("b.example.org", "AAAA"): ["2001:db8::1"],
         ("c.example.org", "A"): ["10.0.0.3"],
     }
     found = await looked_up(server)
     assert found.problem is None
     assert [str(each) for each in found.endpoints] == [
-        "[2001:db8::1]:8403", "10.0.0.1:8402", "10.0.0.2:8402", "10.0.0.3:8401",
+        "[2001:db8::1]:8403", "10.0.0.1:8402", "[2001:db8::2]:8402", "10.0.0.3:8401",
     ]  # fmt: skip
 
 
@@ -84,8 +97,8 @@ async def test_a_host_that_is_not_known_does_not_hide_the_others(server: NameSer
         ({}, f"there is no name {NAME}"),
         ({"records": {(NAME, "A"): ["10.0.0.1"]}}, f"{NAME} has no SRV records"),
         ({"records": {(NAME, "SRV"): ["0 0 0 ."]}}, "its SRV record says that the service is not there"),
-        ({"rcode": dns.rcode.REFUSED}, f"cannot say what SRV records {NAME} has"),
-        ({"rcode": dns.rcode.SERVFAIL}, f"cannot say what SRV records {NAME} has"),
+        ({"rcode": dns.rcode.REFUSED}, "it answers REFUSED"),
+        ({"rcode": dns.rcode.SERVFAIL}, "it answers SERVFAIL"),
     ],
 )
 async def test_what_fails_is_said(server: NameServer, changes: dict[str, object], problem: str) -> None:
@@ -98,9 +111,9 @@ async def test_what_fails_is_said(server: NameServer, changes: dict[str, object]
 
 
 async def test_a_silent_name_server_is_named(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_records, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(service_records, "SERVER_SECONDS", 0.1)
     server.silent = True
-    with pytest.raises(RecordsNotHad, match=f"no answer from the name server .*{server.address.port}"):
+    with pytest.raises(RecordsNotHad, match=f"the name server {server.address} does not answer"):
         await ServiceRecords((server.address,)).targets(NAME)
 
 
@@ -110,10 +123,54 @@ async def test_a_silent_name_server_is_named(server: NameServer, monkeypatch: py
 async def test_an_answer_that_is_none_is_passed_over(
     server: NameServer, monkeypatch: pytest.MonkeyPatch, garbage: bytes
 ) -> None:
-    monkeypatch.setattr(service_records, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(service_records, "SERVER_SECONDS", 0.3)
     server.garbage = garbage
     with pytest.raises(RecordsNotHad):
         await ServiceRecords((server.address,)).targets(NAME)
+
+
+async def test_an_answer_with_too_much_in_it_is_not_read(server: NameServer) -> None:
+    """Reading it would take long."""
+    server.records[NAME, "SRV"] = [f"0 0 {number + 1} n." for number in range(MAX_RECORDS + 1)]
+    with pytest.raises(RecordsNotHad, match=f"its answer has {MAX_RECORDS + 1} records, more than {MAX_RECORDS}"):
+        await ServiceRecords((server.address,)).targets(NAME)
+    server.records[NAME, "SRV"] = [f"0 0 {number + 1} {'x' * 63}.{'y' * 63}." for number in range(MAX_RECORDS)]
+    with pytest.raises(RecordsNotHad, match=f"bytes, more than {MAX_ANSWER_BYTES}"):
+        await ServiceRecords((server.address,)).targets(NAME)
+
+
+async def test_another_name_server_is_asked_where_one_fails(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_records, "SERVER_SECONDS", 0.2)
+    server.records[NAME, "SRV"] = ["0 0 1 a."]
+    async with name_server() as failing, name_server() as silent:
+        failing.rcode, silent.silent = dns.rcode.SERVFAIL, True
+        records = ServiceRecords((failing.address, silent.address, Address("127.0.0.1", 1), server.address))
+        assert await records.targets(NAME) == (Address("a", 1),)
+        server.rcode = dns.rcode.REFUSED
+        with pytest.raises(RecordsNotHad, match=r"SERVFAIL.*does not answer.*refused.*it answers REFUSED"):
+            await records.targets(NAME)
+
+
+async def test_a_name_may_stand_for_another(server: NameServer) -> None:
+    server.records = {(NAME, "SRV"): ["0 0 1 a.example.org."], ("a.example.org", "A"): ["10.0.0.1"]}
+    question = dns.message.make_query("other.example.org", "SRV")
+    response = dns.message.make_response(question)
+    response.answer.append(dns.rrset.from_text("other.example.org.", 5, "IN", "CNAME", f"{NAME}."))
+    response.answer.append(dns.rrset.from_text(f"{NAME}.", 5, "IN", "SRV", "0 0 7 a.example.org."))
+    assert [record.port for record in _records(question, response.to_wire(), "other.example.org", "SRV")] == [7]
+
+
+QUESTION = dns.message.make_query(NAME, "SRV", use_edns=False)
+GOOD = dns.message.make_response(QUESTION)
+GOOD.answer.append(dns.rrset.from_text(f"{NAME}.", 5, "IN", "SRV", "0 0 7 a.example.org.", "1 2 3 b.example.org."))
+
+
+@given(st.binary(max_size=300) | mutations(st.just(GOOD.to_wire())))
+def test_of_any_answer_records_or_our_own_error_come(data: bytes) -> None:
+    with contextlib.suppress(RecordsNotHad, _NoAnswer):
+        assert {record.port for record in _records(QUESTION, data, NAME, "SRV")}
 
 
 async def test_without_name_servers_the_systems_are_asked(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
