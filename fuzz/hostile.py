@@ -554,7 +554,7 @@ CASES: tuple[Case, ...] = (
     Case("100 requests of 200 headers at once", _many_headers),
     Case("40,000 empty DATA frames", _empty_data),
     Case("questions about 8,000 members", _asked_about_many),
-    Case("queries of 8,000 members with a costly expression", _asked_of_many),
+    Case("questions to 8,000 members with a costly expression", _asked_of_many),
 )
 
 
