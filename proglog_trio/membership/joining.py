@@ -231,8 +231,10 @@ class Joining:
                 if not self._is_of_before(answer):
                     _logger.debug("nobody is known where a member of before was", member=name, address=str(endpoint))
                     return
-                found.answers[endpoint] = answer
-                answered += 1
+                # Several may come in one round of the loop, before those that are cancelled notice.
+                if answered < ENOUGH_OF_BEFORE:
+                    found.answers[endpoint] = answer
+                    answered += 1
                 scope.deadline = min(scope.deadline, trio.current_time() + latecomers)
                 if answered >= ENOUGH_OF_BEFORE:
                     looks.cancel_scope.cancel()

@@ -24,7 +24,7 @@ from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, Me
 from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.snapshot import keeper as keeper_module
 from proglog_trio.membership.snapshot.file import SnapshotFile
-from proglog_trio.membership.snapshot.lines import RememberedMember, decode_line, encode_line
+from proglog_trio.membership.snapshot.lines import Lived, RememberedMember, decode_line, encode_line
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire.serf import encode_serf
 from tests.membership.running import EVENTUALLY_SECONDS, LOCAL, QUICK, Ours, eventually, start_ours_in
@@ -241,6 +241,29 @@ async def test_clocks_are_above_the_times_of_the_members_that_are_known(tmp_path
         file.write_bytes(b"".join(map(encode_line, [lines[0], *changed])))
         again = await start("a", snapshot_file=file)
         assert again.membership.gossip.core.clock.time == 41
+
+
+async def test_a_day_of_being_gone_goes_on_over_restarts(tmp_path: Path) -> None:
+    file = tmp_path / "members"
+    async with start_ours_in() as start:
+        b = await start("b")
+        a = await start("a", join=[b.address], snapshot_file=file)
+        await a.until_status("alive", "b")
+        await a.crash()
+        await b.crash()
+        lines = [decode_line(line) for line in file.read_bytes().splitlines()]
+        (known,) = [line for line in lines if isinstance(line, RememberedMember)]
+        gone = [
+            evolve(known, name="long gone", status=MemberStatus.FAILED, gone_at=100),
+            evolve(known, name="gone", status=MemberStatus.FAILED, gone_at=50_000),
+        ]
+        file.write_bytes(b"".join(map(encode_line, [lines[0], *gone, Lived(90_000)])))
+        again = await start("a", snapshot_file=file, profile=evolve(NO_RECONNECT, reap_interval=0.1))
+        await again.until(lambda seen: set(seen) == {"a", "gone"})
+        await again.crash()
+        # What is written goes on counting from there.
+        assert "lived 90000" in await content(file)
+        assert '"gone_at":50000' in await content(file)
 
 
 async def test_a_member_that_was_where_this_one_is_now_is_not_asked(tmp_path: Path) -> None:
@@ -467,6 +490,30 @@ def statuses_of(ours: Ours) -> dict[str, str]:
 
 async def statuses(ours: Ours) -> dict[str, str]:
     return statuses_of(ours)
+
+
+async def test_some_of_many_live_members_of_before_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "members"
+    joined: list[Endpoint] = []
+    original = Exchanges.exchange
+
+    async def exchange(self: Exchanges, target: Endpoint, **more: Any) -> None:
+        if more.get("join") and self.gossip.config.name == "a":
+            joined.append(target)
+        await original(self, target, **more)
+
+    async with start_ours_in() as start:
+        first = await start("m0")
+        names = [f"m{number}" for number in range(6)]
+        for name in names[1:]:
+            await start(name, join=[first.address])
+        a = await start("a", join=[first.address], snapshot_file=file)
+        await a.until_status("alive", *names)
+        await a.crash()
+        monkeypatch.setattr(Exchanges, "exchange", exchange)
+        again = await start("a", port=a.address.port, snapshot_file=file, profile=NO_RECONNECT)
+        assert statuses_of(again) == dict.fromkeys(["a", *names], "alive")
+        assert 1 <= len(set(joined)) <= 3
 
 
 async def content(file: Path) -> str:

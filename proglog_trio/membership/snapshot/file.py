@@ -49,7 +49,7 @@ class SnapshotFile:
         self._identity = None
         return aside
 
-    def replace(self, data: bytes) -> None:
+    def replace(self, data: bytes | bytearray) -> None:
         """Write all anew, durably: the file is either as it was or has this.
 
         A file that is not the one that was read or written before is left alone, with FileExistsError: the directory
@@ -96,7 +96,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

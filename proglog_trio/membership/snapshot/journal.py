@@ -143,7 +143,7 @@ class Journal:
         self._size += len(appended)
         return bytes(appended)
 
-    def rewrite_steps(self) -> Steps[bytes]:
+    def rewrite_steps(self) -> Steps[bytearray]:
         """Return, in steps, all that there is to say, and take it for written.
 
         What changes meanwhile may be in it, and is appended later in any case.
@@ -160,7 +160,8 @@ class Journal:
                 yield
         written += self._clock_lines()
         self._size = self._size_anew = len(written)
-        return bytes(written)
+        # As it is: of a large one a copy would take long.
+        return written
 
     def _clock_lines(self) -> bytes:
         lines = []

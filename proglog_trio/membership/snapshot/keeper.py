@@ -212,11 +212,11 @@ class Keeper:
         before = self.counters.bytes_written
         try:
             if journal.is_rewrite_due:
-                data = await self.gossip.codec.turns.run(journal.rewrite_steps())
-                await trio.to_thread.run_sync(file.replace, data)
+                everything = await self.gossip.codec.turns.run(journal.rewrite_steps())
+                await trio.to_thread.run_sync(file.replace, everything)
                 self.counters.rewrites += 1
+                self.counters.bytes_written += len(everything)
                 self._is_dirty = False
-                self.counters.bytes_written += len(data)
             data = await self.gossip.codec.turns.run(journal.append_steps())
             if data:
                 self._is_dirty = True

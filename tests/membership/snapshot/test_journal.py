@@ -59,7 +59,7 @@ class Written:
     def write(self) -> None:
         """Do as the keeper does."""
         if self.journal.is_rewrite_due:
-            self.file = complete(self.journal.rewrite_steps())
+            self.file = bytes(complete(self.journal.rewrite_steps()))
             self.rewrites += 1
         while appended := complete(self.journal.append_steps()):
             self.file += appended
@@ -217,7 +217,7 @@ def test_what_changes_while_all_is_written_anew_is_appended() -> None:
     written.change("node-0", MemberStatus.FAILED, 7)
     written.forget("node-99")
     written.change("new", MemberStatus.ALIVE)
-    written.file = complete(steps)
+    written.file = bytes(complete(steps))
     written.write()
     written.must_be_written()
 
