@@ -8,6 +8,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
+import attrs
 import dns.message
 import pytest
 import trio
@@ -34,6 +35,7 @@ class Cluster:
 
     members: dict[str, Member] = field(factory=dict)
     subscriptions: int = 0
+    changed: trio.Event = field(factory=trio.Event)
     _send: trio.MemorySendChannel[object] | None = None
 
     def names(self) -> list[str]:
@@ -54,6 +56,14 @@ class Cluster:
                 yield event
 
         yield events()
+
+    async def status_change(self) -> None:
+        await self.changed.wait()
+
+    def become(self, name: str, status: MemberStatus) -> None:
+        self.members[name] = attrs.evolve(self.members[name], status=status)
+        self.changed.set()
+        self.changed = trio.Event()
 
     def tell(self, event: object) -> None:
         assert self._send is not None
@@ -164,6 +174,13 @@ async def test_nodes_that_come_and_go_are_told_of() -> None:
         running.cluster.add(member("a", "10.0.0.1:1", status=MemberStatus.FAILED))
         await running.until("10.0.0.2")
         assert running.counters.nodes == 1
+
+
+async def test_who_is_leaving_is_told_of_no_more() -> None:
+    async with serving(member("a", "10.0.0.1:1"), member("b", "10.0.0.2:1")) as running:
+        for status, told in ((MemberStatus.LEAVING, ["10.0.0.2"]), (MemberStatus.ALIVE, ["10.0.0.1", "10.0.0.2"])):
+            running.cluster.become("a", status)
+            await running.until(*told)
 
 
 async def test_questions_wait_until_the_node_has_joined() -> None:
