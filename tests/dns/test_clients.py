@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -35,6 +36,8 @@ CALL_SECONDS = 5.0
 PAUSE_SECONDS = 0.02
 NOTICED_SECONDS = 10.0
 """After so long a killed node is known to have failed, with the local profile."""
+MORE_SECONDS = 1.0
+"""nginx counts whole seconds."""
 
 
 def program(name: str, package: str) -> str:
@@ -165,7 +168,11 @@ class Caller:
 
     def since(self, moment: float) -> Counter[str]:
         """Which nodes answered, or what came instead, how often since a moment."""
-        return Counter(name for when, name in self.outcomes if when >= moment)
+        return self.between(moment, math.inf)
+
+    def between(self, begin: float, end: float) -> Counter[str]:
+        """The same of the calls that ended between two moments."""
+        return Counter(name for when, name in self.outcomes if begin <= when < end)
 
     async def reaches(self, *names: str) -> None:
         """Wait until exactly these nodes have answered for a while."""
@@ -188,27 +195,35 @@ async def calling(open_channel: Callable[[], grpc.Channel]) -> AsyncIterator[Cal
             caller.stop()
 
 
-async def come_and_go(running: Cluster, caller: Caller, *, finds_new_ones_at_once: bool) -> None:
-    """Start, stop and kill nodes; no call fails but those that a killed node had, until it is known to have failed."""
+async def come_and_go(running: Cluster, caller: Caller, *, finds_new_ones_at_once: bool) -> Counter[str]:
+    """Start, stop and kill nodes, and see that each client finds those that there are.
+
+    Return how often what came instead of an answer while a node stopped, or was killed and not known to have failed,
+    and for the time to live after it. At any other time each call must be answered.
+    """
     await caller.reaches("n1", "n2")
     await running.start(3)
     await running.until(3)
     if finds_new_ones_at_once:
         await caller.reaches("n1", "n2", "n3")
+    stops = time.monotonic()
     assert await running.nodes["n2"].stop() == 0
+    await trio.sleep(TTL_SECONDS + MORE_SECONDS)
+    stopped = time.monotonic()
     await caller.reaches("n1", "n3")
-    before_the_kill = caller.since(0)
-    assert before_the_kill.keys() == {"n1", "n2", "n3"}, "a call failed"
+    is_killed = time.monotonic()
     running.nodes["n3"].kill()
-    await trio.sleep(NOTICED_SECONDS + TTL_SECONDS)
+    await trio.sleep(NOTICED_SECONDS + TTL_SECONDS + MORE_SECONDS)
     settled = time.monotonic()
     await running.until(1)
     await running.start(2)
     await running.until(2)
-    await trio.sleep(TTL_SECONDS + 2)
-    failed = {name: count for name, count in caller.since(settled).items() if name not in ("n1", "n2")}
-    assert not failed
+    await trio.sleep(TTL_SECONDS + MORE_SECONDS)
+    quiet = caller.between(0, stops) + caller.between(stopped, is_killed) + caller.since(settled)
+    assert quiet.keys() == {"n1", "n2", "n3"}, f"calls failed: {quiet}"
     assert caller.since(settled)["n1"] > 50
+    disturbed = caller.between(stops, stopped) + caller.between(is_killed, settled)
+    return Counter({name: count for name, count in disturbed.items() if name not in running.nodes})
 
 
 async def test_grpcios_own_resolver(tmp_path: Path) -> None:
@@ -217,7 +232,9 @@ async def test_grpcios_own_resolver(tmp_path: Path) -> None:
         exec(running.block_of_guide("python"), names)  # noqa: S102 - what the guide tells users to do
         async with calling(lambda: names["channel"]) as caller:
             # It asks again when a connection has ended, and not before.
-            await come_and_go(running, caller, finds_new_ones_at_once=False)
+            failed = await come_and_go(running, caller, finds_new_ones_at_once=False)
+        # What fails it tries again, as the guide has it.
+        assert not failed
 
 
 NGINX = """
@@ -274,4 +291,6 @@ async def test_nginx_before_the_cluster(tmp_path: Path) -> None:
         nginx(tmp_path, running) as port,
         calling(lambda: grpc.insecure_channel(f"127.0.0.1:{port}")) as caller,
     ):
-        await come_and_go(running, caller, finds_new_ones_at_once=True)
+        failed = await come_and_go(running, caller, finds_new_ones_at_once=True)
+        # What a node had taken when it ended; all else goes to the next.
+        assert failed.total() < 10, failed
