@@ -221,6 +221,26 @@ def test_a_stream_has_room_for_all_that_are_told(kind: str, count: int) -> None:
         assert len(texts(message.additional)) == min(count, MAX_RECORDS)
 
 
+def test_records_have_a_bound_whatever_hosts_stand_for() -> None:
+    hosts = {f"h{number}.example": [f"10.0.{number}.{last}" for last in range(8)] for number in range(60)}
+    responder = responder_of((member(f"n{number}", f"h{number}.example:1") for number in range(60)), hosts)
+    assert len(contents(answer_to(responder, "blue.proglog", by_stream=True))) == MAX_RECORDS
+    servers = answer_to(responder, "blue.proglog", "SRV", by_stream=True)
+    assert len(contents(servers)) == 60
+    # of whole nodes
+    assert len(texts(servers.additional)) == MAX_RECORDS // 8 * 8
+
+
+@pytest.mark.parametrize("name", ["x.{zone}", "{zone}"])
+@pytest.mark.parametrize("kind", ["TXT", "SOA", "NS"])
+def test_the_zone_is_written_once_whatever_its_case(responder: Responder, name: str, kind: str) -> None:
+    sizes = {
+        len(responder.answer(asked(name.format(zone=zone), kind), by_stream=False) or b"")
+        for zone in ("blue.proglog", "BLUE.PROGLOG", "bLuE.pRoGlOg")
+    }
+    assert len(sizes) == 1
+
+
 def test_additional_records_without_room_are_left_out_and_nothing_is_cut() -> None:
     message = answer_to(many(9), "blue.proglog", "SRV")
     assert not is_cut(message)
