@@ -78,6 +78,14 @@ def test_a_name_that_is_none_is_left_out_and_counted() -> None:
     assert listing.nodes_without_name == 2
 
 
+def test_a_name_of_many_labels_is_left_out() -> None:
+    # one of them is `node`
+    longest = ".".join("x" * (MAX_LABELS - 1))
+    listing = listing_of([member(longest), member(f"x.{longest}")])
+    assert servers(listing) == [longest]
+    assert listing.nodes_without_name == 1
+
+
 def test_an_address_that_is_none_is_left_out_and_counted() -> None:
     lies = ["no address", ":1", "a:99999", "[::1", "10.0.0.1:0", "ä\0:1"]
     listing = listing_of([member(f"n{number}", lie) for number, lie in enumerate(lies)])

@@ -303,6 +303,8 @@ def test_what_is_no_query_is_not_implemented(responder: Responder, opcode: int) 
         b"\1\2\0\0" + b"\0\1" + bytes(6) + b"\1\xff\0\0\1\0\1",
         b"\1\2\0\0" + b"\0\1" + bytes(6) + b"\0\0\1",
         asked("blue.proglog", use_edns=0) + b"x" * MAX_QUESTION_BYTES,
+        # three records that would be passed over if they were two
+        b"\1\2\0\0" + b"\0\1\0\0\0\0\0\3" + b"\0\0\1\0\1" + (b"\0\0\1\0\1" + bytes(6)) * 3,
         # two OPT records, and one that is not the root's
         b"\1\2\0\0" + b"\0\1\0\0\0\0\0\2" + b"\0\0\1\0\1" + (b"\0\0\x29\2\0" + bytes(6)) * 2,
         b"\1\2\0\0" + b"\0\1\0\0\0\0\0\1" + b"\0\0\1\0\1" + (b"\1x\0\0\x29\2\0" + bytes(6)),
@@ -331,6 +333,13 @@ def test_what_comes_with_a_question_is_passed_over(responder: Responder) -> None
     message = answer_to(responder, "a.node.blue.proglog", use_edns=0, options=options, want_dnssec=True)
     assert contents(message) == {"10.0.0.1"}
     assert (message.edns, message.payload) == (0, MAX_PACKET_BYTES)
+
+
+def test_two_records_that_mean_nothing_are_passed_over(responder: Responder) -> None:
+    message = b"\1\2\0\0" + b"\0\1\0\0\0\0\0\2" + b"\0\0\1\0\1" + (b"\0\0\1\0\1" + bytes(6)) * 2
+    answer = responder.answer(message, by_stream=False)
+    assert answer is not None
+    assert code(dns.message.from_wire(answer)) == "REFUSED"
 
 
 def test_the_question_is_repeated_as_it_came(responder: Responder) -> None:
