@@ -31,6 +31,9 @@ class Members(Protocol):
     def member(self, name: str) -> Member | None:
         """Return the member of a name, or None if none has it."""
 
+    async def status_change(self) -> None:
+        """Return when the status of any member has changed: also from alive to leaving, of which there is no event."""
+
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[object]]:
         """Subscribe to what happens from now on."""
 
@@ -72,6 +75,7 @@ class Directory:
             await nursery.start(self.hosts.run)
             # Before the first look at the members, so that nothing happens in between.
             await nursery.start(self._watch)
+            nursery.start_soon(self._watch_statuses)
             turns = self.errors.turns(Where.DNS_LISTING)
             while True:
                 async with turns:
@@ -98,6 +102,14 @@ class Directory:
                 except EventsMissed:
                     continue
                 return
+
+    async def _watch_statuses(self) -> None:
+        """Note that a member's status has changed: who is leaving stops soon, and clients keep answers for a while."""
+        turns = self.errors.turns(Where.DNS_LISTING)
+        while True:
+            async with turns:
+                await self.membership.status_change()
+                self._note()
 
     async def _list(self) -> None:
         self._serial += 1

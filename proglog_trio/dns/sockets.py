@@ -51,7 +51,7 @@ class DnsSockets:
     async def receive(self, most: int) -> tuple[bytes, Sender]:
         """Return the next packet, of a longer one so many bytes, and who sent it."""
         message, ancillary, _, address = await self.packets.recvmsg(most, _ANCILLARY_BYTES)
-        return message, Sender(address, ancillary)
+        return message, Sender(address, [_source(*each) for each in ancillary])
 
     async def send(self, message: bytes, to: Sender) -> None:
         """Answer a packet, from the address at which it came: clients take no answer from another.
@@ -85,7 +85,7 @@ async def bind_both(address: Address) -> DnsSockets:
         bound = listener.socket.getsockname()
         packets = trio.socket.socket(listener.socket.family, trio.socket.SOCK_DGRAM)
         try:
-            _prepare(packets, is_ipv6=listener.socket.family == socket.AF_INET6)
+            _prepare(packets, bound)
             await packets.bind(bound)
         except OSError as error:
             # With any port allowed, the one that is free for streams may be taken for packets.
@@ -105,11 +105,21 @@ async def _first_address(address: Address) -> str:
     return str(found[0][4][0])
 
 
-def _prepare(packets: trio.socket.SocketType, *, is_ipv6: bool) -> None:
-    """Have packets tell where they came, which for an address that is this machine's only one changes nothing."""
-    if is_ipv6:
+def _prepare(packets: trio.socket.SocketType, address: tuple[str, int]) -> None:
+    """Have packets tell at which address they came, where the socket stands for all of the machine's."""
+    if packets.family == socket.AF_INET6:
         # as that for streams
         packets.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if not Address(address[0], address[1]).is_wildcard:
+        return
+    if packets.family == socket.AF_INET6:
         packets.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
         packets.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def _source(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
+    """Return what has an answer come from where its question came, by whichever interface (ip(7), ipv6(7))."""
+    if level == socket.IPPROTO_IPV6:
+        return level, kind, data[:16] + bytes(len(data) - 16)
+    return level, kind, bytes(4) + data[4:]

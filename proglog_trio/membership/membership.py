@@ -173,6 +173,10 @@ class Membership:
         """Return how many members have a status."""
         return self.gossip.core.members.counts[status]
 
+    async def status_change(self) -> None:
+        """Return when the status of any member has changed: also from alive to leaving, of which there is no event."""
+        await self.news.status_changed.wait()
+
     async def answers(self, name: str) -> bool:
         """Ping a member directly, by stream; tell whether it answers within a second."""
         member = self.gossip.core.members.by_name.get(name)

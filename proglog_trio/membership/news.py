@@ -11,7 +11,7 @@ from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.events.query_handlers import QueryHandlers
 from proglog_trio.membership.peer_notifier import PeerNotifier
 from proglog_trio.membership.serf.clusters import Foreigner
-from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind
+from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatusChange
 from proglog_trio.membership.serf.serf import Conflict, CoreEvent, HasLeft
 from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.snapshot.changes import Changes
@@ -39,6 +39,7 @@ class News:
         name_claimed: a member at another address claims this node's name.
         over: this node has left, or does not gossip any more.
         has_left: it has left.
+        status_changed: set at the next change of a member's status, and then replaced.
         conflicts: how often a member claimed a name that another has.
     """
 
@@ -52,6 +53,7 @@ class News:
     name_claimed: Wakeup = field(factory=Wakeup)
     over: trio.Event = field(factory=trio.Event)
     has_left: bool = False
+    status_changed: trio.Event = field(factory=trio.Event)
     conflicts: int = 0
     _troubles: TroubleLog = field(factory=TroubleLog)
 
@@ -91,6 +93,9 @@ class News:
                 self._troubles.another_cluster(event)
             case Paused(seconds):
                 _logger.warning("this process was stopped, or its loop was held", seconds=round(seconds, 1))
+            case MemberStatusChange():
+                self.status_changed.set()
+                self.status_changed = trio.Event()
             case StatusChange():
                 _logger.debug(
                     "gossip",

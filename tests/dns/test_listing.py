@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.dns.listing import MAX_LABELS, MAX_TAGS, Listing
+from proglog_trio.dns.listing import MAX_LABELS, MAX_TAG_NAMES, MAX_TAGS, Listing
 from proglog_trio.dns.names import MAX_NAME_BYTES, SERVICE, wire_bytes
 from proglog_trio.membership import Member, MemberStatus
 from tests.dns.support import ZONE, listing_of, member
@@ -78,6 +78,14 @@ def test_a_name_that_is_none_is_left_out_and_counted() -> None:
     assert listing.nodes_without_name == 2
 
 
+def test_a_name_of_many_labels_is_left_out() -> None:
+    # one of them is `node`
+    longest = ".".join("x" * (MAX_LABELS - 1))
+    listing = listing_of([member(longest), member(f"x.{longest}")])
+    assert servers(listing) == [longest]
+    assert listing.nodes_without_name == 1
+
+
 def test_an_address_that_is_none_is_left_out_and_counted() -> None:
     lies = ["no address", ":1", "a:99999", "[::1", "10.0.0.1:0", "ä\0:1"]
     listing = listing_of([member(f"n{number}", lie) for number, lie in enumerate(lies)])
@@ -95,6 +103,15 @@ def test_a_host_has_the_addresses_that_were_found() -> None:
     listing = listing_of(members, {"db.example": ["10.0.0.5", "2001:db8::5"]})
     assert [node.name for node in listing.names[()].ipv4] == ["a"]
     assert [node.name for node in listing.names[()].ipv6] == ["a", "b"]
+
+
+def test_names_of_all_tags_have_a_bound() -> None:
+    members = [tagged(f"n{number:03}", {f"t{tag:02}": str(number) for tag in range(MAX_TAGS)}) for number in range(200)]
+    names = listing_of([*members, tagged("z", {"t00": "0", "new": "1"})]).names
+    assert len([name for name in names if name[:1] and name[0].startswith(b"t")]) == MAX_TAG_NAMES
+    # those that are there stand for later nodes too, and no others come
+    assert [node.name for node in names[(b"t00-0",)].servers] == ["n000", "z"]
+    assert (b"new-1",) not in names
 
 
 def test_tags_of_a_node_have_a_bound() -> None:

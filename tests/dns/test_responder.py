@@ -221,6 +221,26 @@ def test_a_stream_has_room_for_all_that_are_told(kind: str, count: int) -> None:
         assert len(texts(message.additional)) == min(count, MAX_RECORDS)
 
 
+def test_records_have_a_bound_whatever_hosts_stand_for() -> None:
+    hosts = {f"h{number}.example": [f"10.0.{number}.{last}" for last in range(8)] for number in range(60)}
+    responder = responder_of((member(f"n{number}", f"h{number}.example:1") for number in range(60)), hosts)
+    assert len(contents(answer_to(responder, "blue.proglog", by_stream=True))) == MAX_RECORDS
+    servers = answer_to(responder, "blue.proglog", "SRV", by_stream=True)
+    assert len(contents(servers)) == 60
+    # of whole nodes
+    assert len(texts(servers.additional)) == MAX_RECORDS // 8 * 8
+
+
+@pytest.mark.parametrize("name", ["x.{zone}", "{zone}"])
+@pytest.mark.parametrize("kind", ["TXT", "SOA", "NS"])
+def test_the_zone_is_written_once_whatever_its_case(responder: Responder, name: str, kind: str) -> None:
+    sizes = {
+        len(responder.answer(asked(name.format(zone=zone), kind), by_stream=False) or b"")
+        for zone in ("blue.proglog", "BLUE.PROGLOG", "bLuE.pRoGlOg")
+    }
+    assert len(sizes) == 1
+
+
 def test_additional_records_without_room_are_left_out_and_nothing_is_cut() -> None:
     message = answer_to(many(9), "blue.proglog", "SRV")
     assert not is_cut(message)
@@ -283,6 +303,8 @@ def test_what_is_no_query_is_not_implemented(responder: Responder, opcode: int) 
         b"\1\2\0\0" + b"\0\1" + bytes(6) + b"\1\xff\0\0\1\0\1",
         b"\1\2\0\0" + b"\0\1" + bytes(6) + b"\0\0\1",
         asked("blue.proglog", use_edns=0) + b"x" * MAX_QUESTION_BYTES,
+        # three records that would be passed over if they were two
+        b"\1\2\0\0" + b"\0\1\0\0\0\0\0\3" + b"\0\0\1\0\1" + (b"\0\0\1\0\1" + bytes(6)) * 3,
         # two OPT records, and one that is not the root's
         b"\1\2\0\0" + b"\0\1\0\0\0\0\0\2" + b"\0\0\1\0\1" + (b"\0\0\x29\2\0" + bytes(6)) * 2,
         b"\1\2\0\0" + b"\0\1\0\0\0\0\0\1" + b"\0\0\1\0\1" + (b"\1x\0\0\x29\2\0" + bytes(6)),
@@ -311,6 +333,13 @@ def test_what_comes_with_a_question_is_passed_over(responder: Responder) -> None
     message = answer_to(responder, "a.node.blue.proglog", use_edns=0, options=options, want_dnssec=True)
     assert contents(message) == {"10.0.0.1"}
     assert (message.edns, message.payload) == (0, MAX_PACKET_BYTES)
+
+
+def test_two_records_that_mean_nothing_are_passed_over(responder: Responder) -> None:
+    message = b"\1\2\0\0" + b"\0\1\0\0\0\0\0\2" + b"\0\0\1\0\1" + (b"\0\0\1\0\1" + bytes(6)) * 2
+    answer = responder.answer(message, by_stream=False)
+    assert answer is not None
+    assert code(dns.message.from_wire(answer)) == "REFUSED"
 
 
 def test_the_question_is_repeated_as_it_came(responder: Responder) -> None:

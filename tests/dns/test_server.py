@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
+import attrs
 import dns.message
 import pytest
 import trio
@@ -34,6 +37,7 @@ class Cluster:
 
     members: dict[str, Member] = field(factory=dict)
     subscriptions: int = 0
+    changed: trio.Event = field(factory=trio.Event)
     _send: trio.MemorySendChannel[object] | None = None
 
     def names(self) -> list[str]:
@@ -54,6 +58,14 @@ class Cluster:
                 yield event
 
         yield events()
+
+    async def status_change(self) -> None:
+        await self.changed.wait()
+
+    def become(self, name: str, status: MemberStatus) -> None:
+        self.members[name] = attrs.evolve(self.members[name], status=status)
+        self.changed.set()
+        self.changed = trio.Event()
 
     def tell(self, event: object) -> None:
         assert self._send is not None
@@ -166,8 +178,15 @@ async def test_nodes_that_come_and_go_are_told_of() -> None:
         assert running.counters.nodes == 1
 
 
+async def test_who_is_leaving_is_told_of_no_more() -> None:
+    async with serving(member("a", "10.0.0.1:1"), member("b", "10.0.0.2:1")) as running:
+        for status, told in ((MemberStatus.LEAVING, ["10.0.0.2"]), (MemberStatus.ALIVE, ["10.0.0.1", "10.0.0.2"])):
+            running.cluster.become("a", status)
+            await running.until(*told)
+
+
 async def test_questions_wait_until_the_node_has_joined() -> None:
-    cluster = Cluster({"a": member("a", "10.0.0.1:1")})
+    cluster = Cluster()
     config = DnsConfig(address=HERE, cluster_name="blue", ttl=1, like=LIKE)
     joined = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -181,6 +200,7 @@ async def test_questions_wait_until_the_node_has_joined() -> None:
 
             asking.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked()
+            cluster.members["a"] = member("a", "10.0.0.1:1")
             joined.set()
         nursery.cancel_scope.cancel()
 
@@ -338,6 +358,8 @@ async def test_a_question_that_is_too_large_is_refused_and_the_stream_ends() -> 
         question = asked("blue.proglog") + b"x" * MAX_QUESTION_BYTES
         assert code(await converse(stream, question)) == "FORMERR"
         assert await ended(stream)
+        # at once, not when nothing came for too long
+        assert running.counters.connections_ended == 0
 
 
 async def test_streams_on_which_nothing_comes_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,6 +388,7 @@ async def test_streams_that_take_no_answers_are_ended(monkeypatch: pytest.Monkey
 
 async def test_for_one_stream_more_the_oldest_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "QUESTION_SECONDS", 1000.0)
     async with serving(member("a", "10.0.0.1:1")) as running:
         streams = [await connected(running) for _ in range(4)]
         for stream in streams[1:]:
@@ -374,6 +397,42 @@ async def test_for_one_stream_more_the_oldest_is_ended(monkeypatch: pytest.Monke
         for stream in streams:
             await stream.aclose()
         assert running.counters.connections == 4
+
+
+async def test_others_have_a_turn_after_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+    answered: list[int] = []
+    answer = Responder.answer
+
+    def noting(self: Responder, message: bytes, *, by_stream: bool) -> bytes | None:
+        answered.append(turns)
+        return answer(self, message, by_stream=by_stream)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with serving(member("a", "10.0.0.1:1")) as running:
+        question = asked("blue.proglog")
+        streams = [await connected(running) for _ in range(30)]
+        for stream in streams:
+            await converse(stream, question)
+        with monkeypatch.context() as patch:
+            patch.setattr(Responder, "answer", noting)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(take_turns)
+                for stream in streams:
+                    # Without a turn for the server in between, so that it finds all of them at once.
+                    os.write(stream.socket.fileno(), len(question).to_bytes(2, "big") + question)
+                for stream in streams:
+                    await received(stream)
+                nursery.cancel_scope.cancel()
+        assert len(answered) == 30
+        assert max(Counter(answered).values()) <= 2
+        for stream in streams:
+            await stream.aclose()
 
 
 async def test_a_connection_has_so_many_questions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from proglog_trio.address import Address
 from proglog_trio.errors import NameTaken
@@ -214,6 +215,25 @@ async def test_leaving_among_others_lets_the_news_spread() -> None:
         await a.until_status("left", "b")
         await b.crash()
         assert a.peers.of("b") == [("join", "b", "b:8400"), ("leave", "b")]
+
+
+async def test_who_waits_for_a_change_of_a_status_sees_that_a_member_is_leaving() -> None:
+    async with start_ours_in() as start:
+        a = await start("a")
+        b = await start("b", join=[a.address])
+        await a.until_status("alive", "b")
+        seen: list[MemberStatus] = []
+
+        async def look() -> None:
+            for _ in range(2):
+                await a.membership.status_change()
+                seen.append(a.membership.statuses()["b"])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await wait_all_tasks_blocked()
+            await b.membership.leave()
+        assert seen == [MemberStatus.LEAVING, MemberStatus.LEFT]
 
 
 async def test_a_failed_member_can_be_forced_to_leave_and_to_be_forgotten() -> None:

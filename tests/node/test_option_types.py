@@ -6,7 +6,7 @@ from cyclopts import Parameter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.node.option_types import between, parse_bytes, parse_seconds, within
+from proglog_trio.node.option_types import between, parse_bytes, parse_seconds, parse_whole_seconds, within
 from proglog_trio.units import GIBIBYTE, KIBIBYTE
 
 
@@ -51,6 +51,14 @@ def test_parse_seconds(text: str, value: float) -> None:
 def test_parse_seconds_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="length of time"):
         parse_seconds(text)
+
+
+def test_parse_whole_seconds() -> None:
+    assert parse_whole_seconds("0") == 0
+    assert parse_whole_seconds("1.5m") == 90
+    for text in ("0.5", "1.01m", "-1", "soon"):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            parse_whole_seconds(text)
 
 
 @pytest.mark.parametrize(
