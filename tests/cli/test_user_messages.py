@@ -104,7 +104,7 @@ async def test_events_and_answers_are_written(tmp_path: Path) -> None:
         (("query", "load", "--tag", "role=a", "--tag", "role=b"), ExitCode.USAGE, "one expression"),
         (("query", "load", "--tag", "role=("), ExitCode.FAILED, "is no regular expression"),
         (("query", "load", "--relay-factor", "256"), ExitCode.USAGE, "Must be at most 255"),
-        (("query", "_serf_ping"), ExitCode.FAILED, "must not begin with _serf_"),
+        (("query", "_serf_conflict"), ExitCode.FAILED, "must not begin with _serf_"),
         (("event", "deploy", "x" * 512), ExitCode.FAILED, "a user event of 518 bytes is larger than the limit"),
         (("event", ""), ExitCode.FAILED, "the name is empty"),
     ],
