@@ -12,7 +12,7 @@ import sys
 import trio
 
 from proglog_trio.address import Address
-from proglog_trio.membership import GossipConfig, GossipProfile, Membership, ProfileName, bind_membership
+from proglog_trio.membership import GossipConfig, GossipProfile, MemberEvent, Membership, ProfileName, bind_membership
 from proglog_trio.node.log_output import configure_log_output
 
 
@@ -26,7 +26,8 @@ async def say_what_happens(membership: Membership, *, task_status: trio.TaskStat
     async with membership.events() as events:
         task_status.started()
         async for event in events:
-            say(event=event.kind.value, names=[member.name for member in event.members])
+            if isinstance(event, MemberEvent):
+                say(event=event.kind.value, names=[member.name for member in event.members])
 
 
 async def main(name: str, profile: ProfileName) -> None:

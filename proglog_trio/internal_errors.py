@@ -53,6 +53,7 @@ class Where(StrEnum):
     LOG_CALLBACK = "log_callback"
     MEMBERSHIP_HANDLER = "membership_handler"
     MEMBERSHIP_JOIN = "membership_join"
+    MEMBERSHIP_QUERY = "membership_query"
     MEMBERSHIP_SUBSCRIBER = "membership_subscriber"
     METRICS_COLLECTOR = "metrics_collector"
     METRICS_REQUEST = "metrics_request"

@@ -211,7 +211,9 @@ async def subscriber(pair: Pair) -> None:
     async with membership.events() as events:
         ghost(pair, JOIN)
         with trio.fail_after(WAIT_SECONDS):
-            assert (await anext(events)).members[0].name == "ghost"
+            event = await anext(events)
+            assert isinstance(event, MemberEvent)
+            assert event.members[0].name == "ghost"
     assert broken.missed
     assert broken not in membership.news.subscriptions._open
 

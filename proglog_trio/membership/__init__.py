@@ -9,7 +9,7 @@ Theory of operation
 Layers, each of which knows those below it only:
 
 ```
-membership   joins, leaves, tells handlers and subscribers (membership.py, joining.py, names.py, news.py …)
+membership   joins, leaves, asks, tells handlers and subscribers (membership.py, joining.py, news.py, events/ …)
 gossip       sockets and timers under Trio (gossip.py, exchanges.py, stream_server.py, key_manager.py)
 serf         tags, intents, events, queries, coordinates (serf/)
 swim         who answers: probes, suspicions, gossip, state exchanges (swim/)
@@ -52,6 +52,8 @@ What holds always:
 - Each table, queue and message has a bound in elements and in bytes (docs/explanation/membership.md).
 - What members say of a member is passed on byte for byte.
 - A handler hears join and leave of each peer in turn, and of its own node nothing.
+- A user event is delivered at most once in a node's life. A query ends: when all that were asked have answered or are
+  gone, or its time is over.
 """
 
 from __future__ import annotations
@@ -64,23 +66,38 @@ if TYPE_CHECKING:
     from proglog_trio.address import Address
     from proglog_trio.errors import AddressUnavailable, AddressUnsuitable, DirectoryCopied, NameTaken
     from proglog_trio.membership.config import GossipConfig
+    from proglog_trio.membership.events.asked_query import AskedQuery
+    from proglog_trio.membership.events.coalescing import Coalescing, coalesced
+    from proglog_trio.membership.events.query_answers import (
+        AnswersMissed,
+        QueryAcknowledgement,
+        QueryAnswer,
+        QueryAnswers,
+    )
+    from proglog_trio.membership.events.query_handlers import QueryHandler
     from proglog_trio.membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
     from proglog_trio.membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
     from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
     from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership, open_membership
     from proglog_trio.membership.peer_notifier import RPC_ADDRESS_TAG, PeerHandler
     from proglog_trio.membership.profile import GossipProfile, ProfileName
+    from proglog_trio.membership.serf.asked_queries import QueryOver
     from proglog_trio.membership.serf.keys import KeyOperation
+    from proglog_trio.membership.serf.limits import MessageTooLarge
     from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
+    from proglog_trio.membership.serf.open_queries import TooManyQueries
+    from proglog_trio.membership.serf.user_events import UserEvent
     from proglog_trio.membership.subscriptions import EventsMissed
     from proglog_trio.membership.wire.keyring import Keyring
 
 __all__ = [
     "DIRECTORY_TAG", "OPENING_TAG", "RPC_ADDRESS_TAG", "Address", "AddressUnavailable", "AddressUnsuitable",
-    "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile", "JoinFailed", "KeyAnswers", "KeyManager",
-    "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member", "MemberEvent", "MemberEventKind",
-    "MemberStatus", "Membership", "NameTaken", "NotAMember", "PeerHandler", "ProfileName", "bind_membership",
-    "load_keyring_file", "open_membership", "opening_of", "save_keyring_file",
+    "AnswersMissed", "AskedQuery", "Coalescing", "DirectoryCopied", "EventsMissed", "GossipConfig", "GossipProfile",
+    "JoinFailed", "KeyAnswers", "KeyManager", "KeyOperation", "Keyring", "KeyringFileError", "KeysNotAsked", "Member",
+    "MemberEvent", "MemberEventKind", "MemberStatus", "Membership", "MessageTooLarge", "NameTaken", "NotAMember",
+    "PeerHandler", "ProfileName", "QueryAcknowledgement", "QueryAnswer", "QueryAnswers", "QueryHandler", "QueryOver",
+    "TooManyQueries", "UserEvent", "bind_membership", "coalesced", "load_keyring_file", "open_membership",
+    "opening_of", "save_keyring_file",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or any other name would be typed as what this returns
@@ -91,14 +108,24 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.address": "Address",
             "proglog_trio.errors": "AddressUnavailable AddressUnsuitable DirectoryCopied NameTaken",
             "proglog_trio.membership.config": "GossipConfig",
+            "proglog_trio.membership.events.asked_query": "AskedQuery",
+            "proglog_trio.membership.events.coalescing": "Coalescing coalesced",
+            "proglog_trio.membership.events.query_answers": (
+                "AnswersMissed QueryAcknowledgement QueryAnswer QueryAnswers"
+            ),
+            "proglog_trio.membership.events.query_handlers": "QueryHandler",
             "proglog_trio.membership.key_manager": "KeyAnswers KeyManager KeysNotAsked",
             "proglog_trio.membership.keyring_file": "KeyringFileError load_keyring_file save_keyring_file",
             "proglog_trio.membership.lives": "DIRECTORY_TAG OPENING_TAG opening_of",
             "proglog_trio.membership.membership": "JoinFailed Membership NotAMember bind_membership open_membership",
             "proglog_trio.membership.peer_notifier": "RPC_ADDRESS_TAG PeerHandler",
             "proglog_trio.membership.profile": "GossipProfile ProfileName",
+            "proglog_trio.membership.serf.asked_queries": "QueryOver",
             "proglog_trio.membership.serf.keys": "KeyOperation",
+            "proglog_trio.membership.serf.limits": "MessageTooLarge",
             "proglog_trio.membership.serf.member": "Member MemberEvent MemberEventKind MemberStatus",
+            "proglog_trio.membership.serf.open_queries": "TooManyQueries",
+            "proglog_trio.membership.serf.user_events": "UserEvent",
             "proglog_trio.membership.subscriptions": "EventsMissed",
             "proglog_trio.membership.wire.keyring": "Keyring",
         },

@@ -7,6 +7,12 @@ from pathlib import Path
 from attrs import field, frozen
 
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.limits import (
+    DEFAULT_QUERY_BYTES,
+    DEFAULT_QUERY_RESPONSE_BYTES,
+    DEFAULT_USER_EVENT_BYTES,
+    limit_bytes,
+)
 from proglog_trio.membership.wire.keyring import Keyring
 
 
@@ -24,6 +30,10 @@ class GossipConfig:
         label: of the cluster; packets and streams with another, or without it, are refused.
         cluster_tag: a tag of which members of other clusters have another value than this node; they are not merged.
             None: all members that are heard of are merged.
+        user_event_bytes: the most that a user event of this node may have, encoded, and its name and payload together;
+            9 KiB at the most, as the next two. What fits into no packet goes by streams. Of what others send, larger
+            ones are taken too.
+        query_bytes, query_response_bytes: likewise of a query, and of an answer to one.
     """
 
     name: str
@@ -36,3 +46,6 @@ class GossipConfig:
     keyring_file: Path | None = None
     label: bytes = b""
     cluster_tag: str | None = None
+    user_event_bytes: int = field(default=DEFAULT_USER_EVENT_BYTES, validator=limit_bytes)
+    query_bytes: int = field(default=DEFAULT_QUERY_BYTES, validator=limit_bytes)
+    query_response_bytes: int = field(default=DEFAULT_QUERY_RESPONSE_BYTES, validator=limit_bytes)

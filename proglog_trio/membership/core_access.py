@@ -18,7 +18,12 @@ from proglog_trio.steps import Result, Steps
 
 @define
 class GossipCounters:
-    """What happened since the node gossips."""
+    """What happened since the node gossips.
+
+    Attributes:
+        messages_by_stream: events, queries and answers that are too large for a packet.
+        messages_by_stream_failed: those of them that were not sent: no connection, or too many at once.
+    """
 
     packets_sent: int = 0
     bytes_sent: int = 0
@@ -29,6 +34,8 @@ class GossipCounters:
     streams_refused: int = 0
     exchanges: int = 0
     exchanges_failed: int = 0
+    messages_by_stream: int = 0
+    messages_by_stream_failed: int = 0
 
 
 class CoreAccess(Protocol):

@@ -1,7 +1,11 @@
-"""Exchanges of this node's own by stream: push/pulls and pings, those that the core asks for and those that join."""
+"""Exchanges of this node's own by stream: push/pulls and pings, those that the core asks for and those that join.
+
+Messages that are too large for packets go by stream as well; they are not answered.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -13,15 +17,20 @@ from proglog_trio.internal_errors import Where
 from proglog_trio.membership.core_access import CoreAccess
 from proglog_trio.membership.serf.clusters import StateRefused
 from proglog_trio.membership.stream_io import ExchangeFailed
-from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
+from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.memberlist import Ack, PushPull
+from proglog_trio.membership.wire.memberlist import Ack, PushPull, UserMessage
 
 MAX_EXCHANGES = 32
 """Exchanges that the core asks for, under way at once; what it asks for beyond that is not done, and counted."""
+
+MAX_SENDING = 32
+"""Messages that are being sent, at once; each may wait for a member that is not there."""
+MAX_WAITING_MESSAGES = 256
+"""Those that wait to be sent, of some KiB each; what comes beyond that is not sent, and counted."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -41,6 +50,9 @@ class Exchanges:
     _under_way: set[tuple[Endpoint, type]] = field(factory=set)
     # Of run; None: it does not run, and what the core asks for fails.
     _nursery: trio.Nursery | None = None
+    _messages: deque[SendByStream] = field(factory=deque)
+    # How many tasks send messages.
+    _sending: int = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do what start is called for, until cancelled."""
@@ -64,6 +76,34 @@ class Exchanges:
         else:
             # A failed member that is tried again: what was fired on the other side of a partition is news here.
             self._nursery.start_soon(self._run_one, key, partial(self.exchange, effect.target, join=effect.join))
+
+    def send(self, effect: SendByStream) -> None:
+        """Send a message by stream, when those before it are under way, unless too many wait."""
+        if self._nursery is None or len(self._messages) >= MAX_WAITING_MESSAGES:
+            self.gossip.counters.messages_by_stream_failed += 1
+            return
+        self._messages.append(effect)
+        if self._sending < MAX_SENDING:
+            self._sending += 1
+            self._nursery.start_soon(self._send_waiting)
+
+    async def _send_waiting(self) -> None:
+        """Send messages until none waits."""
+        counters, timeout = self.gossip.counters, self.gossip.config.profile.stream_timeout
+        try:
+            while self._messages:
+                effect = self._messages.popleft()
+                boundary = self.gossip.errors.boundary(Where.GOSSIP_EXCHANGE, target=str(effect.target))
+                with boundary:
+                    try:
+                        await self.gossip.codec.tell(effect.target, UserMessage(effect.payload), timeout)
+                        counters.messages_by_stream += 1
+                    except ExchangeFailed as error:
+                        counters.messages_by_stream_failed += 1
+                        _logger.debug("a message was not sent by stream", reason=str(error))
+                counters.messages_by_stream_failed += boundary.failed
+        finally:
+            self._sending -= 1
 
     async def _run_one(self, key: tuple[Endpoint, type], exchange: Callable[[], Awaitable[None]]) -> None:
         counters = self.gossip.counters

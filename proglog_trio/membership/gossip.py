@@ -6,7 +6,7 @@ Gossip.run
 ├── timekeeper   wakes the core when it wants to be woken
 ├── listeners    one task a stream, bounded in number and time; see stream_server.py
 ├── keys         changes the keyring as members ask, if there is one; see key_manager.py
-└── exchanges    push/pulls and pings by stream that the core asks for; see exchanges.py
+└── exchanges    push/pulls, pings and large messages by stream that the core asks for; see exchanges.py
 ```
 
 Nothing in the core waits, and nothing here decides: what the core wants is done, what happens is told to it.
@@ -37,7 +37,7 @@ from proglog_trio.membership.serf.serf import CoreEvent, Serf
 from proglog_trio.membership.sockets import advertised_endpoint, bind_both
 from proglog_trio.membership.stream_io import StreamCodec
 from proglog_trio.membership.stream_server import StreamServer
-from proglog_trio.membership.swim.effects import Effect, ExchangeState, PingByStream, SendPacket
+from proglog_trio.membership.swim.effects import Effect, ExchangeState, PingByStream, SendByStream, SendPacket
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
 from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
@@ -233,6 +233,8 @@ class Gossip:
                     self._send_packet(target, packet)
             case ExchangeState() | PingByStream():
                 self.exchanges.start(effect)
+            case SendByStream():
+                self.exchanges.send(effect)
 
     # -- time and packets ----------------------------------------------------------------------------------------------
 

@@ -31,7 +31,8 @@ from proglog_trio.membership.serf.keys import (
     success,
 )
 from proglog_trio.membership.serf.member import MemberStatus
-from proglog_trio.membership.serf.open_queries import TooManyQueries
+from proglog_trio.membership.serf.open_queries import Listener, TooManyQueries
+from proglog_trio.membership.serf.querying import Question
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.keyring import decode_key
 from proglog_trio.membership.wire.serf import KeyResponse, decode_serf
@@ -181,7 +182,7 @@ class KeyManager:
                 elif member.status is MemberStatus.FAILED:
                     # Not done, and it will be: it is a member still, and comes back with the keys that it has.
                     answers.problems[member.name] = _FAILED
-            core.querying.ask(operation.query_name, payload, answers.add, over.set)
+            core.querying.ask(Question(name=operation.query_name, payload=payload), Listener(answers.add, over.set))
 
         try:
             self.gossip.act(ask)

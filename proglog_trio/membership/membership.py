@@ -4,7 +4,8 @@
 Membership.run
 ├── gossip       see gossip.py
 ├── handler      tells the handler of peers that come and go; see peer_notifier.py
-├── subscribers  tells them what happens to members; see subscriptions.py
+├── subscribers  tells them what happens to members, user events and queries; see subscriptions.py
+├── queries      calls the handlers of queries; see events/query_handlers.py
 ├── contest      settles who keeps this node's name; see name_contest.py
 └── joining      tries the start addresses for as long as one of them is no live member; see joining.py
 ```
@@ -16,6 +17,7 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -25,6 +27,10 @@ from proglog_trio.address import Address
 from proglog_trio.errors import ProglogError
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.events.asked_query import AskedQuery
+from proglog_trio.membership.events.query_answers import QueryAnswers
+from proglog_trio.membership.events.query_handlers import QueryHandler, QueryHandlers
+from proglog_trio.membership.events.talking import Talking
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.joining import START_SECONDS, Joining, exchange_with
 from proglog_trio.membership.key_manager import KeyManager
@@ -34,6 +40,7 @@ from proglog_trio.membership.names import PING_SECONDS
 from proglog_trio.membership.news import News
 from proglog_trio.membership.peer_notifier import PeerHandler, PeerNotifier
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus
+from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.subscriptions import Subscriptions
 
@@ -43,7 +50,7 @@ class JoinFailed(ProglogError):
 
 
 class NotAMember(ProglogError):
-    """This node cannot leave the cluster: it gossips not yet, or not any more."""
+    """What was asked for cannot be done: this node gossips not yet, or not any more."""
 
 
 @define(eq=False)
@@ -66,8 +73,10 @@ class Membership:
     # run is over: nothing is waited for any more. Never set together with _running.
     _ended: bool = False
     _contest: NameContest = field(init=False)
+    _talking: Talking = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._talking = Talking(self.gossip)
         self._contest = NameContest(self.gossip, self.news.name_claimed)
 
     @property
@@ -89,7 +98,12 @@ class Membership:
     def counters(self) -> Mapping[str, Any]:
         """What happened since this node gossips, by the part that counts it: attrs classes of numbers."""
         core = self.gossip.core
-        return {"gossip": self.gossip.counters, "swim": core.swim.rules.counters, "serf_refused": core.refused}
+        return {
+            "gossip": self.gossip.counters,
+            "swim": core.swim.rules.counters,
+            "serf_refused": core.refused,
+            "queries": self.news.handlers.counters,
+        }
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
@@ -163,14 +177,94 @@ class Membership:
         return known
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[MemberEvent]]:
-        """Subscribe to what happens from now on.
+    async def events(self) -> AsyncIterator[AsyncIterator[MemberEvent | UserEvent | AskedQuery]]:
+        """Subscribe to what happens from now on: to members, user events, and queries that are for this node.
+
+        Each user event comes once, whether it was fired here or elsewhere. Those that were fired before this node
+        joined do not come, unless it joined without ignore_events.
 
         The iterator ends when this node is no member any more, and raises EventsMissed if more than 1,024 events wait
-        for it.
+        for it, or more than 8 MiB of them.
         """
         async with self.news.subscriptions.open() as events:
             yield events
+
+    # -- user events and queries ---------------------------------------------------------------------------------------
+
+    def send_event(self, name: str, payload: bytes = b"", *, coalesce: bool = False) -> None:
+        """Send a user event to all members, this one among them; it is on its way then.
+
+        Args:
+            name: of the event.
+            payload: whatever goes with it.
+            coalesce: of several with this name that come together, the newest may stand for all.
+
+        Raises:
+            MessageTooLarge: name and payload, or the encoded event, have more than the configuration's
+                user_event_bytes.
+            NotAMember: this node does not gossip.
+        """
+        self._require_running()
+        self._talking.send_event(name, payload, coalesce=coalesce)
+
+    def query(
+        self,
+        name: str,
+        payload: bytes = b"",
+        *,
+        nodes: Sequence[str] = (),
+        tags: Mapping[str, str] = MappingProxyType({}),
+        timeout: float | None = None,
+        relay_factor: int = 0,
+        acknowledge: bool = True,
+    ) -> QueryAnswers:
+        """Ask all members that are alive, this node among them, or some of them; return what gives their answers.
+
+        The query is on its way then. The answers end when all that were asked have answered or are gone, or when the
+        time is over: a member that has nothing to say keeps a query open.
+
+        Args:
+            name: of the query; no name of Serf's own, which begin with `_serf_`.
+            payload: whatever goes with it.
+            nodes: names of those that are asked; none: all.
+            tags: only members are asked whose tag, by its name, matches an expression (RE2, anywhere in the tag's
+                value); 128 characters in all.
+            timeout: for how long answers are waited for, in seconds; None: as long as gossip needs to reach everybody.
+            relay_factor: through how many other members each answer is sent besides, should it be lost on its way.
+            acknowledge: each member that has the query says so, before it answers.
+
+        Raises:
+            MessageTooLarge: the encoded query has more than the configuration's query_bytes.
+            TooManyQueries: 64 queries of this node wait for answers.
+            ValueError: a name, an expression, the timeout or the relay factor is none.
+            NotAMember: this node does not gossip.
+        """
+        self._require_running()
+        return self._talking.query(
+            name,
+            payload,
+            nodes=nodes,
+            tags=tags,
+            timeout=timeout,
+            relay_factor=relay_factor,
+            acknowledge=acknowledge,
+        )
+
+    def answer(self, query: AskedQuery, payload: bytes) -> None:
+        """Answer a query that events() gave.
+
+        Raises:
+            QueryOver: its time is over, or this node has answered it.
+            MessageTooLarge: the encoded answer has more than the configuration's query_response_bytes; another can be
+                given.
+            NotAMember: this node does not gossip.
+        """
+        self._require_running()
+        self._talking.answer(query, payload)
+
+    def _require_running(self) -> None:
+        if not self._running:
+            raise NotAMember("this node does not gossip")
 
     # -- joining and leaving -------------------------------------------------------------------------------------------
 
@@ -201,6 +295,7 @@ class Membership:
                 joining = Joining(self.gossip, start_addresses, name_patience, lookups, self._rng, departed)
                 nursery.start_soon(self.news.subscriptions.run)
                 nursery.start_soon(self.news.peers.run, lambda: self.members())
+                await nursery.start(self.news.handlers.run, self.answer)
                 await self._start(nursery, joining, task_status)
                 if joining.ending is not None:
                     # Raised below, by itself and not in a group.
@@ -275,6 +370,7 @@ async def bind_membership(
     tags: Mapping[str, str],
     *,
     handler: PeerHandler | None = None,
+    query_handlers: Mapping[str, QueryHandler] = MappingProxyType({}),
     rng: random.Random | None = None,
     errors: InternalErrors | None = None,
 ) -> Membership:
@@ -284,6 +380,7 @@ async def bind_membership(
         config: how it gossips.
         tags: what is told of this node, 512 bytes encoded at the most; `rpc_addr` makes it a peer to others.
         handler: told of peers.
+        query_handlers: by the name of a query, what is called with each and returns its answer.
         rng: decides whom to probe and gossip to; None: one that the system seeds.
         errors: where unforeseen errors are counted.
 
@@ -296,7 +393,8 @@ async def bind_membership(
     # Seeded by the system. Its own randomness would cost a call of it for each number, and a round has many.
     rng = rng if rng is not None else random.Random()
     errors = errors if errors is not None else InternalErrors()
-    news = News(config.name, errors, PeerNotifier(config.name, handler, errors), Subscriptions(errors))
+    peers, handlers = PeerNotifier(config.name, handler, errors), QueryHandlers(query_handlers, errors)
+    news = News(config.name, errors, peers, Subscriptions(errors), handlers)
     return Membership(await Gossip.bind(config, tags, news.emit, rng, errors), news, rng)
 
 
@@ -307,6 +405,7 @@ async def open_membership(
     *,
     start_addresses: Sequence[Address] = (),
     handler: PeerHandler | None = None,
+    query_handlers: Mapping[str, QueryHandler] = MappingProxyType({}),
     name_patience: float = 0.0,
 ) -> AsyncIterator[Membership]:
     """Be a member of a cluster for the length of an ``async with`` block, and leave in order at its end.
@@ -319,13 +418,15 @@ async def open_membership(
         start_addresses: members to join through; tried for as long as one of them is no live member. The block begins
             once those that answer at once have been joined through.
         handler: told of peers.
+        query_handlers: by the name of a query, what is called with each that is for this node: what it returns is the
+            answer, None that there is none. Each call is cancelled when the query's time is over; 64 run at once.
         name_patience: how long, in seconds, this node waits for its name while another member has it.
 
     Raises:
         AddressUnavailable, AddressUnsuitable, ValueError, KeyError: see bind_membership.
         NameTaken, DirectoryCopied: see Membership.run; from within the block, they cancel it and come in a group.
     """
-    membership = await bind_membership(config, tags or {}, handler=handler)
+    membership = await bind_membership(config, tags or {}, handler=handler, query_handlers=query_handlers)
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(membership.run, start_addresses, name_patience=name_patience))
         yield membership

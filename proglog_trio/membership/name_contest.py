@@ -14,8 +14,9 @@ from attrs import Factory, define
 from proglog_trio.errors import NameTaken
 from proglog_trio.internal_errors import Where
 from proglog_trio.membership.gossip import Gossip
-from proglog_trio.membership.serf.open_queries import TooManyQueries
+from proglog_trio.membership.serf.open_queries import Listener, TooManyQueries
 from proglog_trio.membership.serf.query_answers import CONFLICT_QUERY
+from proglog_trio.membership.serf.querying import Question
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wakeup import Wakeup
 from proglog_trio.membership.wire.errors import DecodingError
@@ -90,8 +91,13 @@ class NameContest:
                 votes.elsewhere[endpoint] = votes.elsewhere.get(endpoint, 0) + 1
 
         name = self.gossip.config.name.encode("utf-8", "surrogateescape")
+        question, listener = Question(name=CONFLICT_QUERY, payload=name), Listener(answered, ended.set)
+
+        def ask() -> None:
+            self.gossip.core.querying.ask(question, listener)
+
         try:
-            self.gossip.act(lambda: self.gossip.core.querying.ask(CONFLICT_QUERY, name, answered, ended.set))
+            self.gossip.act(ask)
         except TooManyQueries as error:
             _logger.warning("no member can be asked about this node's contested name now", reason=str(error))
             return votes

@@ -7,14 +7,18 @@ import trio
 from attrs import define, field
 
 from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.events.asked_query import AskedQuery
+from proglog_trio.membership.events.query_handlers import QueryHandlers
 from proglog_trio.membership.peer_notifier import PeerNotifier
 from proglog_trio.membership.serf.clusters import Foreigner
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind
 from proglog_trio.membership.serf.serf import Conflict, CoreEvent, HasLeft
+from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.subscriptions import Subscriptions
 from proglog_trio.membership.swim.effects import Paused, StatusChange
 from proglog_trio.membership.trouble_log import TroubleLog
 from proglog_trio.membership.wakeup import Wakeup
+from proglog_trio.membership.wire.serf import Query
 
 _logger = structlog.get_logger(__name__)
 
@@ -27,7 +31,8 @@ class News:
         name: this node's.
         errors: where unforeseen errors are counted.
         peers: tells the handler of peers.
-        subscriptions: are told of every event of members.
+        subscriptions: are told of every event of members, every user event and every query.
+        handlers: answer queries.
         departed: a member has gone.
         name_claimed: a member at another address claims this node's name.
         over: this node has left, or does not gossip any more.
@@ -39,6 +44,7 @@ class News:
     errors: InternalErrors
     peers: PeerNotifier
     subscriptions: Subscriptions
+    handlers: QueryHandlers
     departed: Wakeup = field(factory=Wakeup)
     name_claimed: Wakeup = field(factory=Wakeup)
     over: trio.Event = field(factory=trio.Event)
@@ -62,6 +68,12 @@ class News:
                     self.peers.note(member, event.kind)
                 if event.kind not in (MemberEventKind.JOIN, MemberEventKind.UPDATE):
                     self.departed.set()
+            case UserEvent():
+                self.subscriptions.add(event)
+            case Query():
+                asked = AskedQuery.of(event)
+                self.subscriptions.add(asked)
+                self.handlers.note(asked)
             case HasLeft():
                 self.has_left = True
                 self.over.set()

@@ -64,6 +64,30 @@ class StreamCodec:
             return ", as members do whose gossip is encrypted, or has another label"
         return f", as members do that have another gossip key{', or another label' if self.label else ', or a label'}"
 
+    async def tell(self, target: Endpoint, message: StreamMessage, timeout: float) -> None:
+        """Open a stream and send a message that is not answered.
+
+        Args:
+            target: to whom.
+            message: what to send.
+            timeout: for all of it, in seconds.
+
+        Raises:
+            ExchangeFailed: saying why it was not sent.
+        """
+        try:
+            with trio.fail_after(timeout):
+                stream = await trio.open_tcp_stream(target.host, target.port)
+                async with stream:
+                    await self.send(stream, message, from_dialler=True)
+                    await stream.send_eof()
+                    # What is closed before it was read may be lost; who reads to the end closes.
+                    await stream.receive_some(_RECEIVE_BYTES)
+        except trio.TooSlowError:
+            raise ExchangeFailed(f"{target} did not take a message within {timeout:g} s") from None
+        except (OSError, trio.BrokenResourceError) as error:
+            raise ExchangeFailed(f"{target}: {_reason(error)}") from None
+
     async def ask(self, target: Endpoint, question: StreamMessage, timeout: float) -> StreamMessage:
         """Open a stream, send a message and return the answer.
 

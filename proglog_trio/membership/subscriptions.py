@@ -1,4 +1,4 @@
-"""Subscriptions: what happens to members, for every part of a program that wants to know."""
+"""Subscriptions: what happens to members, user events and queries, for every part of a program that wants to know."""
 
 from __future__ import annotations
 
@@ -11,23 +11,35 @@ from attrs import define, field
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
+from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.serf.member import MemberEvent
 from proglog_trio.membership.serf.members import together
+from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.wakeup import Wakeup
 
 MAX_WAITING_EVENTS = 1024
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Of the payloads of user events and queries that wait for one subscriber; a node remembers events of half as many."""
+
+Event = MemberEvent | UserEvent | AskedQuery
 
 _logger = structlog.get_logger(__name__)
 
 
 class EventsMissed(ProglogError):
-    """A subscriber did not read its events fast enough; it should look at all members anew."""
+    """A subscriber did not read its events fast enough; it should look at all members anew. User events are lost."""
 
 
 @define(eq=False)
 class _Subscription:
-    send: trio.MemorySendChannel[MemberEvent]
+    send: trio.MemorySendChannel[Event]
     missed: bool = False
+    # Of the payloads that wait in the channel.
+    waiting_bytes: int = 0
+
+    def has_room(self, event: Event) -> bool:
+        """Tell whether an event may wait as well."""
+        return self.waiting_bytes + payload_bytes(event) <= MAX_WAITING_BYTES
 
 
 @define(eq=False)
@@ -35,18 +47,22 @@ class _Events:
     """The iterator of one subscription; no generator, since one that is left early wants to be closed by hand."""
 
     _subscription: _Subscription
-    _receive: trio.MemoryReceiveChannel[MemberEvent]
+    _receive: trio.MemoryReceiveChannel[Event]
 
     def __aiter__(self) -> _Events:
         return self
 
-    async def __anext__(self) -> MemberEvent:
+    async def __anext__(self) -> Event:
         try:
-            return await self._receive.receive()
+            event = await self._receive.receive()
         except trio.EndOfChannel:
             if self._subscription.missed:
-                raise EventsMissed(f"more than {MAX_WAITING_EVENTS} events waited") from None
+                raise EventsMissed(
+                    f"more than {MAX_WAITING_EVENTS} events waited, or {MAX_WAITING_BYTES} bytes of them"
+                ) from None
             raise StopAsyncIteration from None
+        self._subscription.waiting_bytes -= payload_bytes(event)
+        return event
 
 
 @define(eq=False)
@@ -61,14 +77,14 @@ class Subscriptions:
     # Those that are told; one that missed an event is not among them any more.
     _open: set[_Subscription] = field(factory=set)
     # What no subscription was told of yet.
-    _waiting: list[MemberEvent] = field(factory=list)
+    _waiting: list[Event] = field(factory=list)
     _news: Wakeup = field(factory=Wakeup)
     _ended: bool = False
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[AsyncIterator[MemberEvent]]:
+    async def open(self) -> AsyncIterator[AsyncIterator[Event]]:
         """Subscribe; see Membership.events."""
-        send, receive = trio.open_memory_channel[MemberEvent](MAX_WAITING_EVENTS)
+        send, receive = trio.open_memory_channel[Event](MAX_WAITING_EVENTS)
         subscription = _Subscription(send)
         self._open.add(subscription)
         if self._ended:
@@ -79,8 +95,8 @@ class Subscriptions:
         finally:
             self._open.discard(subscription)
 
-    def add(self, event: MemberEvent) -> None:
-        """Have subscribers told of an event; those that come before they are told come together."""
+    def add(self, event: Event) -> None:
+        """Have subscribers told of an event; events of members that come before they are told come together."""
         self._waiting.append(event)
         self._news.set()
 
@@ -109,17 +125,21 @@ class Subscriptions:
             for subscription in list(self._open):
                 self._miss(subscription)
 
-    def _tell(self, events: Sequence[MemberEvent]) -> None:
+    def _tell(self, events: Sequence[Event]) -> None:
         for event in together(events):
-            _logger.info("members", happened=event.kind.value, names=[member.name for member in event.members])
+            if isinstance(event, MemberEvent):
+                _logger.info("members", happened=event.kind.value, names=[member.name for member in event.members])
             for subscription in list(self._open):
                 self._tell_one(subscription, event)
 
-    def _tell_one(self, subscription: _Subscription, event: MemberEvent) -> None:
+    def _tell_one(self, subscription: _Subscription, event: Event) -> None:
         boundary = self.errors.boundary(Where.MEMBERSHIP_SUBSCRIBER)
         with boundary:
             try:
+                if not subscription.has_room(event):
+                    raise trio.WouldBlock
                 subscription.send.send_nowait(event)
+                subscription.waiting_bytes += payload_bytes(event)
             except trio.WouldBlock:
                 self._miss(subscription)
             except trio.BrokenResourceError:
@@ -132,3 +152,8 @@ class Subscriptions:
         subscription.missed = True
         self._open.discard(subscription)
         subscription.send.close()
+
+
+def payload_bytes(event: Event) -> int:
+    """Return how much an event counts for: what goes with it is as long as some member wants."""
+    return 0 if isinstance(event, MemberEvent) else len(event.name) + len(event.payload)

@@ -154,7 +154,8 @@ def _event_handler(directory: Path, name: str) -> Path:
         "payload=$(cat)\n"
         f'heard="{directory}/{name}.heard"\n'
         'printf "%s|%s|%s\\n" "$SERF_EVENT" "$SERF_USER_EVENT$SERF_QUERY_NAME" "$payload" >> "$heard"\n'
-        '[ "$SERF_EVENT" != query ] || printf "answer of %s" "$SERF_SELF_NAME"\n'
+        '[ "$SERF_EVENT" != query ] || [ "$SERF_QUERY_NAME" = silence ] || printf "answer of %s" "$SERF_SELF_NAME"\n'
+        '[ "$SERF_QUERY_NAME" != echo ] || printf " %s" "$payload"\n'
     )
     script.chmod(0o755)
     return script

@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 
 from proglog_trio.address import Address
 from proglog_trio.membership.config import GossipConfig
+from proglog_trio.membership.events.query_handlers import QueryHandler
 from proglog_trio.membership.membership import Membership, bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
@@ -132,8 +133,13 @@ async def start_ours(
     label: bytes = b"",
     cluster_tag: str | None = None,
     name_patience: float = 0.0,
+    query_handlers: Mapping[str, QueryHandler] | None = None,
+    largest: int | None = None,
 ) -> Ours:
-    """Start a member of ours; it has taken its place in the cluster if a start address answered at once."""
+    """Start a member of ours; it has taken its place in the cluster if a start address answered at once.
+
+    Its arguments are those of GossipConfig and open_membership; largest: all limits of events, queries and answers.
+    """
     keyring = Keyring.from_base64([key]) if key else None
     config = GossipConfig(
         name=name,
@@ -144,8 +150,12 @@ async def start_ours(
         label=label,
         cluster_tag=cluster_tag,
     )
+    if largest is not None:
+        config = evolve(config, user_event_bytes=largest, query_bytes=largest, query_response_bytes=largest)
     peers = Peers()
-    membership = await bind_membership(config, tags or {"rpc_addr": f"{name}:8400"}, handler=peers)
+    membership = await bind_membership(
+        config, tags or {"rpc_addr": f"{name}:8400"}, handler=peers, query_handlers=query_handlers or {}
+    )
     ours = Ours(membership, peers)
     with trio.fail_after(EVENTUALLY_SECONDS):
         await nursery.start(partial(ours.run, join, name_patience=name_patience))

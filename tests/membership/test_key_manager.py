@@ -8,7 +8,8 @@ import trio.testing
 
 from proglog_trio.membership.key_manager import KeyAnswers, KeysNotAsked
 from proglog_trio.membership.serf.keys import KeyOperation, refusal
-from proglog_trio.membership.serf.open_queries import MAX_QUERIES
+from proglog_trio.membership.serf.open_queries import MAX_QUERIES, Listener
+from proglog_trio.membership.serf.querying import Question
 from proglog_trio.membership.wire.serf import Join, encode_serf
 from tests.membership.running import Ours, start_ours_in
 
@@ -75,7 +76,7 @@ async def test_no_more_questions_than_allowed() -> None:
         a = await start("a", key=OLD)
         core = a.membership.gossip.core
         for _ in range(MAX_QUERIES):
-            core.querying.ask("name", b"", lambda *_: None, lambda: None)
+            core.querying.ask(Question(name="name"), Listener(lambda *_: None, lambda: None))
         with pytest.raises(KeysNotAsked, match="wait for answers already"):
             await ask(a, KeyOperation.LIST)
         with pytest.raises(ValueError, match="no base64 text"):

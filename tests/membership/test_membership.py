@@ -9,7 +9,7 @@ from proglog_trio.address import Address
 from proglog_trio.errors import NameTaken
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership
-from proglog_trio.membership.serf.member import MemberEventKind, MemberStatus
+from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from tests.membership.running import (
     EVENTUALLY_SECONDS,
     LOCAL,
@@ -138,7 +138,9 @@ async def test_a_name_that_a_living_member_has() -> None:
             b.membership.set_tags({"zone": "1"})
             await a.until(lambda seen: seen["b"].tags == {"zone": "1"})
             assert a.membership.news.conflicts == b.membership.news.conflicts == 0
-            assert (await anext(events)).kind is MemberEventKind.UPDATE
+            event = await anext(events)
+            assert isinstance(event, MemberEvent)
+            assert event.kind is MemberEventKind.UPDATE
 
 
 async def test_a_name_that_turns_out_to_be_taken_later() -> None:

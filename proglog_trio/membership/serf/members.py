@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from itertools import groupby
+from typing import TypeVar
 
 from attrs import define, field
 
@@ -29,6 +30,8 @@ MAX_REAPED_AT_ONCE = 256
 """Members that are forgotten in one piece, which is some milliseconds."""
 MAX_RECENT_INTENTS = 8192
 """Intents about members that are not known yet; beyond this the oldest is forgotten."""
+
+Happened = TypeVar("Happened")
 
 
 @define
@@ -251,9 +254,13 @@ class Members:
         self.emit(MemberEvent(kind, (member.snapshot(),)))
 
 
-def together(events: Iterable[MemberEvent]) -> list[MemberEvent]:
-    """Return the events with neighbours of one kind made one."""
-    return [
-        MemberEvent(kind, tuple(member for event in same for member in event.members))
-        for kind, same in groupby(events, key=lambda event: event.kind)
-    ]
+def together(events: Iterable[Happened]) -> list[Happened | MemberEvent]:
+    """Return events, of members and others, with neighbours of members of one kind made one."""
+    found: list[Happened | MemberEvent] = []
+    for kind, same in groupby(events, key=lambda event: event.kind if isinstance(event, MemberEvent) else None):
+        if kind is None:
+            found += same
+        else:
+            members = (member for event in same if isinstance(event, MemberEvent) for member in event.members)
+            found.append(MemberEvent(kind, tuple(members)))
+    return found

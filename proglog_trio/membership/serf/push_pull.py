@@ -13,6 +13,7 @@ from proglog_trio.membership.serf.intents import Intents
 from proglog_trio.membership.serf.lamport import LamportClock
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.serf.members import Members
+from proglog_trio.membership.serf.spreading import Refused
 from proglog_trio.membership.serf.user_events import UserEvents
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.states import OtherCluster
@@ -34,14 +35,6 @@ from proglog_trio.steps import Steps
 NAMES_AT_ONCE = 64
 EVENTS_AT_ONCE = 16
 """In one step of merging a state."""
-
-
-@define
-class Refused:
-    """What arrived and was dropped, by reason."""
-
-    malformed: int = 0
-    too_large: int = 0
 
 
 @define(eq=False)
@@ -159,9 +152,8 @@ class PushPulls:
                 yield
         if ignore_events:
             self.events.ignore_before(state.event_ltime)
-        for events in state.events:
-            if events is None:
-                continue
+        # In Lamport order, which is not that of the ring in which the other remembers them.
+        for events in sorted((each for each in state.events if each is not None), key=lambda each: each.ltime):
             for number, event in enumerate(events.events, 1):
                 with self.swim.boundaries(Where.GOSSIP_MESSAGE):
                     self.events.receive(events.ltime, event.name, event.payload)

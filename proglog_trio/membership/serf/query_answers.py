@@ -1,8 +1,8 @@
-"""Queries of others: whether this node is asked, and what it answers.
+"""Queries: which members one is for, and what this node answers to Serf's own.
 
 A query reaches every member by gossip; each that passes its filters sends an acknowledgement and an answer straight to
 the one that asked, and through a few others as well if the query says so (its relay factor). Serf's own queries are
-answered here; those of users have nothing here to answer them.
+answered here; those of users are answered by whoever subscribes to them.
 """
 
 from __future__ import annotations
@@ -47,22 +47,43 @@ def _re2_options() -> re2.Options:
 _OPTIONS = _re2_options()
 
 
-def passes(filters: Iterable[Filter], me: KnownMember) -> bool:
-    """Tell whether a query with these filters is for this node."""
+def check_filters(filters: Iterable[Filter]) -> None:
+    """Look whether the filters of a query of this node's can be judged by the members that it goes to.
+
+    Raises:
+        ValueError: an expression is none, or all together are too long.
+    """
+    expressions = [one.expr for one in filters if isinstance(one, TagFilter)]
+    if sum(map(len, expressions)) > LONGEST_EXPRESSIONS:
+        raise ValueError(f"the expressions for tags have more than {LONGEST_EXPRESSIONS} characters together")
+    for expression in expressions:
+        try:
+            re2.compile(_utf8(expression), _OPTIONS)
+        except re2.error as error:
+            raise ValueError(f"{expression!r} is no regular expression (RE2): {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    reason = error.args[0] if error.args else "it cannot be compiled"
+    return reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+
+
+def passes(filters: Iterable[Filter], member: KnownMember) -> bool:
+    """Tell whether a query with these filters is for a member."""
     filters = list(filters)
     if sum(len(one.expr) for one in filters if isinstance(one, TagFilter)) > LONGEST_EXPRESSIONS:
         return False
-    return all(_passes(one, me) for one in filters)
+    return all(_passes(one, member) for one in filters)
 
 
-def _passes(one: Filter, me: KnownMember) -> bool:
+def _passes(one: Filter, member: KnownMember) -> bool:
     if isinstance(one, NodeFilter):
-        return me.name in one.nodes
+        return member.name in one.nodes
     if not isinstance(one, TagFilter):
         return False
     try:
         # The agents' own dialect, and linear in time: Python's matcher would let one packet stop this node.
-        return re2.search(_utf8(one.expr), _utf8(me.tags.get(one.tag, "")), _OPTIONS) is not None
+        return re2.search(_utf8(one.expr), _utf8(member.tags.get(one.tag, "")), _OPTIONS) is not None
     except re2.error:
         return False
 
@@ -74,8 +95,8 @@ def _utf8(text: str) -> str:
 
 def answers(
     query: Query, me: KnownMember, asked_about: KnownMember | None, *, has_keyring: bool = False
-) -> list[bytes]:
-    """Return the responses to a query that is for this node, encoded.
+) -> list[QueryResponse]:
+    """Return the responses to a query that is for this node: its acknowledgement, and answers to Serf's own queries.
 
     Args:
         query: what is asked.
@@ -85,25 +106,20 @@ def answers(
     """
     responses = []
     if query.flags & QUERY_FLAG_ACK:
-        responses.append(_response(query, me.name, RESPONSE_FLAG_ACK, b""))
+        responses.append(response_to(query, me.name, b"", RESPONSE_FLAG_ACK))
     if query.name == CONFLICT_QUERY:
         # The holder of a contested name does not judge in its own case.
         if query.payload.decode("utf-8", "surrogateescape") != me.name:
-            responses.append(_response(query, me.name, 0, encode_serf(_conflict_response(asked_about))))
+            responses.append(response_to(query, me.name, encode_serf(_conflict_response(asked_about))))
     elif query.name in KEY_QUERIES and not has_keyring:
         refusal = KeyResponse(result=False, message="this node has no keyring", keys=(), primary_key="")
-        responses.append(_response(query, me.name, 0, encode_serf(refusal)))
+        responses.append(response_to(query, me.name, encode_serf(refusal)))
     return responses
 
 
-def response_to(query: Query, name: str, payload: bytes) -> bytes:
-    """Return a response to a query, encoded; name: of the node that gives it."""
-    return _response(query, name, 0, payload)
-
-
-def _response(query: Query, name: str, flags: int, payload: bytes) -> bytes:
-    response = QueryResponse(ltime=query.ltime, id=query.id, from_node=name, flags=flags, payload=payload)
-    return encode_serf(response)
+def response_to(query: Query, name: str, payload: bytes, flags: int = 0) -> QueryResponse:
+    """Return a response to a query; name: of the node that gives it."""
+    return QueryResponse(ltime=query.ltime, id=query.id, from_node=name, flags=flags, payload=payload)
 
 
 def _conflict_response(member: KnownMember | None) -> ConflictResponse:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from proglog_trio.membership.serf import query_answers as queries
+from proglog_trio.membership.serf.asked_queries import AskedQueries
 from proglog_trio.membership.serf.keys import KeyQuestion, KeyRefused, refusal
 from proglog_trio.membership.serf.lamport import LamportClock
+from proglog_trio.membership.serf.limits import check_size
 from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.serf.members import Members
-from proglog_trio.membership.serf.open_queries import OpenQueries, default_timeout
+from proglog_trio.membership.serf.open_queries import Listener, OpenQueries, OpenQuery, default_timeout
 from proglog_trio.membership.serf.seen import RecentRing
+from proglog_trio.membership.serf.spreading import MAX_STREAMED_BYTES, Spreading
+from proglog_trio.membership.swim.broadcasts import BroadcastQueue
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.swim import Swim
-from proglog_trio.membership.wire.memberlist import UserMessage, encode_message
 from proglog_trio.membership.wire.serf import (
+    QUERY_FLAG_ACK,
     QUERY_FLAG_NO_BROADCAST,
+    Filter,
+    NodeFilter,
     Query,
     QueryResponse,
     Relay,
     RelayAddress,
     RelayHeader,
+    TagFilter,
     encode_serf,
 )
 
@@ -30,6 +38,31 @@ MAX_RELAYS = 16
 """Others that a response goes through, whatever the query wants; each is a packet of this node's."""
 ASKED_AT_ONCE = 32
 """Members that are asked again in one piece."""
+JUDGED_AT_ONCE = 2
+"""Members whose tags are looked at in one piece: a slow expression takes milliseconds for each."""
+
+
+@frozen(kw_only=True)
+class Question:
+    """What is asked, and of whom.
+
+    Attributes:
+        name: of the query.
+        payload: with it.
+        filters: whom it is for: members that pass them all.
+        timeout: for how long answers are waited for, in seconds; None: as long as gossip needs.
+        relay_factor: through how many others each answer is sent besides.
+        acknowledge: each member that has the query says so.
+        max_bytes: the most that it may have, encoded.
+    """
+
+    name: str
+    payload: bytes = b""
+    filters: tuple[Filter, ...] = ()
+    timeout: float | None = None
+    relay_factor: int = 0
+    acknowledge: bool = False
+    max_bytes: int = MAX_STREAMED_BYTES
 
 
 @define(eq=False)
@@ -37,9 +70,12 @@ class Querying:
     """One member's part in queries.
 
     Attributes:
-        swim: sends, and sets timers.
+        swim: sets timers.
         members: who is asked, and who asks.
         clock: of queries; it is above the time of each that was heard of.
+        spreading: sends.
+        queue: the broadcasts of queries.
+        on_query: called with each query of a user that is for this node, to be answered later by answer.
         on_key_query: called with each key query, to be answered later by answer_key_query; raises KeyRefused. None:
             there is no keyring.
         recent: the ids of the queries that were seen, by Lamport time.
@@ -48,14 +84,18 @@ class Querying:
     swim: Swim
     members: Members
     clock: LamportClock
-    _pass_on: Callable[[bytes], None]
+    spreading: Spreading
+    queue: BroadcastQueue
+    on_query: Callable[[Query], None]
     on_key_query: Callable[[KeyQuestion], None] | None = None
     recent: RecentRing[int] = field(factory=RecentRing)
     _open: OpenQueries = field(factory=OpenQueries)
+    _asked: AskedQueries = field(init=False)
 
-    def receive_response(self, response: QueryResponse) -> bool:
-        """Count an answer; tell whether it is one to an open query of this node."""
-        return self._open.receive(response)
+    def __attrs_post_init__(self) -> None:
+        self._asked = AskedQueries(self.swim.rules.timers)
+
+    # -- those of others -----------------------------------------------------------------------------------------------
 
     def receive(self, query: Query, payload: bytes) -> None:
         """Pass a query on, and answer it if it is for this node; payload: its bytes."""
@@ -63,7 +103,7 @@ class Querying:
         if not self.recent.add(query.ltime, query.id, self.clock.time):
             return
         if not query.flags & QUERY_FLAG_NO_BROADCAST:
-            self._pass_on(payload)
+            self.spreading.spread(self.queue, payload)
         me = self.members.by_name.get(self.swim.name)
         if me is None or not queries.passes(query.filters, me) or not query.addr or not query.port:
             return
@@ -71,88 +111,145 @@ class Querying:
         has_keyring = self.on_key_query is not None
         for response in queries.answers(query, me, asked_about, has_keyring=has_keyring):
             self._respond(query, response)
-        if self.on_key_query is not None and query.name in queries.KEY_QUERIES:
+        if not query.name.startswith(queries.INTERNAL_PREFIX):
+            self._asked.add(query)
+            self.on_query(query)
+        elif self.on_key_query is not None and query.name in queries.KEY_QUERIES:
             try:
                 self.on_key_query(KeyQuestion.of(query))
             except KeyRefused as error:
                 self.answer_key_query(query, refusal(str(error)))
 
-    def answer_key_query(self, query: Query, payload: bytes) -> None:
-        """Answer a key query that on_key_query was given."""
-        if Endpoint(query.addr, query.port) == self.swim.rules.me.endpoint:
-            # Its own question: nothing has to leave the node.
-            self._open.receive(
-                QueryResponse(ltime=query.ltime, id=query.id, from_node=self.swim.name, flags=0, payload=payload)
-            )
-        else:
-            self._respond(query, queries.response_to(query, self.swim.name, payload))
-
-    def _respond(self, query: Query, response: bytes) -> None:
-        asker = Endpoint(query.addr, query.port)
-        self.swim.outbox.send(asker, encode_message(UserMessage(response)))
-        self._relay(response, asker, query)
-
-    def ask(self, name: str, payload: bytes, answered: Callable[[str, bytes], None], ended: Callable[[], None]) -> None:
-        """Ask all members that are alive, this node among them.
+    def answer(self, ltime: int, id: int, payload: bytes, max_bytes: int) -> None:  # noqa: A002 - the protocol's name
+        """Answer a query that on_query was given.
 
         Args:
-            name: of the query.
-            payload: with it.
-            answered: called with each answer: the name of the member, and its payload. Each member answers once.
-            ended: called once, when all have answered or the time that gossip needs is over.
+            ltime: of the query.
+            id: likewise.
+            payload: the answer.
+            max_bytes: the most that the response may have, encoded.
 
         Raises:
-            TooManyQueries: too many are open.
-            ValueError: the payload is too large for a packet.
+            QueryOver: its time is over, or it was answered.
+            MessageTooLarge: the answer is too large; another can be given.
         """
-        rules = self.swim.rules
-        expected = [member.name for member in self.members.with_status(MemberStatus.ALIVE)]
-        timeout = default_timeout(rules.profile, len(expected))
-        query = Query(
-            ltime=self.clock.tick(),
-            id=rules.rng.getrandbits(32),
-            addr=rules.me.endpoint.address,
-            port=rules.me.endpoint.port,
-            source_node=self.swim.name,
-            filters=(),
-            flags=0,
-            relay_factor=0,
-            timeout=round(timeout * 1e9),
-            name=name,
-            payload=payload,
-        )
-        encoded = encode_serf(query)
-        if len(encoded) > self.swim.outbox.largest_broadcast:
-            raise ValueError(f"a query of {len(encoded)} bytes fits into no packet")
-        opened = self._open.add(query, expected, answered, ended)
-        rules.timers.after(timeout / 2, lambda: self._ask_again(sorted(opened.expected), encoded))
-        rules.timers.after(timeout, lambda: self._open.close(opened))
-        self.receive(query, encoded)
+        query = self._asked.get(ltime, id)
+        response = queries.response_to(query, self.swim.name, payload)
+        check_size("an answer", len(encode_serf(response)), max_bytes)
+        self._asked.answered(query)
+        self._respond(query, response)
 
-    def close_all(self) -> None:
-        """End all open queries: no member can answer any more."""
-        self._open.close_all()
+    def answer_key_query(self, query: Query, payload: bytes) -> None:
+        """Answer a key query that on_key_query was given."""
+        self._respond(query, queries.response_to(query, self.swim.name, payload))
 
-    def _ask_again(self, silent: list[str], query: bytes) -> None:
-        """Ask those that have not answered, each directly: gossip reaches nearly all."""
-        for name in silent[:ASKED_AT_ONCE]:
-            member = self.members.by_name.get(name)
-            if member is not None and name != self.swim.name:
-                self.swim.outbox.send(member.endpoint, encode_message(UserMessage(query)))
-        rest = silent[ASKED_AT_ONCE:]
-        if rest:
-            self.swim.rules.timers.after(0, lambda: self._ask_again(rest, query))
+    def _respond(self, query: Query, response: QueryResponse) -> None:
+        asker = Endpoint(query.addr, query.port)
+        if asker == self.swim.rules.me.endpoint:
+            # Its own question: nothing has to leave the node.
+            self._open.receive(response)
+            return
+        encoded = encode_serf(response)
+        self.spreading.send(asker, encoded)
+        self._relay(encoded, asker, query)
 
     def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
         """Send a response through other members as well, as often as the query wants."""
         rules = self.swim.rules
+        if not query.relay_factor:
+            return
         header = RelayHeader(
             dest_addr=RelayAddress(ip=asker.address, port=asker.port, zone=""), dest_name=query.source_node
         )
-        message = encode_message(UserMessage(encode_serf(Relay(header, response))))
+        message = encode_serf(Relay(header, response))
         helpers = rules.table.choose(
             min(query.relay_factor, MAX_RELAYS),
             lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
         )
         for helper in helpers:
-            self.swim.outbox.send(helper.endpoint, message)
+            self.spreading.send(helper.endpoint, message)
+
+    # -- its own -------------------------------------------------------------------------------------------------------
+
+    def ask(self, question: Question, listener: Listener) -> OpenQuery:
+        """Ask all members that are alive and for which the question is, this node among them if it is one.
+
+        Raises:
+            TooManyQueries: too many are open.
+            MessageTooLarge: the question is.
+        """
+        rules = self.swim.rules
+        alive = self.members.with_status(MemberStatus.ALIVE)
+        timeout = question.timeout if question.timeout is not None else default_timeout(rules.profile, len(alive))
+        query = Query(
+            ltime=self.clock.time,
+            id=rules.rng.getrandbits(32),
+            addr=rules.me.endpoint.address,
+            port=rules.me.endpoint.port,
+            source_node=self.swim.name,
+            filters=question.filters,
+            flags=QUERY_FLAG_ACK if question.acknowledge else 0,
+            relay_factor=question.relay_factor,
+            timeout=round(timeout * 1e9),
+            name=question.name,
+            payload=question.payload,
+        )
+        encoded = encode_serf(query)
+        check_size("a query", len(encoded), question.max_bytes)
+        named = [set(each.nodes) for each in question.filters if isinstance(each, NodeFilter)]
+        expected = [member.name for member in alive if all(member.name in names for names in named)]
+        opened = self._open.add(query, expected, listener)
+        opened.has(
+            rules.timers.after(timeout / 2, lambda: self._ask_again(opened, encoded)),
+            rules.timers.after(timeout, lambda: self._open.close(opened)),
+        )
+        if any(isinstance(each, TagFilter) for each in question.filters):
+            opened.is_judged = False
+            self._judge(opened, iter(expected))
+        self.receive(query, encoded)
+        self._open.close_if_done(opened)
+        return opened
+
+    def _judge(self, opened: OpenQuery, names: Iterator[str]) -> None:
+        """Look which members a query is for, a few at a time; before that is known of all, it does not end."""
+        if opened.is_over:
+            return
+        few = list(islice(names, JUDGED_AT_ONCE))
+        for name in few:
+            member = self.members.by_name.get(name)
+            if member is None or not queries.passes(opened.query.filters, member):
+                opened.expected.discard(name)
+        if few:
+            self.swim.rules.timers.after(0, lambda: self._judge(opened, names))
+        else:
+            opened.is_judged = True
+            self._open.close_if_done(opened)
+
+    def _ask_again(self, opened: OpenQuery, query: bytes) -> None:
+        """Ask those of which nothing was heard, each directly: gossip reaches nearly all."""
+        self._ask_each(iter(sorted(opened.silent)), query)
+
+    def _ask_each(self, names: Iterator[str], query: bytes) -> None:
+        few = list(islice(names, ASKED_AT_ONCE))
+        for name in few:
+            member = self.members.by_name.get(name)
+            if member is not None and name != self.swim.name:
+                self.spreading.send(member.endpoint, query)
+        if few:
+            self.swim.rules.timers.after(0, lambda: self._ask_each(names, query))
+
+    def receive_response(self, response: QueryResponse) -> bool:
+        """Count a response; tell whether it is one to an open query of this node."""
+        return self._open.receive(response)
+
+    def gone(self, name: str) -> None:
+        """Wait for nothing of a member any longer."""
+        self._open.gone(name)
+
+    def close(self, opened: OpenQuery) -> None:
+        """End an open query: nobody wants its answers any more."""
+        self._open.close(opened)
+
+    def close_all(self) -> None:
+        """End all open queries: no member can answer any more."""
+        self._open.close_all()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from attrs import frozen
 
@@ -18,11 +17,18 @@ from proglog_trio.membership.serf.clusters import ClusterTag, Foreigner
 from proglog_trio.membership.serf.intents import Intents, Stage
 from proglog_trio.membership.serf.keys import KeyQuestion
 from proglog_trio.membership.serf.lamport import LamportClock
-from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus, MemberStatusChange
+from proglog_trio.membership.serf.member import (
+    Member,
+    MemberEvent,
+    MemberEventKind,
+    MemberStatus,
+    MemberStatusChange,
+)
 from proglog_trio.membership.serf.members import Members
-from proglog_trio.membership.serf.push_pull import PushPulls, Refused
+from proglog_trio.membership.serf.push_pull import PushPulls
 from proglog_trio.membership.serf.querying import Querying
-from proglog_trio.membership.serf.user_events import UserEvents
+from proglog_trio.membership.serf.spreading import MAX_STREAMED_BYTES, Refused, Spreading
+from proglog_trio.membership.serf.user_events import UserEvent, UserEvents
 from proglog_trio.membership.serf.vivaldi import Vivaldi
 from proglog_trio.membership.swim.broadcasts import BroadcastQueue
 from proglog_trio.membership.swim.effects import (
@@ -42,26 +48,12 @@ from proglog_trio.membership.swim.foreigners import unsaid
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.swim.rules import IsLaterLife, never_a_later_life
 from proglog_trio.membership.swim.swim import Swim
+from proglog_trio.membership.wire import serf as wire
 from proglog_trio.membership.wire.coordinates import decode_ack_payload, encode_ack_payload
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.memberlist import UserMessage, encode_message
-from proglog_trio.membership.wire.serf import (
-    Join,
-    Leave,
-    Query,
-    QueryResponse,
-    Relay,
-    SerfMessage,
-    UserEvent,
-    decode_serf,
-)
-from proglog_trio.membership.wire.state import (
-    STATE_PREFIX,
-)
+from proglog_trio.membership.wire.serf import Join, Leave, Query, QueryResponse, Relay, SerfMessage, decode_serf
+from proglog_trio.membership.wire.state import STATE_PREFIX
 from proglog_trio.membership.wire.tags import encode_tags, tags_of
-
-MAX_RELAYED_BYTES = 16 * 1024
-"""Agents may be configured to send responses of up to 9 KiB."""
 
 
 @frozen
@@ -77,7 +69,10 @@ class Conflict:
     endpoint: Endpoint
 
 
-CoreEvent = MemberEvent | MemberStatusChange | HasLeft | Conflict | Foreigner | Paused | StatusChange
+CoreEvent = (
+    MemberEvent | UserEvent | Query | MemberStatusChange | HasLeft | Conflict | Foreigner | Paused | StatusChange
+)
+"""Of queries, those of users that are for this node."""
 
 
 class Serf:
@@ -92,6 +87,7 @@ class Serf:
         clock, query_clock: the Lamport clocks of intents and of queries; events have their own.
         intents: of this node and of others.
         events: of users.
+        spreading: sends what is for others.
         querying: queries of others, and this node's own.
         push_pull: what is told and learned in state exchanges.
         disagreements: how often SWIM and the members had come to differ about who is there, which only an error brings.
@@ -139,8 +135,9 @@ class Serf:
         self.emit, self.cluster, self.disagreements = emit, cluster, 0
         self.clock, self.query_clock = LamportClock(), LamportClock()
         self.vivaldi, self.refused = Vivaldi(rng), Refused()
-        self._intents, self._queries, self._events = (BroadcastQueue(profile.retransmit_multiplier) for _ in range(3))
-        self.members = Members(name, profile, emit, tags_of)
+        intents, queries, self._events = (BroadcastQueue(profile.retransmit_multiplier) for _ in range(3))
+        self._intents = intents
+        self.members = Members(name, profile, self._of_members, tags_of)
         self.swim = Swim(
             name,
             endpoint,
@@ -150,16 +147,16 @@ class Serf:
             now=now,
             meta=encode_tags(tags),
             overhead_bytes=overhead_bytes,
-            queues=(self._intents, self._queries, self._events),
+            queues=(intents, queries, self._events),
             ack_payload=lambda: encode_ack_payload(self.vivaldi.coordinate),
             belonging=unsaid if cluster is None else lambda meta: cluster.belonging(tags_of(meta)),
             is_later_life=is_later_life,
             boundaries=boundaries,
         )
         self.intents = Intents(self.swim, self.members, self.clock, self._intents, lambda: emit(HasLeft()))
-        self.events = UserEvents(LamportClock())
-        pass_on = partial(self._pass_on, self._queries)
-        self.querying = Querying(self.swim, self.members, self.query_clock, pass_on, on_key_query)
+        self.events = UserEvents(LamportClock(), emit)
+        self.spreading = Spreading(self.swim, self.refused)
+        self.querying = Querying(self.swim, self.members, self.query_clock, self.spreading, queries, emit, on_key_query)
         self.push_pull = PushPulls(
             self.swim, self.members, self.intents, self.events, self.clock, self.query_clock, cluster, self.refused
         )
@@ -180,6 +177,17 @@ class Serf:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Gossip other tags of this node; raises ValueError if they take more than 512 bytes."""
         self.swim.rules.update_me(encode_tags(tags))
+
+    def fire(self, name: str, payload: bytes, *, coalesce: bool, max_bytes: int) -> None:
+        """Send a user event to all members, this one among them; arguments and errors are those of UserEvents.fire."""
+        encoded = self.events.fire(name, payload, coalesce=coalesce, max_bytes=max_bytes)
+        self.spreading.spread(self._events, encoded)
+
+    def _of_members(self, event: MemberEvent | MemberStatusChange) -> None:
+        self.emit(event)
+        if isinstance(event, MemberEvent) and event.kind in (MemberEventKind.LEAVE, MemberEventKind.FAILED):
+            for member in event.members:
+                self.querying.gone(member.name)
 
     # -- what arrives --------------------------------------------------------------------------------------------------
 
@@ -242,15 +250,15 @@ class Serf:
         match message:
             case Join() | Leave():
                 if self.intents.receive(message):
-                    self._pass_on(self._intents, payload)
-            case UserEvent():
-                if self.events.receive(message.ltime, message.name, message.payload):
-                    self._pass_on(self._events, payload)
+                    self.spreading.spread(self._intents, payload, by_streams=False)
+            case wire.UserEvent(ltime, event, content, coalesce):
+                if self.events.receive(ltime, event, content, coalesce=coalesce):
+                    self.spreading.spread(self._events, payload)
             case Query() if self._asks_elsewhere(message):
                 self.swim.rules.counters.of_other_clusters += 1
             case Query():
                 self.querying.receive(message, payload)
-            case Relay() if len(message.payload) > MAX_RELAYED_BYTES:
+            case Relay() if len(message.payload) > MAX_STREAMED_BYTES:
                 self.refused.too_large += 1
             case Relay():
                 header = message.header
@@ -258,7 +266,7 @@ class Serf:
                 if self.swim.rules.is_elsewhere(target):
                     self.swim.rules.counters.of_other_clusters += 1
                 else:
-                    self.swim.outbox.send(target, encode_message(UserMessage(message.payload)))
+                    self.spreading.send(target, message.payload)
             case QueryResponse() if self.querying.receive_response(message):
                 pass
             case _:
@@ -269,12 +277,6 @@ class Serf:
         """Tell whether the answers to a query would go to another cluster."""
         has_address = bool(query.addr and query.port)
         return has_address and self.swim.rules.is_elsewhere(Endpoint(query.addr, query.port))
-
-    def _pass_on(self, queue: BroadcastQueue, payload: bytes) -> None:
-        if len(payload) > self.swim.outbox.largest_broadcast:
-            self.refused.too_large += 1  # It came by a stream, and fits into no packet.
-        else:
-            queue.add(encode_message(UserMessage(payload)))
 
     # -- the passing of time -------------------------------------------------------------------------------------------
 

@@ -56,7 +56,20 @@ class PingByStream:
     timeout: float
 
 
-Effect = SendPacket | ExchangeState | PingByStream
+@frozen
+class SendByStream:
+    """Open a stream and send a message of the layer above that is too large for a packet; nothing is answered.
+
+    Attributes:
+        target: to whom.
+        payload: the message, without what memberlist puts before it.
+    """
+
+    target: Endpoint
+    payload: bytes
+
+
+Effect = SendPacket | ExchangeState | PingByStream | SendByStream
 
 
 @frozen

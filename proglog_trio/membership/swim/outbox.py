@@ -38,6 +38,11 @@ class Outbox:
     effects: list[Effect] = field(factory=list)
 
     @property
+    def largest_message(self) -> int:
+        """How many bytes a message may have to fit into a packet when it goes alone."""
+        return self._room + COMPOUND_OVERHEAD_BYTES
+
+    @property
     def largest_broadcast(self) -> int:
         """How many bytes a broadcast may have to fit into a packet of its own."""
         return self._room - COMPOUND_OVERHEAD_BYTES

@@ -16,7 +16,7 @@ from proglog_trio.membership.serf.keys import (
 )
 from proglog_trio.membership.serf.query_answers import response_to
 from proglog_trio.membership.wire.keyring import Keyring, encode_key
-from proglog_trio.membership.wire.serf import KeyResponse, Query, decode_serf
+from proglog_trio.membership.wire.serf import KeyResponse, Query, decode_serf, encode_serf
 from tests.membership.serf.cores import THERE
 
 A, B, C = (bytes([number]) * 32 for number in range(3))
@@ -90,7 +90,7 @@ def test_a_list_that_is_too_long_is_cut_and_says_so() -> None:
     keyring = Keyring(tuple(bytes([number]) * 32 for number in range(MAX_KEYS)))
     asked = query(KeyOperation.LIST, b"")
     answer = success(KeyOperation.LIST, keyring, fits_into_response(asked, "me"))
-    assert len(response_to(asked, "me", answer)) <= LONGEST_ANSWER_BYTES
+    assert len(encode_serf(response_to(asked, "me", answer))) <= LONGEST_ANSWER_BYTES
     response = said(answer)
     shown = len(response.keys)
     assert 10 < shown < MAX_KEYS

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.membership.serf.member import KnownMember, MemberStatus
-from proglog_trio.membership.serf.query_answers import LONGEST_EXPRESSIONS, answers, passes
+from proglog_trio.membership.serf.query_answers import LONGEST_EXPRESSIONS, answers, check_filters, passes
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.swim import VERSION
 from proglog_trio.membership.wire.serf import (
@@ -81,6 +81,19 @@ def test_any_expression_and_any_tag_give_an_answer(expression: str, tag: str) ->
     assert passes((TagFilter(tag="t", expr="\udcfe" + expression),), me) in (True, False)
 
 
+@pytest.mark.parametrize(
+    ("expression", "what"),
+    [("(", "is no regular expression"), ("(?=web)", "is no regular expression"), ("x" * 129, "more than 128")],
+)
+def test_what_members_could_not_judge_is_not_asked(expression: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        check_filters((NodeFilter(("a",)), TagFilter(tag="role", expr=expression)))
+
+
+def test_what_members_can_judge_is() -> None:
+    check_filters((NodeFilter(("a",)), TagFilter(tag="role", expr="^(web|db)-")))
+
+
 def query(name: str, payload: bytes = b"", flags: int = 0) -> Query:
     return Query(
         ltime=3, id=4, addr=THERE.address, port=THERE.port, source_node="other", filters=(), flags=flags,
@@ -89,9 +102,7 @@ def query(name: str, payload: bytes = b"", flags: int = 0) -> Query:
 
 
 def answered(query: Query, about: KnownMember | None = None) -> list[QueryResponse]:
-    responses = [decode_serf(response) for response in answers(query, ME, about)]
-    assert all(isinstance(response, QueryResponse) for response in responses)
-    return [response for response in responses if isinstance(response, QueryResponse)]
+    return answers(query, ME, about)
 
 
 def test_a_users_query_is_acknowledged_if_it_asks_for_that() -> None:

@@ -1,32 +1,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from proglog_trio.membership.serf.asked_queries import MAX_ASKED, QueryOver
 from proglog_trio.membership.serf.keys import KeyOperation, KeyQuestion, refusal, request_payload
-from proglog_trio.membership.serf.open_queries import MAX_QUERIES, TooManyQueries, default_timeout
+from proglog_trio.membership.serf.limits import MessageTooLarge
+from proglog_trio.membership.serf.open_queries import MAX_QUERIES, Listener, TooManyQueries, default_timeout
+from proglog_trio.membership.serf.querying import Question
 from proglog_trio.membership.swim.effects import Effect, SendPacket
 from proglog_trio.membership.wire.memberlist import UserMessage, decode_message
 from proglog_trio.membership.wire.serf import (
+    QUERY_FLAG_ACK,
     RESPONSE_FLAG_ACK,
+    Filter,
     KeyResponse,
+    NodeFilter,
     Query,
     QueryResponse,
+    TagFilter,
     decode_serf,
     encode_serf,
 )
-from tests.membership.serf.cores import HERE, THERE, TestedCore, alive
+from tests.membership.serf.cores import HERE, THERE, TestedCore, alive, dead, endpoint_of
 
 
 class Asked:
     """Somebody who asks, and what was said."""
 
-    def __init__(self, tested: TestedCore, name: str = "question") -> None:
+    def __init__(self, tested: TestedCore, name: str = "question", **changes: Any) -> None:
         self.answers: list[tuple[str, bytes]] = []
+        self.acknowledgements: list[str] = []
         self.ends = 0
         self.before = tested.core.query_clock.time
-        tested.core.querying.ask(name, b"payload", lambda *answer: self.answers.append(answer), self._end)
+        listener = Listener(lambda *answer: self.answers.append(answer), self._end, self.acknowledgements.append)
+        self.opened = tested.core.querying.ask(Question(name=name, payload=b"payload", **changes), listener)
         self.ltime = tested.core.query_clock.time - 1
 
     def _end(self) -> None:
@@ -104,10 +116,11 @@ def test_open_queries_are_bounded() -> None:
     Asked(tested)
 
 
-def test_a_payload_that_fits_into_no_packet() -> None:
-    tested = TestedCore.make()
-    with pytest.raises(ValueError, match="fits into no packet"):
-        tested.core.querying.ask("name", bytes(2000), lambda *_: None, lambda: None)
+def test_a_question_that_is_too_large_is_not_asked() -> None:
+    tested = with_another()
+    with pytest.raises(MessageTooLarge, match=r"a query of .* bytes is larger than the limit, which is 100"):
+        Asked(tested, max_bytes=100)
+    assert not queries_in(tested.advance(1))
 
 
 def test_this_node_answers_its_own_key_query_without_a_packet() -> None:
@@ -161,3 +174,185 @@ def _responses(effects: list[Effect]) -> list[QueryResponse]:
                     if isinstance(content, QueryResponse):
                         found.append(content)
     return found
+
+
+# -- queries of users --------------------------------------------------------------------------------------------------
+
+
+def user_queries(tested: TestedCore) -> list[Query]:
+    return [event for event in tested.said if isinstance(event, Query)]
+
+
+def asked_of(tested: TestedCore, **changes: Any) -> Query:
+    fields: dict[str, Any] = {
+        "ltime": 3, "id": 4, "addr": THERE.address, "port": THERE.port, "source_node": "other", "filters": (),
+        "flags": QUERY_FLAG_ACK, "relay_factor": 0, "timeout": 10**9, "name": "load", "payload": b"now",
+    }  # fmt: skip
+    query = Query(**(fields | changes))
+    tested.core.receive(encode_serf(query))
+    return query
+
+
+def test_a_query_of_a_user_is_told_once_and_answered_once() -> None:
+    tested = with_another()
+    query = asked_of(tested)
+    asked_of(tested)
+    assert user_queries(tested) == [query]
+    assert [response.flags for response in _responses(tested.take())] == [RESPONSE_FLAG_ACK]
+    tested.core.querying.answer(3, 4, b"0.5", 1024)
+    (response,) = _responses(tested.take())
+    assert response == QueryResponse(ltime=3, id=4, from_node="me", flags=0, payload=b"0.5")
+    with pytest.raises(QueryOver):
+        tested.core.querying.answer(3, 4, b"0.5", 1024)
+    assert not _responses(tested.take())
+
+
+def test_a_query_is_not_answered_after_its_time() -> None:
+    tested = with_another()
+    asked_of(tested)
+    tested.advance(0.99)
+    tested.core.querying.answer(3, 4, b"0.5", 1024)
+    asked_of(tested, id=5)
+    tested.advance(1.01)
+    with pytest.raises(QueryOver):
+        tested.core.querying.answer(3, 5, b"0.5", 1024)
+
+
+def test_an_answer_that_is_too_large_leaves_room_for_another() -> None:
+    tested = with_another()
+    asked_of(tested)
+    with pytest.raises(MessageTooLarge, match=r"an answer of .* bytes is larger than the limit, which is 1024"):
+        tested.core.querying.answer(3, 4, bytes(1024), 1024)
+    tested.core.querying.answer(3, 4, b"short", 1024)
+
+
+def test_queries_that_may_be_answered_are_bounded() -> None:
+    tested = with_another()
+    for number in range(MAX_ASKED + 1):
+        asked_of(tested, ltime=3 + number // 100, id=number)
+    with pytest.raises(QueryOver):
+        tested.core.querying.answer(3, 0, b"", 1024)
+    tested.core.querying.answer(3, 1, b"", 1024)
+
+
+def test_what_is_for_others_and_what_is_serfs_own_is_told_to_no_user() -> None:
+    tested = with_another()
+    asked_of(tested, filters=(NodeFilter(("other",)),))
+    asked_of(tested, name="_serf_ping", id=9)
+    assert user_queries(tested) == []
+
+
+def test_a_query_of_its_own_is_told_and_answered_without_a_packet() -> None:
+    tested = TestedCore.make()
+    asked = Asked(tested, acknowledge=True)
+    assert asked.acknowledgements == ["me"]
+    (query,) = user_queries(tested)
+    tested.core.querying.answer(query.ltime, query.id, b"mine", 1024)
+    assert (asked.answers, asked.ends) == ([("me", b"mine")], 1)
+    assert not _responses(tested.take())
+
+
+def test_acknowledgements_are_told_once_and_end_nothing() -> None:
+    tested = with_another()
+    asked = Asked(tested, acknowledge=True, filters=(NodeFilter(("other",)),))
+    query = queries_in(tested.advance(0.2))[0]
+    assert query.flags == QUERY_FLAG_ACK
+    answer(tested, query, b"", RESPONSE_FLAG_ACK)
+    answer(tested, query, b"", RESPONSE_FLAG_ACK)
+    assert (asked.acknowledgements, asked.answers, asked.ends) == (["other"], [], 0)
+    effects = tested.advance(1.7)
+    assert not queries_in([each for each in effects if each is not effects[0]][-1:]), (
+        "it has the query, and is not asked again"
+    )
+    answer(tested, query)
+    assert (asked.answers, asked.ends) == ([("other", b"yes")], 1)
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ((), {"me", "other", "web-1", "web-2"}),
+        ((NodeFilter(("other", "web-1", "nobody")),), {"other", "web-1"}),
+        ((TagFilter(tag="role", expr="^web$"),), {"web-1", "web-2"}),
+        ((NodeFilter(("other", "web-1")), TagFilter(tag="role", expr="web")), {"web-1"}),
+        ((TagFilter(tag="role", expr="^$"),), {"me", "other"}),
+    ],
+)
+def test_those_are_expected_to_answer_that_are_there_and_pass_the_filters(
+    filters: tuple[Filter, ...], expected: set[str]
+) -> None:
+    tested = with_another()
+    for number in range(1, 3):
+        tested.receive(alive(f"web-{number}", endpoint=endpoint_of(number), tags={"role": "web"}))
+    tested.receive(alive("gone", endpoint=endpoint_of(9), tags={"role": "web"}), dead("gone"))
+    asked = Asked(tested, filters=filters)
+    tested.advance(0)
+    assert asked.opened.expected == expected
+    for name in sorted(expected):
+        assert asked.ends == 0
+        answer(tested, asked.opened.query, name=name)
+    assert asked.ends == 1
+
+
+def test_a_query_for_nobody_ends_at_once() -> None:
+    tested = with_another()
+    assert Asked(tested, filters=(NodeFilter(("nobody",)),)).ends == 1
+    asked = Asked(tested, filters=(TagFilter(tag="role", expr="db"),))
+    tested.advance(0)
+    assert asked.ends == 1
+
+
+def test_whoever_is_gone_is_not_waited_for() -> None:
+    tested = with_another()
+    tested.receive(alive("b", endpoint=endpoint_of(3)))
+    asked = Asked(tested, filters=(NodeFilter(("other", "b")),))
+    answer(tested, asked.opened.query, name="b")
+    assert asked.ends == 0
+    tested.receive(dead("other"))
+    assert asked.ends == 1
+
+
+def test_a_query_that_nobody_waits_for_leaves_nothing_behind() -> None:
+    tested = with_another()
+    before = len(tested.core.swim.rules.timers)
+    for _ in range(100):
+        asked = Asked(tested, timeout=86_400.0)
+        tested.core.querying.close(asked.opened)
+        assert asked.ends == 1
+    # What this node could answer to its own question has its time.
+    assert len(tested.core.swim.rules.timers) <= before + 100
+    tested.advance(86_401)
+    answer(tested, asked.opened.query)
+    assert asked.answers == []
+
+
+@given(st.data())
+def test_any_query_ends(data: st.DataObject) -> None:
+    tested = TestedCore.make()
+    names = [f"n{number}" for number in range(data.draw(st.integers(0, 6)))]
+    for number, name in enumerate(names):
+        tested.receive(
+            alive(name, endpoint=endpoint_of(number), tags={"role": data.draw(st.sampled_from(["web", "db"]))})
+        )
+    filters: list[Filter] = []
+    if data.draw(st.booleans()):
+        filters.append(NodeFilter(tuple(data.draw(st.lists(st.sampled_from([*names, "me", "nobody"]), max_size=4)))))
+    if data.draw(st.booleans()):
+        filters.append(TagFilter(tag="role", expr=data.draw(st.sampled_from(["web", "^d", "", "("]))))
+    timeout = data.draw(st.floats(0.01, 100))
+    asked = Asked(tested, filters=tuple(filters), timeout=timeout, acknowledge=data.draw(st.booleans()))
+    for name in data.draw(st.lists(st.sampled_from([*names, "me", "stranger"]), max_size=12)):
+        tested.advance(data.draw(st.floats(0, 1)))
+        match data.draw(st.integers(0, 2)):
+            case 0:
+                answer(tested, asked.opened.query, name=name)
+            case 1:
+                answer(tested, asked.opened.query, b"", RESPONSE_FLAG_ACK, name)
+            case 2 if name != "me":
+                tested.receive(dead(name))
+        assert asked.ends <= 1
+        assert not (asked.ends == 0 and asked.opened.is_done)
+    tested.advance(timeout)
+    assert asked.ends == 1
+    assert len({name for name, _ in asked.answers}) == len(asked.answers)
+    assert len(set(asked.acknowledgements)) == len(asked.acknowledgements)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from proglog_trio.membership.serf.member import MemberEventKind, MemberStatus
-from proglog_trio.membership.serf.serf import MAX_RELAYED_BYTES, Conflict
+from proglog_trio.membership.serf.serf import Conflict
+from proglog_trio.membership.serf.spreading import MAX_STREAMED_BYTES
 from proglog_trio.membership.swim.effects import ExchangeState, SendPacket
 from proglog_trio.membership.wire.errors import DecodingError
 from proglog_trio.membership.wire.memberlist import PushPull, UserMessage, decode_message
@@ -98,11 +99,11 @@ def test_events_come_with_the_state_but_not_to_one_who_joins() -> None:
     assert list(c.core.events.recent.items()) == []
 
 
-def test_an_event_that_fits_into_no_packet_is_kept_and_not_broadcast() -> None:
+def test_an_event_that_fits_into_no_packet_is_kept_and_not_gossiped() -> None:
     node = TestedCore.make()
     node.core.receive(encode_serf(UserEvent(ltime=4, name="large", payload=bytes(5000), cc=False)))
     assert len(node.core.swim.outbox.queues[3]) == 0
-    assert node.core.refused.too_large == 1
+    assert list(node.core.events.recent.items()) == [(4, [("large", bytes(5000))])]
 
 
 def test_queries_are_acknowledged_and_passed_on_once() -> None:
@@ -152,7 +153,7 @@ def test_what_is_to_be_relayed_goes_on_unless_it_is_too_large() -> None:
     assert isinstance(packet, SendPacket)
     assert packet.target.port == 1234
     assert decode_message(packet.messages[0]) == UserMessage(b"payload")
-    node.receive(UserMessage(encode_serf(Relay(header, bytes(MAX_RELAYED_BYTES + 1)))))
+    node.receive(UserMessage(encode_serf(Relay(header, bytes(MAX_STREAMED_BYTES + 1)))))
     assert node.take() == []
     assert node.core.refused.too_large == 1
 

@@ -13,7 +13,7 @@ from proglog_trio.membership.profile import GossipProfile
 from proglog_trio.membership.serf.clusters import ClusterTag, StateRefused
 from proglog_trio.membership.serf.member import MemberEvent, MemberStatus
 from proglog_trio.membership.serf.serf import CoreEvent, HasLeft, Serf
-from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendPacket
+from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream, SendPacket
 from proglog_trio.membership.swim.foreigners import Sender
 from proglog_trio.membership.swim.node import Endpoint, NodeStatus
 from proglog_trio.membership.wire.memberlist import Message, NodeStateType, PushPull, decode_message
@@ -306,6 +306,8 @@ class Cluster:
                         self.exchange(node, target, join=join)
                     case PingByStream():
                         self._ping(node, effect)
+                    case SendByStream():
+                        self._send_by_stream(node, effect)
         deadline = node.core.swim.next_deadline
         if deadline is not None and node.running and (node.armed is None or deadline < node.armed):
             node.armed = deadline
@@ -460,6 +462,18 @@ class Cluster:
             self.act(node, lambda: prober.stream_ping_ended(ping.sequence_number, answered=answered))
 
         _Stream(self, node, ping.target, ping.timeout, serve, take, done).open(ping.name, node)
+
+    def _send_by_stream(self, node: SimulatedNode, effect: SendByStream) -> None:
+        self.network.traffic.streams += 1
+
+        def serve(other: SimulatedNode, payload: bytes, _dialler: SimulatedNode | None) -> bool:
+            self.act(other, lambda: other.core.receive(payload))
+            return True
+
+        def take(answered: bool) -> bool:
+            return answered
+
+        _Stream(self, node, effect.target, self.profile.stream_timeout, serve, take, None).open(effect.payload, node)
 
     # -- what they agree on --------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import trio.testing
 from attrs import define, field
 
 from proglog_trio.internal_errors import InternalErrors
+from proglog_trio.membership.events.query_handlers import QueryHandlers
 from proglog_trio.membership.news import News
 from proglog_trio.membership.peer_notifier import RPC_ADDRESS_TAG, PeerNotifier
 from proglog_trio.membership.serf.member import MemberEvent
@@ -61,7 +62,7 @@ async def tell(
     """Give events to a Membership, with pauses between them, and return its handler after everything was told."""
     handler = WatchedHandler(me, delays)
     errors = InternalErrors()
-    news = News(me, errors, PeerNotifier(me, handler, errors), Subscriptions(errors))
+    news = News(me, errors, PeerNotifier(me, handler, errors), Subscriptions(errors), QueryHandlers({}, errors))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(news.peers.run, list)
         for number, event in enumerate(events):
