@@ -61,7 +61,7 @@ class Figures:
     Attributes:
         join_seconds: from when all were told to join until all knew all.
         event_seconds: of each user event, from when its sender was told until it was everywhere.
-        query_seconds: of each query, from when its asker was told until it had the last answer; infinite if one is missing.
+        query_seconds: of each query, from when its asker was told until it had all answers; infinite if one is missing.
         failure_seconds: from the death of a member until all others showed it as failed.
         cpu_percent: of a core, per idle member.
         resident_mebibytes: per idle member.
