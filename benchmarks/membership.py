@@ -207,7 +207,7 @@ def compare(sizes: Sequence[int], rounds: int, profile: str, idle_seconds: float
                 reached &= met
                 words = f"ratio of {TIME_GOAL}" if bound == "ratio" else f"{CPU_GOAL_PERCENT} %"
                 words = f"   goal, at most {words}: {goal(met)}"
-            print(f"{what + ', ' + unit:<40}{ours:>14.2f}{serf:>10.2f}{ratio:>8.2f}{words}")
+            print(f"{what + ', ' + unit:<40}{ours:>14.2f}{serf:>10.2f}{ratio:>8.2f}{words}", flush=True)
         for kind in (OURS, SERF):
             queries = [seconds for one in figures[kind] for seconds in one.query_seconds]
             complete = sum(map(math.isfinite, queries))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 from attrs import define, field
@@ -21,12 +21,15 @@ class Notes:
 
     all: list[Happening] = field(factory=list)
     _by_subject: dict[tuple[Kind, str], list[Happening]] = field(factory=lambda: defaultdict(list))
+    # When each observer said it for the first time.
+    _first: dict[tuple[Kind, str], dict[str, float]] = field(factory=lambda: defaultdict(dict))
     _news: trio.Event = field(factory=trio.Event)
 
     def note(self, happening: Happening) -> None:
         """Note what a member said."""
         self.all.append(happening)
         self._by_subject[happening.kind, happening.subject].append(happening)
+        self._first[happening.kind, happening.subject].setdefault(happening.observer, happening.at)
         self._news.set()
         self._news = trio.Event()
 
@@ -34,9 +37,9 @@ class Notes:
         """Return what was said of this kind about a member, event or query."""
         return self._by_subject.get((kind, subject), ())
 
-    def observers(self, kind: Kind, subject: str) -> set[str]:
-        """Return the names of those that said so."""
-        return {happening.observer for happening in self.of(kind, subject)}
+    def observers(self, kind: Kind, subject: str) -> Mapping[str, float]:
+        """Return who said so, and when for the first time."""
+        return self._first.get((kind, subject), {})
 
     def answering(self, kind: Kind, query: str) -> set[str]:
         """Return the names of those that acknowledged or answered a query."""
@@ -60,10 +63,4 @@ class Notes:
             observers: how many of them.
         """
         await self.until(lambda: all(len(self.observers(kind, subject)) >= observers for subject in subjects))
-        moments = []
-        for subject in subjects:
-            first: dict[str, float] = {}
-            for happening in self.of(kind, subject):
-                first.setdefault(happening.observer, happening.at)
-            moments.append(max(first.values()))
-        return max(moments)
+        return max(max(self.observers(kind, subject).values()) for subject in subjects)

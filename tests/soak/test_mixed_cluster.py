@@ -41,7 +41,7 @@ async def talk(cluster: MixedCluster, seconds: float) -> float:
     began = trio.current_time()
     names, notes = set(cluster.group.names), cluster.group.notes
     with trio.move_on_after(SPREAD_SECONDS):
-        await notes.until(lambda: all(notes.observers(Kind.EVENT, event) == names for event in cluster.sent))
+        await notes.until(lambda: all(notes.observers(Kind.EVENT, event).keys() == names for event in cluster.sent))
     took = trio.current_time() - began
     await trio.sleep(max(0.0, QUERY_SECONDS - took))
     return took
