@@ -11,6 +11,9 @@ from attrs import frozen
 from tests.observed.member import Kind
 from tests.observed.notes import Notes
 
+LATE_SECONDS = 2.0
+"""Gossip is over long before: what comes later has come by a state exchange."""
+
 
 @frozen
 class FalseFailure:
@@ -55,11 +58,13 @@ class Reach:
 
     Attributes:
         seconds: until the last that it reached had it.
+        late: those that had it after more than LATE_SECONDS.
         missing: those that it did not reach.
         repeated: those that said it more than once.
     """
 
     seconds: float
+    late: frozenset[str]
     missing: frozenset[str]
     repeated: frozenset[str]
 
@@ -70,6 +75,7 @@ def reach(notes: Notes, event: str, sent_at: float, names: Iterable[str]) -> Rea
     observers = [happening.observer for happening in said]
     return Reach(
         max((happening.at for happening in said), default=sent_at) - sent_at,
+        frozenset(happening.observer for happening in said if happening.at - sent_at > LATE_SECONDS),
         frozenset(names) - set(observers),
         frozenset(observer for observer in observers if observers.count(observer) > 1),
     )

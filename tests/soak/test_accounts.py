@@ -38,10 +38,13 @@ def test_an_event_reaches_some_once_some_twice_and_some_never() -> None:
         Happening(1.0, "a", Kind.EVENT, "deploy"),
         Happening(1.5, "b", Kind.EVENT, "deploy"),
         Happening(1.7, "b", Kind.EVENT, "deploy"),
+        Happening(4.0, "d", Kind.EVENT, "deploy"),
         Happening(1.9, "c", Kind.EVENT, "other"),
     )
-    assert reach(notes, "deploy", 0.5, ["a", "b", "c"]) == Reach(1.2, frozenset("c"), frozenset("b"))
-    assert reach(notes, "unknown", 0.5, ["a"]) == Reach(0.0, frozenset("a"), frozenset())
+    assert reach(notes, "deploy", 0.5, ["a", "b", "c", "d"]) == Reach(
+        3.5, frozenset("d"), frozenset("c"), frozenset("b")
+    )
+    assert reach(notes, "unknown", 0.5, ["a"]) == Reach(0.0, frozenset(), frozenset("a"), frozenset())
 
 
 def test_values_in_words() -> None:

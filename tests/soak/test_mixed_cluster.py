@@ -117,7 +117,11 @@ async def test_nobody_healthy_fails_and_every_event_reaches_all(
             reached[event].seconds for event, sender in cluster.senders.items() if cluster.is_ours(sender) is ours
         ]
         say(f"events of {WHO[ours]}: {len(senders)}; s until everywhere: {in_words(senders)}")
-    say(f"the last event was everywhere {late:.1f} s after it was the last")
+    late_at = Counter(cluster.is_ours(name) for one in reached.values() for name in one.late)
+    say(
+        f"gossip missed members, who had an event by a state exchange: {late_at[True]} times one of ours, "
+        f"{late_at[False]} times an agent; the last event was everywhere {late:.1f} s after the last was sent"
+    )
     for each in queries:
         say(
             f"queries of {each.way}: {each.count}; acknowledged {100 * each.acknowledged:.2f} %, "
