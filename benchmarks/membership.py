@@ -1,6 +1,6 @@
 """Gossip beside real `serf` agents: how fast news is known to all, and what an idle member costs.
 
-    python -m benchmarks.membership [--sizes 3,10,30] [--rounds 20] [--talks 5] [--profile lan] [--idle-seconds 10]
+    python -m benchmarks.membership [--sizes 3,10,30] [--rounds 20] [--talks 10] [--profile lan] [--idle-seconds 10]
     python -m benchmarks.membership --busy [--busy-seconds 30] [--nodes 3]
 
 Each round starts a cluster of every size and of each kind, in turns, one process a member, on the loopback address.
@@ -10,7 +10,8 @@ end one member is killed.
 
 Both kinds are observed in the same way (tests/observed): the times are of this process's clock, when it has read from
 the last member that it knows, from the agents' logs and RPC ports and from what ours print, and all queries are
-answered from here. Figures are medians: of the rounds, and of all events and queries of all rounds. As root the
+answered from here. Figures are medians: of the rounds, and of all events and queries of all rounds; beside their ratio
+stands what it might as well have been by chance, most of which is when a gossip round or a probe begins. As root the
 clusters run in a network namespace of their own, so that all UDP packets that are counted are theirs.
 
 With --busy: nodes under full produce load; every suspicion that one of them logs is reported, and there should be none.
@@ -51,6 +52,7 @@ TIME_GOAL = 1.1
 CPU_GOAL_PERCENT = 0.5
 MEBIBYTE = 1024 * 1024
 STARTED_AT_ONCE = 4
+RESAMPLINGS = 1000
 INSIDE = "PROGLOG_BENCH_INSIDE"
 
 
@@ -195,24 +197,42 @@ def compare(sizes: Sequence[int], rounds: int, profile: str, idle_seconds: float
                 one = trio.run(measure, kind, size, profile, idle_seconds, talks, number)
                 figures[kind].append(one)
                 print(f"  {number + 1}. {kind:<13} {_in_short(one)}", file=sys.stderr, flush=True)
-        print(f"{'':<40}{OURS:>14}{SERF:>10}{'ratio':>8}")
+        print(f"{'':<40}{OURS:>14}{SERF:>10}{'ratio':>8}  by chance, 90 %")
         for what, unit, of, bound in ROWS:
-            ours, serf = (
-                statistics.median(value for one in figures[kind] for value in of(one)) for kind in (OURS, SERF)
-            )
+            values = [[value for one in figures[kind] for value in of(one)] for kind in (OURS, SERF)]
+            ours, serf = map(statistics.median, values)
             ratio = ours / serf if serf else float("nan")
+            low, high = _ratio_between(*values)
             words = ""
             if bound:
                 met = ratio <= TIME_GOAL if bound == "ratio" else ours <= CPU_GOAL_PERCENT
                 reached &= met
                 words = f"ratio of {TIME_GOAL}" if bound == "ratio" else f"{CPU_GOAL_PERCENT} %"
                 words = f"   goal, at most {words}: {goal(met)}"
-            print(f"{what + ', ' + unit:<40}{ours:>14.2f}{serf:>10.2f}{ratio:>8.2f}{words}", flush=True)
+            row = f"{what + ', ' + unit:<40}{ours:>14.2f}{serf:>10.2f}{ratio:>8.2f}  {low:>5.2f} to {high:<5.2f}{words}"
+            print(row, flush=True)
         for kind in (OURS, SERF):
             queries = [seconds for one in figures[kind] for seconds in one.query_seconds]
             complete = sum(map(math.isfinite, queries))
             print(f"queries of {kind} that all answered: {complete} of {len(queries)}")
     return reached
+
+
+def _ratio_between(ours: Sequence[float], serf: Sequence[float]) -> tuple[float, float]:
+    """Return between which ratios of medians chance alone would have put this one, in nine of ten times (bootstrap)."""
+    rng = random.Random(0)
+
+    def median_of_some(values: Sequence[float]) -> float:
+        return statistics.median(rng.choices(values, k=len(values)))
+
+    ratios = sorted(
+        median_of_some(ours) / serf_median
+        for _ in range(RESAMPLINGS)
+        if 0 < (serf_median := median_of_some(serf)) < math.inf
+    )
+    if not ratios:
+        return math.nan, math.nan
+    return ratios[len(ratios) // 20], ratios[-1 - len(ratios) // 20]
 
 
 def _in_short(one: Figures) -> str:
@@ -329,7 +349,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=_sizes, default=[3, 10, 30], help="members of the clusters, as 3,10,30")
     parser.add_argument("--rounds", type=int, default=20, help="how often everything is done")
-    parser.add_argument("--talks", type=int, default=5, help="how many events and queries a round has")
+    parser.add_argument("--talks", type=int, default=10, help="how many events and queries a round has")
     parser.add_argument("--profile", choices=["lan", "local", "wan"], default="lan")
     parser.add_argument("--idle-seconds", type=float, default=10.0, help="how long idle members are watched")
     parser.add_argument("--busy", action="store_true", help="watch nodes under load instead")
