@@ -160,11 +160,15 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Look for new counter-examples, for hours: 5,000 random examples a property; `-- tests/log` for a part."""
+    """Look for new counter-examples, for hours: 5,000 random examples a property; `-- tests/log` for a part.
+
+    Among them is a mixed cluster of 30 that loses packets: `-- tests/soak --soak-seconds 600`.
+    """
     session.install("-e", ".[tests]")
     unlimited = ("-n", "0", "-m", "system or not system", "-o", "timeout=0", "-o", "faulthandler_timeout=0")
+    cluster = ("--soak-seconds", "600")
     environment = {"HYPOTHESIS_PROFILE": "long"}
-    session.run("python", "-m", "pytest", "-v", *unlimited, *(session.posargs or ["tests"]), env=environment)
+    session.run("python", "-m", "pytest", "-v", *unlimited, *cluster, *(session.posargs or ["tests"]), env=environment)
 
 
 @nox.session

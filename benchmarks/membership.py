@@ -1,22 +1,29 @@
-"""Gossip beside real `serf` agents: how fast joins and deaths are known to all, and what an idle member costs.
+"""Gossip beside real `serf` agents: how fast news is known to all, and what an idle member costs.
 
-    python -m benchmarks.membership [--sizes 3,10,30] [--rounds 3] [--profile local] [--idle-seconds 10]
+    python -m benchmarks.membership [--sizes 3,10,30] [--rounds 20] [--talks 10] [--profile lan] [--idle-seconds 10]
     python -m benchmarks.membership --busy [--busy-seconds 30] [--nodes 3]
 
-Each round starts a cluster of every size and of each kind, one process a member, on the loopback address: all but the
-first are told at the same moment to join through the first, then nothing happens for a while, then one is killed. A
-time ends when the last member has said (agents: has logged) that it knows. Figures are medians over the rounds. As root
-the clusters run in a network namespace of their own, so that all UDP packets that are counted are theirs.
+Each round starts a cluster of every size and of each kind, in turns, one process a member, on the loopback address.
+Once all are ready and alone, all but the first are told at the same moment to join through the first. Then nothing
+happens for a while. Then a random member sends a user event, and another asks all members a query, some times. In the
+end one member is killed.
+
+Both kinds are observed in the same way (tests/observed): the times are of this process's clock, when it has read from
+the last member that it knows, from the agents' logs and RPC ports and from what ours print, and all queries are
+answered from here. Figures are medians: of the rounds, and of all events and queries of all rounds; beside their ratio
+stands what it might as well have been by chance, most of which is when a gossip round or a probe begins. As root the
+clusters run in a network namespace of their own, so that all UDP packets that are counted are theirs.
 
 With --busy: nodes under full produce load; every suspicion that one of them logs is reported, and there should be none.
 """
 
 import argparse
 import json
+import math
 import os
+import random
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,174 +33,50 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import msgpack
 import psutil
 import trio
-from attrs import define, field, frozen
+from attrs import frozen
 
 from benchmarks.common import goal, print_machine
 from proglog_trio.client import open_producer
 from proglog_trio.node.log_output import configure_log_output
+from tests.interop.agents import free_port
+from tests.observed.group import Group, group
+from tests.observed.member import Kind, ObservedMember
 
 PATIENCE_SECONDS = 180.0
+HOST = "127.0.0.1"
+OURS, SERF = "proglog-trio", "serf"
 TIME_GOAL = 1.1
-CPU_GOAL_PERCENT = 1.5
+CPU_GOAL_PERCENT = 0.5
 MEBIBYTE = 1024 * 1024
+STARTED_AT_ONCE = 4
+RESAMPLINGS = 1000
 INSIDE = "PROGLOG_BENCH_INSIDE"
-_LOGGED = re.compile(r"(?:serf: EventMember(Join|Failed|Leave)|agent: Received event: (user)-event): (\S+)")
-
-
-@define(eq=False)
-class Member:
-    """One process.
-
-    Attributes:
-        knows: what it said of each member last, and when: "join" or "failed", and seconds.
-        news: set and replaced at each line.
-    """
-
-    name: str
-    process: trio.Process
-    address: str = ""
-    rpc: int = 0
-    knows: dict[str, tuple[str, float]] = field(factory=dict)
-    news: trio.Event = field(factory=trio.Event)
-
-    def note(self, kind: str, names: Sequence[str]) -> None:
-        """Note what it says."""
-        now = time.perf_counter()
-        for name in names:
-            if self.knows.get(name, ("", 0.0))[0] != kind:
-                self.knows[name] = (kind, now)
-        self.news.set()
-        self.news = trio.Event()
-
-    async def until(self, kind: str, names: Sequence[str]) -> float:
-        """Wait until it says this of all of them; return when it said it of the last."""
-        with trio.fail_after(PATIENCE_SECONDS):
-            while any(self.knows.get(name, ("", 0.0))[0] != kind for name in names):
-                await self.news.wait()
-        return max(self.knows[name][1] for name in names)
-
-    async def lines(self, take: Callable[[str], None]) -> None:
-        """Take each line that it prints."""
-        assert self.process.stdout is not None
-        waiting = b""
-        async for data in self.process.stdout:
-            *whole, waiting = (waiting + data).split(b"\n")
-            for line in whole:
-                take(line.decode("utf-8", "replace"))
-
-
-class Kind:
-    """A kind of cluster: how its members are started and told to join."""
-
-    name: str
-
-    async def start(self, name: str, profile: str, nursery: trio.Nursery) -> Member:
-        """Start a member; it is alone."""
-        raise NotImplementedError
-
-    async def join(self, member: Member, through: Member) -> None:
-        """Let a member join."""
-        raise NotImplementedError
-
-
-class Ours(Kind):
-    """Members of this project."""
-
-    name = "proglog-trio"
-
-    async def start(self, name: str, profile: str, nursery: trio.Nursery) -> Member:
-        """Start a process that is a member and nothing else."""
-        command = [sys.executable, "-m", "benchmarks._member", name, profile]
-        process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        member = Member(name, process)
-        listening = trio.Event()
-
-        def take(line: str) -> None:
-            said: dict[str, Any] = json.loads(line)
-            if "address" in said:
-                member.address = said["address"]
-                listening.set()
-            else:
-                member.note(said["event"], said["names"])
-
-        nursery.start_soon(member.lines, take)
-        with trio.fail_after(PATIENCE_SECONDS):
-            await listening.wait()
-        return member
-
-    async def join(self, member: Member, through: Member) -> None:
-        """Tell it by its standard input."""
-        assert member.process.stdin is not None
-        await member.process.stdin.send_all(f"{through.address}\n".encode())
-
-
-class Serf(Kind):
-    """Serf's agents."""
-
-    name = "serf"
-
-    async def start(self, name: str, profile: str, nursery: trio.Nursery) -> Member:
-        """Start an agent; it logs to its standard output."""
-        port, rpc = _free_port(), _free_port()
-        command = [
-            "serf", "agent", f"-node={name}", f"-bind=127.0.0.1:{port}", f"-rpc-addr=127.0.0.1:{rpc}",
-            f"-profile={profile}",
-        ]  # fmt: skip
-        process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        member = Member(name, process, f"127.0.0.1:{port}", rpc)
-
-        def take(line: str) -> None:
-            said = _LOGGED.search(line)
-            if said is not None:
-                member.note((said[1] or said[2]).lower(), [said[3]])
-
-        nursery.start_soon(member.lines, take)
-        await member.until("join", [name])
-        return member
-
-    async def join(self, member: Member, through: Member) -> None:
-        """Tell it by its IPC: a process for each `serf join` would take longer than the joins."""
-        async with await trio.open_tcp_stream("127.0.0.1", member.rpc) as stream:
-            pack = msgpack.Packer().pack
-            handshake = pack({"Command": "handshake", "Seq": 0}) + pack({"Version": 1})
-            join = pack({"Command": "join", "Seq": 1}) + pack({"Existing": [through.address], "Replay": False})
-            await stream.send_all(handshake + join)
-            unpacker = msgpack.Unpacker()
-            answers: list[Any] = []
-            while len(answers) < 3:  # two headers, and how many it has joined through
-                unpacker.feed(await stream.receive_some())
-                answers += list(unpacker)
-            if answers[1]["Error"] or answers[2]["Num"] != 1:
-                raise RuntimeError(f"the agent did not join: {answers}")
 
 
 @frozen
 class Figures:
-    """What one round measured: seconds, percent of a core and MiB a member, packets a second of the whole cluster."""
+    """What one round measured.
+
+    Attributes:
+        join_seconds: from when all were told to join until all knew all.
+        event_seconds: of each user event, from when its sender was told until it was everywhere.
+        query_seconds: of each query, from when its asker was told until it had all answers; infinite if one is missing.
+        failure_seconds: from the death of a member until all others showed it as failed.
+        cpu_percent: of a core, per idle member.
+        resident_mebibytes: per idle member.
+        packets_per_second: of the whole idle cluster.
+    """
 
     join_seconds: float
+    event_seconds: Sequence[float]
+    query_seconds: Sequence[float]
     failure_seconds: float
     cpu_percent: float
     resident_mebibytes: float
     packets_per_second: float
-
-
-def _free_port() -> int:
-    """Return a port of the loopback address that is free for UDP and TCP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def _packets_sent() -> int:
@@ -202,101 +85,162 @@ def _packets_sent() -> int:
     return int(values[names.index("OutDatagrams")])
 
 
-def _cpu_seconds(members: Sequence[Member]) -> float:
+def _cpu_seconds(members: Sequence[ObservedMember]) -> float:
     times = [psutil.Process(member.process.pid).cpu_times() for member in members]
     return sum(used.user + used.system for used in times)
 
 
-@asynccontextmanager
-async def cluster_of(kind: Kind, size: int, profile: str) -> AsyncIterator[list[Member]]:
-    """Start members that are alone; all are killed when the block ends."""
-    members: list[Member] = []
-    async with trio.open_nursery() as nursery:
-        try:
-            async with trio.open_nursery() as starting:
-                limiter = trio.CapacityLimiter(4)
+async def _start(kind: str, members: Group, size: int, profile: str) -> None:
+    """Start members of one kind; each is alone."""
+    limiter = trio.CapacityLimiter(STARTED_AT_ONCE)
 
-                async def start(number: int) -> None:
-                    async with limiter:
-                        members.append(await kind.start(f"m{number}", profile, nursery))
-
-                for number in range(size):
-                    starting.start_soon(start, number)
-            yield members
-        finally:
-            with trio.CancelScope(shield=True):
-                for member in members:
-                    if member.process.poll() is None:
-                        member.process.kill()
-                    await member.process.wait()
-            nursery.cancel_scope.cancel()
-
-
-async def last_of(members: Sequence[Member], kind: str, names: Sequence[str]) -> float:
-    """Return when the last of the members said this of all these names."""
-    moments: list[float] = []
-
-    async def wait(member: Member) -> None:
-        moments.append(await member.until(kind, names))
+    async def start(number: int) -> None:
+        name = f"m{number}"
+        async with limiter:
+            if kind == OURS:
+                await members.ours(name, profile, host=HOST)
+            else:
+                await members.agent(name, profile, host=HOST, port=free_port(HOST), rpc_port=free_port(HOST))
 
     async with trio.open_nursery() as nursery:
-        for member in members:
-            nursery.start_soon(wait, member)
-    return max(moments)
+        for number in range(size):
+            nursery.start_soon(start, number)
+    members.members.sort(key=lambda member: int(member.name[1:]))
 
 
-async def measure(kind: Kind, size: int, profile: str, idle_seconds: float) -> Figures:
-    """Run one round with one kind of cluster."""
-    async with cluster_of(kind, size, profile) as members:
-        names = [member.name for member in members]
-        began = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for member in members[1:]:
-                nursery.start_soon(kind.join, member, members[0])
-            joined = await last_of(members, "join", names) - began
+async def _event_seconds(members: Group, sender: ObservedMember, name: str) -> float:
+    began = time.perf_counter()
+    await sender.send_event(name, b"payload")
+    return await members.notes.until_said(Kind.EVENT, [name], len(members.members)) - began
+
+
+async def _query_seconds(members: Group, asker: ObservedMember, name: str) -> float:
+    notes, size = members.notes, len(members.members)
+    began = time.perf_counter()
+    await asker.ask(name)
+
+    def has_answers() -> bool:
+        return len(notes.answering(Kind.ANSWER, name)) == size
+
+    await notes.until(lambda: has_answers() or bool(notes.of(Kind.QUERY_OVER, name)))
+    return notes.of(Kind.ANSWER, name)[-1].at - began if has_answers() else math.inf
+
+
+async def measure(kind: str, size: int, profile: str, idle_seconds: float, talks: int, seed: int) -> Figures:
+    """Run one round with one kind of cluster.
+
+    Args:
+        kind: OURS or SERF.
+        size: how many members.
+        profile: their timing.
+        idle_seconds: for how long nothing happens.
+        talks: how many events and queries there are.
+        seed: decides who sends and asks, and when; the same for both kinds.
+    """
+    rng = random.Random(seed)
+    async with group() as members:
+        with trio.fail_after(PATIENCE_SECONDS):
+            await _start(kind, members, size, profile)
+        with trio.fail_after(PATIENCE_SECONDS):
+            began = time.perf_counter()
+            joined = await members.join_all() - began
 
         await trio.sleep(2)  # what came with the joins shall not count as idle
-        cpu, packets, began = _cpu_seconds(members), _packets_sent(), time.perf_counter()
+        running = members.members
+        cpu, packets, began = _cpu_seconds(running), _packets_sent(), time.perf_counter()
         await trio.sleep(idle_seconds)
         took = time.perf_counter() - began
-        cpu, packets = _cpu_seconds(members) - cpu, _packets_sent() - packets
-        resident = sum(psutil.Process(member.process.pid).memory_info().rss for member in members) / size
+        cpu, packets = _cpu_seconds(running) - cpu, _packets_sent() - packets
+        resident = sum(psutil.Process(member.process.pid).memory_info().rss for member in running) / size
 
-        victim = members[size // 2]
-        survivors = [member for member in members if member is not victim]
+        events: list[float] = []
+        queries: list[float] = []
+        for number in range(talks):
+            for seconds, talk in ((events, _event_seconds), (queries, _query_seconds)):
+                # at any moment of a gossip round
+                await trio.sleep(rng.uniform(0.2, 0.8))
+                with trio.fail_after(PATIENCE_SECONDS):
+                    seconds.append(await talk(members, rng.choice(running), f"{talk.__name__}-{number}"))
+
+        victim = running[size // 2]
         began = time.perf_counter()
         victim.process.kill()
-        failed = await last_of(survivors, "failed", [victim.name]) - began
-        return Figures(joined, failed, 100 * cpu / took / size, resident / MEBIBYTE, packets / took)
+        with trio.fail_after(PATIENCE_SECONDS):
+            failed = await members.notes.until_said(Kind.FAILED, [victim.name], size - 1) - began
+        return Figures(joined, events, queries, failed, 100 * cpu / took / size, resident / MEBIBYTE, packets / took)
 
 
-def compare(sizes: Sequence[int], rounds: int, profile: str, idle_seconds: float) -> bool:
+def _each(of: Callable[[Figures], float]) -> Callable[[Figures], Sequence[float]]:
+    return lambda figures: [of(figures)]
+
+
+ROWS: Sequence[tuple[str, str, Callable[[Figures], Sequence[float]], str]] = (
+    ("joins known to all", "s", _each(lambda one: one.join_seconds), "ratio"),
+    ("an event known to all", "s", lambda one: one.event_seconds, "ratio"),
+    ("a query answered by all", "s", lambda one: one.query_seconds, "ratio"),
+    ("a kill -9 known to all", "s", _each(lambda one: one.failure_seconds), "ratio"),
+    ("CPU of an idle member", "%", _each(lambda one: one.cpu_percent), "cpu"),
+    ("resident memory of a member", "MiB", _each(lambda one: one.resident_mebibytes), ""),
+    ("UDP packets of all, idle", "/s", _each(lambda one: one.packets_per_second), ""),
+)
+"""What is printed of the rounds, its unit, where it stands, and which goal it has."""
+
+
+def compare(sizes: Sequence[int], rounds: int, profile: str, idle_seconds: float, talks: int) -> bool:
     """Measure both kinds in turn, and print medians and ratios; return whether all goals are reached."""
     reached = True
     for size in sizes:
         print(f"\n{size} members, {profile} profile, median of {rounds}{'' if rounds > 1 else ' (one round)'}")
-        figures: dict[str, list[Figures]] = {Ours.name: [], Serf.name: []}
+        figures: dict[str, list[Figures]] = {OURS: [], SERF: []}
         for number in range(rounds):
-            for kind in (Ours(), Serf()) if number % 2 else (Serf(), Ours()):
-                figures[kind.name].append(trio.run(measure, kind, size, profile, idle_seconds))
-        print(f"{'':<40}{Ours.name:>14}{Serf.name:>10}{'ratio':>8}")
-        for what, unit, of, bound in (
-            ("joins known to all", "s", lambda one: one.join_seconds, "ratio"),
-            ("a kill -9 known to all", "s", lambda one: one.failure_seconds, "ratio"),
-            ("CPU of an idle member", "%", lambda one: one.cpu_percent, "cpu"),
-            ("resident memory of a member", "MiB", lambda one: one.resident_mebibytes, ""),
-            ("UDP packets of all, idle", "/s", lambda one: one.packets_per_second, ""),
-        ):
-            ours, serf = (statistics.median(map(of, figures[name])) for name in (Ours.name, Serf.name))
+            for kind in (OURS, SERF) if number % 2 else (SERF, OURS):
+                one = trio.run(measure, kind, size, profile, idle_seconds, talks, number)
+                figures[kind].append(one)
+                print(f"  {number + 1}. {kind:<13} {_in_short(one)}", file=sys.stderr, flush=True)
+        print(f"{'':<40}{OURS:>14}{SERF:>10}{'ratio':>8}  by chance, 90 %")
+        for what, unit, of, bound in ROWS:
+            values = [[value for one in figures[kind] for value in of(one)] for kind in (OURS, SERF)]
+            ours, serf = map(statistics.median, values)
             ratio = ours / serf if serf else float("nan")
+            low, high = _ratio_between(*values)
             words = ""
             if bound:
                 met = ratio <= TIME_GOAL if bound == "ratio" else ours <= CPU_GOAL_PERCENT
                 reached &= met
                 words = f"ratio of {TIME_GOAL}" if bound == "ratio" else f"{CPU_GOAL_PERCENT} %"
                 words = f"   goal, at most {words}: {goal(met)}"
-            print(f"{what + ', ' + unit:<40}{ours:>14.2f}{serf:>10.2f}{ratio:>8.2f}{words}")
+            row = f"{what + ', ' + unit:<40}{ours:>14.2f}{serf:>10.2f}{ratio:>8.2f}  {low:>5.2f} to {high:<5.2f}{words}"
+            print(row, flush=True)
+        for kind in (OURS, SERF):
+            queries = [seconds for one in figures[kind] for seconds in one.query_seconds]
+            complete = sum(map(math.isfinite, queries))
+            print(f"queries of {kind} that all answered: {complete} of {len(queries)}")
     return reached
+
+
+def _ratio_between(ours: Sequence[float], serf: Sequence[float]) -> tuple[float, float]:
+    """Return between which ratios of medians chance alone would have put this one, in nine of ten times (bootstrap)."""
+    rng = random.Random(0)
+
+    def median_of_some(values: Sequence[float]) -> float:
+        return statistics.median(rng.choices(values, k=len(values)))
+
+    ratios = sorted(
+        median_of_some(ours) / serf_median
+        for _ in range(RESAMPLINGS)
+        if 0 < (serf_median := median_of_some(serf)) < math.inf
+    )
+    if not ratios:
+        return math.nan, math.nan
+    return ratios[len(ratios) // 20], ratios[-1 - len(ratios) // 20]
+
+
+def _in_short(one: Figures) -> str:
+    """Return a round's figures in a line."""
+    parts = (
+        f"{what.split(',')[0]} {', '.join(f'{value:.2f}' for value in of(one))} {unit}" for what, unit, of, _ in ROWS
+    )
+    return "; ".join(parts)
 
 
 # -- under load --------------------------------------------------------------------------------------------------------
@@ -381,20 +325,19 @@ async def busy(nodes: int, seconds: float, directory: Path) -> bool:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def enter_own_network(module: str) -> None:
-    """Begin anew in a network namespace of its own, where that can be had; module: the benchmark's."""
+def _enter_own_network() -> None:
+    """Begin anew in a network namespace of its own, where that can be had."""
     if os.environ.get(INSIDE) or os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip"))):
         return
     if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
         return
-    again = [sys.executable, "-m", module, *sys.argv[1:]]
+    again = [sys.executable, "-m", "benchmarks.membership", *sys.argv[1:]]
     script = 'ip link set lo up && exec "$@"'
     os.environ[INSIDE] = "1"
     os.execvp("unshare", ["unshare", "-n", "sh", "-c", script, "sh", *again])  # noqa: S606 - that is the point
 
 
-def sizes_of(text: str) -> list[int]:
-    """Read the sizes of clusters."""
+def _sizes(text: str) -> list[int]:
     sizes = [int(part) for part in text.split(",")]
     if any(size < 2 for size in sizes):
         raise argparse.ArgumentTypeError("a cluster has at least 2 members")
@@ -404,15 +347,16 @@ def sizes_of(text: str) -> list[int]:
 def main() -> None:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=sizes_of, default=[3, 10, 30], help="members of the clusters, as 3,10,30")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is done")
-    parser.add_argument("--profile", choices=["lan", "local", "wan"], default="local")
+    parser.add_argument("--sizes", type=_sizes, default=[3, 10, 30], help="members of the clusters, as 3,10,30")
+    parser.add_argument("--rounds", type=int, default=20, help="how often everything is done")
+    parser.add_argument("--talks", type=int, default=10, help="how many events and queries a round has")
+    parser.add_argument("--profile", choices=["lan", "local", "wan"], default="lan")
     parser.add_argument("--idle-seconds", type=float, default=10.0, help="how long idle members are watched")
     parser.add_argument("--busy", action="store_true", help="watch nodes under load instead")
     parser.add_argument("--busy-seconds", type=float, default=30.0, help="how long they are loaded")
     parser.add_argument("--nodes", type=int, default=3, help="how many are loaded")
     arguments = parser.parse_args()
-    enter_own_network("benchmarks.membership")
+    _enter_own_network()
     configure_log_output("auto", "warning")
     print_machine()
     if not os.environ.get(INSIDE):
@@ -423,7 +367,7 @@ def main() -> None:
     elif shutil.which("serf") is None:
         sys.exit("serf is not installed; on Debian: apt-get install serf")
     else:
-        met = compare(arguments.sizes, arguments.rounds, arguments.profile, arguments.idle_seconds)
+        met = compare(arguments.sizes, arguments.rounds, arguments.profile, arguments.idle_seconds, arguments.talks)
     sys.exit(0 if met else 1)
 
 

@@ -24,11 +24,11 @@ settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # what is drawn at random unless it is given
-SEEDS = ("crash_seed", "chaos_seed")
+SEEDS = ("crash_seed", "chaos_seed", "soak_seed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of tests/crash and tests/chaos; here they are known however pytest is called."""
+    """Add the options of tests/crash, tests/chaos and tests/soak; here they are known however pytest is called."""
     group = parser.getgroup("proglog-trio")
     group.addoption(
         "--crash-rounds",
@@ -39,6 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--crash-seed", type=int, default=None, help="the first round's seed (default: a random one)")
     group.addoption("--chaos-seconds", type=float, default=8, help="how long tests/chaos makes faults (default: 8)")
     group.addoption("--chaos-seed", type=int, default=None, help="what decides on the faults (default: random)")
+    group.addoption(
+        "--soak-seconds", type=float, default=None, help="run tests/soak, for so long (default: it is left out)"
+    )
+    group.addoption("--soak-members", type=int, default=30, help="in the cluster of tests/soak (default: 30)")
+    group.addoption("--soak-seed", type=int, default=None, help="what decides on who says what (default: random)")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -83,15 +88,24 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say what was drawn, so that a run can be repeated."""
-    return f"seeds: --crash-seed {config.option.crash_seed} --chaos-seed {config.option.chaos_seed}"
+    drawn = (f"--{name.replace('_', '-')} {getattr(config.option, name)}" for name in SEEDS)
+    return f"seeds: {' '.join(drawn)}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the system's tests unless ``-m`` says which tests to take, or a file or a test was named."""
+    """Leave out the system's tests unless ``-m`` says which tests to take, or a file or a test was named.
+
+    What soaks, which takes as long as one says, is left out unless one says how long.
+    """
+    if config.option.soak_seconds is None:
+        _leave_out(config, items, {item for item in items if item.get_closest_marker("soak")})
     if config.option.markexpr:
         return
     named = {config.invocation_params.dir.joinpath(argument.partition("::")[0]).resolve() for argument in config.args}
-    left_out = {item for item in items if item.get_closest_marker("system") and item.path not in named}
+    _leave_out(config, items, {item for item in items if item.get_closest_marker("system") and item.path not in named})
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], left_out: set[pytest.Item]) -> None:
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]

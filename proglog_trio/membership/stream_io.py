@@ -16,6 +16,8 @@ from proglog_trio.membership.wire.memberlist import ErrorMessage
 from proglog_trio.membership.wire.stream import StreamMessage, encode_stream_steps
 from proglog_trio.membership.wire.stream_decoder import StreamDecoder
 
+SMALLEST_COMPRESSED_BYTES = 16 * 1024
+"""What has less goes in a few segments, which are on their way sooner than it could be packed and unpacked."""
 _RECEIVE_BYTES = 64 * 1024
 
 
@@ -52,7 +54,13 @@ class StreamCodec:
     async def send(self, stream: trio.abc.SendStream, message: StreamMessage, *, from_dialler: bool) -> None:
         """Send a message; raises trio's errors of a broken stream."""
         keyring = self.keyring if self.verify_outgoing else None
-        encoding = encode_stream_steps(message, keyring=keyring, label=self.label, from_dialler=from_dialler)
+        encoding = encode_stream_steps(
+            message,
+            keyring=keyring,
+            label=self.label,
+            from_dialler=from_dialler,
+            smallest_compressed_bytes=SMALLEST_COMPRESSED_BYTES,
+        )
         await stream.send_all(await self.turns.run(encoding))
 
     async def receive(self, stream: trio.abc.ReceiveStream, *, from_dialler: bool) -> StreamMessage:

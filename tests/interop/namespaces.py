@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 from tests.interop.agents import end, run_command
 
 PROGRAMS = ("ip", "nsenter", "unshare")
+HELD_SECONDS = 1200.0
 
 
 def why_none() -> str | None:
@@ -54,10 +55,10 @@ class Namespace:
 
 
 @asynccontextmanager
-async def _namespace() -> AsyncIterator[Namespace]:
-    """Make a namespace for the length of the block."""
+async def _namespace(seconds: float = HELD_SECONDS) -> AsyncIterator[Namespace]:
+    """Make a namespace for the length of the block, which is to end before so many seconds are over."""
     holder = await trio.lowlevel.open_process(
-        ["unshare", "-n", "sh", "-c", "echo; exec sleep 1200"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        ["unshare", "-n", "sh", "-c", f"echo; exec sleep {seconds}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     try:
         assert holder.stdout is not None
@@ -145,6 +146,7 @@ class Network:
     _prefix: str
     _hub: Namespace
     _stack: AsyncExitStack
+    _seconds: float = HELD_SECONDS
     _machines: dict[str, tuple[str, ...]] = field(factory=dict)
 
     async def machine(self, address: str | None = None) -> tuple[str, tuple[str, ...]]:
@@ -157,7 +159,7 @@ class Network:
             return address, self._machines[address]
         number = len(self._machines) + 2
         address = f"{self._prefix}.{number}"
-        namespace = await self._stack.enter_async_context(_namespace())
+        namespace = await self._stack.enter_async_context(_namespace(self._seconds))
         port = f"m{number}"
         hub = self._hub.enter
         await _must(
@@ -172,17 +174,17 @@ class Network:
 
 
 @asynccontextmanager
-async def network() -> AsyncIterator[Network]:
-    """Make a network without machines for the length of the block."""
+async def network(*, seconds: float = HELD_SECONDS) -> AsyncIterator[Network]:
+    """Make a network without machines for the length of the block, which ends before so many seconds are over."""
     prefix = _some_network()
     gateway = f"{prefix}.1"
     # The switch is in a namespace too: what this machine's firewall says of its own switches does not count there.
-    async with _namespace() as hub, _link(gateway, 24, hub) as end_there:
+    async with _namespace(seconds) as hub, _link(gateway, 24, hub) as end_there:
         await _must(*hub.enter, "ip", "link", "add", "hub", "type", "bridge")
         await _must(*hub.enter, "ip", "link", "set", end_there, "master", "hub")
         await _must(*hub.enter, "ip", "link", "set", "hub", "up")
         async with AsyncExitStack() as stack:
-            yield Network(gateway, prefix, hub, stack)
+            yield Network(gateway, prefix, hub, stack, seconds)
 
 
 async def _must(*command: str) -> None:

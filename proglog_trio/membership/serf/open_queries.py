@@ -84,11 +84,6 @@ class OpenQuery:
             timer.cancel()
         self.listener.ended()
 
-    @property
-    def silent(self) -> set[str]:
-        """The names of those from whom nothing was heard at all."""
-        return self.expected - self._acknowledged
-
     def receive(self, response: QueryResponse) -> None:
         """Count a response; those that were relayed come more than once."""
         name = response.from_node

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from proglog_trio.membership.serf import query_answers as queries
 from proglog_trio.membership.serf.asked_queries import AskedQueries
+from proglog_trio.membership.serf.given_answers import GivenAnswers
 from proglog_trio.membership.serf.keys import KeyQuestion, KeyRefused, refusal
 from proglog_trio.membership.serf.lamport import LamportClock
 from proglog_trio.membership.serf.limits import check_size
@@ -91,9 +92,11 @@ class Querying:
     recent: RecentRing[int] = field(factory=RecentRing)
     _open: OpenQueries = field(factory=OpenQueries)
     _asked: AskedQueries = field(init=False)
+    _given: GivenAnswers = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._asked = AskedQueries(self.swim.rules.timers)
+        self._given = GivenAnswers(self.swim.rules.timers)
 
     # -- those of others -----------------------------------------------------------------------------------------------
 
@@ -105,6 +108,10 @@ class Querying:
         """Pass a query on, and answer it if it is for this node; payload: its bytes."""
         self.clock.witness(query.ltime)
         if not self.recent.add(query.ltime, query.id, self.clock.time):
+            if query.flags & QUERY_FLAG_NO_BROADCAST:
+                # Nobody passes it on, so it was not gossiped a second time: the asker itself misses something.
+                for encoded in self._given.again(query):
+                    self._send_response(query, encoded)
             return
         if not query.flags & QUERY_FLAG_NO_BROADCAST:
             self.spreading.spread(self.queue, payload)
@@ -154,6 +161,11 @@ class Querying:
             self._open.receive(response)
             return
         encoded = encode_serf(response)
+        self._given.add(query, encoded)
+        self._send_response(query, encoded)
+
+    def _send_response(self, query: Query, encoded: bytes) -> None:
+        asker = Endpoint(query.addr, query.port)
         self.spreading.send(asker, encoded)
         self._relay(encoded, asker, query)
 
@@ -204,7 +216,7 @@ class Querying:
         expected = [member.name for member in alive if all(member.name in names for names in named)]
         opened = self._open.add(query, expected, listener)
         opened.has(
-            rules.timers.after(timeout / 2, lambda: self._ask_again(opened, encoded)),
+            rules.timers.after(timeout / 2, lambda: self._ask_again(opened)),
             rules.timers.after(timeout, lambda: self._open.close(opened)),
         )
         if any(isinstance(each, TagFilter) for each in question.filters):
@@ -226,9 +238,14 @@ class Querying:
         if few:
             self.swim.rules.timers.after(0, lambda: self._judge(opened, names))
 
-    def _ask_again(self, opened: OpenQuery, query: bytes) -> None:
-        """Ask those of which nothing was heard, each directly: gossip reaches nearly all."""
-        self._ask_each(iter(sorted(opened.silent)), query)
+    def _ask_again(self, opened: OpenQuery) -> None:
+        """Ask those that have not answered, each directly: gossip reaches nearly all, and an answer may be lost.
+
+        They are asked to pass nothing on. By that members of this kind tell that the asker misses what they said, and
+        say it again; agents answer what they have seen no second time.
+        """
+        query = evolve(opened.query, flags=opened.query.flags | QUERY_FLAG_NO_BROADCAST)
+        self._ask_each(iter(sorted(opened.expected)), encode_serf(query))
 
     def _ask_each(self, names: Iterator[str], query: bytes) -> None:
         few = list(islice(names, ASKED_AT_ONCE))

@@ -70,6 +70,7 @@ def encode_stream_steps(
     label: bytes = b"",
     from_dialler: bool = True,
     compress: bool = True,
+    smallest_compressed_bytes: int = 0,
     random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> Steps[bytearray]:
     """Return, in steps, all that is sent on a connection to carry message.
@@ -80,6 +81,7 @@ def encode_stream_steps(
         label: of the cluster.
         from_dialler: whether this side opened the connection.
         compress: compress what has up to 1 MiB, whatever comes of it, as other members do. 64 KiB take about 6 ms.
+        smallest_compressed_bytes: what has less is sent as it is, which every receiver takes.
         random_bytes: gives as many random bytes as it is asked for. A nonce must never come twice.
 
     Raises:
@@ -89,7 +91,7 @@ def encode_stream_steps(
     data: bytes | bytearray = yield from _encode_plain(message)
     if len(data) - 1 > limits.message_bytes:
         raise ValueError(f"the message has {len(data)} bytes, more than {limits.message_bytes}")
-    if compress and len(data) <= LARGEST_COMPRESSED_BYTES:
+    if compress and smallest_compressed_bytes <= len(data) <= LARGEST_COMPRESSED_BYTES:
         data = yield from compressed_layer_steps(data)
     header = b""
     if keyring is not None:

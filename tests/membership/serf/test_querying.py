@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.membership.serf.asked_queries import MAX_ASKED, QueryOver
+from proglog_trio.membership.serf.given_answers import MAX_GIVEN, MAX_GIVEN_BYTES
 from proglog_trio.membership.serf.keys import KeyOperation, KeyQuestion, refusal, request_payload
 from proglog_trio.membership.serf.limits import MessageTooLarge
 from proglog_trio.membership.serf.open_queries import MAX_QUERIES, Listener, TooManyQueries, default_timeout
@@ -16,6 +17,7 @@ from proglog_trio.membership.swim.effects import Effect, SendPacket
 from proglog_trio.membership.wire.memberlist import UserMessage, decode_message
 from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
+    QUERY_FLAG_NO_BROADCAST,
     RESPONSE_FLAG_ACK,
     Filter,
     KeyResponse,
@@ -216,6 +218,98 @@ def test_a_query_is_not_answered_after_its_time() -> None:
     tested.advance(1.01)
     with pytest.raises(QueryOver):
         tested.core.querying.answer(3, 5, b"0.5", 1024)
+
+
+def test_what_was_answered_is_said_again_once_to_the_asker_that_asks_again() -> None:
+    tested = with_another()
+    asked_of(tested)
+    tested.core.querying.answer(3, 4, b"0.5", 1024)
+    first = _responses(tested.take())
+    assert [response.payload for response in first] == [b"", b"0.5"]
+    again = {"flags": QUERY_FLAG_ACK | QUERY_FLAG_NO_BROADCAST}
+    asked_of(tested)  # gossip brings it again
+    asked_of(tested, **again, port=THERE.port + 1)  # somebody else
+    assert _responses(tested.take()) == []
+    asked_of(tested, **again)
+    assert _responses(tested.take()) == first
+    asked_of(tested, **again)
+    assert _responses(tested.take()) == []
+    assert len(user_queries(tested)) == 1
+
+
+def test_an_answer_that_comes_after_the_second_question_is_sent() -> None:
+    tested = with_another()
+    asked_of(tested)
+    asked_of(tested, flags=QUERY_FLAG_ACK | QUERY_FLAG_NO_BROADCAST)
+    assert [response.flags for response in _responses(tested.take())] == [RESPONSE_FLAG_ACK] * 2
+    tested.core.querying.answer(3, 4, b"0.5", 1024)
+    assert [response.payload for response in _responses(tested.take())] == [b"0.5"]
+
+
+def test_what_was_answered_is_said_again_through_others_as_well() -> None:
+    tested = with_another()
+    tested.receive(alive("helper", endpoint=endpoint_of(1)))
+    asked_of(tested, relay_factor=1)
+    tested.take()
+    asked_of(tested, relay_factor=1, flags=QUERY_FLAG_ACK | QUERY_FLAG_NO_BROADCAST)
+    targets = [effect.target for effect in tested.take() if isinstance(effect, SendPacket)]
+    assert targets == [THERE, endpoint_of(1)]
+
+
+def test_answers_are_kept_for_as_long_as_somebody_waits_and_are_bounded() -> None:
+    tested = with_another()
+    again = {"flags": QUERY_FLAG_ACK | QUERY_FLAG_NO_BROADCAST}
+    asked_of(tested)
+    tested.advance(1.01)
+    asked_of(tested, **again)
+    assert _responses(tested.take()) == []
+    for number in range(MAX_GIVEN + 1):
+        asked_of(tested, ltime=4 + number // 100, id=number)
+    tested.take()
+    asked_of(tested, ltime=4, id=0, **again)
+    assert _responses(tested.take()) == []
+    asked_of(tested, ltime=4, id=1, **again)
+    assert len(_responses(tested.take())) == 1
+
+
+def test_answers_that_are_kept_are_bounded_in_bytes() -> None:
+    tested = with_another()
+    large = bytes(9000)
+    count = MAX_GIVEN_BYTES // len(large) + 1
+    for number in range(count):
+        asked_of(tested, ltime=4, id=number)
+        tested.core.querying.answer(4, number, large, 10_000)
+    tested.take()
+    for number, kept in ((0, False), (count - 1, True)):
+        asked_of(tested, ltime=4, id=number, flags=QUERY_FLAG_NO_BROADCAST)
+        assert bool(tested.take()) is kept
+
+
+def test_an_answer_that_is_lost_comes_when_it_is_asked_for_again() -> None:
+    mine, theirs = with_another(), TestedCore.make("other", THERE)
+    theirs.receive(alive("me", endpoint=HERE))
+    asked = Asked(mine, acknowledge=True, filters=(NodeFilter(("other",)),))
+    (query, *_) = queries_in(mine.advance(0.2))
+    theirs.core.receive(encode_serf(query))
+    theirs.core.querying.answer(query.ltime, query.id, b"yes", 1024)
+    acknowledgement, lost = _responses(theirs.take())
+    mine.core.receive(encode_serf(acknowledgement))
+    mine.advance(1.0)
+    (direct,) = [query for query in queries_in(mine.advance(1.0)) if query.flags & QUERY_FLAG_NO_BROADCAST]
+    theirs.core.receive(encode_serf(direct))
+    for response in _responses(theirs.take()):
+        mine.core.receive(encode_serf(response))
+    assert (asked.acknowledgements, asked.answers, asked.ends) == (["other"], [("other", b"yes")], 1)
+    assert lost.payload == b"yes"
+
+
+def test_who_has_answered_is_not_asked_again() -> None:
+    tested = with_another()
+    asked = Asked(tested)
+    answer(tested, queries_in(tested.advance(0.2))[0])
+    effects = tested.advance(60)
+    assert not [query for query in queries_in(effects) if query.flags & QUERY_FLAG_NO_BROADCAST]
+    assert asked.ends == 1
 
 
 def test_an_answer_that_is_too_large_leaves_room_for_another() -> None:
