@@ -56,6 +56,7 @@ from proglog_trio.node import metrics_endpoint
 from proglog_trio.node import run as node_module
 from proglog_trio.node.config import NodeConfig
 from proglog_trio.node.metrics import NodeMetrics
+from proglog_trio.node.parts_config import log_config
 from proglog_trio.node.run import RunningNode, _Parts, run_node
 from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.peers.lag import LagWatch
@@ -534,7 +535,7 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retention_service, "RETENTION_INTERVAL_SECONDS", 0.02)
         patch.setattr(retention_service, "RUNNING_TIME_SECONDS", 0.02)
-        config_of = node_module.log_config
+        config_of = log_config
         patch.setattr(
             node_module, "log_config", lambda config: attrs.evolve(config_of(config), scrub_interval_seconds=0.1)
         )

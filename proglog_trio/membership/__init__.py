@@ -86,7 +86,8 @@ if TYPE_CHECKING:
     from proglog_trio.membership.key_manager import KeyAnswers, KeyManager, KeysNotAsked
     from proglog_trio.membership.keyring_file import KeyringFileError, load_keyring_file, save_keyring_file
     from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
-    from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership, open_membership
+    from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember
+    from proglog_trio.membership.opening import bind_membership, open_membership
     from proglog_trio.membership.peer_notifier import RPC_ADDRESS_TAG, PeerHandler
     from proglog_trio.membership.profile import GossipProfile, ProfileName
     from proglog_trio.membership.self_description.own_tags import TagFixed
@@ -138,7 +139,8 @@ if not TYPE_CHECKING:  # or any other name would be typed as what this returns
             "proglog_trio.membership.key_manager": "KeyAnswers KeyManager KeysNotAsked",
             "proglog_trio.membership.keyring_file": "KeyringFileError load_keyring_file save_keyring_file",
             "proglog_trio.membership.lives": "DIRECTORY_TAG OPENING_TAG opening_of",
-            "proglog_trio.membership.membership": "JoinFailed Membership NotAMember bind_membership open_membership",
+            "proglog_trio.membership.membership": "JoinFailed Membership NotAMember",
+            "proglog_trio.membership.opening": "bind_membership open_membership",
             "proglog_trio.membership.peer_notifier": "PeerHandler RPC_ADDRESS_TAG",
             "proglog_trio.membership.profile": "GossipProfile ProfileName",
             "proglog_trio.membership.self_description.own_tags": "TagFixed",

@@ -18,7 +18,6 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -27,34 +26,24 @@ from attrs import define, field
 
 from proglog_trio.address import Address, StartAddress
 from proglog_trio.errors import ProglogError
-from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.membership.addresses.lookup import Lookups, endpoints_of, problems_of
 from proglog_trio.membership.addresses.service_records import ServiceRecords
-from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.events.query_answers import QueryAnswers
-from proglog_trio.membership.events.query_handlers import QueryHandler, QueryHandlers
 from proglog_trio.membership.events.talking import Talking
-from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.host_learning import HostLearning
 from proglog_trio.membership.joining import START_SECONDS, Joining, exchange_with
 from proglog_trio.membership.key_manager import KeyManager
+from proglog_trio.membership.known_members import KnownMembers
 from proglog_trio.membership.name_contest import NameContest
 from proglog_trio.membership.names import PING_SECONDS
 from proglog_trio.membership.news import News
-from proglog_trio.membership.peer_notifier import PeerHandler, PeerNotifier
 from proglog_trio.membership.self_description.stats import Stats, stats_of
-from proglog_trio.membership.self_description.tag_keeper import TagKeeper, tags_at_start
-from proglog_trio.membership.serf.member import Member, MemberEvent, MemberStatus
-from proglog_trio.membership.serf.merging import MergeCheck
+from proglog_trio.membership.self_description.tag_keeper import TagKeeper
+from proglog_trio.membership.serf.member import MemberEvent
 from proglog_trio.membership.serf.user_events import UserEvent
-from proglog_trio.membership.serf.vivaldi import estimate
-from proglog_trio.membership.snapshot.changes import Changes
-from proglog_trio.membership.snapshot.file import SnapshotFile
 from proglog_trio.membership.snapshot.keeper import Keeper
 from proglog_trio.membership.stream_io import ExchangeFailed
-from proglog_trio.membership.subscriptions import Subscriptions
-from proglog_trio.membership.wire.coordinates import Coordinate
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -68,7 +57,7 @@ class NotAMember(ProglogError):
 
 
 @define(eq=False)
-class Membership:
+class Membership(KnownMembers):
     """A member of a cluster: what it knows of the others, and how it joins and leaves.
 
     Made by open_membership or bind_membership. To be used in one Trio loop, and from no other thread.
@@ -78,7 +67,6 @@ class Membership:
         news: what the core says has happened; likewise.
     """
 
-    gossip: Gossip
     news: News
     _rng: random.Random
     _tags: TagKeeper
@@ -133,46 +121,6 @@ class Membership:
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
-    @property
-    def name(self) -> str:
-        """This node's name."""
-        return self.gossip.config.name
-
-    def members(self) -> list[Member]:
-        """Return all members that are or were there, this node among them, by name."""
-        return sorted(self.gossip.core.snapshot(), key=lambda member: member.name)
-
-    def names(self) -> list[str]:
-        """Return the names of all members that are or were there, in their order."""
-        return sorted(self.gossip.core.members.by_name)
-
-    def alive_with_tag(self, tag: str, *, like: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Return the names of the members that are alive and have a tag, in their order, and what each has there.
-
-        Args:
-            tag: its name.
-            like: other tags that they must have too, with these values.
-        """
-        members = self.gossip.core.members.with_status(MemberStatus.ALIVE)
-        return sorted(
-            (member.name, member.tags[tag])
-            for member in members
-            if member.tags.get(tag) and all(member.tags.get(name) == value for name, value in like.items())
-        )
-
-    def member(self, name: str) -> Member | None:
-        """Return the member of a name, or None if none has it."""
-        known = self.gossip.core.members.by_name.get(name)
-        return None if known is None else known.snapshot()
-
-    def statuses(self) -> dict[str, MemberStatus]:
-        """Return the status of each member that is or was there, by name."""
-        return {name: member.status for name, member in self.gossip.core.members.by_name.items()}
-
-    def count(self, status: MemberStatus) -> int:
-        """Return how many members have a status."""
-        return self.gossip.core.members.counts[status]
-
     async def status_change(self) -> None:
         """Return when the status of any member has changed: also from alive to leaving, of which there is no event."""
         await self.news.status_changed.wait()
@@ -186,19 +134,6 @@ class Membership:
             return await self.gossip.exchanges.answers(member.endpoint, name, PING_SECONDS)
         except ExchangeFailed:
             return False
-
-    def coordinate(self, name: str) -> Coordinate | None:
-        """Return where a member is in the network, as it said last; None: it is not known, or has not said so yet."""
-        known = self.gossip.core.members.by_name.get(name)
-        return None if known is None else known.coordinate
-
-    def round_trip(self, one: str, other: str) -> float | None:
-        """Estimate the round-trip time between two members, in seconds; None: one of them has no coordinate here.
-
-        It need not ever have been measured: see serf/vivaldi.py.
-        """
-        here, there = self.coordinate(one), self.coordinate(other)
-        return None if here is None or there is None else estimate(here, there)
 
     def stats(self) -> Stats:
         """Return this node's figures in groups, as `serf info` has them: see self_description/stats.py."""
@@ -464,84 +399,3 @@ class Membership:
     async def close(self) -> None:
         """Close the sockets of a member that does not run; one that runs closes them when it ends."""
         await self.gossip.close()
-
-
-async def bind_membership(
-    config: GossipConfig,
-    tags: Mapping[str, str],
-    *,
-    handler: PeerHandler | None = None,
-    query_handlers: Mapping[str, QueryHandler] = MappingProxyType({}),
-    rng: random.Random | None = None,
-    errors: InternalErrors | None = None,
-    merge_check: MergeCheck | None = None,
-) -> Membership:
-    """Open a member's sockets and return it; it does nothing before `run`, and is to be closed without.
-
-    Args:
-        config: how it gossips.
-        tags: what is told of this node, 512 bytes encoded at the most; `rpc_addr` makes it a peer to others. What the
-            configuration's tags_file says was changed of them counts.
-        handler: told of peers.
-        query_handlers: by the name of a query, what is called with each and returns its answer.
-        rng: decides whom to probe and gossip to; None: one that the system seeds.
-        errors: where unforeseen errors are counted.
-        merge_check: says which members may be merged; None: all may.
-
-    Raises:
-        AddressUnavailable: this machine cannot listen there, another process does, or a name cannot be looked up.
-        AddressUnsuitable: no other could reach the address that would be advertised.
-        TagsTooLarge: the tags take more than 512 bytes.
-        TagsFileError: what was changed of the tags cannot be read.
-        KeyError: the tag that tells clusters apart is not among the tags.
-    """
-    own_tags = await tags_at_start(config, tags)
-    # Seeded by the system. Its own randomness would cost a call of it for each number, and a round has many.
-    rng = rng if rng is not None else random.Random()
-    errors = errors if errors is not None else InternalErrors()
-    path, changes = config.snapshot_file, Changes(config.name)
-    peers, handlers = PeerNotifier(config.name, handler, errors), QueryHandlers(query_handlers, errors)
-    news = News(config.name, errors, peers, Subscriptions(errors), handlers, None if path is None else changes)
-    gossip = await Gossip.bind(config, own_tags.all(), news.emit, rng, errors, merge_check)
-    keeper = Keeper(gossip, None if path is None else SnapshotFile(path), changes, config.rejoin_after_leave)
-    return Membership(gossip, news, rng, TagKeeper(gossip, own_tags), keeper)
-
-
-@asynccontextmanager
-async def open_membership(
-    config: GossipConfig,
-    tags: Mapping[str, str] | None = None,
-    *,
-    start_addresses: Sequence[StartAddress] = (),
-    handler: PeerHandler | None = None,
-    query_handlers: Mapping[str, QueryHandler] = MappingProxyType({}),
-    name_patience: float = 0.0,
-    merge_check: MergeCheck | None = None,
-) -> AsyncIterator[Membership]:
-    """Be a member of a cluster for the length of an ``async with`` block, and leave in order at its end.
-
-    When the block is left by an exception or cancelled, the sockets are closed at once: the others see this node fail.
-
-    Args:
-        config: how it gossips.
-        tags: what is told of this node, 512 bytes encoded at the most.
-        start_addresses: members to join through; tried for as long as one of them is no live member. The block begins
-            once those that answer at once have been joined through.
-        handler: told of peers.
-        query_handlers: by the name of a query, what is called with each that is for this node: what it returns is the
-            answer, None that there is none. Each call is cancelled when the query's time is over; 64 run at once.
-        name_patience: how long, in seconds, this node waits for its name while another member has it.
-        merge_check: says which members may be merged; None: all may.
-
-    Raises:
-        AddressUnavailable, AddressUnsuitable, TagsTooLarge, TagsFileError, KeyError: see bind_membership.
-        NameTaken, DirectoryCopied: see Membership.run; from within the block, they cancel it and come in a group.
-    """
-    membership = await bind_membership(
-        config, tags or {}, handler=handler, query_handlers=query_handlers, merge_check=merge_check
-    )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(membership.run, start_addresses, name_patience=name_patience))
-        yield membership
-        await membership.leave()
-        nursery.cancel_scope.cancel()

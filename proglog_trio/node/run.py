@@ -35,13 +35,9 @@ from proglog_trio._proto.log.v1 import GetStatusResponse
 from proglog_trio.address import Address
 from proglog_trio.errors import DirectoryCopied
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.log.config import LogConfig
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.membership import (
-    AllowedNetworks,
-    GossipConfig,
-    Keyring,
     Membership,
     MemberStatus,
     NotAMember,
@@ -50,11 +46,18 @@ from proglog_trio.membership import (
 from proglog_trio.node.agent_parts import AgentParts
 from proglog_trio.node.config import LARGEST_MESSAGE_BYTES, NodeConfig
 from proglog_trio.node.isolation import Isolation
-from proglog_trio.node.open_files import connections_that_fit
+from proglog_trio.node.parts_config import (
+    MESSAGE_OVERHEAD_BYTES,
+    dns_config,
+    gossip_config,
+    log_config,
+    log_service_config,
+    server_config,
+)
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
 from proglog_trio.node.stopping import Stopping
-from proglog_trio.node.tags import CLUSTER_NAME_TAG, OWN_TAG_NAMES, Members, own_tags, servers
+from proglog_trio.node.tags import Members, own_tags, servers
 from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.peers.directories_file import read_directories
@@ -66,27 +69,16 @@ from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.cluster_service import ClusterService
 from proglog_trio.rpc.server.handlers import ServerCounters
 from proglog_trio.rpc.server.log_service import LogService, open_log_service
-from proglog_trio.rpc.server.log_service_state import LogServiceConfig
 from proglog_trio.rpc.server.replication_service import ReplicationService
-from proglog_trio.rpc.server.requested_acknowledgement import AcknowledgementConfig
-from proglog_trio.rpc.server.server import MAX_REST_BYTES, ServerConfig, serve
+from proglog_trio.rpc.server.server import MAX_REST_BYTES, serve
 from proglog_trio.rpc.server.status_report import MAX_FAILED, FailedPeer, status_of
-from proglog_trio.units import KIBIBYTE
 
 if TYPE_CHECKING:
-    from proglog_trio.dns import DnsConfig
     from proglog_trio.node.metrics import NodeMetrics
 
-# what a message has besides one batch: its other fields, and as a stored frame the header and the offsets around it
-_MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
-
-SNAPSHOT_FILE = "members"
-"""In the data directory: who the members are, for the next start."""
 PEER_KEEPALIVE_SECONDS = 5.0
 """A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
 
-TAGS_FILE = "tags"
-"""In the data directory: what was changed of the node's tags while it ran."""
 HIGHEST_PORT = 65_535
 
 _logger = structlog.get_logger(__name__)
@@ -367,7 +359,7 @@ async def _replicator(
         security.peer_connection(),
         max_rest_bytes=MAX_REST_BYTES,
         transport=TransportConfig(
-            message_bytes=LARGEST_MESSAGE_BYTES + _MESSAGE_OVERHEAD_BYTES,
+            message_bytes=LARGEST_MESSAGE_BYTES + MESSAGE_OVERHEAD_BYTES,
             keepalive_seconds=PEER_KEEPALIVE_SECONDS,
             keepalive_timeout_seconds=PEER_KEEPALIVE_SECONDS,
         ),
@@ -379,77 +371,4 @@ async def _replicator(
         random.SystemRandom(),
         members,
         stopping.begin_as_copy,
-    )
-
-
-def log_service_config(config: NodeConfig) -> LogServiceConfig:
-    """Return what a node's configuration says about its Log service."""
-    return LogServiceConfig(
-        acknowledgement=AcknowledgementConfig(
-            cluster_size=config.cluster_size, acknowledgement_timeout=config.acknowledgement_timeout
-        )
-    )
-
-
-def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
-    """Return what a node's configuration says about gossip; keyring: what it begins with."""
-    return GossipConfig(
-        name=config.node_name,
-        bind_host=config.bind_addr.host,
-        bind_port=config.bind_addr.port,
-        advertise_host=None if config.advertise_addr is None or config.learns_host else config.advertise_addr.host,
-        advertise_port=None if config.advertise_addr is None else config.advertise_addr.port or None,
-        learn_host=config.learns_host,
-        name_servers=config.name_servers,
-        profile=config.profile(),
-        keyring=keyring,
-        verify_incoming=not config.no_verify_incoming,
-        verify_outgoing=not config.no_verify_outgoing,
-        keyring_file=config.keyring_file,
-        allowed_networks=AllowedNetworks(config.gossip_allowed_cidrs) if config.gossip_allowed_cidrs else None,
-        label=(config.gossip_label or "").encode(),
-        cluster_tag=CLUSTER_NAME_TAG,
-        user_event_bytes=config.user_event_size_limit,
-        query_bytes=config.query_size_limit,
-        query_response_bytes=config.query_response_size_limit,
-        tags_file=config.data_dir / TAGS_FILE,
-        fixed_tags=OWN_TAG_NAMES,
-        snapshot_file=config.data_dir / SNAPSHOT_FILE,
-        rejoin_after_leave=config.rejoin_after_leave,
-    )
-
-
-def dns_config(config: NodeConfig, address: Address, gossip_host: str) -> "DnsConfig":
-    """Return what a node's configuration says about its answers to questions of DNS; gossip_host: see rpc_address."""
-    from proglog_trio.dns import DnsConfig
-
-    return DnsConfig(
-        address=address,
-        cluster_name=config.cluster_name,
-        ttl=config.dns_ttl,
-        like={CLUSTER_NAME_TAG: config.cluster_name},
-        own_host=config.rpc_address(0, gossip_host).host,
-    )
-
-
-def log_config(config: NodeConfig) -> LogConfig:
-    """Return what a node's configuration says about its log."""
-    return LogConfig(
-        directory=config.data_dir,
-        cluster_name=config.cluster_name,
-        segment_bytes=config.segment_bytes,
-        retention_bytes=config.retention_bytes,
-        retention_age=config.retention_age,
-        reserve_bytes=config.disk_reserve,
-        max_batch_bytes=config.max_message_bytes - _MESSAGE_OVERHEAD_BYTES,
-    )
-
-
-def server_config(config: NodeConfig) -> ServerConfig:
-    """Return what a node's configuration says about its server."""
-    limits = ServerConfig()
-    return attrs.evolve(
-        limits,
-        max_connections=connections_that_fit(limits.max_connections),
-        transport=attrs.evolve(limits.transport, message_bytes=config.max_message_bytes),
     )

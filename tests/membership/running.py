@@ -13,7 +13,8 @@ from attrs import define, evolve, field
 from proglog_trio.address import Address, StartAddress
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.events.query_handlers import QueryHandler
-from proglog_trio.membership.membership import Membership, bind_membership
+from proglog_trio.membership.membership import Membership
+from proglog_trio.membership.opening import bind_membership
 from proglog_trio.membership.profile import GossipProfile, ProfileName
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.merging import MergeCheck

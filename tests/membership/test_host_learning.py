@@ -18,7 +18,8 @@ from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
 from proglog_trio.membership.addresses.allowed_networks import AllowedNetworks
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.host_learning import local_address, may_be_told, most_told
-from proglog_trio.membership.membership import Membership, bind_membership
+from proglog_trio.membership.membership import Membership
+from proglog_trio.membership.opening import bind_membership
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.wire.coordinates import (
     Coordinate,

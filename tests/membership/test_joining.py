@@ -14,7 +14,7 @@ from proglog_trio.membership import joining
 from proglog_trio.membership.addresses.lookup import LOOKUP_SECONDS
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.exchanges import Exchanges
-from proglog_trio.membership.membership import bind_membership
+from proglog_trio.membership.opening import bind_membership
 from proglog_trio.membership.swim.node import Endpoint
 from tests.membership.running import EVENTUALLY_SECONDS, LAN, LOCAL, QUICK, start_ours_in
 from tests.membership.test_membership import Names

@@ -9,7 +9,8 @@ from trio.testing import wait_all_tasks_blocked
 from proglog_trio.address import Address
 from proglog_trio.errors import NameTaken
 from proglog_trio.membership.config import GossipConfig
-from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember, bind_membership
+from proglog_trio.membership.membership import JoinFailed, Membership, NotAMember
+from proglog_trio.membership.opening import bind_membership
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from tests.membership.running import (
     EVENTUALLY_SECONDS,

@@ -7,7 +7,7 @@ import trio
 
 from proglog_trio.errors import DirectoryCopied, NameTaken
 from proglog_trio.membership.config import GossipConfig
-from proglog_trio.membership.membership import bind_membership
+from proglog_trio.membership.opening import bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
 from tests.membership.running import LOCAL, QUICK, Ours, start_ours_in
 

@@ -19,7 +19,7 @@ from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.exchanges import Exchanges
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
-from proglog_trio.membership.membership import bind_membership
+from proglog_trio.membership.opening import bind_membership
 from proglog_trio.membership.serf.member import MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.snapshot import keeper as keeper_module

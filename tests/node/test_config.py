@@ -12,7 +12,7 @@ from proglog_trio.address import Address, ServiceName
 from proglog_trio.cli.node import app as node_app
 from proglog_trio.node.config import ConfigError, NodeConfig, flag_name
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
-from proglog_trio.node.run import gossip_config
+from proglog_trio.node.parts_config import gossip_config
 from proglog_trio.units import GIBIBYTE, KIBIBYTE, MEBIBYTE
 from tests.node.parsing import parse, write
 

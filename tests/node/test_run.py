@@ -17,7 +17,8 @@ from proglog_trio.client import Anchor, DeliveryRefused, open_consumer, open_pro
 from proglog_trio.errors import DataDirectoryError
 from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.node.config import NodeConfig
-from proglog_trio.node.run import RunningNode, log_config, run_node, server_config
+from proglog_trio.node.parts_config import log_config, server_config
+from proglog_trio.node.run import RunningNode, run_node
 from tests.members import node_inside
 from tests.node_process import (
     READY_SECONDS,

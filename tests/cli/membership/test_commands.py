@@ -11,7 +11,7 @@ import trio
 
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.membership import GossipConfig
-from proglog_trio.membership.membership import bind_membership
+from proglog_trio.membership.opening import bind_membership
 from tests.members import WAIT_SECONDS, HasAddress, members, node_inside, statuses, wait_for
 from tests.membership.running import LOCAL
 from tests.node_process import run_command
