@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from contextlib import closing
 
 from attrs import field, frozen, validators
 from grpclib.const import Cardinality, Handler
@@ -118,10 +118,7 @@ class ReplicationService:
         log = self.replica.node.log
         rests = Rests()
         clock = self.replica.node.clock
-        with (
-            DiskCalls[FrameSource](self.executor) as disk,
-            contextlib.closing(DeadlineWaits(ready, clock)) as waits,
-        ):
+        with DiskCalls[FrameSource](self.executor) as disk, closing(DeadlineWaits(ready, clock)) as waits:
             source = await disk.open(FrameSource, log)
             # How far the source has read of the log, and whether it has sent all that is wanted up to there.
             read_to, is_done = -1, True
