@@ -26,6 +26,7 @@ from proglog_trio.membership import AgentRpcServer, EventHandler, EventHandlers,
 from proglog_trio.membership.profile import ProfileName
 from proglog_trio.membership.wire.keyring import encode_key
 from tests.interop.agents import agent, run_command
+from tests.interop.settings import Setting
 from tests.membership.agent_rpc.clients import Client, client
 from tests.membership.running import LAN, eventually
 
@@ -282,6 +283,26 @@ async def test_a_failed_member_is_forced_out(tmp_path: Path) -> None:
         assert await status() == "left"
         assert (await side.serf("force-leave", "-prune", "gone"))[0] == 0
         assert await status() == "None"
+
+
+async def test_members_at_their_defaults_are_shown(tmp_path: Path, setting: Setting, key: str | None) -> None:
+    """Of those at their defaults an address has 16 bytes; who reads it sees the same address."""
+    async with (
+        setting.agent(tmp_path, "x", key=key, profile=ProfileName.LAN) as x,
+        setting.start_ours_in() as start,
+        trio.open_nursery() as nursery,
+    ):
+        a = await start("a", join=[x.address], profile=LAN, key=key)
+        rpc = await nursery.start(AgentRpcServer(a.membership).run, Address("127.0.0.1", 0))
+        side = Side(rpc, x.address)
+        theirs = await x.until(lambda seen: seen.keys() == {"x", "a"})
+        await a.until_status("alive", "x", "a")
+        listed = json.loads((await side.serf("members", "-format=json"))[1])["members"]
+        assert {one["name"]: (one["addr"], one["status"], one["tags"]) for one in listed} == {
+            name: (one.address, one.status, one.tags) for name, one in theirs.items()
+        }
+        assert "Ack from 'x'" in (await side.serf("reachability", "-verbose"))[1]
+        nursery.cancel_scope.cancel()
 
 
 # -- libraries ---------------------------------------------------------------------------------------------------------
