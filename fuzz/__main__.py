@@ -15,7 +15,15 @@ import time
 from pathlib import Path
 
 # shares of the cases; a connection costs as much as several packets
-SHARES = {"packets": 0.3, "streams": 0.2, "frames": 0.22, "messages": 0.16, "pulls": 0.1, "connections": 0.02}
+SHARES = {
+    "packets": 0.3,
+    "streams": 0.2,
+    "frames": 0.18,
+    "messages": 0.14,
+    "pulls": 0.1,
+    "connections": 0.02,
+    "agent-requests": 0.06,
+}
 LONGEST_CASE_SECONDS = 10
 MAX_MEBIBYTES = 1024
 LONGEST_INPUT = {"connections": 2048}

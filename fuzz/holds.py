@@ -23,7 +23,7 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
-from fuzz.hostile import CASES, KEYS, Attack, Case
+from fuzz.hostile import CASES, KEYS, Attack, Case, agent_request
 from proglog_trio.address import Address
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.node.config import NodeConfig
@@ -127,6 +127,7 @@ async def _node(watch: LoopWatch, directory: Path, many_keys: bool) -> None:
         bind_addr=Address("127.0.0.1", 0),
         rpc_port=0,
         metrics_addr=Address("127.0.0.1", 0),
+        serf_rpc_addr=Address("127.0.0.1", 0),
         gossip_profile="local",
         # So that what is slow is not cut off before it is seen to be.
         gossip_settings=(("stream_timeout", 60.0),),
@@ -138,9 +139,15 @@ async def _node(watch: LoopWatch, directory: Path, many_keys: bool) -> None:
         keep_what_is_there()
         nursery.start_soon(beat.run)
         await trio.sleep(0.5)
-        metrics = node.metrics_address
+        metrics, agent = node.metrics_address, node.agent_rpc_address
         assert metrics is not None
-        _say({"gossip": node.gossip_address.port, "rpc": node.rpc_address.port, "metrics": metrics.port})
+        assert isinstance(agent, Address)
+        _say(
+            {
+                "gossip": node.gossip_address.port, "rpc": node.rpc_address.port, "metrics": metrics.port,
+                "agent": agent.port,
+            }
+        )  # fmt: skip
         async for _ in trio.lowlevel.FdStream(os.dup(0)):
             # Whatever is said: tell what was longest, and begin anew.
             _say(
@@ -264,6 +271,8 @@ async def _attack(attack: Attack, ports: dict[str, int]) -> None:
     async with trio.open_nursery() as nursery:
         for pieces in attack.connections:
             nursery.start_soon(_converse, ports["rpc"], pieces)
+        for pieces in attack.agent_requests:
+            nursery.start_soon(_converse, ports["agent"], [agent_request("handshake", {"Version": 1}), *pieces])
         for path in attack.requests:
             head = f"GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n".encode()
             nursery.start_soon(_converse, ports["metrics"], [head])

@@ -12,7 +12,7 @@ import structlog
 with atheris.instrument_imports(
     include=["proglog_trio", "grpclib", "h2", "hpack", "hyperframe"], enable_loader_override=False
 ):
-    from fuzz import pulls, seeds
+    from fuzz import agent_requests, pulls, seeds
     from fuzz.targets import targets
 
 SEEDS = {
@@ -22,6 +22,7 @@ SEEDS = {
     "messages": seeds.messages,
     "pulls": pulls.seeds,
     "connections": seeds.connections,
+    "agent-requests": agent_requests.seeds,
 }
 
 

@@ -17,6 +17,7 @@ from attrs import define, field
 from grpclib.const import Cardinality, Handler
 from grpclib.exceptions import GRPCError
 
+from fuzz import agent_requests
 from fuzz.pulls import Pulls
 from fuzz.seeds import PREFACE, SALT
 from fuzz.strict import Strict
@@ -314,4 +315,5 @@ def targets() -> Iterator[dict[str, Target]]:
         "messages": Messages().message,
         "pulls": Pulls().pull,
         "connections": connections.connection,
+        "agent-requests": agent_requests.requests,
     }

@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+from typing import Any
 
 from serfclient.client import SerfClient
 
@@ -26,7 +27,7 @@ client.close()
 watching.close()
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     """Return what JSON can hold."""
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
