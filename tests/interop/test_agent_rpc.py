@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define, frozen
+from attrs import define
 
 from proglog_trio.address import Address
 from proglog_trio.membership import AgentRpcServer, EventHandler, EventHandlers, GossipConfig, Keyring, open_membership
@@ -27,7 +27,7 @@ from proglog_trio.membership.profile import ProfileName
 from proglog_trio.membership.wire.keyring import encode_key
 from tests.interop.agents import agent, run_command
 from tests.interop.settings import Setting
-from tests.membership.agent_rpc.clients import Client, client
+from tests.membership.agent_rpc.sessions import REQUESTS, comparable, converse
 from tests.membership.running import LAN, eventually
 
 pytestmark = pytest.mark.system
@@ -328,76 +328,12 @@ async def test_serfclient_gets_the_same(tmp_path: Path) -> None:
 # -- what no client sends ----------------------------------------------------------------------------------------------
 
 
-@frozen
-class Ask:
-    """A request, and how many objects come back."""
-
-    command: str
-    body: Any = None
-    objects: int = 1
-
-
-REQUESTS = (
-    Ask("members"),
-    Ask("handshake", {"Version": 1}),
-    Ask("handshake", {"Version": 2}),
-    Ask("handshake", {"Version": 1}),
-    Ask("handshake", {"Version": 1}),
-    Ask("auth", {"AuthKey": "wrong"}),
-    Ask("members", objects=2),
-    Ask("members-filtered", {"Name": "nobody|on.", "Tags": {"absent": ".*"}}, objects=2),
-    Ask("members-filtered", {"Tags": {"absent": ".+"}}, objects=2),
-    Ask("join", {"Existing": [], "Replay": False}, objects=2),
-    Ask("stream", {"Type": "nonsense"}),
-    Ask("stream", {"Type": "user:never"}),
-    Ask("stop", {"Stop": 12345}),
-    Ask("tags", {"Tags": None, "DeleteTags": None}),
-    Ask("monitor", {"LogLevel": "NONSENSE"}),
-    Ask("respond", {"ID": 7, "Payload": b"x"}),
-    Ask("get-coordinate", {"Node": "nobody"}, objects=2),
-    Ask("query", {"Name": "nobody hears", "FilterNodes": ["nobody"], "Timeout": 300_000_000}, objects=3),
-    Ask("event", {"Name": "x", "Payload": None, "Coalesce": True}),
-    Ask("force-leave", {"Node": "nobody"}),
-    Ask("dance"),
-    Ask("members"),
-)
-
-
 async def test_what_no_client_sends_is_answered_in_the_same_words(tmp_path: Path) -> None:
     async with both(tmp_path) as sides:
 
         async def session(side: Side) -> list[Any]:
-            found: list[Any] = []
-            async with AsyncExitStack() as stack:
-
-                async def connected(*, handshake: bool) -> Client:
-                    return await stack.enter_async_context(client(side.rpc, handshake=handshake))
-
-                asking = await connected(handshake=False)
-                for ask in REQUESTS:
-                    try:
-                        await asking.send(ask.command, ask.body)
-                        found.append([await asking.read() for _ in range(ask.objects)])
-                    except (EOFError, trio.BrokenResourceError):
-                        found.append("ended")
-                        # A client that was ended comes back, and begins as it should.
-                        asking = await connected(handshake=ask.command != "handshake")
-            return [comparable(each) for each in found]
+            return [comparable(each) for each in await converse(side.rpc)]
 
         theirs, ours = await of_both(sides, session)
         for ask, one, other in zip(REQUESTS, theirs, ours, strict=True):
             assert other == one, ask
-
-
-def comparable(value: Any) -> Any:
-    """Return an answer without what differs between any two agents; nil stands for what is empty."""
-    match value:
-        case Mapping():
-            skipped = {"Seq", "Port", "LTime", "DelegateCur"}
-            return {key: comparable(each) for key, each in value.items() if key not in skipped}
-        case list():
-            return [comparable(each) for each in value] or None
-        case str():
-            return re.sub(rf"^{OTHER}\d$", OTHER, value) or None
-        case _:
-            return value or None
