@@ -339,6 +339,8 @@ def _many_fields() -> Attack:
         connections=[
             request("/log.v1.Cluster/Join", b"\x0a\x00" * 32_768),
             request("/log.v1.Cluster/Join", b"\x0a\x00" * 32_769),
+            request("/log.v1.Cluster/ChangeTags", b"\x12\x00" * 32_768),
+            request("/log.v1.Cluster/ChangeTags", b"\x0a\x05\x0a\x03\xc3\xbcx" * 9_362),
             request("/log.v1.Log/ConsumeBatches", b"\x08\x01" * 32_768),
             request("/log.v1.Log/Produce", b"\x0a\x00" * 32_768),
             request("/log.v1.Log/ProduceBatches", (b"\x0a\x00" * 32_768)),
@@ -473,7 +475,10 @@ def _empty_data() -> Attack:
 
 def _asked_about_many() -> Attack:
     meta = encode_tags({"region": "north", "role": "worker"})
-    ask = [request(f"/log.v1.{name}", b"") for name in ("Cluster/GetMembers", "Cluster/GetStatus", "Log/GetServers")]
+    ask = [
+        request(f"/log.v1.{name}", b"")
+        for name in ("Cluster/GetMembers", "Cluster/GetStatus", "Cluster/GetInfo", "Log/GetServers")
+    ]
     return Attack(streams=[(plain_state(8000, meta),)], connections=ask, requests=["/metrics"])
 
 

@@ -133,6 +133,8 @@ def messages() -> Iterator[bytes]:
         log_v1.ProduceBatchRequest(payload=payload, count=1, payload_crc=payload_crc(payload), producer_id=2),
         log_v1.JoinRequest(addresses=["10.0.0.1:8401"]),
         log_v1.InstallKeyRequest(key="AAAA"),
+        log_v1.ChangeTagsRequest(set={"role": "web"}, delete=["zone"]),
+        log_v1.EstimateRoundTripRequest(one="a", other="b"),
         log_v1.GetMembersResponse(members=[log_v1.Member(name="a", tags={"k": "v"})]),
     )
     for number in range(0, 64, 3):

@@ -131,7 +131,7 @@ class Pair:
                     await (await producer.send(b"x")).wait()
                 async with open_consumer(node.address, ConsumerConfig(follow=False)) as consumer:
                     assert (await anext(aiter(consumer))).value == b"x"
-                assert b"proglog_members" in await figures(node)
+                assert b"proglog_members{" in await figures(node)
                 self.produced += 1
                 log = other.parts.log
                 await self.until(lambda log=log: log.next_offset >= self.produced, "pulled")  # type: ignore[misc]
@@ -246,7 +246,7 @@ async def metrics(pair: Pair) -> None:
 async def metrics_part(pair: Pair) -> None:
     answer = await figures(pair.a)
     assert b"200" in answer.splitlines()[0]
-    assert b"proglog_members" not in answer
+    assert b"proglog_members{" not in answer
     assert b"proglog_log_next_offset" in answer
     assert b'proglog_internal_errors_total{where="metrics_collector"}' in answer
 

@@ -105,6 +105,15 @@ simple("A keyring file that is not there, and no key to make it with", "--keyrin
 simple("The machine does not have the address (yet)", "--bind-addr", "192.0.2.1:0", "--insecure", plain=True)
 simple("The host to listen at is not known (yet)", "--bind-addr", "nosuch.invalid:0", "--insecure")
 simple("The host to advertise is not known (yet)", "--advertise-addr", "nosuch.invalid")
+simple("A tag that is the node's own", "--tag", "rpc_addr=elsewhere:1")
+simple("Tags that do not fit", "--tag", f"note={'x' * 500}")
+
+
+@case("A file of tags that is none")
+async def _(path: Path) -> AsyncIterator[Start]:
+    (path / "data").mkdir()
+    (path / "data" / "tags").write_text("[]")
+    yield Start()
 
 
 @case("A name to listen at that stands for loopback on this machine alone")

@@ -2,7 +2,7 @@
 
 import json as json_format
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -10,9 +10,6 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import report, run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, LongNodeOptions, NodeOptions
 from proglog_trio.node.option_types import flag
-
-if TYPE_CHECKING:
-    from proglog_trio._proto.log.v1 import Member
 
 _PatientlyAskedNode = Annotated[LongNodeOptions, Parameter(name="*")]
 _PATIENT = LongNodeOptions()
@@ -29,50 +26,34 @@ def members(
     json: Annotated[
         bool,
         flag(
-            "Write a JSON array of objects with name, address, port, status, tags and round_trip_seconds; those from "
-            "which the node pulls have connected, problem, peer_behind, node_behind and places too (see status)."
+            "Write a JSON array of objects with name, address, port, status, tags, round_trip_seconds, coordinate and "
+            "versions; those from which the node pulls have connected, problem, peer_behind, node_behind and places "
+            "too (see status)."
         ),
+    ] = False,
+    detailed: Annotated[
+        bool, flag("Show which versions of Serf's and of memberlist's protocol each member speaks and understands.")
     ] = False,
     node: AskedNode = NODE,
 ) -> int:
     """Show the members of a node's cluster, as that node sees them."""
-    return run_interruptible(partial(_members, node, json=json))
+    return run_interruptible(partial(_members, node, json=json, detailed=detailed))
 
 
-async def _members(node: NodeOptions, *, json: bool) -> int:
+async def _members(node: NodeOptions, *, json: bool, detailed: bool) -> int:
+    from proglog_trio.cli.formats.members import described_member, member_lines
     from proglog_trio.rpc.calls.cluster import get_members
 
     found = await node.ask(get_members)
-    described = [_described(member) for member in found]
+    described = [described_member(member) for member in found]
     if json:
         peers = await _described_peers(node)
         described = [{**each, **peers.get(each["name"], {})} for each in described]
         print(json_format.dumps(described, indent=2))
         return ExitCode.DONE
-    rows = [
-        (
-            str(each["name"]),
-            f"{each['address']}:{each['port']}",
-            str(each["status"]),
-            ",".join(f"{tag}={content}" for tag, content in sorted(each["tags"].items())),
-        )
-        for each in described
-    ]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+    for line in member_lines(described, detailed=detailed):
+        print(line)
     return ExitCode.DONE
-
-
-def _described(member: "Member") -> dict[str, Any]:
-    return {
-        "name": member.name,
-        "address": member.address,
-        "port": member.port,
-        "status": str(member.status.name).lower(),
-        "tags": dict(member.tags),
-        "round_trip_seconds": member.round_trip_seconds or None,
-    }
 
 
 async def _described_peers(node: NodeOptions) -> dict[str, dict[str, Any]]:

@@ -66,6 +66,7 @@ def node(
         NameTaken,
         SecurityFileError,
     )
+    from proglog_trio.membership import TagsFileError, TagsTooLarge
     from proglog_trio.node.log_output import configure_log_output
 
     configure_log_output(config.log_format, config.log_level)
@@ -93,6 +94,8 @@ def node(
         AddressUnavailable,
         NameTaken,
         SecurityFileError,
+        TagsFileError,
+        TagsTooLarge,
     ) as error:
         raise CommandError(str(error), _code(error)) from error
     except Exception:

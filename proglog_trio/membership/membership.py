@@ -152,7 +152,7 @@ class Membership:
 
     def count(self, status: MemberStatus) -> int:
         """Return how many members have a status."""
-        return sum(member.status is status for member in self.gossip.core.members.by_name.values())
+        return self.gossip.core.members.counts[status]
 
     async def answers(self, name: str) -> bool:
         """Ping a member directly, by stream; tell whether it answers within a second."""

@@ -33,6 +33,7 @@ from proglog_trio.node.option_types import (
     NO_DEFAULT,
     SECRET,
     SIZE,
+    TAGS,
     TIME,
     between,
     shown_as,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BIND_ADDRESS = Address("127.0.0.1", DEFAULT_GOSSIP_PORT)
 LARGEST_MESSAGE_BYTES = 64 * MEBIBYTE
+LARGEST_USER_MESSAGE_BYTES = 9 * KIBIBYTE
 SECRET_OPTIONS = frozenset({"--encrypt", "--serf-rpc-auth-key"})
 """Options whose values are shown nowhere, in no error either."""
 
@@ -102,6 +104,16 @@ class NodeConfig:
     gossip_settings: Annotated[tuple[tuple[str, float], ...], GOSSIP_SETTINGS] = ()
     """One figure of the profile, such as probe-interval=2s or gossip-nodes=4. Repeatable, or separated by commas."""
 
+    user_event_size_limit: Annotated[int, SIZE, between(1, LARGEST_USER_MESSAGE_BYTES), shown_as("512")] = 512
+    """The largest user event that this node sends, encoded, and its name and payload together; 9KiB at the most. What
+    fits into no packet goes by streams. Larger ones of other members are taken and passed on."""
+
+    query_size_limit: Annotated[int, SIZE, between(1, LARGEST_USER_MESSAGE_BYTES), shown_as("1KiB")] = KIBIBYTE
+    """The largest query that this node asks, encoded; likewise."""
+
+    query_response_size_limit: Annotated[int, SIZE, between(1, LARGEST_USER_MESSAGE_BYTES), shown_as("1KiB")] = KIBIBYTE
+    """The largest answer that this node gives to a query, encoded; likewise."""
+
     encrypt: Annotated[str | None, GOSSIP_KEY] = attrs.field(default=None, repr=False)
     """Encrypt gossip with this key: 16, 24 or 32 bytes in base64, the same on all members. What is not encrypted with
     it is refused. Better given by its variable: others can read command lines."""
@@ -110,6 +122,11 @@ class NodeConfig:
     """Put this before every packet and stream of gossip (memberlist's label), the same on all members. Of members with
     another label, or without one, nothing at all is read: the full wall between clusters that could reach each
     other."""
+
+    tag: Annotated[tuple[tuple[str, str], ...], TAGS] = ()
+    """What the node tells the others of itself, such as role=web or rack=7. Repeatable, or separated by commas. All
+    tags together, those that the node has anyway included, take at most 512 bytes. What the tags command changed counts
+    over this: it is kept in the data directory."""
 
     leave_timeout: Annotated[float, TIME, between(0)] = 10.0
     """How long a node that is told to stop takes to leave its cluster, at most: seconds, or 1m."""
@@ -240,6 +257,8 @@ class NodeConfig:
                 f"--bind-addr {self.bind_addr} is no address that others can dial: say which is, with --advertise-addr"
             )
         self.profile()  # raises where the figures do not go together
+        if self.tag:
+            _check_tags(self.tag)
 
     def profile(self) -> "GossipProfile":
         """Return the timing of gossip. Raises ConfigError: its figures do not go together."""
@@ -273,6 +292,18 @@ def parameters() -> Mapping[str, Parameter]:
     """Return how each field of NodeConfig is read and checked, by its name."""
     hints = get_type_hints(NodeConfig, include_extras=True)
     return {name: Parameter.combine(*getattr(hint, "__metadata__", ())) for name, hint in hints.items()}
+
+
+def _check_tags(tags: tuple[tuple[str, str], ...]) -> None:
+    """Raise ConfigError where tags are the node's own, or one is given twice."""
+    from proglog_trio.node.tags import OWN_TAG_NAMES
+
+    names = [name for name, _ in tags]
+    for name in names:
+        if name in OWN_TAG_NAMES:
+            raise ConfigError(f"--tag {name}=…: the node gives itself the tag {name}, it cannot be another")
+        if names.count(name) > 1:
+            raise ConfigError(f"--tag {name}=… is given more than once, and a tag has one value")
 
 
 def _security_problem(config: NodeConfig) -> str | None:

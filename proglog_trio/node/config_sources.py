@@ -13,7 +13,7 @@ from proglog_trio.node.config import NodeConfig, parameters
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, nearest
 
 # What stands between the values of one that is an array in the file.
-_REPEATABLE: Mapping[str, str] = {"start_join_addrs": ",", "gossip_settings": ",", "event_handler": "\n"}
+_REPEATABLE: Mapping[str, str] = {"start_join_addrs": ",", "gossip_settings": ",", "tag": ",", "event_handler": "\n"}
 _TOML_NAMES: Mapping[type, str] = {
     str: "a string",
     int: "an integer",

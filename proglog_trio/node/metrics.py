@@ -68,6 +68,7 @@ class NodeMetrics(Collector):
             self._log_offsets,
             self._clocks,
             self._members,
+            self._membership,
             self._denials,
             self._certificates,
         ]
@@ -148,6 +149,31 @@ class NodeMetrics(Collector):
             "proglog_isolated",
             "1 while the node is alone although there should be others, or with fewer than half of its cluster.",
             int(self.isolation() is not None),
+        )
+
+    def _membership(self) -> Iterable[Metric]:
+        figures = self.membership.stats()["serf"]
+        yield GaugeMetricFamily(
+            "proglog_membership_health_score",
+            "How much this node doubts itself, and so gives others more time (Lifeguard); 0: not at all.",
+            int(figures["health_score"]),
+        )
+        queues = GaugeMetricFamily(
+            "proglog_membership_queue", "Broadcasts that wait to be gossiped, by kind.", labels=["kind"]
+        )
+        clocks = GaugeMetricFamily("proglog_membership_lamport_time", "Lamport clocks, by kind.", labels=["kind"])
+        for name, figure in figures.items():
+            kind, _, what = name.rpartition("_")
+            if what == "queue":
+                queues.add_metric([kind], int(figure))
+            elif what == "time":
+                clocks.add_metric([kind], int(figure))
+        yield queues
+        yield clocks
+        yield CounterMetricFamily(
+            "proglog_membership_coordinate_resets",
+            "How often the node's place in the network had become none, and was begun anew.",
+            int(figures["coordinate_resets"]),
         )
 
     def _denials(self) -> Iterable[Metric]:

@@ -168,6 +168,13 @@ def _gossip_setting(text: str) -> tuple[str, float]:
     return known.name, number
 
 
+def _tag(text: str) -> tuple[str, str]:
+    name, separator, content = text.partition("=")
+    if not separator or not name or not name.isprintable():
+        raise ValueError(f"{text!r} is no tag: a tag is NAME=VALUE.")
+    return name, content
+
+
 def _converter(parse: Callable[[str], Any]) -> Callable[[type, Sequence[Token]], Any]:
     def convert(_type: type, tokens: Sequence[Token]) -> Any:  # noqa: ANN401 (cyclopts hands on whatever it is)
         return parse(tokens[0].value)
@@ -180,11 +187,17 @@ def _one(parse: Callable[[str], Any], metavar: str) -> Parameter:
     return Parameter(converter=_converter(parse), accepts_keys=False, n_tokens=1, metavar=metavar)
 
 
-def several(parse: Callable[[str], Any], metavar: str) -> Parameter:
-    """Return what reads a tuple of different values: an option that is repeatable, or texts separated by commas."""
+def several(parse: Callable[[str], Any], metavar: str, separator: str = ",") -> Parameter:
+    """Return what reads a tuple of different values: an option that is repeatable, or texts separated by commas.
+
+    Args:
+        parse: reads one.
+        metavar: what one is called.
+        separator: what stands between two, as a regular expression.
+    """
 
     def convert(_type: type, tokens: Sequence[Token]) -> tuple[Any, ...]:
-        texts = [text.strip() for token in tokens for text in token.value.split(",")]
+        texts = [text.strip() for token in tokens for text in re.split(separator, token.value)]
         return tuple(dict.fromkeys(parse(text) for text in texts if text))
 
     return Parameter(
@@ -260,6 +273,8 @@ ADVERTISED_ADDRESS = _one(_advertised, "HOST[:PORT]")
 """What others dial; port 0 in the value stands for the one that the node listens on."""
 GOSSIP_SETTINGS = several(_gossip_setting, "NAME=VALUE")
 """Figures of the gossip profile, by the names of its fields."""
+TAGS = several(_tag, "NAME=VALUE", r",(?=[^,=]+=)")
+"""Tags of a member; a comma stands between two only where a name and = follow, so that a value may have one."""
 # what secrets are kept in ends with a newline more often than not
 GOSSIP_KEY = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_gossip_key, show_default=False))
 SECRET = Parameter.combine(_one(str.strip, "KEY"), Parameter(validator=check_secret, show_default=False))

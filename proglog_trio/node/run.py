@@ -45,7 +45,7 @@ from proglog_trio.node.open_files import connections_that_fit
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
 from proglog_trio.node.stopping import Stopping
-from proglog_trio.node.tags import CLUSTER_NAME_TAG, Members, own_tags, servers
+from proglog_trio.node.tags import CLUSTER_NAME_TAG, OWN_TAG_NAMES, Members, own_tags, servers
 from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.peers.directories_file import read_directories
@@ -72,6 +72,10 @@ _MESSAGE_OVERHEAD_BYTES = 64 * KIBIBYTE
 
 PEER_KEEPALIVE_SECONDS = 5.0
 """A peer that does not answer a PING for so long is connected to anew; its origins come from others before that."""
+
+TAGS_FILE = "tags"
+"""In the data directory: what was changed of the node's tags while it ran."""
+HIGHEST_PORT = 65_535
 
 _logger = structlog.get_logger(__name__)
 
@@ -124,6 +128,8 @@ async def run_node(
         AddressUnavailable: the node cannot listen at an address, as when another process does.
         NameTaken: another member of the cluster has the node's name.
         DirectoryCopied: a member of the cluster uses a copy of the data directory, and was started before.
+        TagsTooLarge: there is no room for all tags of the node.
+        TagsFileError: what was changed of them cannot be read.
     """
     errors = InternalErrors()
     retries = StartRetries(config.start_timeout)
@@ -141,7 +147,14 @@ async def run_node(
             partial(
                 bind_membership,
                 gossip_config(config, security.keyring),
-                own_tags(config.cluster_name, log, log.opening, None),
+                # Told to nobody before the server listens, whose port it is then; the longest one has to fit as well.
+                own_tags(
+                    config.cluster_name,
+                    log,
+                    log.opening,
+                    config.rpc_address(config.rpc_port or HIGHEST_PORT),
+                    config.tag,
+                ),
                 handler=replicator,
                 errors=errors,
             )
@@ -244,7 +257,7 @@ class _Parts:
             lambda: parts.start(serving, membership.bound_host, config.rpc_port)
         )
         rpc_address = self.rpc_address = config.rpc_address(port)
-        membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address))
+        membership.set_tags(own_tags(config.cluster_name, self.log, self.replicator.opened, rpc_address, config.tag))
         agent_rpc_address = await self.retries.until_it_works(lambda: agent.start(parts))
         await parts.start(partial(membership.run, config.start_join_addrs, name_patience=self.retries.left))
         parts.start_soon(self.isolation.watch, self.errors)
@@ -326,7 +339,7 @@ async def _replicator(
         ),
     )
     return Replicator(
-        lambda host: Replica(node, replication, host, kept),
+        lambda host: Replica(node, replication, host, kept, members.round_trip_to),
         partial(PullStream, connection),
         partial(fetch_frames, connection, config.cluster_name),
         random.SystemRandom(),
@@ -357,6 +370,11 @@ def gossip_config(config: NodeConfig, keyring: Keyring | None) -> GossipConfig:
         keyring_file=config.keyring_file,
         label=(config.gossip_label or "").encode(),
         cluster_tag=CLUSTER_NAME_TAG,
+        tags_file=config.data_dir / TAGS_FILE,
+        fixed_tags=OWN_TAG_NAMES,
+        user_event_bytes=config.user_event_size_limit,
+        query_bytes=config.query_size_limit,
+        query_response_bytes=config.query_response_size_limit,
     )
 
 

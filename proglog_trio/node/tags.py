@@ -1,7 +1,7 @@
 """What a node tells its cluster of itself, and what it reads of the others: the tags of members."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
@@ -13,24 +13,33 @@ from proglog_trio.rpc.server.log_service_state import ServerInfo
 
 CLUSTER_NAME_TAG = "cluster_name"
 """What tells the members of different clusters apart."""
+VERSION_TAG = "version"
+TRUSTED_ERROR = 0.3
+"""Of a coordinate: it begins at 1.5 and falls below 0.1 in minutes, where round trips are steady."""
+OWN_TAG_NAMES = frozenset({CLUSTER_NAME_TAG, DIRECTORY_TAG, OPENING_TAG, RPC_ADDRESS_TAG, VERSION_TAG})
+"""The tags that a node gives itself, and that nobody changes."""
 
 
-def own_tags(cluster_name: str, log: Log, opening: int, rpc_address: Address | None) -> dict[str, str]:
-    """Return the tags of this node.
+def own_tags(
+    cluster_name: str, log: Log, opening: int, rpc_address: Address, others: Iterable[tuple[str, str]] = ()
+) -> dict[str, str]:
+    """Return the tags that this node is given when it starts.
 
     Args:
         cluster_name: the cluster that it belongs to.
         log: its log, for the directory that it is in.
         opening: the number of that directory's opening.
-        rpc_address: what the others dial; None: not known yet, so that it is no peer to them.
+        rpc_address: what the others dial.
+        others: further ones, none of OWN_TAG_NAMES among them.
     """
-    tags = {
+    return {
+        **dict(others),
         CLUSTER_NAME_TAG: cluster_name,
         DIRECTORY_TAG: log.directory_id.hex(),
         OPENING_TAG: f"{opening:x}",
-        "version": __version__,
+        VERSION_TAG: __version__,
+        RPC_ADDRESS_TAG: str(rpc_address),
     }
-    return tags if rpc_address is None else {**tags, RPC_ADDRESS_TAG: str(rpc_address)}
 
 
 def servers(membership: Membership, cluster_name: str) -> list[ServerInfo]:
@@ -67,6 +76,23 @@ class Members:
         """Return where a member says that it takes RPCs."""
         member = self.membership().member(name)
         return None if member is None else member.tags.get(RPC_ADDRESS_TAG)
+
+    def round_trip_to(self, name: str) -> float | None:
+        """Return the round-trip time to a member, in seconds; None: it is not known.
+
+        What delays a probe makes it longer and nothing makes it shorter; so where coordinates are to be trusted, the
+        shorter of what the last one took and of what they say is nearer the truth.
+        """
+        membership = self.membership()
+        member = membership.member(name)
+        if member is None:
+            return None
+        known = [] if member.round_trip_seconds is None else [member.round_trip_seconds]
+        places = membership.coordinate(membership.name), member.coordinate
+        if all(place is not None and place.error <= TRUSTED_ERROR for place in places):
+            estimated = membership.round_trip(membership.name, name)
+            known += [] if estimated is None else [estimated]
+        return min(known, default=None)
 
     def statuses(self) -> dict[str, str]:
         """Return the status of each member that is or was there, by name, in Serf's words."""

@@ -5,7 +5,9 @@ The rules, in the order in which they are asked for each origin that a peer has:
 1. It is pulled from the node that writes it, also while that has nothing new: so new frames come at once.
 2. When the log has not advanced for `stall_seconds` although a peer shows more (the writer is dead, paused, wiped, or
    cut off from this node alone), it is pulled from the peer that shows most, and the writer is left alone for a while.
-3. What no node writes comes from any peer that has it; different nodes turn to different ones.
+3. What no node writes comes from any peer that has it. Of several that would do equally well, here and in 2, the
+   nearest is taken (distance.py); of those that are equally near, different nodes turn to different ones. Where it is
+   pulled from already it goes on, whoever else is near: a stream that is moved costs more than it gains.
 4. A peer that lacks the next sequences (retention, a gap, damage) is passed over. Only when every peer that is known
    has been heard, or has been silent for long, and none has them, does the log go on after them. They are *missing at
    present* while a directory that may hold them is away, or has them damaged; they are a gap when all that there are
@@ -26,6 +28,7 @@ from proglog_trio.log.format.gap_marker import HIGHEST_SEQUENCE
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.replication.decisions import Assignment, Decision, Look, OriginPull, Pass, PlanConfig, Start, Stop
+from proglog_trio.replication.distance import RoundTripTo, distance_class, unknown_round_trip
 from proglog_trio.replication.messages import Ended, EndReason, OriginRange, Positions, Want
 from proglog_trio.replication.peers.peer_table import PeerTable
 from proglog_trio.replication.peers.peer_view import PeerView
@@ -43,6 +46,7 @@ class PullPlan:
         boundary: what the decision about each origin is made in, so that one that fails is the only one.
         paused: nothing is pulled: the log takes no records at present. See pause.
         own: the origin that this node writes; never pulled. See writes.
+        round_trip_to: how far away peers are.
         assigned: from which peer each origin is pulled: a connected one, of which that was asked on its present stream.
     """
 
@@ -53,6 +57,7 @@ class PullPlan:
     boundary: Callable[[], AbstractContextManager[object]] = nullcontext
     paused: bool = False
     own: Origin | None = None
+    round_trip_to: RoundTripTo = unknown_round_trip
     assigned: dict[Origin, Assignment] = Factory(dict)
     # Of each origin that was decided about, until the log forgets it.
     _pulls: dict[Origin, OriginPull] = Factory(dict)
@@ -300,7 +305,7 @@ class PullPlan:
         most = max(peer.ranges[origin].next for peer in willing)
         best = [peer for peer in willing if peer.ranges[origin].next == most]
         self._look_again(origin, now + self.config.stall_seconds)
-        return look.assign(max(best, key=lambda peer: self._preference(origin, peer.name)), look.following)
+        return look.assign(min(best, key=lambda peer: self._preference(origin, peer.name)), look.following)
 
     def _pass(self, look: Look) -> Assignment | Pass | None:
         """No peer that shows more can send what comes next: go on after it, once that is certain."""
@@ -323,8 +328,10 @@ class PullPlan:
         if due > now:
             self._look_again(origin, min(due, now + self.config.retry_damage_seconds))
             return None
+        told = None if look.current is None else look.current.peer
         resuming = [
-            (resumes_at, peer.name, peer)
+            # Of equals the one that was told to already: how near the others are may change with every look.
+            (resumes_at, peer.name != told, self._preference(origin, peer.name), peer.name, peer)
             for peer in look.showing
             if (resumes_at := peer.available_from(origin, following, now)) is not None
         ]
@@ -336,14 +343,18 @@ class PullPlan:
             return Pass(origin, last.next, last.last_header_crc, is_final)
         # From the one that leaves out least. What is passed is marked when its first frame comes, not now: the marker
         # takes that frame's previous-header CRC, and until then a peer that can send what comes next may connect.
-        resumes_at, _, peer = min(resuming)
+        resumes_at, *_, peer = min(resuming)
         self._look_again(origin, now + self.config.stall_seconds)
         is_final = self.peers.is_gap(origin, following, resumes_at, pull.asked)
         return look.assign(peer, resumes_at, resumes_at, is_final=is_final)
 
-    def _preference(self, origin: Origin, name: str) -> int:
-        """Return a number that spreads nodes over sources that are equally good, the same each time."""
-        return crc32c(origin.data + self.node_name.encode() + b"\0" + name.encode())
+    def _preference(self, origin: Origin, name: str) -> tuple[int, int]:
+        """Return what is lower for the better one of sources that would do equally well.
+
+        The nearer one; and then a number that spreads nodes over them, the same each time.
+        """
+        spread = crc32c(origin.data + self.node_name.encode() + b"\0" + name.encode())
+        return distance_class(self.round_trip_to(name)), -spread
 
     def _look_again(self, origin: Origin, at: float) -> None:
         known = self._deadlines.get(origin)

@@ -17,6 +17,7 @@ from proglog_trio.log.format.segment_header import OriginState
 from proglog_trio.replication.advertiser import Advertiser
 from proglog_trio.replication.applier import Applier
 from proglog_trio.replication.decisions import PlanConfig
+from proglog_trio.replication.distance import RoundTripTo, unknown_round_trip
 from proglog_trio.replication.events import Diverged
 from proglog_trio.replication.holdings import Holdings
 from proglog_trio.replication.local_node import LocalNode
@@ -76,6 +77,7 @@ class Replica:
         config: see ReplicationConfig.
         host: runs it.
         kept: which directories were known when this one was last used.
+        gossiped_round_trip: how far away peers are, as the membership knows it.
         peers: which there are and what they say.
         streams: those that are open.
         holdings: which nodes have what on disk.
@@ -89,6 +91,7 @@ class Replica:
     config: ReplicationConfig
     host: ReplicaHost
     kept: Iterable[KnownDirectory] = ()
+    gossiped_round_trip: RoundTripTo = unknown_round_trip
     peers: PeerTable = field(init=False)
     streams: OpenStreams = field(init=False)
     holdings: Holdings = field(init=False)
@@ -111,7 +114,13 @@ class Replica:
         # A log may be opened on a disk without room.
         is_full = log.read_only_reason is not None
         plan = PullPlan(
-            node.hello.node_name, log.planned_origins.get, self.peers, self.config.plan, node.boundary, is_full
+            node.hello.node_name,
+            log.planned_origins.get,
+            self.peers,
+            self.config.plan,
+            node.boundary,
+            is_full,
+            round_trip_to=self.round_trip_to,
         )
         self.scheduler = Scheduler(node, plan, self.holdings.acknowledgements, self.streams, self.host.deadline_changed)
         self.review = MissingReview(node, self.peers)
@@ -220,6 +229,14 @@ class Replica:
         for origin in self.scheduler.plan.positions(name, positions):
             mine = OriginRange.of_state(self.node.log.planned_origins[origin])
             self.node.emit(Diverged(name, origin, _place_of(mine), _place_of(positions.ranges[origin])))
+
+    def round_trip_to(self, name: str) -> float | None:
+        """Return the round-trip time to a peer, in seconds, if it is known.
+
+        Where the membership does not know it yet it is that of the peer's last answer on its stream.
+        """
+        known = self.gossiped_round_trip(name)
+        return self.clocks.round_trip_to(name) if known is None else known
 
     def peer_clocks_ahead(self) -> Mapping[str, float]:
         """Return by how many seconds which peer's wall clock is ahead of this node's, where that is known."""

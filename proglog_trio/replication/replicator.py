@@ -27,6 +27,7 @@ from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.internal_errors import Where
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.repair.missing_ranges import Missing
+from proglog_trio.replication.distance import distance_class
 from proglog_trio.replication.events import (
     Diverged,
     GapMarked,
@@ -225,12 +226,15 @@ class Replicator:
                 self.replica.left(peer.name)
 
     def _peers_with(self, missing: Missing) -> list[str]:
-        """Return the addresses of peers, in random order, those first that say that they have what is missing."""
-        views = self.replica.peers.views
+        """Return the addresses of peers, those first that say that they have what is missing, and the nearest of them.
+
+        Among those that are equally near the order is random.
+        """
+        views, round_trip_to = self.replica.peers.views, self.replica.round_trip_to
         peers = list(self.peers.values())
         self._rng.shuffle(peers)
         wanted = missing.origin, missing.from_sequence, missing.to_sequence
-        peers.sort(key=lambda peer: not views[peer.name].offers(*wanted))
+        peers.sort(key=lambda peer: (not views[peer.name].offers(*wanted), distance_class(round_trip_to(peer.name))))
         return [peer.address for peer in peers]
 
     # -- time ----------------------------------------------------------------------------------------------------------

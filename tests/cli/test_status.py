@@ -92,7 +92,16 @@ async def test_members_of_a_node_that_does_not_know_status() -> None:
         code, output, errors = await run_command("members", "--addr", f"{host}:{port}", "--json")
         assert code == ExitCode.DONE, errors
         (member,) = json.loads(output)
-        assert set(member) == {"name", "address", "port", "status", "tags", "round_trip_seconds"}
+        assert set(member) == {
+            "name",
+            "address",
+            "port",
+            "status",
+            "tags",
+            "round_trip_seconds",
+            "coordinate",
+            "versions",
+        }
         code, _, errors = await run_command("status", "--addr", f"{host}:{port}")
         assert code == ExitCode.FAILED
         assert "UNIMPLEMENTED" in errors

@@ -11,6 +11,10 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.MULTILINE 
 SAID = [
     ["a gossips at 127.0.0.1", "b knows ['a', 'b']", "a knows b as alive with the tags {'role': 'db'}", "b has left"],
     ["connect to b at 10.0.0.7:8400", "hang up on b"],
+    [
+        "the tag 'id' is what the node itself tells the others: it cannot be changed",
+        "after a restart: {'role': 'db', 'id': '7'}",
+    ],
     [f"{operation}-key done by ['a', 'b'] problems {{}}" for operation in ("install", "use", "remove")],
 ]
 

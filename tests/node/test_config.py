@@ -11,7 +11,7 @@ from proglog_trio.address import Address
 from proglog_trio.cli.node import app as node_app
 from proglog_trio.node.config import ConfigError, NodeConfig, flag_name
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
-from proglog_trio.units import GIBIBYTE, MEBIBYTE
+from proglog_trio.units import GIBIBYTE, KIBIBYTE, MEBIBYTE
 from tests.node.parsing import parse, write
 
 # every option, a value for it as text, and what that is in NodeConfig
@@ -26,6 +26,9 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "gossip_profile": ("wan", "wan"),
     "gossip_settings": ("probe-interval=3s,gossip_nodes=4", (("probe_interval", 3.0), ("gossip_nodes", 4))),
     "gossip_label": ("orders-eu", "orders-eu"),
+    "user_event_size_limit": ("9KiB", 9 * KIBIBYTE),
+    "query_size_limit": ("2KiB", 2 * KIBIBYTE),
+    "query_response_size_limit": ("2048", 2 * KIBIBYTE),
     "encrypt": ("AAECAwQFBgcICQoLDA0ODw==", "AAECAwQFBgcICQoLDA0ODw=="),
     "keyring_file": ("keys.json", Path("keys.json")),
     "server_tls_cert_file": ("server.pem", Path("server.pem")),
@@ -42,6 +45,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "serf_rpc_auth_key": ("a secret", "a secret"),
     "event_handler": ("member-join,user:a=run --x=1,2", ("member-join,user:a=run --x=1,2",)),
     "event_handler_timeout": ("5s", 5.0),
+    "tag": ("role=web,note=a,b", (("role", "web"), ("note", "a,b"))),
     "leave_timeout": ("1m", 60.0),
     "start_timeout": ("2m", 120.0),
     "no_leave_on_terminate": ("true", True),

@@ -185,6 +185,13 @@ async def test_sighup_reads_files_again_without_dropping_a_connection(pki: Pki, 
         days = (found['proglog_certificate_expiry_seconds{certificate="server_certificate"}'] - _now()) / 86400
         assert 2 < days < 4
         assert found['proglog_members{status="alive"}'] == 1
+        assert found["proglog_membership_health_score"] == 0
+        assert {name.partition("{")[2] for name in found if name.startswith("proglog_membership_queue")} == {
+            f'kind="{kind}"}}' for kind in ("memberlist", "intent", "event", "query")
+        }
+        assert {name.partition("{")[2] for name in found if name.startswith("proglog_membership_lamport_time")} == {
+            f'kind="{kind}"}}' for kind in ("member", "event", "query")
+        }
         assert found["proglog_log_next_offset"] == 2
         assert found["proglog_server_connections_total"] == 2
         assert found["proglog_gossip_packets_refused_total"] == 0

@@ -3,7 +3,7 @@ from typing import cast
 import pytest
 from attrs import frozen
 
-from proglog_trio.membership import RPC_ADDRESS_TAG, Membership
+from proglog_trio.membership import RPC_ADDRESS_TAG, Coordinate, Membership
 from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
 from proglog_trio.node.tags import Members
 
@@ -11,6 +11,8 @@ from proglog_trio.node.tags import Members
 @frozen
 class Tagged:
     tags: dict[str, str]
+    round_trip_seconds: float | None = None
+    coordinate: Coordinate | None = None
 
 
 @frozen
@@ -41,3 +43,41 @@ def test_a_member_that_says_nothing(name: str) -> None:
 @pytest.mark.parametrize("directory", ["", "xyz", "0"])
 def test_a_directory_that_is_none(directory: str) -> None:
     assert members(**{DIRECTORY_TAG: directory}).directory_of("b") is None
+
+
+@frozen
+class Placed:
+    """A membership of "me" and "b", to which a probe took a time, and which is at a place."""
+
+    probed: float | None
+    error: float | None
+    estimated: float = 0.010
+
+    name = "me"
+
+    def coordinate(self, _name: str) -> Coordinate | None:
+        return None if self.error is None else Coordinate((0.0,) * 8, self.error, 0.0, 0.0)
+
+    def member(self, name: str) -> Tagged | None:
+        return Tagged({}, self.probed, self.coordinate(name)) if name == "b" else None
+
+    def round_trip(self, *_names: str) -> float | None:
+        return self.estimated
+
+
+@pytest.mark.parametrize(
+    ("probed", "error", "expected"),
+    [
+        (None, None, None),
+        (0.020, None, 0.020),
+        (0.020, 0.1, 0.010),
+        (0.005, 0.1, 0.005),
+        (0.020, 1.0, 0.020),
+        (None, 0.1, 0.010),
+        (None, 1.0, None),
+    ],
+)
+def test_how_far_a_member_is(probed: float | None, error: float | None, expected: float | None) -> None:
+    found = Members(lambda: cast("Membership", Placed(probed, error)))
+    assert found.round_trip_to("b") == expected
+    assert found.round_trip_to("not there") is None

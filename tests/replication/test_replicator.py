@@ -21,7 +21,7 @@ from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.replication.local_node import LocalNode
-from proglog_trio.replication.messages import Hello, HolderNews, Positions, PullResponse
+from proglog_trio.replication.messages import Hello, HolderNews, OriginRange, Positions, PullResponse
 from proglog_trio.replication.origin_retirement import OriginRetirement
 from proglog_trio.replication.peers.directories_file import read_directories
 from proglog_trio.replication.pull_session import PullSession
@@ -308,3 +308,24 @@ async def test_no_origin_is_forgotten_whose_end_is_not_kept(monkeypatch: pytest.
         with trio.fail_after(10):
             await forgotten.wait()
         assert not sum(replicator.replica.node.errors.counts.values())
+
+
+async def test_for_a_repair_the_nearest_of_those_that_have_it_is_asked_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    streams, origin = Streams(), Origin(bytes(16))
+    far = {"near": 0.001, "middle": 0.03, "far": 0.3, "without": 0.0001}
+    async with running_replicator(streams.run) as (replicator, _):
+        replicator.replica.gossiped_round_trip = far.get
+        for name in far:
+            await replicator.join(name, name)
+        await settled()
+        plan = replicator.replica.scheduler.plan
+        for name in ("far", "middle", "near"):
+            plan.positions(name, Positions({origin: OriginRange(0, 10)}))
+        for _ in range(20):
+            assert replicator._peers_with(Missing(origin, 0, 10, 0, 10)) == ["near", "middle", "far", "without"]
+        far.clear()
+        # Of the streams' first answers, which all took no time, there is nothing to choose.
+        asked = {tuple(replicator._peers_with(Missing(origin, 0, 10, 0, 10))) for _ in range(100)}
+        assert len(asked) == 6

@@ -15,6 +15,9 @@ from proglog_trio.errors import ProglogError
 from proglog_trio.membership.wire.memberlist import MAX_META_BYTES
 from proglog_trio.membership.wire.tags import TagsTooLarge, encode_tags
 
+MAX_CHANGED_TAGS = 512
+"""In one change; there is room for half as many."""
+
 _logger = structlog.get_logger(__name__)
 
 
@@ -28,7 +31,7 @@ class OwnTags:
 
     Attributes:
         given: what the program gave it.
-        changes: what was changed of them, by name; None: the tag was deleted, and is among those that are given.
+        changes: what was changed of them, by name, no fixed one among them; None: the tag was deleted.
         fixed: the names of those that are not changed, whatever changes says of them.
     """
 
@@ -55,8 +58,6 @@ class OwnTags:
         """Return the tags as they are told."""
         tags = dict(self.given)
         for name, content in self.changes.items():
-            if name in self.fixed:
-                continue
             if content is None:
                 tags.pop(name, None)
             else:
@@ -81,8 +82,16 @@ class OwnTags:
         Raises:
             TagFixed: one is among those that may not be changed.
             TagsTooLarge: they would take more than 512 bytes.
-            ValueError: a tag without a name.
+            ValueError: a tag without a name, or more than 512 names.
         """
+        if len(set) + len(delete) > MAX_CHANGED_TAGS:
+            raise ValueError(f"{len(set) + len(delete)} tags in one change; at most {MAX_CHANGED_TAGS} are allowed")
+        size = sum(len(name) + len(content) for name, content in set.items())
+        if size > MAX_META_BYTES:
+            # Before any of it is encoded, or copied into an error.
+            raise TagsTooLarge(f"the tags that are set take {size} bytes, more than {MAX_META_BYTES} by themselves")
+        if any(len(name) > MAX_META_BYTES for name in delete):
+            raise ValueError(f"the name of a tag has at most {MAX_META_BYTES} bytes")
         for name in sorted({*set, *delete}):
             if not name:
                 raise ValueError("a tag needs a name")

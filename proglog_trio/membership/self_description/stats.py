@@ -11,7 +11,6 @@ import trio
 
 from proglog_trio import __version__
 from proglog_trio.membership.core_access import CoreAccess
-from proglog_trio.membership.serf.member import MemberStatus
 
 Stats = Mapping[str, Mapping[str, str | int]]
 """By group ("agent", "runtime", "serf", "tags"), the figures by their names."""
@@ -43,13 +42,10 @@ def stats_of(gossip: CoreAccess, tags: Mapping[str, str]) -> Stats:
 def figures_of(gossip: CoreAccess) -> dict[str, int]:
     """Return the numbers of the group "serf"."""
     core = gossip.core
-    statuses = dict.fromkeys(MemberStatus, 0)
-    for member in core.members.by_name.values():
-        statuses[member.status] += 1
     memberlist, intents, queries, events = core.swim.outbox.queues
     return {
         "members": len(core.members.by_name),
-        **{status.value: count for status, count in statuses.items()},
+        **{status.value: count for status, count in core.members.counts.items()},
         "health_score": core.swim.rules.awareness.score,
         "member_time": core.clock.time,
         "event_time": core.events.clock.time,

@@ -51,6 +51,7 @@ class Members:
         me: this node's name.
         emit: called with each event, and with each change of a status before it.
         by_name: those that are known.
+        counts: how many of them have each status: there may be 12,000 of them to count.
     """
 
     me: str
@@ -58,6 +59,7 @@ class Members:
     emit: Callable[[MemberEvent | MemberStatusChange], None]
     decode_tags: Callable[[bytes], dict[str, str]]
     by_name: dict[str, KnownMember] = field(factory=dict)
+    counts: dict[MemberStatus, int] = field(factory=lambda: dict.fromkeys(MemberStatus, 0))
     # Of names that are not in by_name only; oldest first.
     _recent: dict[str, _RecentIntent] = field(factory=dict)
     # Those that failed or left, in the order in which they went; and of them those that no probe ever reached.
@@ -80,6 +82,7 @@ class Members:
             member = KnownMember(node.name, node.endpoint, tags, MemberStatus.ALIVE, node.version)
             member.told_address = node.told_address
             self.by_name[node.name] = member
+            self.counts[member.status] += 1
             recent = self._recent.pop(node.name, None)
             if recent is not None:
                 member.status_time = recent.time
@@ -221,6 +224,8 @@ class Members:
 
     def _set_status(self, member: KnownMember, status: MemberStatus, cause: Cause) -> None:
         self.emit(MemberStatusChange(member.name, member.status, status, member.status_time, cause))
+        self.counts[member.status] -= 1
+        self.counts[status] += 1
         member.status = status
 
     def _became(
@@ -244,6 +249,7 @@ class Members:
     def _forget(self, member: KnownMember, cause: Cause) -> None:
         self.emit(MemberStatusChange(member.name, member.status, None, member.status_time, cause))
         del self.by_name[member.name]
+        self.counts[member.status] -= 1
         self._is_not_gone(member.name)
         self._tell(MemberEventKind.REAP, member)
 

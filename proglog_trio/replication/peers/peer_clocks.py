@@ -126,6 +126,11 @@ class ClockWatch:
             self._returned_at = now
             self.node.emit(LogTimeReturned(ahead))
 
+    def round_trip_to(self, name: str) -> float | None:
+        """Return how long a peer's last answer took, in seconds, to 2 ms; None: that is not known."""
+        reading = self.peers.reading_of(name, self.node.clock())
+        return None if reading is None else (reading.uncertainty - 1) / 500
+
     def ahead(self, names: Iterable[str]) -> dict[str, float]:
         """Return by how many seconds these peers' wall clocks are ahead of this node's, where that is known."""
         now = self.node.clock()

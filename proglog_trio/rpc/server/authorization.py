@@ -51,6 +51,8 @@ METHODS: Mapping[str, Requirement] = {
     # To see who is there and how far each is changes nothing; a client finds other nodes that way.
     "/log.v1.Cluster/GetMembers": HAS_ANY_RIGHT,
     "/log.v1.Cluster/GetStatus": HAS_ANY_RIGHT,
+    "/log.v1.Cluster/GetInfo": HAS_ANY_RIGHT,
+    "/log.v1.Cluster/EstimateRoundTrip": HAS_ANY_RIGHT,
 }
 """By full path; what is not here goes by its service."""
 

@@ -7,9 +7,8 @@ a connection that no third party can listen to: with TLS, or within this machine
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,16 +25,16 @@ from proglog_trio.membership import (
     KeyAnswers,
     KeyOperation,
     KeysNotAsked,
-    Member,
     Membership,
     NotAMember,
+    TagsFileError,
 )
 from proglog_trio.replication.replicator import GivenUp
 from proglog_trio.rpc.http2.bridge import trio_as_aio
 from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.messages.text import sendable
+from proglog_trio.rpc.server.cluster_events import ClusterEvents, answered_with, member_message
 from proglog_trio.rpc.server.handlers import Method
-from proglog_trio.rpc.server.status_report import STATUS_MESSAGES
 
 SERVICE_NAME = "log.v1.Cluster"
 MAX_ADDRESSES = 100
@@ -77,18 +76,26 @@ class ClusterService:
             "GetStatus": (self._get_status, log_v1.GetStatusRequest, log_v1.GetStatusResponse),
             "AcceptGaps": (self._accept_gaps, log_v1.AcceptGapsRequest, log_v1.AcceptGapsResponse),
             "ListKeys": (self._list_keys, log_v1.ListKeysRequest, log_v1.ListKeysResponse),
+            "EstimateRoundTrip": (
+                self._estimate_round_trip,
+                log_v1.EstimateRoundTripRequest,
+                log_v1.EstimateRoundTripResponse,
+            ),
+            "GetInfo": (self._get_info, log_v1.GetInfoRequest, log_v1.GetInfoResponse),
+            "ChangeTags": (self._change_tags, log_v1.ChangeTagsRequest, log_v1.ChangeTagsResponse),
         }
         for name, (operation, request, response) in _KEY_CHANGES.items():
             methods[name] = partial(self._change_key, operation, response), request, response
-        return {
+        unary = {
             f"/{SERVICE_NAME}/{name}": Handler(method, Cardinality.UNARY_UNARY, request, response)
             for name, (method, request, response) in methods.items()
         }
+        return {**unary, **ClusterEvents(self.membership).handlers(SERVICE_NAME)}
 
     async def _get_members(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
         found = map(self.membership.member, self.membership.names())
-        members = (_member_message(member) for member in found if member is not None)
+        members = (member_message(member) for member in found if member is not None)
         await send_encoded(stream, await encode_list(_MEMBERS, members), 1)
 
     async def _get_status(self, stream: Stream[Any, Any]) -> None:
@@ -97,7 +104,7 @@ class ClusterService:
 
     async def _accept_gaps(self, stream: Stream[Any, Any]) -> None:
         request: log_v1.AcceptGapsRequest = await receive_only(stream)
-        with _answered_with(Status.INVALID_ARGUMENT, ValueError):
+        with answered_with(Status.INVALID_ARGUMENT, ValueError):
             origin = Origin.parse(request.origin) if request.origin else None
         given_up: GivenUp = await trio_as_aio(self.accept_gaps)(origin)
         await stream.send_message(log_v1.AcceptGapsResponse(records=given_up.records, unwritten=given_up.unwritten))
@@ -108,15 +115,15 @@ class ClusterService:
             raise GRPCError(
                 Status.INVALID_ARGUMENT, f"{len(request.addresses)} addresses; 1 to {MAX_ADDRESSES} are allowed"
             )
-        with _answered_with(Status.INVALID_ARGUMENT, ValueError):
+        with answered_with(Status.INVALID_ARGUMENT, ValueError):
             addresses = [Address.parse(text, default_port=self.default_port) for text in request.addresses]
-        with _answered_with(Status.UNAVAILABLE, JoinFailed):
+        with answered_with(Status.UNAVAILABLE, JoinFailed):
             joined: int = await trio_as_aio(self.membership.join)(addresses)
         await stream.send_message(log_v1.JoinResponse(joined=joined))
 
     async def _leave(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
-        with _answered_with(Status.UNAVAILABLE, NotAMember):
+        with answered_with(Status.UNAVAILABLE, NotAMember):
             await trio_as_aio(self.membership.leave)()
         await stream.send_message(log_v1.LeaveResponse())
         await stream.send_trailing_metadata()
@@ -130,6 +137,44 @@ class ClusterService:
         if not self.membership.force_leave(request.name, prune=request.prune):
             raise GRPCError(Status.NOT_FOUND, f"no member named {request.name!r} is known")
         await stream.send_message(log_v1.ForceLeaveResponse())
+
+    async def _estimate_round_trip(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.EstimateRoundTripRequest = await receive_only(stream)
+        one, other = request.one or self.membership.name, request.other or self.membership.name
+        for name in (one, other):
+            if self.membership.member(name) is None:
+                raise GRPCError(Status.NOT_FOUND, f"no member named {name!r} is known")
+            if self.membership.coordinate(name) is None:
+                raise GRPCError(
+                    Status.FAILED_PRECONDITION,
+                    f"where {name!r} is in the network is not known yet: it says so when this node probes it",
+                )
+        seconds = self.membership.round_trip(one, other)
+        await stream.send_message(log_v1.EstimateRoundTripResponse(seconds=seconds or 0.0, one=one, other=other))
+
+    # -- this node as a member -----------------------------------------------------------------------------------------
+
+    async def _get_info(self, stream: Stream[Any, Any]) -> None:
+        await receive_only(stream)
+        groups = [
+            log_v1.InfoGroup(
+                name=group,
+                texts={sendable(name): sendable(text) for name, text in figures.items() if isinstance(text, str)},
+                numbers={name: number for name, number in figures.items() if isinstance(number, int)},
+            )
+            for group, figures in self.membership.stats().items()
+        ]
+        await stream.send_message(log_v1.GetInfoResponse(groups=groups))
+
+    async def _change_tags(self, stream: Stream[Any, Any]) -> None:
+        request: log_v1.ChangeTagsRequest = await receive_only(stream)
+        with (
+            answered_with(Status.INVALID_ARGUMENT, ValueError),
+            answered_with(Status.UNAVAILABLE, (TagsFileError, NotAMember)),
+        ):
+            await trio_as_aio(self.membership.change_tags)(request.set, request.delete)
+        tags = {sendable(name): sendable(content) for name, content in self.membership.tags.items()}
+        await stream.send_message(log_v1.ChangeTagsResponse(tags=tags))
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
@@ -156,31 +201,11 @@ class ClusterService:
         if keys is None:
             raise GRPCError(Status.FAILED_PRECONDITION, "this node's gossip is not encrypted: it has no keys")
         with (
-            _answered_with(Status.INVALID_ARGUMENT, ValueError),
-            _answered_with(Status.RESOURCE_EXHAUSTED, KeysNotAsked),
+            answered_with(Status.INVALID_ARGUMENT, ValueError),
+            answered_with(Status.RESOURCE_EXHAUSTED, KeysNotAsked),
         ):
             answers: KeyAnswers = await trio_as_aio(keys.ask)(operation, key)
         return answers
-
-
-@contextlib.contextmanager
-def _answered_with(status: Status, kind: type[Exception]) -> Iterator[None]:
-    """Have errors of a kind answered with a status and what they say."""
-    try:
-        yield
-    except kind as error:
-        raise GRPCError(status, str(error)) from None
-
-
-def _member_message(member: Member) -> log_v1.Member:
-    return log_v1.Member(
-        name=sendable(member.name),
-        address=member.address,
-        port=member.port,
-        tags={sendable(tag): sendable(content) for tag, content in member.tags.items()},
-        status=STATUS_MESSAGES[member.status],
-        round_trip_seconds=member.round_trip_seconds or 0.0,
-    )
 
 
 def _is_private(stream: Stream[Any, Any]) -> bool:

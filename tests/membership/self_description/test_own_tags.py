@@ -50,6 +50,11 @@ def test_a_tag_that_is_deleted_stays_away() -> None:
     assert tags.changed({"role": "db"}, []).all() == {"role": "db"}
 
 
+def test_that_a_tag_was_deleted_is_forgotten_once_nobody_gives_it() -> None:
+    tags = OwnTags.kept({"zone": "1"}, {"role": None, "zone": None}, ())
+    assert tags.changed({"rack": "7"}, []).changes == {"zone": None, "rack": "7"}
+
+
 def test_what_is_set_and_deleted_at_once_is_set() -> None:
     assert OwnTags(given={"role": "web"}, changes={}).changed({"role": "db"}, ["role"]).all() == {"role": "db"}
 
@@ -71,6 +76,22 @@ def test_fixed_tags_are_not_changed(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_tag_needs_a_name() -> None:
     with pytest.raises(ValueError, match="a tag needs a name"):
         OwnTags(given={}, changes={}).changed({"": "x"}, [])
+
+
+@pytest.mark.parametrize(
+    ("set_", "delete", "problem"),
+    [
+        ({str(number): "" for number in range(300)}, [str(number) for number in range(213)], "513 tags in one change"),
+        ({"a": "x" * 1_000_000}, [], "take 1000001 bytes, more than 512 by themselves"),
+        ({}, ["x" * 1_000_000], "the name of a tag has at most 512 bytes"),
+    ],
+)
+def test_a_change_that_is_too_large_to_look_at_is_refused(
+    set_: dict[str, str], delete: list[str], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem) as error:
+        OwnTags(given={}, changes={}).changed(set_, delete)
+    assert len(str(error.value)) < 200
 
 
 def test_what_does_not_fit_is_refused_with_what_is_used() -> None:

@@ -487,7 +487,10 @@ class Cluster:
         names = {node.name for node in live}
         gone: dict[str, tuple[str, MemberStatus]] = {}
         for observer in live:
-            members = observer.core.members.by_name
+            members, counts = observer.core.members.by_name, observer.core.members.counts
+            found = [member.status for member in members.values()]
+            if counts != {status: found.count(status) for status in MemberStatus}:
+                return f"{observer.name} counts {counts}, and has {found}"
             for node in live:
                 member = members.get(node.name)
                 if member is None:

@@ -56,12 +56,15 @@ class Network:
         conditions: see there; may change at any time.
         now: in seconds.
         traffic: counts.
+        distance: how long anything takes from one place to another, in seconds, beside what the conditions say; None:
+            no longer.
     """
 
     rng: random.Random
     conditions: Conditions = PERFECT
     now: float = 0.0
     traffic: Traffic = field(factory=Traffic)
+    distance: Callable[[Endpoint, Endpoint], float] | None = None
     _heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = field(factory=list)
     _number: int = 0
     _blocked: set[tuple[Endpoint, Endpoint]] = field(factory=set)
@@ -107,13 +110,13 @@ class Network:
 
     # -- delivery ------------------------------------------------------------------------------------------------------
 
-    def _delay(self) -> float:
+    def _delay(self, source: Endpoint, target: Endpoint) -> float:
         conditions = self.conditions
         low, high = conditions.delay
         delay = low + (high - low) * self.rng.random()
         if conditions.reordering and self.rng.random() < conditions.reordering:
             delay += conditions.reordering_delay * self.rng.random()
-        return delay
+        return delay if self.distance is None else delay + self.distance(source, target)
 
     def send(self, source: Endpoint, target: Endpoint, size: int, deliver: Callable[..., None], *rest: object) -> None:
         """Send a packet: deliver is called for each copy that arrives."""
@@ -123,13 +126,13 @@ class Network:
         if not self.reaches(source, target) or (conditions.loss and self.rng.random() < conditions.loss):
             traffic.lost += 1
             return
-        self.after(self._delay(), deliver, *rest)
+        self.after(self._delay(source, target), deliver, *rest)
         if conditions.duplication and self.rng.random() < conditions.duplication:
-            self.after(self._delay(), deliver, *rest)
+            self.after(self._delay(source, target), deliver, *rest)
 
     def stream(self, source: Endpoint, target: Endpoint, deliver: Callable[..., None], *rest: object) -> None:
         """Send one direction of a stream: what is lost is sent again, until a partition or too much loss ends it."""
-        delay = self._delay()
+        delay = self._delay(source, target)
         for attempt in range(MAX_RETRANSMISSIONS):
             if not self.conditions.loss or self.rng.random() >= self.conditions.loss:
                 break

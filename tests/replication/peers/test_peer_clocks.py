@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from typing import cast
+
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.log.format.clock import FURTHEST_AHEAD_MILLISECONDS, LATEST_MILLISECONDS
 from proglog_trio.replication.events import PeerClockChanged
-from proglog_trio.replication.peers.peer_clocks import FRESH_SECONDS, OFF_MILLISECONDS, RIGHT_MILLISECONDS, PeerClocks
+from proglog_trio.replication.local_node import LocalNode
+from proglog_trio.replication.peers.peer_clocks import (
+    FRESH_SECONDS,
+    OFF_MILLISECONDS,
+    RIGHT_MILLISECONDS,
+    ClockWatch,
+    PeerClocks,
+)
 
 NOON = 1_700_000_000_000
 YEAR = 365 * 86_400_000
@@ -69,3 +79,22 @@ def test_most_must_agree(skews: list[int]) -> None:
     if far * 2 >= len(skews):
         assert not clocks.confirm_mine(1.0)
     assert not clocks.confirm_mine(FRESH_SECONDS + 1)
+
+
+@given(st.floats(0, 3600))
+def test_how_long_an_answer_took_is_known_to_2_ms(took: float) -> None:
+    node = cast("LocalNode", Clock())
+    watch = ClockWatch(node)
+    assert watch.round_trip_to("b") is None
+    watch.peers.answered("b", NOON, NOON, took, 0.0)
+    known = watch.round_trip_to("b")
+    assert known is not None
+    assert known <= took < known + 0.002001
+
+
+@frozen
+class Clock:
+    """A node that has a clock and nothing else."""
+
+    def clock(self) -> float:
+        return 1.0

@@ -57,7 +57,13 @@ class Life:
     pulls: dict[str, PullLink] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
-        self.replica = Replica(self.local, self.cluster.config, self, read_directories(self.opened.log))
+        self.replica = Replica(
+            self.local,
+            self.cluster.config,
+            self,
+            read_directories(self.opened.log),
+            lambda peer: self.cluster.round_trip(self.node.name, peer),
+        )
 
     def deadline_changed(self) -> None:
         self.cluster.wake(self.node, self)
@@ -259,6 +265,8 @@ class Cluster:
     wall_offset: dict[str, int] = Factory(dict)
     copies: set[str] = Factory(set)
     removed_below: dict[Origin, int] = Factory(dict)
+    distances: dict[frozenset[str], float] = Factory(dict)
+    _distance_rng: random.Random = Factory(lambda self: random.Random(f"distances {self.seed}"), takes_self=True)
 
     def __attrs_post_init__(self) -> None:
         self.rng = random.Random(f"cluster {self.seed}")
@@ -278,6 +286,11 @@ class Cluster:
         node = self.nodes[name] = Node(name, disk, config if config is not None else self.log_config)
         self.start(node)
         return node
+
+    def round_trip(self, one: str, other: str) -> float | None:
+        """Say how far two nodes are from each other; where that is not set it is something else with every question."""
+        known = self.distances.get(frozenset({one, other}))
+        return self._distance_rng.choice((None, 0.0001, 0.005, 0.02, 0.1, 0.5)) if known is None else known
 
     def start(self, node: Node) -> Life:
         assert node.life is None

@@ -108,6 +108,27 @@ def test_a_writer_that_stops_is_passed_over_after_two_seconds() -> None:
     assert c.running.opened.log.origins[origin].next == b.running.opened.log.origins[origin].next == 10
 
 
+@pytest.mark.parametrize("nearest", ["n1", "n2", "n3"])
+def test_what_nobody_writes_comes_from_the_nearest_once_a_source_is_chosen_anew(nearest: str) -> None:
+    cluster, (a, *others) = cluster_of(4, 4)
+    origin = fill(cluster, a, 5)
+    cluster.run(1.0)
+    late = cluster.add("late")
+    for node in others:
+        cluster.distances[frozenset({"late", node.name})] = 0.001 if node.name == nearest else 0.080
+    cluster.run(3.0)
+    assert source_of(late, origin) == "n0"
+    # It writes more, which all but one node get before it ends.
+    cluster.network.block(["n0"], ["late"])
+    fill(cluster, a, 5)
+    cluster.run(4.0)
+    assert source_of(late, origin) == nearest
+    cluster.stop(a, Loss.KEEP)
+    cluster.run(5.0)
+    assert late.running.opened.log.origins[origin].next == 10
+    assert source_of(late, origin) in (nearest, None)
+
+
 def test_an_orphaned_origin_comes_from_any_peer() -> None:
     cluster, (a, *others) = cluster_of(4, 4)
     origin = fill(cluster, a, 20)

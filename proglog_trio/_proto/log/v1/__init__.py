@@ -9,20 +9,28 @@ __all__ = (
     "AcceptGapsResponse",
     "Acknowledgement",
     "AcknowledgementLevel",
+    "AskedQuery",
+    "ChangeTagsRequest",
+    "ChangeTagsResponse",
     "ClockAnswer",
     "ConsumeBatchesRequest",
     "ConsumeBatchesRequestAnchor",
     "ConsumeBatchesResponse",
     "ConsumeRequest",
     "ConsumeResponse",
+    "Coordinate",
     "DirectoryCopy",
     "Ended",
     "EndedReason",
     "Error",
+    "EstimateRoundTripRequest",
+    "EstimateRoundTripResponse",
     "FetchFramesRequest",
     "FetchFramesResponse",
     "ForceLeaveRequest",
     "ForceLeaveResponse",
+    "GetInfoRequest",
+    "GetInfoResponse",
     "GetMembersRequest",
     "GetMembersResponse",
     "GetServersRequest",
@@ -31,6 +39,7 @@ __all__ = (
     "GetStatusResponse",
     "Hello",
     "HolderNews",
+    "InfoGroup",
     "InstallKeyRequest",
     "InstallKeyResponse",
     "JoinRequest",
@@ -44,6 +53,8 @@ __all__ = (
     "ListKeysResponse",
     "Member",
     "MemberStatus",
+    "MembersEvent",
+    "MembersEventKind",
     "MissingRange",
     "OriginPlace",
     "OriginRange",
@@ -55,17 +66,25 @@ __all__ = (
     "ProduceBatchResponse",
     "ProduceRequest",
     "ProduceResponse",
+    "ProtocolVersions",
     "PullRequest",
     "PullResponse",
+    "QueryRequest",
+    "QueryResponse",
     "Record",
     "RemoveKeyRequest",
     "RemoveKeyResponse",
+    "SendEventRequest",
+    "SendEventResponse",
     "Server",
     "Skipped",
     "Time",
     "UseKeyRequest",
     "UseKeyResponse",
+    "UserEvent",
     "Want",
+    "WatchEventsRequest",
+    "WatchEventsResponse",
 )
 
 from dataclasses import dataclass
@@ -190,6 +209,45 @@ class MemberStatus(betterproto2.Enum):
         }
 
 
+class MembersEventKind(betterproto2.Enum):
+    UNSPECIFIED = 0
+
+    JOIN = 1
+
+    UPDATE = 2
+
+    LEAVE = 3
+
+    FAILED = 4
+
+    REAP = 5
+    """
+    It was gone for long, and is forgotten.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "KIND_UNSPECIFIED",
+            1: "KIND_JOIN",
+            2: "KIND_UPDATE",
+            3: "KIND_LEAVE",
+            4: "KIND_FAILED",
+            5: "KIND_REAP",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "KIND_UNSPECIFIED": 0,
+            "KIND_JOIN": 1,
+            "KIND_UPDATE": 2,
+            "KIND_LEAVE": 3,
+            "KIND_FAILED": 4,
+            "KIND_REAP": 5,
+        }
+
+
 @dataclass(eq=False, repr=False)
 class AbsentRanges(betterproto2.Message):
     place: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
@@ -252,6 +310,56 @@ class Acknowledgement(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "Acknowledgement", Acknowledgement)
+
+
+@dataclass(eq=False, repr=False)
+class AskedQuery(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    source: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The name of the member that asks.
+    """
+
+    lamport_time: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+
+    id: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("log.v1", "AskedQuery", AskedQuery)
+
+
+@dataclass(eq=False, repr=False)
+class ChangeTagsRequest(betterproto2.Message):
+    set: "dict[str, str]" = betterproto2.field(
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    Tags that are new, or have another value.
+    """
+
+    delete: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The names of tags that go, if they are there; one that is set as well stays.
+    """
+
+
+default_message_pool.register_message("log.v1", "ChangeTagsRequest", ChangeTagsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ChangeTagsResponse(betterproto2.Message):
+    tags: "dict[str, str]" = betterproto2.field(
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    The node's tags then, its own among them.
+    """
+
+
+default_message_pool.register_message("log.v1", "ChangeTagsResponse", ChangeTagsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -356,6 +464,24 @@ default_message_pool.register_message("log.v1", "ConsumeResponse", ConsumeRespon
 
 
 @dataclass(eq=False, repr=False)
+class Coordinate(betterproto2.Message):
+    """
+    A place whose distance to another estimates the round-trip time between them (Vivaldi, as Serf has it), in seconds.
+    """
+
+    vec: "list[float]" = betterproto2.field(1, betterproto2.TYPE_DOUBLE, repeated=True)
+
+    error: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+
+    adjustment: "float" = betterproto2.field(3, betterproto2.TYPE_DOUBLE)
+
+    height: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
+
+
+default_message_pool.register_message("log.v1", "Coordinate", Coordinate)
+
+
+@dataclass(eq=False, repr=False)
 class DirectoryCopy(betterproto2.Message):
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -402,6 +528,34 @@ default_message_pool.register_message("log.v1", "Error", Error)
 
 
 @dataclass(eq=False, repr=False)
+class EstimateRoundTripRequest(betterproto2.Message):
+    one: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The names of two members; empty: the answering node.
+    """
+
+    other: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("log.v1", "EstimateRoundTripRequest", EstimateRoundTripRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EstimateRoundTripResponse(betterproto2.Message):
+    seconds: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
+
+    one: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The names of both.
+    """
+
+    other: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("log.v1", "EstimateRoundTripResponse", EstimateRoundTripResponse)
+
+
+@dataclass(eq=False, repr=False)
 class FetchFramesRequest(betterproto2.Message):
     origin: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -442,6 +596,25 @@ class ForceLeaveResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "ForceLeaveResponse", ForceLeaveResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetInfoRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("log.v1", "GetInfoRequest", GetInfoRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetInfoResponse(betterproto2.Message):
+    groups: "list[InfoGroup]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    As `serf info` has them: "agent", "runtime", "serf", "tags".
+    """
+
+
+default_message_pool.register_message("log.v1", "GetInfoResponse", GetInfoResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -591,6 +764,25 @@ class HolderNews(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "HolderNews", HolderNews)
+
+
+@dataclass(eq=False, repr=False)
+class InfoGroup(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    texts: "dict[str, str]" = betterproto2.field(
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    By their names.
+    """
+
+    numbers: "dict[str, int]" = betterproto2.field(
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_UINT64)
+    )
+
+
+default_message_pool.register_message("log.v1", "InfoGroup", InfoGroup)
 
 
 @dataclass(eq=False, repr=False)
@@ -759,8 +951,34 @@ class Member(betterproto2.Message):
     Of the answering node's last direct probe of it; 0 when there was none.
     """
 
+    coordinate: "Coordinate | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Where it is in the network, as it said when the answering node probed it last; absent: it has not said so yet.
+    """
+
+    versions: "ProtocolVersions | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Absent: it did not say.
+    """
+
 
 default_message_pool.register_message("log.v1", "Member", Member)
+
+
+@dataclass(eq=False, repr=False)
+class MembersEvent(betterproto2.Message):
+    """
+    The same has happened to some members.
+    """
+
+    kind: "MembersEventKind" = betterproto2.field(
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: MembersEventKind(0)
+    )
+
+    members: "list[Member]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("log.v1", "MembersEvent", MembersEvent)
 
 
 @dataclass(eq=False, repr=False)
@@ -1074,6 +1292,29 @@ default_message_pool.register_message("log.v1", "ProduceResponse", ProduceRespon
 
 
 @dataclass(eq=False, repr=False)
+class ProtocolVersions(betterproto2.Message):
+    """
+    Which versions a member understands, from the lowest to the highest, and which it speaks: of memberlist's protocol,
+    and of Serf's (delegate).
+    """
+
+    protocol_min: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+
+    protocol_max: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+
+    protocol_current: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+
+    delegate_min: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+
+    delegate_max: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+
+    delegate_current: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("log.v1", "ProtocolVersions", ProtocolVersions)
+
+
+@dataclass(eq=False, repr=False)
 class PullRequest(betterproto2.Message):
     hello: "Hello | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
@@ -1135,6 +1376,62 @@ default_message_pool.register_message("log.v1", "PullResponse", PullResponse)
 
 
 @dataclass(eq=False, repr=False)
+class QueryRequest(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    nodes: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Names of those that are asked; none: all that are alive.
+    """
+
+    tags: "dict[str, str]" = betterproto2.field(
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    Only members are asked whose tag, by its name, matches an expression (RE2, anywhere in the tag's value).
+    """
+
+    timeout_seconds: "float" = betterproto2.field(5, betterproto2.TYPE_DOUBLE)
+    """
+    For how long answers are waited for; 0: as long as gossip needs to reach everybody.
+    """
+
+    relay_factor: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
+    """
+    Through how many other members each answer is sent besides, should it be lost on its way.
+    """
+
+    no_acknowledgements: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
+    """
+    Members do not say that they have the query before they answer.
+    """
+
+
+default_message_pool.register_message("log.v1", "QueryRequest", QueryRequest)
+
+
+@dataclass(eq=False, repr=False)
+class QueryResponse(betterproto2.Message):
+    """
+    What one member says to a query.
+    """
+
+    member: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    is_acknowledgement: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    The member has the query; its answer may follow.
+    """
+
+    payload: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+
+default_message_pool.register_message("log.v1", "QueryResponse", QueryResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Record(betterproto2.Message):
     value: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -1184,6 +1481,29 @@ class RemoveKeyResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "RemoveKeyResponse", RemoveKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
+class SendEventRequest(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    coalesce: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Of several with this name that come together, the newest may stand for all.
+    """
+
+
+default_message_pool.register_message("log.v1", "SendEventRequest", SendEventRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SendEventResponse(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("log.v1", "SendEventResponse", SendEventResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1269,6 +1589,23 @@ default_message_pool.register_message("log.v1", "UseKeyResponse", UseKeyResponse
 
 
 @dataclass(eq=False, repr=False)
+class UserEvent(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    lamport_time: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    An event that was fired where another was known has a higher one than that.
+    """
+
+    coalesce: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+
+
+default_message_pool.register_message("log.v1", "UserEvent", UserEvent)
+
+
+@dataclass(eq=False, repr=False)
 class Want(betterproto2.Message):
     origin: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -1279,3 +1616,34 @@ class Want(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "Want", Want)
+
+
+@dataclass(eq=False, repr=False)
+class WatchEventsRequest(betterproto2.Message):
+    coalesce: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+    """
+    Wait a second or a few for what belongs together: members to whom the same happens are in one event, and of user
+    events that may be coalesced only the newest of each name come.
+    """
+
+
+default_message_pool.register_message("log.v1", "WatchEventsRequest", WatchEventsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class WatchEventsResponse(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - event:
+    """
+
+    members: "MembersEvent | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+    user_event: "UserEvent | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+    query: "AskedQuery | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+
+default_message_pool.register_message("log.v1", "WatchEventsResponse", WatchEventsResponse)
