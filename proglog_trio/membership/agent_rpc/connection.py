@@ -239,13 +239,19 @@ class Connection:
                 if isinstance(request.body, Respond):
                     self.session.respond(request.body, self.membership.answer)
                     answer = None
+                elif command == "leave":
+                    # Whatever becomes of the client meanwhile: who is to be told that this node has left must be.
+                    with trio.CancelScope(shield=True):
+                        answer = await self.commands.perform(request)
+                    self.has_left = True
                 else:
                     answer = await self.commands.perform(request)
-            except (CommandFailed, QueryNotAnswered) as error:
-                self._refuse(seq, str(error), getattr(error, "body", None))
+            except CommandFailed as error:
+                self._refuse(seq, str(error), error.body)
+            except (QueryNotAnswered, NotAMember) as error:
+                self._refuse(seq, str(error))
             else:
                 self._outbox.answer(encoded_answer(seq, answer))
-                self.has_left = command == "leave"
         if boundary.failed:
             self._refuse(seq, INTERNAL_ERROR, _EMPTY_BODIES.get(command))
 
