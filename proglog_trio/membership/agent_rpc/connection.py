@@ -275,7 +275,7 @@ class Connection:
                     await self._stream(begun, begin)
                 except StreamRefused as error:
                     self._refuse(begun.seq, str(error))
-                except (ClientTooSlow, EventsMissed, AnswersMissed) as error:
+                except (EventsMissed, AnswersMissed) as error:
                     self.end(f"the client does not read: {error}")
         del self._scopes[begun]
         self.session.ended(begun)
@@ -303,7 +303,7 @@ class Connection:
             begin()
             async for event in coalesced(events):
                 for record in self._records.of(event, filters, self.session.offer):
-                    self._outbox.push(encoded_answer(seq, record))
+                    await self._outbox.push(encoded_answer(seq, record))
 
     async def _send_log(self, seq: int, level: str, begin: Callable[[], None]) -> None:
         try:
@@ -313,7 +313,7 @@ class Connection:
         async with self.log_lines.listening(number) as lines:
             begin()
             async for line in lines:
-                self._outbox.push(encoded_answer(seq, LogRecord(line)))
+                await self._outbox.push(encoded_answer(seq, LogRecord(line)))
 
     async def _send_answers(self, seq: int, query: AskQuery, begin: Callable[[], None]) -> None:
         try:
@@ -336,7 +336,7 @@ class Connection:
                         record = QueryRecord("ack", member)
                     case QueryAnswer(member, payload):
                         record = QueryRecord("response", member, payload)
-                self._outbox.push(encoded_answer(seq, record))
+                await self._outbox.push(encoded_answer(seq, record))
         finally:
             answers.close()
-        self._outbox.push(encoded_answer(seq, QueryRecord("done")))
+        await self._outbox.push(encoded_answer(seq, QueryRecord("done")))

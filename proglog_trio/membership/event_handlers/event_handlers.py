@@ -114,6 +114,8 @@ class EventHandlers:
                         started = _nothing
                         async for event in coalesced(events):
                             self._give(event, queues, nursery)
+                            # Many may come at once.
+                            await trio.lowlevel.checkpoint()
                 except EventsMissed as error:
                     _logger.error("events were not handled", reason=str(error))
                 else:

@@ -14,13 +14,25 @@ from proglog_trio.membership.agent_rpc.outbox import (
 )
 
 
-async def test_what_is_pushed_has_a_bound_and_what_is_answered_has_none_here() -> None:
+async def test_what_pushes_waits_for_room_and_what_answers_does_not(autojump_clock: trio.testing.MockClock) -> None:
+    del autojump_clock
     outbox = Outbox()
-    outbox.push(bytes(MAX_UNREAD_BYTES - 1))
+    mine, theirs = trio.testing.memory_stream_one_way_pair()
+    await outbox.push(bytes(MAX_UNREAD_BYTES - 1))
     outbox.answer(bytes(2 * MAX_UNREAD_BYTES))
-    outbox.push(b"x")
-    with pytest.raises(ClientTooSlow, match=f"{MAX_UNREAD_BYTES} bytes wait"):
-        outbox.push(b"x")
+    await outbox.push(b"x")
+    with trio.move_on_after(1000) as scope:
+        await outbox.push(b"y")
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.push, b"z")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(outbox.run, mine)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.close()
+    received = bytes(await theirs.receive_some())
+    assert len(received) == 3 * MAX_UNREAD_BYTES + 1
+    assert received[-2:] == b"xz"
 
 
 async def test_all_is_sent_in_order_and_there_is_room_again(autojump_clock: trio.testing.MockClock) -> None:
@@ -42,13 +54,13 @@ async def test_all_is_sent_in_order_and_there_is_room_again(autojump_clock: trio
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run, Slow())
         outbox.answer(b"a" * (3 * SENT_AT_ONCE_BYTES))
-        outbox.push(b"b" * 10)
+        await outbox.push(b"b" * 10)
         with trio.move_on_after(2 * PIECE_SECONDS) as scope:
             await outbox.until_low()
         assert scope.cancelled_caught
         await outbox.until_low()
         assert len(sent) >= 3 * SENT_AT_ONCE_BYTES - LOW_BYTES
-        outbox.push(b"c")
+        await outbox.push(b"c")
         outbox.close()
     assert bytes(sent) == b"a" * (3 * SENT_AT_ONCE_BYTES) + b"b" * 10 + b"c"
 

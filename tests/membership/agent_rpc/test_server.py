@@ -341,7 +341,7 @@ async def test_who_does_not_greet_or_end_a_request_is_ended(monkeypatch: pytest.
 
 async def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 10_000)
-    monkeypatch.setattr(outbox, "PIECE_SECONDS", 10_000)
+    monkeypatch.setattr(outbox, "PIECE_SECONDS", 0.5)
     async with served() as a, client(a.address) as other:
         async with client(a.address) as lazy:
             assert await lazy.ask("stream", {"Type": "user"}) == ""
