@@ -10,8 +10,7 @@ Layers, each of which knows those below it only:
 
 ```
 agent        the RPC of Serf's tools (agent_rpc/), and what is run for events (event_handlers/)
-membership   joins, leaves, asks, tells handlers and subscribers (membership.py, joining.py, news.py, events/ …), and
-             changes and shows what this member says of itself (self_description/)
+membership   joins, leaves, asks, tells handlers and subscribers (membership.py, joining.py, news.py, events/ …)
 gossip       sockets and timers under Trio (gossip.py, exchanges.py, stream_server.py, key_manager.py)
 serf         tags, intents, events, queries, coordinates (serf/)
 swim         who answers: probes, suspicions, gossip, state exchanges (swim/)

@@ -71,6 +71,8 @@ async def test_members_are_listed_and_filtered() -> None:
             ({"Name": "[ab]", "Status": "alive", "Tags": {"role": "w.b"}}, {"a", "b"}),
             ({"Name": "a."}, set()),
             ({"Status": "failed|left"}, set()),
+            ({"Tags": {"role": "we"}}, set()),
+            ({"Tags": {"role": "eb"}}, set()),
             ({"Tags": {"absent": ".+"}}, set()),
             ({"Tags": {"absent": ""}}, {"a", "b"}),
             ({}, {"a", "b"}),
