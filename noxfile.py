@@ -62,12 +62,12 @@ def system(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "system", *session.posargs)
 
 
-@nox.session
+@nox.session(python=_interpreter(PYTHONS[-1]))
 def coverage(session: nox.Session) -> None:
     """Run all tests, the system's too, and report what they cover, node processes included; too little is an error."""
     session.install("-e", ".[tests]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", "0", "-m", "system or not system", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-m", "system or not system", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report", "--show-missing", "--skip-covered")
 

@@ -12,7 +12,16 @@ import sys
 import trio
 
 from proglog_trio.address import Address
-from proglog_trio.membership import GossipConfig, GossipProfile, MemberEvent, Membership, ProfileName, bind_membership
+from proglog_trio.membership import (
+    GossipConfig,
+    GossipProfile,
+    MemberEvent,
+    Membership,
+    ProfileName,
+    QueryAcknowledgement,
+    UserEvent,
+    bind_membership,
+)
 from proglog_trio.node.log_output import configure_log_output
 
 
@@ -28,6 +37,28 @@ async def say_what_happens(membership: Membership, *, task_status: trio.TaskStat
         async for event in events:
             if isinstance(event, MemberEvent):
                 say(event=event.kind.value, names=[member.name for member in event.members])
+            elif isinstance(event, UserEvent):
+                say(event="user", names=[event.name])
+
+
+async def ask(membership: Membership, name: str, members: int) -> None:
+    """Ask all, and say when so many have acknowledged."""
+    async for answer in membership.query(name):
+        members -= isinstance(answer, QueryAcknowledgement)
+        if members == 0:
+            say(event="acknowledged", names=[name])
+            return
+
+
+async def obey(membership: Membership, line: str) -> None:
+    """Do what a line of standard input says: join through an address, send an event, or ask so many."""
+    match line.split():
+        case ["event", name]:
+            membership.send_event(name)
+        case ["query", name, members]:
+            await ask(membership, name, int(members))
+        case [address]:
+            await membership.join([Address.parse(address)])
 
 
 async def main(name: str, profile: ProfileName) -> None:
@@ -42,7 +73,7 @@ async def main(name: str, profile: ProfileName) -> None:
         while data := await lines.receive_some():
             *whole, waiting = (waiting + data).split(b"\n")
             for line in whole:
-                nursery.start_soon(membership.join, [Address.parse(line.decode())])
+                nursery.start_soon(obey, membership, line.decode())
         nursery.cancel_scope.cancel()
 
 

@@ -42,7 +42,7 @@ TIME_GOAL = 1.1
 CPU_GOAL_PERCENT = 1.5
 MEBIBYTE = 1024 * 1024
 INSIDE = "PROGLOG_BENCH_INSIDE"
-_LOGGED = re.compile(r"serf: EventMember(Join|Failed|Leave): (\S+)")
+_LOGGED = re.compile(r"(?:serf: EventMember(Join|Failed|Leave)|agent: Received event: (user)-event): (\S+)")
 
 
 @define(eq=False)
@@ -150,7 +150,7 @@ class Serf(Kind):
         def take(line: str) -> None:
             said = _LOGGED.search(line)
             if said is not None:
-                member.note(said[1].lower(), [said[2]])
+                member.note((said[1] or said[2]).lower(), [said[3]])
 
         nursery.start_soon(member.lines, take)
         await member.until("join", [name])
@@ -208,7 +208,7 @@ def _cpu_seconds(members: Sequence[Member]) -> float:
 
 
 @asynccontextmanager
-async def _cluster(kind: Kind, size: int, profile: str) -> AsyncIterator[list[Member]]:
+async def cluster_of(kind: Kind, size: int, profile: str) -> AsyncIterator[list[Member]]:
     """Start members that are alone; all are killed when the block ends."""
     members: list[Member] = []
     async with trio.open_nursery() as nursery:
@@ -232,7 +232,7 @@ async def _cluster(kind: Kind, size: int, profile: str) -> AsyncIterator[list[Me
             nursery.cancel_scope.cancel()
 
 
-async def _last(members: Sequence[Member], kind: str, names: Sequence[str]) -> float:
+async def last_of(members: Sequence[Member], kind: str, names: Sequence[str]) -> float:
     """Return when the last of the members said this of all these names."""
     moments: list[float] = []
 
@@ -247,13 +247,13 @@ async def _last(members: Sequence[Member], kind: str, names: Sequence[str]) -> f
 
 async def measure(kind: Kind, size: int, profile: str, idle_seconds: float) -> Figures:
     """Run one round with one kind of cluster."""
-    async with _cluster(kind, size, profile) as members:
+    async with cluster_of(kind, size, profile) as members:
         names = [member.name for member in members]
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for member in members[1:]:
                 nursery.start_soon(kind.join, member, members[0])
-            joined = await _last(members, "join", names) - began
+            joined = await last_of(members, "join", names) - began
 
         await trio.sleep(2)  # what came with the joins shall not count as idle
         cpu, packets, began = _cpu_seconds(members), _packets_sent(), time.perf_counter()
@@ -266,7 +266,7 @@ async def measure(kind: Kind, size: int, profile: str, idle_seconds: float) -> F
         survivors = [member for member in members if member is not victim]
         began = time.perf_counter()
         victim.process.kill()
-        failed = await _last(survivors, "failed", [victim.name]) - began
+        failed = await last_of(survivors, "failed", [victim.name]) - began
         return Figures(joined, failed, 100 * cpu / took / size, resident / MEBIBYTE, packets / took)
 
 
@@ -381,19 +381,20 @@ async def busy(nodes: int, seconds: float, directory: Path) -> bool:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def _enter_own_network() -> None:
-    """Begin anew in a network namespace of its own, where that can be had."""
+def enter_own_network(module: str) -> None:
+    """Begin anew in a network namespace of its own, where that can be had; module: the benchmark's."""
     if os.environ.get(INSIDE) or os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip"))):
         return
     if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
         return
-    again = [sys.executable, "-m", "benchmarks.membership", *sys.argv[1:]]
+    again = [sys.executable, "-m", module, *sys.argv[1:]]
     script = 'ip link set lo up && exec "$@"'
     os.environ[INSIDE] = "1"
     os.execvp("unshare", ["unshare", "-n", "sh", "-c", script, "sh", *again])  # noqa: S606 - that is the point
 
 
-def _sizes(text: str) -> list[int]:
+def sizes_of(text: str) -> list[int]:
+    """Read the sizes of clusters."""
     sizes = [int(part) for part in text.split(",")]
     if any(size < 2 for size in sizes):
         raise argparse.ArgumentTypeError("a cluster has at least 2 members")
@@ -403,7 +404,7 @@ def _sizes(text: str) -> list[int]:
 def main() -> None:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=_sizes, default=[3, 10, 30], help="members of the clusters, as 3,10,30")
+    parser.add_argument("--sizes", type=sizes_of, default=[3, 10, 30], help="members of the clusters, as 3,10,30")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is done")
     parser.add_argument("--profile", choices=["lan", "local", "wan"], default="local")
     parser.add_argument("--idle-seconds", type=float, default=10.0, help="how long idle members are watched")
@@ -411,7 +412,7 @@ def main() -> None:
     parser.add_argument("--busy-seconds", type=float, default=30.0, help="how long they are loaded")
     parser.add_argument("--nodes", type=int, default=3, help="how many are loaded")
     arguments = parser.parse_args()
-    _enter_own_network()
+    enter_own_network("benchmarks.membership")
     configure_log_output("auto", "warning")
     print_machine()
     if not os.environ.get(INSIDE):

@@ -253,6 +253,28 @@ async def _converse(port: int, pieces: Sequence[bytes]) -> None:
 
 
 async def _attack(attack: Attack, ports: dict[str, int]) -> None:
+    async with trio.open_nursery() as nursery:
+        for pieces in attack.watchers:
+            await nursery.start(_watch, ports["rpc"], pieces)
+        await _attack_watched(attack, ports)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch(
+    port: int, pieces: Sequence[bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Open a connection, send pieces, and read until cancelled; started with the first answer to the last."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        for piece in pieces:
+            await stream.send_all(piece)
+            await trio.sleep(PIECE_SECONDS)
+            await stream.receive_some()
+        task_status.started()
+        while await stream.receive_some():
+            pass
+
+
+async def _attack_watched(attack: Attack, ports: dict[str, int]) -> None:
     limiter = trio.CapacityLimiter(attack.at_once)
 
     async def stream(pieces: Sequence[bytes]) -> None:

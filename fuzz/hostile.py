@@ -13,7 +13,7 @@ import h2.config
 import h2.connection
 import h2.settings
 import msgpack
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.format.origin import Origin
@@ -50,6 +50,7 @@ class Attack:
     """What is sent, in this order: streams one after the other, or all at once; then packets, then connections.
 
     Attributes:
+        watchers: to the RPC port before all else, each in pieces; they read whatever comes until all is over.
         streams: to the gossip port, by TCP, each in pieces that are sent by themselves.
         at_once: how many of the streams are open at once.
         packets: to the gossip port, by UDP, as fast as they go.
@@ -60,6 +61,7 @@ class Attack:
         many_keys: the node's gossip is encrypted, with KEYS.
     """
 
+    watchers: Sequence[Sequence[bytes]] = ()
     streams: Sequence[Sequence[bytes]] = ()
     at_once: int = 1
     packets: Sequence[bytes] = ()
@@ -294,6 +296,22 @@ def _many_events() -> Attack:
     )
 
 
+def _user_queries() -> Attack:
+    messages = [query(b"\x90", number=number, flags=1) for number in range(20_400)]
+    return Attack(packets=[_packed(_compound(messages[start : start + 255])) for start in range(0, 20_400, 255)])
+
+
+def _large_events() -> Attack:
+    """Events that fit into no packet: each is passed on by streams to others, which are not there."""
+    noise = random.Random(1)
+
+    def stream(number: int) -> tuple[bytes]:
+        event = UserEvent(ltime=1 + number, name="e", payload=noise.randbytes(15_000), cc=False)
+        return (bytes(complete(encode_stream_steps(UserMessage(encode_serf(event)), compress=False))),)
+
+    return Attack(streams=[(plain_state(400),), *map(stream, range(256))], wait_seconds=2.0)
+
+
 # -- RPC ---------------------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +500,19 @@ def _asked_about_many() -> Attack:
     return Attack(streams=[(plain_state(8000, meta),)], connections=ask, requests=["/metrics"])
 
 
+def _asked_of_many() -> Attack:
+    """Queries of this node's own that are to find out whom of 8,000 members they are for."""
+    meta = encode_tags({"role": "a" * 400})
+    query = log_v1.QueryRequest(name="q", tags={"role": "(a|a)*b" + "a?" * 55}, timeout_seconds=2.0)
+    asking = [request("/log.v1.Cluster/Query", bytes(query)) for _ in range(8)]
+    return Attack(connections=asking, streams=[(plain_state(8000, meta),)], wait_seconds=3.0)
+
+
+def _watched_events() -> Attack:
+    watching = [request("/log.v1.Cluster/WatchEvents", b"") for _ in range(8)]
+    return evolve(_many_events(), streams=[(plain_state(8000),)], watchers=watching, wait_seconds=2.0)
+
+
 def _many_peers() -> Attack:
     meta = encode_tags({"rpc_addr": "127.0.0.1:1", "directory_id": "00" * 8})
     return Attack(streams=[(plain_state(2000, meta),)], wait_seconds=5.0)
@@ -552,6 +583,9 @@ CASES: tuple[Case, ...] = (
     Case("packets of 60 kB without a pattern", _packet_without_pattern),
     Case("queries that want many relays", _relays),
     Case("20,400 events in packets", _many_events),
+    Case("20,400 events, and members, that are watched", _watched_events),
+    Case("20,400 queries of users", _user_queries),
+    Case("256 events that go on by streams", _large_events),
     Case("requests with many fields", _many_fields),
     Case("small messages with many fields", _many_small_messages),
     Case("batches with millions of elements", _many_elements),
@@ -568,6 +602,7 @@ CASES: tuple[Case, ...] = (
     Case("agent RPC: 80,000 requests at once", _many_agent_requests),
     Case("agent RPC: bodies with many elements", _large_agent_requests),
     Case("agent RPC: 8,000 members for 16 clients", _all_members_asked_for),
+    Case("queries of 8,000 members with a costly expression", _asked_of_many),
 )
 
 

@@ -46,7 +46,7 @@ from proglog_trio.membership.serf.members import Members
 from proglog_trio.membership.stream_io import StreamCodec
 from proglog_trio.membership.stream_server import StreamServer
 from proglog_trio.membership.subscriptions import EventsMissed, _Subscription
-from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
+from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.swim.rules import Rules
 from proglog_trio.membership.wire.keyring import Keyring
@@ -178,6 +178,11 @@ async def exchange(pair: Pair) -> None:
 
 async def ping_by_stream(pair: Pair) -> None:
     pair.a.gossip.core.swim.effects.append(PingByStream(pair.b.gossip.endpoint, "b", 1, 1.0))
+    pair.a.gossip.flush()
+
+
+async def message_by_stream(pair: Pair) -> None:
+    pair.a.gossip.core.swim.effects.append(SendByStream(pair.b.gossip.endpoint, b"x"))
     pair.a.gossip.flush()
 
 
@@ -402,6 +407,7 @@ PLACES = {
     "accepting streams": Place(Where.GOSSIP_STREAM, ((trio.SocketListener, "accept"),), gossip_stream, patch=refuse),
     "push/pull": Place(Where.GOSSIP_EXCHANGE, ((StreamCodec, "ask"),), exchange),
     "ping by stream": Place(Where.GOSSIP_EXCHANGE, ((StreamCodec, "ask"),), ping_by_stream),
+    "message by stream": Place(Where.GOSSIP_EXCHANGE, ((StreamCodec, "tell"),), message_by_stream),
     "handler": Place(Where.MEMBERSHIP_HANDLER, ((Replicator, "join"),), ghost_comes, ghost_goes),
     "subscriber": Place(Where.MEMBERSHIP_SUBSCRIBER, (), subscriber, ghost_goes),
     "all subscribers": Place(

@@ -74,16 +74,17 @@ async def _described_peers(node: NodeOptions) -> dict[str, dict[str, Any]]:
 @join_app.default
 def join(
     *members: Annotated[str, Parameter(help="Members to join through, as HOST:PORT of their gossip.")],
+    replay: Annotated[bool, flag("Have user events that were sent before delivered to the node too.")] = False,
     node: _PatientlyAskedNode = _PATIENT,
 ) -> int:
     """Let a node join a cluster. A node that is in one joins both together."""
-    return run_interruptible(partial(_join, node, members))
+    return run_interruptible(partial(_join, node, members, replay=replay))
 
 
-async def _join(node: NodeOptions, members: tuple[str, ...]) -> int:
+async def _join(node: NodeOptions, members: tuple[str, ...], *, replay: bool) -> int:
     from proglog_trio.rpc.calls import cluster
 
-    joined = await node.ask(cluster.join, members)
+    joined = await node.ask(cluster.join, members, replay_events=replay)
     report(f"joined through {joined} of {len(members)}")
     return ExitCode.DONE
 

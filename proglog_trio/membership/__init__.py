@@ -52,6 +52,7 @@ What holds always:
   during which this process was stopped is no member's fault (proglog_trio/lived_time.py).
 - Each table, queue and message has a bound in elements and in bytes (docs/explanation/membership.md).
 - What members say of a member is passed on byte for byte.
+- What is changed of this member's own tags is on disk before anybody hears of it (self_description/).
 - A handler hears join and leave of each peer in turn, and of its own node nothing.
 - A user event is delivered at most once in a node's life. A query ends: when all that were asked have answered or are
   gone, or its time is over.

@@ -2,10 +2,11 @@ from functools import partial
 
 import pytest
 import trio
+from attrs import evolve
 
-from proglog_trio.membership.exchanges import MAX_EXCHANGES
+from proglog_trio.membership.exchanges import MAX_EXCHANGES, MAX_SENDING, MAX_WAITING_MESSAGES
 from proglog_trio.membership.stream_io import StreamCodec
-from proglog_trio.membership.swim.effects import ExchangeState, PingByStream
+from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.prober import Prober
 from proglog_trio.membership.wire.memberlist import (
@@ -15,7 +16,7 @@ from proglog_trio.membership.wire.memberlist import (
 )
 from proglog_trio.membership.wire.serf import UserEvent, encode_serf
 from tests.membership.gossiping import gossiping
-from tests.membership.running import eventually
+from tests.membership.running import LOCAL, eventually
 
 
 async def test_no_more_exchanges_than_allowed_are_under_way() -> None:
@@ -79,3 +80,41 @@ async def test_a_stream_that_answers_with_something_else_is_no_ack(monkeypatch: 
                 await gossip.exchanges._ping(PingByStream(endpoint, "other", number, 30))
             nursery.cancel_scope.cancel()
         assert ended == [False, False]
+
+
+async def test_messages_by_stream_are_bounded_and_counted() -> None:
+    large = encode_serf(UserEvent(5, "large", bytes(5000), False))
+    async with gossiping(name="there") as there, gossiping() as gossip:
+        gossip._do(SendByStream(there.endpoint, large))
+        gossip._do(SendByStream(Endpoint.of("127.0.0.1", 9), large))
+
+        async def counted() -> tuple[int, int]:
+            return gossip.counters.messages_by_stream, gossip.counters.messages_by_stream_failed
+
+        await eventually(counted, lambda counts: counts == (1, 1))
+        assert list(there.core.events.recent.items()) == [(5, [("large", bytes(5000))])]
+        for _ in range(MAX_WAITING_MESSAGES + 3):
+            gossip._do(SendByStream(there.endpoint, large))
+        assert gossip.counters.messages_by_stream_failed == 4
+        await eventually(counted, lambda counts: counts == (1 + MAX_WAITING_MESSAGES, 4))
+
+
+async def test_one_that_takes_nothing_holds_up_no_other() -> None:
+    async with gossiping(name="there") as there, gossiping(profile=evolve(LOCAL, stream_timeout=0.5)) as gossip:
+        with trio.socket.socket() as silent:
+            await silent.bind(("127.0.0.1", 0))
+            silent.listen(100)
+            endpoint = Endpoint.of("127.0.0.1", silent.getsockname()[1])
+            for _ in range(MAX_SENDING + 1):
+                gossip._do(SendByStream(endpoint, b"x"))
+            gossip._do(SendByStream(there.endpoint, encode_serf(UserEvent(5, "e", b"", False))))
+
+            async def sent() -> int:
+                return gossip.counters.messages_by_stream
+
+            await eventually(sent, lambda count: count == 1)
+
+            async def failed() -> int:
+                return gossip.counters.messages_by_stream_failed
+
+            await eventually(failed, lambda count: count == MAX_SENDING + 1)

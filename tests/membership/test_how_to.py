@@ -8,13 +8,16 @@ import trio
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "embedded-membership.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-SAID = [
+# What each prints; None: it needs an agent, and is run among the tests with agents.
+SAID: list[list[str] | None] = [
     ["a gossips at 127.0.0.1", "b knows ['a', 'b']", "a knows b as alive with the tags {'role': 'db'}", "b has left"],
     ["connect to b at 10.0.0.7:8400", "hang up on b"],
     [
         "the tag 'id' is what the node itself tells the others: it cannot be changed",
         "after a restart: {'role': 'db', 'id': '7'}",
     ],
+    ["a hears deploy version 7", "b answers 0.5 as a asks now"],
+    None,
     [f"{operation}-key done by ['a', 'b'] problems {{}}" for operation in ("install", "use", "remove")],
 ]
 
@@ -37,4 +40,5 @@ async def run_example(example: str) -> list[str]:
 async def test_all_examples() -> None:
     assert len(EXAMPLES) == len(SAID)
     for example, said in zip(EXAMPLES, SAID, strict=True):
-        assert await run_example(example) == said
+        if said is not None:
+            assert await run_example(example) == said

@@ -44,13 +44,22 @@ async def get_status(address: str, timeout: float, *, tls: ClientTls | None = No
     return await _call(address, timeout, tls, log_v1.GetStatusRequest(), log_v1.GetStatusResponse)
 
 
-async def join(address: str, members: Sequence[str], timeout: float, *, tls: ClientTls | None = None) -> int:
+async def join(
+    address: str, members: Sequence[str], timeout: float, *, replay_events: bool = False, tls: ClientTls | None = None
+) -> int:
     """Let a node join a cluster through these members ("host:port"); return how many of them answered.
+
+    Args:
+        address: "host:port" of the node.
+        members: those that are joined through.
+        timeout: for connection and answer, in seconds.
+        replay_events: user events that were sent before are delivered too.
+        tls: the certificates; None: no TLS.
 
     Raises:
         NodeConnectionError, CallFailed: see get_members; UNAVAILABLE when none of the members answered.
     """
-    request = log_v1.JoinRequest(addresses=list(members))
+    request = log_v1.JoinRequest(addresses=list(members), replay_events=replay_events)
     answer = await _call(address, timeout, tls, request, log_v1.JoinResponse)
     return answer.joined
 

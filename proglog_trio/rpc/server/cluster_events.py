@@ -36,6 +36,8 @@ from proglog_trio.rpc.messages.stream_io import receive_only
 from proglog_trio.rpc.messages.text import sendable
 from proglog_trio.rpc.server.status_report import STATUS_MESSAGES
 
+MEMBERS_AT_ONCE = 64
+"""In one message: the same may happen to thousands at one moment, and their tags are as long as they like."""
 MAX_WATCHERS = 32
 """WatchEvents calls that are served at once: what waits for one may have 8 MiB."""
 
@@ -124,7 +126,8 @@ class ClusterEvents:
             await aio_as_trio(stream.send_initial_metadata)()
             events: AsyncIterator[MemberEvent | UserEvent | AskedQuery] = coalesced(told) if coalesce else told
             async for event in events:
-                await aio_as_trio(stream.send_message)(_event_message(event))
+                for message in _event_messages(event):
+                    await aio_as_trio(stream.send_message)(message)
 
 
 async def _next_answer(answers: QueryAnswers) -> QueryAcknowledgement | QueryAnswer | None:
@@ -147,11 +150,12 @@ def _answer_message(answer: QueryAcknowledgement | QueryAnswer) -> log_v1.QueryR
     )
 
 
-def _event_message(event: MemberEvent | UserEvent | AskedQuery) -> log_v1.WatchEventsResponse:
+def _event_messages(event: MemberEvent | UserEvent | AskedQuery) -> Iterator[log_v1.WatchEventsResponse]:
     match event:
         case MemberEvent(kind, members):
-            told = log_v1.MembersEvent(kind=_KINDS[kind], members=[member_message(each) for each in members])
-            return log_v1.WatchEventsResponse(members=told)
+            for start in range(0, len(members), MEMBERS_AT_ONCE):
+                some = [member_message(each) for each in members[start : start + MEMBERS_AT_ONCE]]
+                yield log_v1.WatchEventsResponse(members=log_v1.MembersEvent(kind=_KINDS[kind], members=some))
         case UserEvent():
             fired = log_v1.UserEvent(
                 name=sendable(event.name),
@@ -159,7 +163,7 @@ def _event_message(event: MemberEvent | UserEvent | AskedQuery) -> log_v1.WatchE
                 lamport_time=event.ltime,
                 coalesce=event.coalesce,
             )
-            return log_v1.WatchEventsResponse(user_event=fired)
+            yield log_v1.WatchEventsResponse(user_event=fired)
         case AskedQuery():
             asked = log_v1.AskedQuery(
                 name=sendable(event.name),
@@ -168,7 +172,7 @@ def _event_message(event: MemberEvent | UserEvent | AskedQuery) -> log_v1.WatchE
                 lamport_time=event.ltime,
                 id=event.id,
             )
-            return log_v1.WatchEventsResponse(query=asked)
+            yield log_v1.WatchEventsResponse(query=asked)
 
 
 def member_message(member: Member) -> log_v1.Member:

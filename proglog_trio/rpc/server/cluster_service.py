@@ -118,7 +118,7 @@ class ClusterService:
         with answered_with(Status.INVALID_ARGUMENT, ValueError):
             addresses = [Address.parse(text, default_port=self.default_port) for text in request.addresses]
         with answered_with(Status.UNAVAILABLE, JoinFailed):
-            joined: int = await trio_as_aio(self.membership.join)(addresses)
+            joined: int = await trio_as_aio(self.membership.join)(addresses, ignore_events=not request.replay_events)
         await stream.send_message(log_v1.JoinResponse(joined=joined))
 
     async def _leave(self, stream: Stream[Any, Any]) -> None:

@@ -177,6 +177,21 @@ async def test_watchers_are_bounded_and_coalesced(tmp_path: Path) -> None:
         assert told.user_event.payload == b"\x04"
 
 
+@pytest.mark.parametrize("replay", [False, True])
+async def test_events_of_before_are_replayed_to_whom_wants_them(tmp_path: Path, replay: bool) -> None:
+    async with (
+        open_membership(GossipConfig(name="other", profile=LOCAL)) as other,
+        node_inside(tmp_path / "a", "a") as a,
+        watching(a) as until,
+    ):
+        other.send_event("before")
+        assert await cluster.join(a.address, [str(other.address)], WAIT_SECONDS, replay_events=replay) == 1
+        other.send_event("after")
+        told = [await until(lambda happened: happened.user_event is not None) for _ in range(1 + replay)]
+        names = [each.user_event.name for each in told if each.user_event.name != "begun"]
+        assert names == (["before", "after"] if replay else ["after"])
+
+
 async def test_a_node_that_is_not_there() -> None:
     with pytest.raises(ConnectionNotOpened):
         await cluster.query("127.0.0.1:1", log_v1.QueryRequest(name="load"), lambda _: None, 1.0)

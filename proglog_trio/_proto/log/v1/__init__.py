@@ -811,6 +811,11 @@ class JoinRequest(betterproto2.Message):
     host:port of members; every address that a name stands for is tried.
     """
 
+    replay_events: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    User events that were sent before are delivered too, as far as those members remember them.
+    """
+
 
 default_message_pool.register_message("log.v1", "JoinRequest", JoinRequest)
 
