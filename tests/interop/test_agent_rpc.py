@@ -25,7 +25,7 @@ from proglog_trio.address import Address
 from proglog_trio.membership import AgentRpcServer, EventHandler, EventHandlers, GossipConfig, Keyring, open_membership
 from proglog_trio.membership.profile import ProfileName
 from proglog_trio.membership.wire.keyring import encode_key
-from tests.interop.agents import agent, run_command
+from tests.interop.agents import agent, free_port, run_command
 from tests.interop.settings import Setting
 from tests.membership.agent_rpc.sessions import REQUESTS, comparable, converse
 from tests.membership.running import LAN, eventually
@@ -76,7 +76,7 @@ async def both(directory: Path, *, key: str | None = None) -> AsyncIterator[tupl
 
 
 @asynccontextmanager
-async def our_agent(name: str, key: str | None) -> AsyncIterator[Address]:
+async def our_agent(name: str, key: str | None, auth_key: str | None = None) -> AsyncIterator[Address]:
     """Run a member of ours that is an agent to Serf's tools; give where it takes commands."""
     keyring = None if key is None else Keyring.from_base64([key])
     handlers = [EventHandler.parse(f"query={SCRIPT}")]
@@ -84,7 +84,7 @@ async def our_agent(name: str, key: str | None) -> AsyncIterator[Address]:
         open_membership(GossipConfig(name=name, profile=LAN, keyring=keyring), TAGS) as membership,
         trio.open_nursery() as nursery,
     ):
-        server = AgentRpcServer(membership, event_handlers=handlers)
+        server = AgentRpcServer(membership, auth_key=auth_key, event_handlers=handlers)
         address = await nursery.start(server.run, Address("127.0.0.1", 0))
         await nursery.start(EventHandlers(membership, handlers).run)
         assert isinstance(address, Address)
@@ -303,6 +303,36 @@ async def test_members_at_their_defaults_are_shown(tmp_path: Path, setting: Sett
         }
         assert "Ack from 'x'" in (await side.serf("reachability", "-verbose"))[1]
         nursery.cancel_scope.cancel()
+
+
+async def test_the_serf_command_says_the_key(tmp_path: Path) -> None:
+    """An agent is told its own in a file."""
+    configuration = tmp_path / "agent.json"
+    configuration.write_text(json.dumps({"rpc_auth": "sesame"}))
+
+    async def tried(rpc: Address) -> list[tuple[int, str, str]]:
+        side = Side(rpc, rpc)
+        options = ("-rpc-auth=sesame",), ("-rpc-auth=wrong",), ()
+        return [await side.serf("members", *each) for each in options]
+
+    rpc = Address("127.0.0.1", free_port("127.0.0.1"))
+    command = [
+        "serf", "agent", f"-node={NAME}", f"-bind=127.0.0.1:{free_port('127.0.0.1')}", f"-rpc-addr={rpc}",
+        f"-config-file={configuration}", "-tag=role=web", "-tag=zone=a b",
+    ]  # fmt: skip
+    async with our_agent(NAME, None, "sesame") as ours, trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, command, capture_stdout=True, check=False))
+
+        async def theirs() -> list[tuple[int, str, str]]:
+            return await tried(rpc)
+
+        said_theirs = await eventually(theirs, lambda said: said[0][0] == 0)
+        said_ours = await tried(ours)
+        process.kill()
+    assert [(status, masked(out), masked(error)) for status, out, error in said_ours] == [
+        (status, masked(out), masked(error)) for status, out, error in said_theirs
+    ]
+    assert [status for status, _, _ in said_ours] == [0, 1, 1]
 
 
 # -- libraries ---------------------------------------------------------------------------------------------------------

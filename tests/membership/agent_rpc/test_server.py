@@ -433,6 +433,26 @@ async def test_a_client_may_be_gone_at_any_time() -> None:
                 await trio.sleep(0.01)
 
 
+async def test_what_a_client_asked_for_ends_with_it() -> None:
+    async with served() as a:
+        async with client(a.address) as asking:
+            for command, body in (
+                ("query", {"Name": "q", "Timeout": 10**12}),
+                ("stream", {"Type": "*"}),
+                ("monitor", {"LogLevel": "ERR"}),
+            ):
+                assert await asking.ask(command, body) == ""
+            (connection,) = a.server._served
+            assert len(connection._scopes) == 3
+            assert len(a.membership.gossip.core.querying._open._open) == 1
+            assert len(a.membership.news.subscriptions._open) == 1
+        with trio.fail_after(10):
+            while a.server._served:  # noqa: ASYNC110 - the server sees the end of the connection later
+                await trio.sleep(0.01)
+        assert len(a.membership.gossip.core.querying._open._open) == 0
+        assert len(a.membership.news.subscriptions._open) == 0
+
+
 def closed_port() -> int:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
