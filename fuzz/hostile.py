@@ -602,7 +602,7 @@ CASES: tuple[Case, ...] = (
     Case("agent RPC: 80,000 requests at once", _many_agent_requests),
     Case("agent RPC: bodies with many elements", _large_agent_requests),
     Case("agent RPC: 8,000 members for 16 clients", _all_members_asked_for),
-    Case("queries of 8,000 members with a costly expression", _asked_of_many),
+    Case("questions to 8,000 members with a costly expression", _asked_of_many),
 )
 
 

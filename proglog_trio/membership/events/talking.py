@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import trio
 from attrs import frozen
 
 from proglog_trio.membership.core_access import CoreAccess
 from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.events.query_answers import QueryAnswers
-from proglog_trio.membership.serf.asked_queries import QueryOver
 from proglog_trio.membership.serf.open_queries import Listener, OpenQuery
 from proglog_trio.membership.serf.query_answers import INTERNAL_PREFIX, check_filters
 from proglog_trio.membership.serf.querying import Question
@@ -76,8 +74,6 @@ class Talking:
 
     def answer(self, query: AskedQuery, payload: bytes) -> None:
         """Answer a query."""
-        if trio.current_time() > query.deadline:
-            raise QueryOver("the query's time is over")
         querying, limit = self.gossip.core.querying, self.gossip.config.query_response_bytes
         self.gossip.act(lambda: querying.answer(query.ltime, query.id, payload, limit))
 

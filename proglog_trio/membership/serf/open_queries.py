@@ -54,15 +54,14 @@ class OpenQuery:
     Attributes:
         query: what was asked.
         listener: see there.
-        expected: the names of the members that have not answered yet, and are there.
-        is_judged: it is known of all members in `expected` that the query is for them.
+        expected: the names of the members that have not answered yet, and are there. Some for which the query turns
+            out not to be may be among them at first.
         is_over: nothing is waited for any more.
     """
 
     query: Query
     listener: Listener
     expected: set[str]
-    is_judged: bool = True
     is_over: bool = False
     # What is to be done while it is open.
     _timers: list[Timer] = field(factory=list)
@@ -72,7 +71,7 @@ class OpenQuery:
     @property
     def is_done(self) -> bool:
         """Whether no answer can be waited for any more."""
-        return self.is_judged and not self.expected
+        return not self.expected
 
     def has(self, *timers: Timer) -> None:
         """Have timers cancelled when it ends before them."""

@@ -204,14 +204,13 @@ class Querying:
             rules.timers.after(timeout, lambda: self._open.close(opened)),
         )
         if any(isinstance(each, TagFilter) for each in question.filters):
-            opened.is_judged = False
             self._judge(opened, iter(expected))
         self.receive(query, encoded)
         self._open.close_if_done(opened)
         return opened
 
     def _judge(self, opened: OpenQuery, names: Iterator[str]) -> None:
-        """Look which members a query is for, a few at a time; before that is known of all, it does not end."""
+        """Look which members a query is for, a few at a time, and wait for the others no longer."""
         if opened.is_over:
             return
         few = list(islice(names, JUDGED_AT_ONCE))
@@ -219,11 +218,9 @@ class Querying:
             member = self.members.by_name.get(name)
             if member is None or not queries.passes(opened.query.filters, member):
                 opened.expected.discard(name)
+        self._open.close_if_done(opened)
         if few:
             self.swim.rules.timers.after(0, lambda: self._judge(opened, names))
-        else:
-            opened.is_judged = True
-            self._open.close_if_done(opened)
 
     def _ask_again(self, opened: OpenQuery, query: bytes) -> None:
         """Ask those of which nothing was heard, each directly: gossip reaches nearly all."""

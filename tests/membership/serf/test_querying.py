@@ -302,13 +302,14 @@ def test_a_query_for_nobody_ends_at_once() -> None:
     assert asked.ends == 1
 
 
-def test_whoever_is_gone_is_not_waited_for() -> None:
+@pytest.mark.parametrize("by", ["other", "somebody"])
+def test_whoever_has_left_or_failed_is_not_waited_for(by: str) -> None:
     tested = with_another()
     tested.receive(alive("b", endpoint=endpoint_of(3)))
     asked = Asked(tested, filters=(NodeFilter(("other", "b")),))
     answer(tested, asked.opened.query, name="b")
     assert asked.ends == 0
-    tested.receive(dead("other"))
+    tested.receive(dead("other", by=by))
     assert asked.ends == 1
 
 
