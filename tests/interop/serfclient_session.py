@@ -8,8 +8,8 @@ from typing import Any
 from serfclient.client import SerfClient
 
 HOST, PORT, OTHER = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-client = SerfClient(HOST, PORT)
-watching = SerfClient(HOST, PORT)
+client = SerfClient(HOST, PORT, timeout=60)
+watching = SerfClient(HOST, PORT, timeout=60)
 stream = watching.stream(["user:hello"])
 found = {
     "stream": stream.head,

@@ -28,7 +28,7 @@ from proglog_trio.membership.wire.keyring import encode_key
 from tests.interop.agents import agent, free_port, run_command
 from tests.interop.settings import Setting
 from tests.membership.agent_rpc.sessions import REQUESTS, comparable, converse
-from tests.membership.running import LAN, eventually
+from tests.membership.running import EVENTUALLY_SECONDS, LAN, eventually
 
 pytestmark = pytest.mark.system
 
@@ -344,8 +344,9 @@ async def test_serfclient_gets_the_same(tmp_path: Path) -> None:
 
         async def run(side: Side) -> Any:
             done = await run_command(
-                sys.executable, "-W", "ignore", str(program), side.rpc.host, str(side.rpc.port), str(side.other)
-            )
+                sys.executable, "-W", "ignore", str(program), side.rpc.host, str(side.rpc.port), str(side.other),
+                timeout=EVENTUALLY_SECONDS,
+            )  # fmt: skip
             assert done.returncode == 0, done.stderr.decode()
             return comparable(json.loads(done.stdout))
 
