@@ -17,11 +17,12 @@ from pathlib import Path
 # shares of the cases; a connection costs as much as several packets
 SHARES = {
     "packets": 0.25,
-    "streams": 0.2,
-    "frames": 0.2,
-    "messages": 0.13,
+    "streams": 0.17,
+    "frames": 0.18,
+    "messages": 0.12,
     "questions": 0.1,
     "pulls": 0.1,
+    "agent-requests": 0.06,
     "connections": 0.02,
 }
 LONGEST_CASE_SECONDS = 10

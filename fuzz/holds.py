@@ -23,7 +23,7 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
-from fuzz.hostile import CASES, KEYS, Attack, Case
+from fuzz.hostile import CASES, KEYS, Attack, Case, agent_request
 from proglog_trio.address import Address
 from proglog_trio.membership.wire.keyring import Keyring
 from proglog_trio.node.config import NodeConfig
@@ -128,6 +128,7 @@ async def _node(watch: LoopWatch, directory: Path, many_keys: bool) -> None:
         rpc_port=0,
         metrics_addr=Address("127.0.0.1", 0),
         dns_addr=Address("127.0.0.1", 0),
+        serf_rpc_addr=Address("127.0.0.1", 0),
         gossip_profile="local",
         # So that what is slow is not cut off before it is seen to be.
         gossip_settings=(("stream_timeout", 60.0),),
@@ -139,10 +140,11 @@ async def _node(watch: LoopWatch, directory: Path, many_keys: bool) -> None:
         keep_what_is_there()
         nursery.start_soon(beat.run)
         await trio.sleep(0.5)
-        metrics, dns = node.metrics_address, node.dns_address
+        metrics, dns, agent = node.metrics_address, node.dns_address, node.agent_rpc_address
         assert metrics is not None
         assert dns is not None
-        ports = {"gossip": node.gossip_address, "rpc": node.rpc_address, "metrics": metrics, "dns": dns}
+        assert isinstance(agent, Address)
+        ports = {"gossip": node.gossip_address, "rpc": node.rpc_address, "metrics": metrics, "dns": dns, "agent": agent}
         _say({name: address.port for name, address in ports.items()})
         async for _ in trio.lowlevel.FdStream(os.dup(0)):
             # Whatever is said: tell what was longest, and begin anew.
@@ -293,6 +295,8 @@ async def _attack_watched(attack: Attack, ports: dict[str, int]) -> None:
             nursery.start_soon(_converse, ports["rpc"], pieces)
         for pieces in attack.dns_streams:
             nursery.start_soon(_converse, ports["dns"], pieces)
+        for pieces in attack.agent_requests:
+            nursery.start_soon(_converse, ports["agent"], [agent_request("handshake", {"Version": 1}), *pieces])
         for path in attack.requests:
             head = f"GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n".encode()
             nursery.start_soon(_converse, ports["metrics"], [head])

@@ -14,6 +14,7 @@ import attrs
 import h2.config
 import h2.connection
 import h2.settings
+import msgpack
 from attrs import evolve, field, frozen
 from dnslib import DNSRecord
 
@@ -57,6 +58,7 @@ class Attack:
         at_once: how many of the streams are open at once.
         packets: to the gossip port, by UDP, as fast as they go.
         connections: to the RPC port, each in pieces.
+        agent_requests: to the port of the agent's RPC, each in pieces; each connection greets first.
         requests: paths on the metrics port.
         questions: of DNS, by UDP, as fast as they go.
         dns_streams: to the port for DNS by TCP, each in pieces.
@@ -69,6 +71,7 @@ class Attack:
     at_once: int = 1
     packets: Sequence[bytes] = ()
     connections: Sequence[Sequence[bytes]] = ()
+    agent_requests: Sequence[Sequence[bytes]] = ()
     requests: Sequence[str] = ()
     questions: Sequence[bytes] = ()
     dns_streams: Sequence[Sequence[bytes]] = ()
@@ -573,6 +576,42 @@ def _odd_questions() -> Attack:
     return Attack(questions=odd * 500, dns_streams=framed * 20)
 
 
+def agent_request(command: str, body: object = None) -> bytes:
+    """Return a request of a client of the agent's RPC."""
+    header: bytes = msgpack.packb({"Command": command, "Seq": 1}, use_bin_type=False)
+    return header if body is None else header + msgpack.packb(body, use_bin_type=False)
+
+
+def _costly_member_filters() -> Attack:
+    """The expressions that take RE2 longest to compile and match, as many as may be, many times."""
+    costly = ("(" + "a?" * 50 + "a{100}){10}", r"\pL" * 42, r"(?i)\pL{20}", "(.{10}){50}", ".{1000}")
+    one = {"Name": costly[0], "Status": costly[1], "Tags": {f"t{n}": costly[n % 5] for n in range(32)}}
+    return Attack(agent_requests=[[agent_request("members-filtered", one) * 20]] * 4)
+
+
+def _many_agent_requests() -> Attack:
+    """What is asked in few bytes and answered in many, and streams as many as may be."""
+    streams = b"".join(
+        msgpack.packb({"Command": "stream", "Seq": seq}) + msgpack.packb({"Type": "*"}) for seq in range(2, 80)
+    )
+    many = (agent_request("stats") + agent_request("members")) * 5000
+    return Attack(agent_requests=[[streams + many]] * 8)
+
+
+def _large_agent_requests() -> Attack:
+    """Bodies with as many elements as may be."""
+    names = [f"n{number}" for number in range(4000)]
+    join = agent_request("join", {"Existing": names})
+    query = agent_request("query", {"Name": "q", "FilterNodes": names, "Timeout": 10**9})
+    tags = agent_request("tags", {"Tags": dict.fromkeys(names[:2000], "x")})
+    return Attack(agent_requests=[[(join + query + tags) * 50]] * 4)
+
+
+def _all_members_asked_for() -> Attack:
+    """Many members, listed for many clients at once."""
+    return Attack(streams=[_last_by_itself(plain_state(8000))], agent_requests=[[agent_request("members") * 20]] * 16)
+
+
 CASES: tuple[Case, ...] = (
     Case(
         "a million empty states, the last byte by itself",
@@ -620,6 +659,10 @@ CASES: tuple[Case, ...] = (
     Case("DNS: names of 2,000 members", lambda: named_members(2000)),
     Case("DNS: many questions about 2,000 members", _many_questions),
     Case("DNS: questions that are none, or odd", _odd_questions),
+    Case("agent RPC: costly expressions", _costly_member_filters),
+    Case("agent RPC: 80,000 requests at once", _many_agent_requests),
+    Case("agent RPC: bodies with many elements", _large_agent_requests),
+    Case("agent RPC: 8,000 members for 16 clients", _all_members_asked_for),
     Case("questions to 8,000 members with a costly expression", _asked_of_many),
 )
 

@@ -12,7 +12,7 @@ import structlog
 with atheris.instrument_imports(
     include=["proglog_trio", "dnslib", "grpclib", "h2", "hpack", "hyperframe"], enable_loader_override=False
 ):
-    from fuzz import pulls, seeds
+    from fuzz import agent_requests, pulls, seeds
     from fuzz.targets import targets
 
 SEEDS = {
@@ -23,6 +23,7 @@ SEEDS = {
     "questions": seeds.questions,
     "pulls": pulls.seeds,
     "connections": seeds.connections,
+    "agent-requests": agent_requests.seeds,
 }
 
 

@@ -19,6 +19,7 @@ from dnslib import DNSRecord
 from grpclib.const import Cardinality, Handler
 from grpclib.exceptions import GRPCError
 
+from fuzz import agent_requests
 from fuzz.pulls import Pulls
 from fuzz.seeds import PREFACE, SALT
 from fuzz.strict import Strict
@@ -361,4 +362,5 @@ def targets() -> Iterator[dict[str, Target]]:
         "questions": Questions().question,
         "pulls": Pulls().pull,
         "connections": connections.connection,
+        "agent-requests": agent_requests.requests,
     }

@@ -239,6 +239,12 @@ async def _(_path: Path) -> AsyncIterator[Start]:
         yield Start(("--metrics-addr", f"127.0.0.1:{port}"))
 
 
+@case("Another process has the port for the agent's RPC")
+async def _(_path: Path) -> AsyncIterator[Start]:
+    with taken() as port:
+        yield Start(("--serf-rpc-addr", f"127.0.0.1:{port}"))
+
+
 @case("Another node has the data directory", plain=True)
 async def _(path: Path) -> AsyncIterator[Start]:
     async with node_inside(path / "data", "a"):

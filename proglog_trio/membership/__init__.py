@@ -9,6 +9,7 @@ Theory of operation
 Layers, each of which knows those below it only:
 
 ```
+agent        the RPC of Serf's tools (agent_rpc/), and what is run for events (event_handlers/)
 membership   joins, leaves, asks, tells handlers and subscribers (membership.py, joining.py, news.py, events/ …)
 snapshot     what is remembered over a restart (snapshot/)
 gossip       sockets and timers under Trio (gossip.py, exchanges.py, stream_server.py, key_manager.py)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from attrs import frozen
 from proglog_trio.address import Address
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.membership import AgentRpcServer, EventHandler, EventHandlers, Membership
-from proglog_trio.node.config import NodeConfig
+from proglog_trio.node.config import SECRET_OPTIONS, NodeConfig
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
 
 
 @frozen
@@ -55,7 +57,9 @@ class AgentParts:
                 on_leave=stop,
                 errors=errors,
             ),
-            EventHandlers(membership, handlers, config.event_handler_timeout, errors) if handlers else None,
+            EventHandlers(membership, handlers, config.event_handler_timeout, errors, _without_secrets(os.environ))
+            if handlers
+            else None,
         )
 
     @property
@@ -82,3 +86,9 @@ class AgentParts:
         if self.handlers is not None:
             await parts.start(self.handlers.run)
         return bound
+
+
+def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of scripts: this process's, without what only the node is to know."""
+    secrets = {ENVIRONMENT_PREFIX + option.removeprefix("--").replace("-", "_").upper() for option in SECRET_OPTIONS}
+    return {name: value for name, value in environ.items() if name not in secrets}

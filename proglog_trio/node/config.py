@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 DEFAULT_BIND_ADDRESS = Address("127.0.0.1", DEFAULT_GOSSIP_PORT)
 LARGEST_MESSAGE_BYTES = 64 * MEBIBYTE
 LARGEST_USER_MESSAGE_BYTES = 9 * KIBIBYTE
+MAX_EVENT_HANDLERS = 64
+"""As many as a membership runs."""
 SECRET_OPTIONS = frozenset({"--encrypt", "--serf-rpc-auth-key"})
 """Options whose values are shown nowhere, in no error either."""
 
@@ -286,6 +288,8 @@ class NodeConfig:
         problem = _security_problem(self)
         if problem is not None:
             raise ConfigError(problem)
+        if len(self.event_handler) > MAX_EVENT_HANDLERS:
+            raise ConfigError(f"--event-handler: {len(self.event_handler)} are more than {MAX_EVENT_HANDLERS}")
         if self.bind_addr.is_wildcard and self.advertise_addr is None:
             raise ConfigError(
                 f"--bind-addr {self.bind_addr} is no address that others can dial: say which is, with --advertise-addr"

@@ -3,12 +3,13 @@
 import base64
 import json
 import sys
+from typing import Any
 
 from serfclient.client import SerfClient
 
 HOST, PORT, OTHER = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-client = SerfClient(HOST, PORT)
-watching = SerfClient(HOST, PORT)
+client = SerfClient(HOST, PORT, timeout=60)
+watching = SerfClient(HOST, PORT, timeout=60)
 stream = watching.stream(["user:hello"])
 found = {
     "stream": stream.head,
@@ -26,7 +27,7 @@ client.close()
 watching.close()
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     """Return what JSON can hold."""
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,16 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define, frozen
+from attrs import define
 
 from proglog_trio.address import Address
 from proglog_trio.membership import AgentRpcServer, EventHandler, EventHandlers, GossipConfig, Keyring, open_membership
 from proglog_trio.membership.profile import ProfileName
 from proglog_trio.membership.wire.keyring import encode_key
-from tests.interop.agents import agent, run_command
-from tests.membership.agent_rpc.clients import Client, client
-from tests.membership.running import LAN, eventually
+from tests.interop.agents import agent, free_port, run_command
+from tests.interop.settings import Setting
+from tests.membership.agent_rpc.sessions import REQUESTS, comparable, converse
+from tests.membership.running import EVENTUALLY_SECONDS, LAN, eventually
 
 pytestmark = pytest.mark.system
 
@@ -75,7 +76,7 @@ async def both(directory: Path, *, key: str | None = None) -> AsyncIterator[tupl
 
 
 @asynccontextmanager
-async def our_agent(name: str, key: str | None) -> AsyncIterator[Address]:
+async def our_agent(name: str, key: str | None, auth_key: str | None = None) -> AsyncIterator[Address]:
     """Run a member of ours that is an agent to Serf's tools; give where it takes commands."""
     keyring = None if key is None else Keyring.from_base64([key])
     handlers = [EventHandler.parse(f"query={SCRIPT}")]
@@ -83,7 +84,7 @@ async def our_agent(name: str, key: str | None) -> AsyncIterator[Address]:
         open_membership(GossipConfig(name=name, profile=LAN, keyring=keyring), TAGS) as membership,
         trio.open_nursery() as nursery,
     ):
-        server = AgentRpcServer(membership, event_handlers=handlers)
+        server = AgentRpcServer(membership, auth_key=auth_key, event_handlers=handlers)
         address = await nursery.start(server.run, Address("127.0.0.1", 0))
         await nursery.start(EventHandlers(membership, handlers).run)
         assert isinstance(address, Address)
@@ -284,6 +285,56 @@ async def test_a_failed_member_is_forced_out(tmp_path: Path) -> None:
         assert await status() == "None"
 
 
+async def test_members_at_their_defaults_are_shown(tmp_path: Path, setting: Setting, key: str | None) -> None:
+    """Of those at their defaults an address has 16 bytes; who reads it sees the same address."""
+    async with (
+        setting.agent(tmp_path, "x", key=key, profile=ProfileName.LAN) as x,
+        setting.start_ours_in() as start,
+        trio.open_nursery() as nursery,
+    ):
+        a = await start("a", join=[x.address], profile=LAN, key=key)
+        rpc = await nursery.start(AgentRpcServer(a.membership).run, Address("127.0.0.1", 0))
+        side = Side(rpc, x.address)
+        theirs = await x.until(lambda seen: seen.keys() == {"x", "a"})
+        await a.until_status("alive", "x", "a")
+        listed = json.loads((await side.serf("members", "-format=json"))[1])["members"]
+        assert {one["name"]: (one["addr"], one["status"], one["tags"]) for one in listed} == {
+            name: (one.address, one.status, one.tags) for name, one in theirs.items()
+        }
+        assert "Ack from 'x'" in (await side.serf("reachability", "-verbose"))[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_serf_command_says_the_key(tmp_path: Path) -> None:
+    """An agent is told its own in a file."""
+    configuration = tmp_path / "agent.json"
+    configuration.write_text(json.dumps({"rpc_auth": "sesame"}))
+
+    async def tried(rpc: Address) -> list[tuple[int, str, str]]:
+        side = Side(rpc, rpc)
+        options = ("-rpc-auth=sesame",), ("-rpc-auth=wrong",), ()
+        return [await side.serf("members", *each) for each in options]
+
+    rpc = Address("127.0.0.1", free_port("127.0.0.1"))
+    command = [
+        "serf", "agent", f"-node={NAME}", f"-bind=127.0.0.1:{free_port('127.0.0.1')}", f"-rpc-addr={rpc}",
+        f"-config-file={configuration}", "-tag=role=web", "-tag=zone=a b",
+    ]  # fmt: skip
+    async with our_agent(NAME, None, "sesame") as ours, trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, command, capture_stdout=True, check=False))
+
+        async def theirs() -> list[tuple[int, str, str]]:
+            return await tried(rpc)
+
+        said_theirs = await eventually(theirs, lambda said: said[0][0] == 0)
+        said_ours = await tried(ours)
+        process.kill()
+    assert [(status, masked(out), masked(error)) for status, out, error in said_ours] == [
+        (status, masked(out), masked(error)) for status, out, error in said_theirs
+    ]
+    assert [status for status, _, _ in said_ours] == [0, 1, 1]
+
+
 # -- libraries ---------------------------------------------------------------------------------------------------------
 
 
@@ -293,8 +344,9 @@ async def test_serfclient_gets_the_same(tmp_path: Path) -> None:
 
         async def run(side: Side) -> Any:
             done = await run_command(
-                sys.executable, "-W", "ignore", str(program), side.rpc.host, str(side.rpc.port), str(side.other)
-            )
+                sys.executable, "-W", "ignore", str(program), side.rpc.host, str(side.rpc.port), str(side.other),
+                timeout=EVENTUALLY_SECONDS,
+            )  # fmt: skip
             assert done.returncode == 0, done.stderr.decode()
             return comparable(json.loads(done.stdout))
 
@@ -307,75 +359,12 @@ async def test_serfclient_gets_the_same(tmp_path: Path) -> None:
 # -- what no client sends ----------------------------------------------------------------------------------------------
 
 
-@frozen
-class Ask:
-    """A request, and how many objects come back."""
-
-    command: str
-    body: Any = None
-    objects: int = 1
-
-
-REQUESTS = (
-    Ask("members"),
-    Ask("handshake", {"Version": 2}),
-    Ask("handshake", {"Version": 1}),
-    Ask("handshake", {"Version": 1}),
-    Ask("auth", {"AuthKey": "wrong"}),
-    Ask("members", objects=2),
-    Ask("members-filtered", {"Name": "nobody|on.", "Tags": {"absent": ".*"}}, objects=2),
-    Ask("members-filtered", {"Tags": {"absent": ".+"}}, objects=2),
-    Ask("join", {"Existing": [], "Replay": False}, objects=2),
-    Ask("stream", {"Type": "nonsense"}),
-    Ask("stream", {"Type": "user:never"}),
-    Ask("stop", {"Stop": 12345}),
-    Ask("tags", {"Tags": None, "DeleteTags": None}),
-    Ask("monitor", {"LogLevel": "NONSENSE"}),
-    Ask("respond", {"ID": 7, "Payload": b"x"}),
-    Ask("get-coordinate", {"Node": "nobody"}, objects=2),
-    Ask("query", {"Name": "nobody hears", "FilterNodes": ["nobody"], "Timeout": 300_000_000}, objects=3),
-    Ask("event", {"Name": "x", "Payload": None, "Coalesce": True}),
-    Ask("force-leave", {"Node": "nobody"}),
-    Ask("dance"),
-    Ask("members"),
-)
-
-
 async def test_what_no_client_sends_is_answered_in_the_same_words(tmp_path: Path) -> None:
     async with both(tmp_path) as sides:
 
         async def session(side: Side) -> list[Any]:
-            found = []
-            async with AsyncExitStack() as stack:
-                asking: Client | None = None
-                for ask in REQUESTS:
-                    if asking is None:
-                        asking = await stack.enter_async_context(
-                            client(side.rpc, handshake=ask.command != "handshake" and bool(found))
-                        )
-                        asking.last_seq = 100
-                    try:
-                        await asking.send(ask.command, ask.body)
-                        found.append([await asking.read() for _ in range(ask.objects)])
-                    except (EOFError, trio.BrokenResourceError):
-                        found.append("ended")
-                        asking = None
-            return [comparable(each) for each in found]
+            return [comparable(each) for each in await converse(side.rpc)]
 
         theirs, ours = await of_both(sides, session)
         for ask, one, other in zip(REQUESTS, theirs, ours, strict=True):
             assert other == one, ask
-
-
-def comparable(value: Any) -> Any:
-    """Return an answer without what differs between any two agents; nil stands for what is empty."""
-    if isinstance(value, Mapping):
-        skipped = {"Seq", "Port", "LTime", "DelegateCur", "Addr"}
-        return {
-            key: re.sub(rf"{OTHER}\d", OTHER, each) if key == "Name" else comparable(each)
-            for key, each in value.items()
-            if key not in skipped
-        }
-    if isinstance(value, list):
-        return [comparable(each) for each in value] or None
-    return value or None

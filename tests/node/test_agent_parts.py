@@ -18,9 +18,12 @@ from tests.node_process import node_process
 pytestmark = pytest.mark.timeout(120)
 
 
-async def test_a_node_is_managed_by_the_agents_rpc(tmp_path: Path) -> None:
+async def test_a_node_is_managed_by_the_agents_rpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the node was told in secret is not a script's to know.
+    monkeypatch.setenv("PROGLOG_SERF_RPC_AUTH_KEY", "SECRET")
     heard = tmp_path / "heard"
-    handler = f'user:deploy,query:load=echo "$SERF_SELF_NAME $SERF_EVENT $(cat)" | tee -a {heard}'
+    said = '"$SERF_SELF_NAME $SERF_EVENT $PROGLOG_SERF_RPC_AUTH_KEY$(cat)"'
+    handler = f"user:deploy,query:load=echo {said} | tee -a {heard}"
     path = tmp_path / "serf.sock"
     async with (
         node_inside(tmp_path / "a", "a", serf_rpc_addr=Address("127.0.0.1", 0), event_handler=(handler,)) as a,
@@ -42,6 +45,9 @@ async def test_a_node_is_managed_by_the_agents_rpc(tmp_path: Path) -> None:
             error, stats = await at_a.get("stats")
             assert error == ""
             assert set(stats["event_handlers"]) == {"user:deploy", "query:load"}
+            # What the node itself needs is not a client's to change.
+            assert "rpc_addr" in await at_a.ask("tags", {"DeleteTags": ["rpc_addr"]})
+            assert await at_a.ask("tags", {"Tags": {"zone": "1"}}) == ""
 
 
 async def test_a_node_that_is_told_to_leave_ends(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from cyclopts import App, CycloptsError
 
 from proglog_trio.address import Address, ServiceName
 from proglog_trio.cli.node import app as node_app
-from proglog_trio.node.config import ConfigError, NodeConfig, flag_name
+from proglog_trio.membership.event_handlers.event_handlers import MAX_HANDLERS
+from proglog_trio.node.config import MAX_EVENT_HANDLERS, ConfigError, NodeConfig, flag_name
 from proglog_trio.node.option_types import ENVIRONMENT_PREFIX
 from proglog_trio.node.parts_config import gossip_config
 from proglog_trio.units import GIBIBYTE, KIBIBYTE, MEBIBYTE
@@ -165,6 +166,12 @@ def test_event_handlers_are_repeatable_and_an_array_in_the_file(
     assert parse("--config-file", file).event_handler == wanted
     monkeypatch.setenv("PROGLOG_EVENT_HANDLER", "\n".join(wanted))
     assert parse().event_handler == wanted
+
+
+def test_event_handlers_are_bounded_in_number() -> None:
+    assert MAX_EVENT_HANDLERS == MAX_HANDLERS
+    with pytest.raises(ConfigError, match="65 are more than 64"):
+        NodeConfig(event_handler=("true",) * 65)
 
 
 def test_the_agents_rpc_may_be_on_a_unix_socket() -> None:

@@ -239,13 +239,19 @@ class Connection:
                 if isinstance(request.body, Respond):
                     self.session.respond(request.body, self.membership.answer)
                     answer = None
+                elif command == "leave":
+                    # Whatever becomes of the client meanwhile: who is to be told that this node has left must be.
+                    with trio.CancelScope(shield=True):
+                        answer = await self.commands.perform(request)
+                    self.has_left = True
                 else:
                     answer = await self.commands.perform(request)
-            except (CommandFailed, QueryNotAnswered) as error:
-                self._refuse(seq, str(error), getattr(error, "body", None))
+            except CommandFailed as error:
+                self._refuse(seq, str(error), error.body)
+            except (QueryNotAnswered, NotAMember) as error:
+                self._refuse(seq, str(error))
             else:
                 self._outbox.answer(encoded_answer(seq, answer))
-                self.has_left = command == "leave"
         if boundary.failed:
             self._refuse(seq, INTERNAL_ERROR, _EMPTY_BODIES.get(command))
 
@@ -269,7 +275,7 @@ class Connection:
                     await self._stream(begun, begin)
                 except StreamRefused as error:
                     self._refuse(begun.seq, str(error))
-                except (ClientTooSlow, EventsMissed, AnswersMissed) as error:
+                except (EventsMissed, AnswersMissed) as error:
                     self.end(f"the client does not read: {error}")
         del self._scopes[begun]
         self.session.ended(begun)
@@ -297,7 +303,7 @@ class Connection:
             begin()
             async for event in coalesced(events):
                 for record in self._records.of(event, filters, self.session.offer):
-                    self._outbox.push(encoded_answer(seq, record))
+                    await self._outbox.push(encoded_answer(seq, record))
 
     async def _send_log(self, seq: int, level: str, begin: Callable[[], None]) -> None:
         try:
@@ -307,7 +313,7 @@ class Connection:
         async with self.log_lines.listening(number) as lines:
             begin()
             async for line in lines:
-                self._outbox.push(encoded_answer(seq, LogRecord(line)))
+                await self._outbox.push(encoded_answer(seq, LogRecord(line)))
 
     async def _send_answers(self, seq: int, query: AskQuery, begin: Callable[[], None]) -> None:
         try:
@@ -330,7 +336,7 @@ class Connection:
                         record = QueryRecord("ack", member)
                     case QueryAnswer(member, payload):
                         record = QueryRecord("response", member, payload)
-                self._outbox.push(encoded_answer(seq, record))
+                await self._outbox.push(encoded_answer(seq, record))
         finally:
             answers.close()
-        self._outbox.push(encoded_answer(seq, QueryRecord("done")))
+        await self._outbox.push(encoded_answer(seq, QueryRecord("done")))

@@ -87,16 +87,17 @@ class LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take a line; called by logging, in any thread."""
         try:
-            line = rendered(record)
+            self._emit(record.levelno, rendered(record))
         except Exception:  # noqa: BLE001 - as all handlers do: who logs must not fail by it
             self.handleError(record)
-            return
+
+    def _emit(self, level: int, line: str) -> None:
         if threading.get_ident() == self._thread:
-            self._take(record.levelno, line)
+            self._take(level, line)
         elif self._crossing < MAX_WAITING_LINES:
             self._crossing += 1
             try:
-                self._token.run_sync_soon(self._take_from_thread, record.levelno, line)
+                self._token.run_sync_soon(self._take_from_thread, level, line)
             except trio.RunFinishedError:
                 self._crossing -= 1
 
@@ -121,11 +122,12 @@ class LogLines(logging.Handler):
         self._listeners.add(listener)
         try:
             self._adjust()
-            async with receive:
-                yield receive
+            yield receive
         finally:
+            # Before it is closed: something may be logged at any time.
             self._listeners.discard(listener)
             self._adjust()
+            receive.close()
 
     def _adjust(self) -> None:
         """Have lines of the level that is wanted logged, to listeners alone where they would not be otherwise."""

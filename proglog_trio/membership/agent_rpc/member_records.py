@@ -10,10 +10,11 @@ from attrs import frozen
 from proglog_trio.membership.agent_rpc.messages import MemberRecord, MembersFiltered
 from proglog_trio.membership.serf.member import KnownMember, Member
 from proglog_trio.membership.swim.node import Endpoint
+from proglog_trio.steps import Steps
 
-MAX_EXPRESSION_CHARACTERS = 512
-"""Of one regular expression of a filter; compiling and matching the worst of them takes some milliseconds."""
-EXPRESSION_BYTES = 256 * 1024
+MAX_EXPRESSION_CHARACTERS = 128
+"""Of one regular expression of a filter; compiling the worst of them takes some milliseconds."""
+EXPRESSION_BYTES = 64 * 1024
 """The memory that one may take."""
 MAX_TAG_EXPRESSIONS = 32
 
@@ -58,15 +59,18 @@ class MemberFilter:
     tags: Mapping[str, re2._Regexp]
 
     @classmethod
-    def of(cls, request: MembersFiltered) -> MemberFilter:
-        """Return the filter that a client asks for. Raises FilterRefused."""
+    def of(cls, request: MembersFiltered) -> Steps[MemberFilter]:
+        """Return, in steps, the filter that a client asks for. Raises FilterRefused."""
         if len(request.tags) > MAX_TAG_EXPRESSIONS:
             raise FilterRefused(f"{len(request.tags)} tags are more than {MAX_TAG_EXPRESSIONS}")
-        return cls(
-            _compiled(request.name) if request.name else None,
-            _compiled(request.status) if request.status else None,
-            {tag: _compiled(expression) for tag, expression in request.tags.items()},
-        )
+        name = _compiled(request.name) if request.name else None
+        yield
+        status = _compiled(request.status) if request.status else None
+        tags = {}
+        for tag, expression in request.tags.items():
+            yield
+            tags[tag] = _compiled(expression)
+        return cls(name, status, tags)
 
     def passes(self, name: str, status: str, tags: Mapping[str, str]) -> bool:
         """Tell whether a member is wanted."""

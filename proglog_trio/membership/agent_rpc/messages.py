@@ -314,6 +314,7 @@ def _plain(value: object) -> object:
         return value if isinstance(value, bytes) else [_plain(element) for element in value]
     if isinstance(value, Mapping):
         return {key: _plain(element) for key, element in value.items()}
-    if attrs.has(type(value)):
-        return {wire_name(field): _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    kind = type(value)
+    if attrs.has(kind):
+        return {wire_name(field): _plain(getattr(value, field.name)) for field in attrs.fields(kind)}
     return value

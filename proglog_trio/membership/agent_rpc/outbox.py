@@ -10,7 +10,7 @@ from attrs import define, field
 from proglog_trio.membership.wakeup import Wakeup
 
 MAX_UNREAD_BYTES = 1024 * 1024
-"""Of events, log lines and answers to queries that wait for one client."""
+"""Of events, log lines and answers to queries that wait for one client; what pushes more waits itself."""
 LOW_BYTES = 64 * 1024
 """No further request is looked at while more than this waits."""
 SENT_AT_ONCE_BYTES = 64 * 1024
@@ -26,8 +26,8 @@ class ClientTooSlow(Exception):
 class Outbox:
     """What waits to be sent, in its order.
 
-    Answers are bounded by who makes them: none is made while much waits. What is pushed comes when it comes, and is
-    counted by itself.
+    Answers are bounded by who makes them: none is made while much waits. What is pushed is counted by itself, since
+    an answer may be larger than all that may be pushed; what gives it has a bound of its own, for while it waits.
     """
 
     _waiting: deque[tuple[bytes, bool]] = field(factory=deque)
@@ -35,19 +35,22 @@ class Outbox:
     _pushed_bytes: int = 0
     _news: Wakeup = field(factory=Wakeup)
     _is_low: trio.Event = field(factory=trio.Event)
+    _has_room: trio.Event = field(factory=trio.Event)
     _is_closing: bool = False
 
     def __attrs_post_init__(self) -> None:
         self._is_low.set()
+        self._has_room.set()
 
     def answer(self, data: bytes) -> None:
         """Send the answer to a request."""
         self._add(data, pushed=False)
 
-    def push(self, data: bytes) -> None:
-        """Send what was not asked for just now. Raises ClientTooSlow."""
-        if self._pushed_bytes + len(data) > MAX_UNREAD_BYTES:
-            raise ClientTooSlow(f"{self._pushed_bytes} bytes wait to be read")
+    async def push(self, data: bytes) -> None:
+        """Send what was not asked for just now, as soon as there is room; others have a turn in any case."""
+        await trio.lowlevel.checkpoint()
+        while not self._has_room.is_set():
+            await self._has_room.wait()
         self._add(data, pushed=True)
 
     def _add(self, data: bytes, *, pushed: bool) -> None:
@@ -55,6 +58,8 @@ class Outbox:
         self._waiting_bytes += len(data)
         if pushed:
             self._pushed_bytes += len(data)
+            if self._pushed_bytes >= MAX_UNREAD_BYTES and self._has_room.is_set():
+                self._has_room = trio.Event()
         if self._waiting_bytes > LOW_BYTES and self._is_low.is_set():
             self._is_low = trio.Event()
         self._news.set()
@@ -82,6 +87,8 @@ class Outbox:
                 self._waiting_bytes -= len(data)
                 if pushed:
                     self._pushed_bytes -= len(data)
+                    if self._pushed_bytes < MAX_UNREAD_BYTES:
+                        self._has_room.set()
                 if self._waiting_bytes <= LOW_BYTES:
                     self._is_low.set()
             if self._is_closing:

@@ -23,6 +23,7 @@ from proglog_trio.membership.agent_rpc.log_lines import LogLines
 from proglog_trio.membership.agent_rpc.session import Session
 from proglog_trio.membership.event_handlers.event_handler import EventHandler, shown
 from proglog_trio.membership.membership import Membership
+from proglog_trio.repetition import Repetitions
 from proglog_trio.unavailable import unavailable
 
 MAX_CONNECTIONS = 128
@@ -53,6 +54,7 @@ class AgentRpcServer:
     counters: AgentRpcCounters = field(factory=AgentRpcCounters)
     # In the order in which they came.
     _served: dict[Connection, None] = field(factory=dict)
+    _told: Repetitions = field(factory=Repetitions)
 
     async def run(
         self, address: Address | Path, *, task_status: trio.TaskStatus[Address | Path] = trio.TASK_STATUS_IGNORED
@@ -86,7 +88,13 @@ class AgentRpcServer:
         self.counters.connections += 1
         if len(self._served) >= MAX_CONNECTIONS and not self._make_room():
             self.counters.connections_refused += 1
-            _logger.warning("a client of the agent's RPC is not served: there are too many", clients=len(self._served))
+            repeated = self._told.news(MAX_CONNECTIONS)
+            if repeated is not None:
+                _logger.warning(
+                    "a client of the agent's RPC is not served: there are too many",
+                    clients=len(self._served),
+                    repeated=repeated,
+                )
             return
         connection = Connection(
             stream,
@@ -102,7 +110,7 @@ class AgentRpcServer:
             await connection.run()
         except ConnectionRefused as error:
             self.counters.connections_refused += 1
-            _logger.info("a client of the agent's RPC was ended", reason=str(error))
+            _logger.debug("a client of the agent's RPC was ended", reason=str(error))
         finally:
             self._served.pop(connection, None)
         if connection.has_left and self.on_leave is not None:

@@ -13,7 +13,8 @@ events at all, since who asks does not wait for long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 import trio
@@ -81,6 +82,8 @@ class EventHandlers:
         handlers: what is run.
         seconds: how long each may run.
         errors: where unforeseen errors are counted.
+        environment: the variables that scripts have besides those of the event; this process's, unless others are
+            given.
         counters: see EventHandlerCounters.
     """
 
@@ -88,6 +91,7 @@ class EventHandlers:
     handlers: Sequence[EventHandler] = field(validator=max_len(MAX_HANDLERS))
     seconds: float = DEFAULT_SECONDS
     errors: InternalErrors = field(factory=InternalErrors)
+    environment: Mapping[str, str] = field(factory=lambda: dict(os.environ), repr=False)
     counters: EventHandlerCounters = field(factory=EventHandlerCounters)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -110,6 +114,8 @@ class EventHandlers:
                         started = _nothing
                         async for event in coalesced(events):
                             self._give(event, queues, nursery)
+                            # Many may come at once.
+                            await trio.lowlevel.checkpoint()
                 except EventsMissed as error:
                     _logger.error("events were not handled", reason=str(error))
                 else:
@@ -188,8 +194,8 @@ class EventHandlers:
     async def _run_script(self, script: str, event: Event) -> bytes | None:
         me = self.membership.member(self.membership.name)
         tags = {} if me is None else me.tags
-        given = variables(event, self.membership.name, tags)
-        output = await run_script(script, given, standard_input(event), self.seconds)
+        environment = {**self.environment, **variables(event, self.membership.name, tags)}
+        output = await run_script(script, environment, standard_input(event), self.seconds)
         return output.end or None
 
     def _tell(self, handler: EventHandler, event: Event, error: ScriptFailed | trio.TooSlowError) -> None:

@@ -43,7 +43,7 @@ class Output:
     total: int
 
 
-async def run_script(script: str, variables: Mapping[str, str], data: bytes, seconds: float) -> Output:
+async def run_script(script: str, environment: Mapping[str, str], data: bytes, seconds: float) -> Output:
     """Run a script in a shell, and return what it wrote to standard output and standard error.
 
     It is over when it has ended and nobody holds its output any more, as a process in the background would. When it is
@@ -51,7 +51,7 @@ async def run_script(script: str, variables: Mapping[str, str], data: bytes, sec
 
     Args:
         script: for `/bin/sh -c`.
-        variables: of its environment, besides those of this process.
+        environment: its variables.
         data: its standard input.
         seconds: how long it may take.
 
@@ -64,7 +64,7 @@ async def run_script(script: str, variables: Mapping[str, str], data: bytes, sec
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **variables},
+            env=environment,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

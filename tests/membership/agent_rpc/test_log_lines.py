@@ -108,6 +108,32 @@ async def test_who_does_not_listen_misses_lines_and_is_told(logger: logging.Logg
             assert "last" in await heard.__anext__()
 
 
+async def test_who_logs_never_fails_by_it(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    lines = LogLines()
+    with lines.attached():
+        listening = lines.listening(logging.INFO)
+        heard = await listening.__aenter__()
+        (listener,) = lines._listeners
+        # While the end of a listener is under way, and whatever else may go wrong.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listening.__aexit__, None, None, None)
+            nursery.start_soon(log_often, logger)
+        assert lines._listeners == set()
+        with pytest.raises(trio.ClosedResourceError):
+            await anext(heard)
+        lines._listeners.add(listener)
+        logger.info("to one that is closed")
+        lines._listeners.discard(listener)
+        logger.info("not %d", "a number")
+
+
+async def log_often(logger: logging.Logger) -> None:
+    for _ in range(20):
+        logger.info("x")
+        await trio.lowlevel.checkpoint()
+
+
 async def test_what_is_kept_is_bounded(logger: logging.Logger) -> None:
     lines = LogLines()
     with lines.attached():

@@ -183,6 +183,7 @@ async def test_a_query_that_nobody_wants_any_more() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"name": "_serf_ping", "payload": b"x"},
         {"name": "_serf_conflict"},
         {"timeout": 0},
         {"timeout": float("nan")},
