@@ -105,6 +105,10 @@ simple("A keyring file that is not there, and no key to make it with", "--keyrin
 simple("The machine does not have the address (yet)", "--bind-addr", "192.0.2.1:0", "--insecure", plain=True)
 simple("The host to listen at is not known (yet)", "--bind-addr", "nosuch.invalid:0", "--insecure")
 simple("The host to advertise is not known (yet)", "--advertise-addr", "nosuch.invalid")
+simple(
+    "A cluster's name that cannot stand in a domain name, with `--dns-addr`",
+    *("--dns-addr", "127.0.0.1:0", "--cluster-name", "a:b"),
+)
 simple("An address of this node that no member may have", "--gossip-allowed-cidrs", "192.0.2.0/24")
 simple(
     "The host to advertise is to be learnt, and no member answers",
@@ -237,6 +241,12 @@ async def _(_path: Path) -> AsyncIterator[Start]:
 async def _(_path: Path) -> AsyncIterator[Start]:
     with taken() as port:
         yield Start(("--metrics-addr", f"127.0.0.1:{port}"))
+
+
+@case("Another process has the port for DNS")
+async def _(_path: Path) -> AsyncIterator[Start]:
+    with taken() as port:
+        yield Start(("--dns-addr", f"127.0.0.1:{port}"))
 
 
 @case("Another process has the port for the agent's RPC")

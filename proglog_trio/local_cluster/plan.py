@@ -35,6 +35,9 @@ NOT_FROM_ENVIRONMENT = (
     "advertise-addr",
     "advertise-rpc-addr",
     "metrics-addr",
+    "dns-addr",
+    "serf-rpc-addr",
+    "serf-rpc-auth-key",
 )
 """Options that no node of a local cluster is given, whatever the environment says. They are plain and on loopback: the
 command dials them without TLS, and an address that all of them share can be only one's."""

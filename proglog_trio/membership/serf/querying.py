@@ -166,7 +166,7 @@ class Querying:
 
     def _send_response(self, query: Query, encoded: bytes) -> None:
         asker = Endpoint(query.addr, query.port)
-        self.spreading.send(asker, encoded)
+        self.spreading.send(encoded, asker)
         self._relay(encoded, asker, query)
 
     def _relay(self, response: bytes, asker: Endpoint, query: Query) -> None:
@@ -182,8 +182,7 @@ class Querying:
             min(query.relay_factor, MAX_RELAYS),
             lambda node: node is not rules.me and node.status is NodeStatus.ALIVE and node.endpoint != asker,
         )
-        for helper in helpers:
-            self.spreading.send(helper.endpoint, message)
+        self.spreading.send(message, *(helper.endpoint for helper in helpers))
 
     # -- its own -------------------------------------------------------------------------------------------------------
 
@@ -252,7 +251,7 @@ class Querying:
         for name in few:
             member = self.members.by_name.get(name)
             if member is not None and name != self.swim.name:
-                self.spreading.send(member.endpoint, query)
+                self.spreading.send(query, member.endpoint)
         if few:
             self.swim.rules.timers.after(0, lambda: self._ask_each(names, query))
 

@@ -291,7 +291,7 @@ class Serf:
                 if self.swim.rules.is_elsewhere(target):
                     self.swim.rules.counters.of_other_clusters += 1
                 else:
-                    self.spreading.send(target, message.payload)
+                    self.spreading.send(message.payload, target)
             case QueryResponse() if self.querying.receive_response(message):
                 pass
             case _:

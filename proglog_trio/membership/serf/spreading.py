@@ -69,12 +69,13 @@ class Spreading:
         ):
             self.swim.effects.append(SendByStream(node.endpoint, payload))
 
-    def send(self, target: Endpoint, payload: bytes) -> None:
-        """Send a message to one member."""
+    def send(self, payload: bytes, *targets: Endpoint) -> None:
+        """Send a message to some members, each directly."""
         message = encode_message(UserMessage(payload))
         if len(message) <= self.swim.outbox.largest_message:
-            self.swim.outbox.send(target, message)
+            for target in targets:
+                self.swim.outbox.send(target, message)
         elif len(payload) <= MAX_STREAMED_BYTES:
-            self.swim.effects.append(SendByStream(target, payload))
+            self.swim.effects.extend(SendByStream(target, payload) for target in targets)
         else:
-            self.refused.too_large += 1
+            self.refused.too_large += len(targets)

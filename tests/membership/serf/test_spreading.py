@@ -90,7 +90,7 @@ def test_the_largest_single_message_fits_into_a_packet() -> None:
     node = with_others(0)
     largest = node.core.swim.outbox.largest_message - 1
     for size, by_stream in ((largest, False), (largest + 1, True)):
-        node.core.spreading.send(THERE, bytes(size))
+        node.core.spreading.send(bytes(size), THERE)
         (effect,) = node.take()
         assert isinstance(effect, SendByStream) is by_stream
         if isinstance(effect, SendPacket):

@@ -131,7 +131,7 @@ async def test_a_query_that_its_client_leaves_is_over(tmp_path: Path) -> None:
     ("fields", "status"),
     [
         ({"name": ""}, "INVALID_ARGUMENT"),
-        ({"name": "_serf_ping"}, "INVALID_ARGUMENT"),
+        ({"name": "_serf_conflict"}, "INVALID_ARGUMENT"),
         ({"payload": bytes(1024)}, "INVALID_ARGUMENT"),
         ({"tags": {"role": "("}}, "INVALID_ARGUMENT"),
         ({"timeout_seconds": -1.0}, "INVALID_ARGUMENT"),
