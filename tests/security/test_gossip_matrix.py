@@ -25,6 +25,7 @@ from proglog_trio.membership.wire.memberlist import (
 )
 from proglog_trio.membership.wire.packet import encode_packets
 from proglog_trio.membership.wire.serf import UserEvent, encode_serf
+from proglog_trio.node.parts_config import SNAPSHOT_FILE
 from proglog_trio.replication.peers.directories_file import DIRECTORIES_FILE
 from proglog_trio.rpc.calls.cluster import change_key
 from tests.members import members, node_inside
@@ -133,11 +134,12 @@ PHASES: dict[str, Sequence[tuple[str, str]]] = {
 
 
 def files_of(directory: Path) -> list[str]:
-    """Every path below a directory, but for the list of nodes, which names those that got in, and the running time.
+    """Every path below a directory, but for the lists of nodes and of members, and the running time.
 
-    That is kept from a node's tenth second on.
+    The lists name those that got in, and are written anew beside themselves; the time is kept from a node's tenth
+    second on.
     """
-    passed_over = {DIRECTORIES_FILE, RUNNING_TIME_FILE}
+    passed_over = {DIRECTORIES_FILE, RUNNING_TIME_FILE, SNAPSHOT_FILE, f"{SNAPSHOT_FILE}.new"}
     return sorted(str(path) for path in directory.rglob("*") if path.name not in passed_over)
 
 
