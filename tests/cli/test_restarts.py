@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from proglog_trio.cli.exit_codes import ExitCode
@@ -11,6 +12,7 @@ from tests.node_process import node_process
 LOCAL = ("--gossip-profile", "local")
 
 
+@pytest.mark.system
 async def test_a_node_that_was_stopped_or_killed_finds_its_cluster_again(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a") as a:
         options = ("--node-name", "b", *LOCAL)

@@ -50,6 +50,7 @@ async def load(query: AskedQuery) -> bytes:
     return b"\xff" if query.payload == b"bytes" else b"0.5 " + query.payload
 
 
+@pytest.mark.system
 async def test_events_and_answers_are_written(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a") as a, events_of(a.address, "--json") as watcher:
         # Until it watches: the first that it hears.

@@ -36,6 +36,7 @@ async def start() -> AsyncIterator[Start]:
         yield start
 
 
+@pytest.mark.system
 async def test_a_cluster_is_encrypted_step_by_step_and_nobody_fails(start: Start) -> None:
     names = ("a", "b", "c")
     members: dict[str, Ours] = {}

@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import trio
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "embedded-membership.md"
@@ -39,6 +40,7 @@ async def run_example(example: str) -> list[str]:
     return [line for line in output.splitlines() if not re.match(r"\S*\d{4}-\d\d-\d\d ", line)]
 
 
+@pytest.mark.system
 async def test_all_examples() -> None:
     assert len(EXAMPLES) == len(SAID)
     for example, said in zip(EXAMPLES, SAID, strict=True):

@@ -25,6 +25,7 @@ async def keys(node: HasAddress, *arguments: str, stdin: bytes = b"") -> tuple[i
     return code, output.decode(), errors
 
 
+@pytest.mark.system
 async def test_a_key_is_rotated_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     files = {name: tmp_path / f"{name}.keys" for name in "ab"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from proglog_trio.cli.exit_codes import ExitCode
@@ -45,6 +46,7 @@ async def until_tags(node: HasAddress, name: str, wanted: dict[str, str]) -> Non
     await wait_for(node, lambda found: name in found and of_users(found[name]["tags"]) == wanted)
 
 
+@pytest.mark.system
 async def test_tags_are_changed_and_kept_over_a_restart(tmp_path: Path) -> None:
     given = (("role", "web"), ("zone", "1"))
     async with node_inside(tmp_path / "a", "a") as a:
@@ -87,6 +89,7 @@ async def until_placed(node: HasAddress, names: Sequence[str]) -> dict[str, Any]
             await trio.sleep(0.2)
 
 
+@pytest.mark.system
 async def test_how_far_members_are(tmp_path: Path) -> None:
     async with (
         node_inside(tmp_path / "a", "a") as a,
