@@ -233,8 +233,9 @@ async def test_grpcios_own_resolver(tmp_path: Path) -> None:
         async with calling(lambda: names["channel"]) as caller:
             # It asks again when a connection has ended, and not before.
             failed = await come_and_go(running, caller, finds_new_ones_at_once=False)
-        # What fails it tries again, as the guide has it.
-        assert not failed
+        # What fails it tries again, as the guide has it: but for a call that a killed node had begun to answer.
+        assert all("Socket closed" in each for each in failed), failed
+        assert failed.total() < 3, failed
 
 
 NGINX = """
