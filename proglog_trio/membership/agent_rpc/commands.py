@@ -31,7 +31,8 @@ from proglog_trio.membership.membership import JoinFailed, Membership, NotAMembe
 from proglog_trio.membership.self_description.tags_file import TagsFileError
 from proglog_trio.membership.serf.keys import KeyOperation
 from proglog_trio.membership.serf.limits import MessageTooLarge
-from proglog_trio.steps import Result, Steps, Turn
+from proglog_trio.membership.turns import Turns
+from proglog_trio.steps import Turn
 
 MAX_ADDRESSES = 100
 """That one request joins through."""
@@ -125,7 +126,7 @@ class Commands:
     async def _members(self, body: MembersFiltered | None) -> bytes:
         """Return the members, in an order of names; there may be many, so others have turns in between."""
         try:
-            wanted = None if body is None else await _in_turns(MemberFilter.of(body))
+            wanted = None if body is None else await Turns().run(MemberFilter.of(body))
         except FilterRefused as error:
             raise CommandFailed(str(error), NO_MEMBERS) from None
         turn = Turn()
@@ -171,17 +172,6 @@ class Commands:
         if report.num_resp != report.num_nodes:
             raise CommandFailed(f"{report.num_resp}/{report.num_nodes} nodes reported success", report)
         return report
-
-
-async def _in_turns(steps: Steps[Result]) -> Result:
-    """Return what work gives; others have a turn after each step."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        await trio.lowlevel.checkpoint()
 
 
 NO_MEMBERS = encoded({"Members": None})[:-1] + b"\x90"

@@ -8,25 +8,14 @@ import re2
 from attrs import frozen
 
 from proglog_trio.membership.agent_rpc.messages import MemberRecord, MembersFiltered
+from proglog_trio.membership.serf.expressions import BOUNDED
 from proglog_trio.membership.serf.member import KnownMember, Member
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.steps import Steps
 
 MAX_EXPRESSION_CHARACTERS = 128
 """Of one regular expression of a filter; compiling the worst of them takes some milliseconds."""
-EXPRESSION_BYTES = 64 * 1024
-"""The memory that one may take."""
 MAX_TAG_EXPRESSIONS = 32
-
-
-def _re2_options() -> re2.Options:
-    options = re2.Options()
-    options.max_mem = EXPRESSION_BYTES
-    options.log_errors = False
-    return options
-
-
-_OPTIONS = _re2_options()
 
 
 class FilterRefused(Exception):
@@ -86,7 +75,7 @@ def _compiled(expression: str) -> re2._Regexp:
         raise FilterRefused(f"a regular expression of {len(expression)} characters is too long")
     try:
         # Between anchors as it is, alternatives not kept together: what agents do, and their documentation says.
-        return re2.compile(f"^{_utf8(expression)}$", _OPTIONS)
+        return re2.compile(f"^{_utf8(expression)}$", BOUNDED)
     except re2.error as error:
         reason = error.args[0] if error.args else "malformed"
         reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)

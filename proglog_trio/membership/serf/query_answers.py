@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import re2
 
+from proglog_trio.membership.serf.expressions import BOUNDED
 from proglog_trio.membership.serf.member import KnownMember
 from proglog_trio.membership.wire.serf import (
     QUERY_FLAG_ACK,
@@ -33,18 +34,6 @@ KEY_QUERIES = frozenset({"_serf_install-key", "_serf_use-key", "_serf_remove-key
 LONGEST_EXPRESSIONS = 128
 """The regular expressions of all tag filters of a query together; longer ones pass no node, since they come from the
 network: the worst of this length take 4 ms."""
-EXPRESSION_BYTES = 64 * 1024
-"""The memory that matching one expression may take; RE2 keeps the last 128 of them."""
-
-
-def _re2_options() -> re2.Options:
-    options = re2.Options()
-    options.max_mem = EXPRESSION_BYTES
-    options.log_errors = False
-    return options
-
-
-_OPTIONS = _re2_options()
 
 
 def check_filters(filters: Iterable[Filter]) -> None:
@@ -58,7 +47,7 @@ def check_filters(filters: Iterable[Filter]) -> None:
         raise ValueError(f"the expressions for tags have more than {LONGEST_EXPRESSIONS} characters together")
     for expression in expressions:
         try:
-            re2.compile(_utf8(expression), _OPTIONS)
+            re2.compile(_utf8(expression), BOUNDED)
         except re2.error as error:
             raise ValueError(f"{expression!r} is no regular expression (RE2): {_reason(error)}") from None
 
@@ -83,7 +72,7 @@ def _passes(one: Filter, member: KnownMember) -> bool:
         return False
     try:
         # The agents' own dialect, and linear in time: Python's matcher would let one packet stop this node.
-        return re2.search(_utf8(one.expr), _utf8(member.tags.get(one.tag, "")), _OPTIONS) is not None
+        return re2.search(_utf8(one.expr), _utf8(member.tags.get(one.tag, "")), BOUNDED) is not None
     except re2.error:
         return False
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from attrs import define
 
+from proglog_trio.membership.whole_file import sync_directory
+
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """More is not read: all members that a node can know, with the longest names and tags, take less."""
 NEW_SUFFIX = ".new"
@@ -66,7 +68,7 @@ class SnapshotFile:
             os.fsync(descriptor)
             new.replace(self.path)
             self._identity = _identity(os.fstat(descriptor))
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         except BaseException:
             os.close(descriptor)
             new.unlink(missing_ok=True)
@@ -100,11 +102,3 @@ def _write(descriptor: int, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
