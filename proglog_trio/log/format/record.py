@@ -123,6 +123,8 @@ def _array_length(payload: bytes) -> int:
 
 CHECKED_AT_ONCE_BYTES = 256 * 1024
 """Of a payload, in one step: two milliseconds where every byte is an element."""
+CHECKED_AT_ONCE_VALUES = 64 * 1024
+"""Of values of one length, in one step: half a millisecond."""
 
 
 def check_payload(payload: bytes, count: int) -> None:
@@ -139,6 +141,8 @@ def check_payload_steps(payload: bytes, count: int) -> Steps[None]:
     length = _array_length(payload)
     if length != count:
         raise PayloadError(f"the payload is an array of {length} records, the batch says {count}")
+    if (yield from _is_of_equal_values(payload, count)):
+        return
     unpacker = msgpack.Unpacker(max_buffer_size=len(payload))
     with memoryview(payload) as view:
         for start in range(0, len(payload), CHECKED_AT_ONCE_BYTES):
@@ -159,6 +163,38 @@ def check_payload_steps(payload: bytes, count: int) -> Steps[None]:
             raise PayloadError(f"the payload ends in the middle of a record, after {len(payload)} bytes")
     if unpacker.tell() != len(payload):
         raise PayloadError(f"{len(payload) - unpacker.tell()} bytes follow the payload's array")
+
+
+def _is_of_equal_values(payload: bytes, count: int) -> Steps[bool]:
+    """Tell, in steps, whether a payload is count values of one length and nothing else, as pack_values makes them.
+
+    What most who write fast send: it is known by the few bytes before each value, an eighth of the time of looking at
+    all. A payload of which this is not so may be a whole one all the same.
+    """
+    # The array's header; its elements follow.
+    start = {0xDC: 3, 0xDD: 5}.get(payload[0], 1)
+    if not count or (len(payload) - start) % count:
+        return False
+    # From one value to the next.
+    stride = (len(payload) - start) // count
+    length_bytes = {0xC4: 1, 0xC5: 2, 0xC6: 4}.get(payload[start + 1] if stride > 1 else 0)
+    if length_bytes is None:
+        return False
+    header_bytes = 2 + length_bytes
+    before = payload[start : start + header_bytes]
+    # Where the header itself is cut off, it would need less than no value.
+    if before[:1] != _ARRAY_OF_ONE or int.from_bytes(before[2:], "big") != stride - header_bytes:
+        return False
+    rows_bytes = stride * CHECKED_AT_ONCE_VALUES
+    for begin in range(start, len(payload), rows_bytes):
+        if begin > start:
+            yield
+        rows = min(CHECKED_AT_ONCE_VALUES, (len(payload) - begin) // stride)
+        end = begin + rows * stride
+        columns = (payload[begin + place : end : stride] for place in range(header_bytes))
+        if any(column != rows * before[place : place + 1] for place, column in enumerate(columns)):
+            return False
+    return True
 
 
 def unpack_rows(payload: bytes) -> list[tuple[object, ...]]:

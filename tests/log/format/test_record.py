@@ -127,6 +127,50 @@ def test_mutated_payload_is_whole_or_a_payload_error(records: list[Record], data
     assert len(unpack_rows(bytes(payload))) == len(records)
 
 
+def _is_whole(payload: bytes, count: int) -> bool:
+    """Tell by msgpack alone whether a payload is an array of count elements."""
+    try:
+        elements = msgpack.unpackb(payload, raw=True, strict_map_key=False)
+    except (ValueError, TypeError):
+        return False
+    return isinstance(elements, list) and len(elements) == count
+
+
+@given(st.binary(max_size=400), st.integers(0, 40), st.data())
+def test_values_of_one_length_are_checked_as_all_others(value: bytes, count: int, data: st.DataObject) -> None:
+    payload = bytearray(msgpack.packb([[value]] * count))
+    for _ in range(data.draw(st.integers(0, 2))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(
+            st.sampled_from([0x90, 0x91, 0xC4, 0xC5, 0xC6, 0, 1])
+        )
+    payload = payload[: data.draw(st.integers(0, len(payload))) or None]
+    try:
+        check_payload(bytes(payload), count)
+    except PayloadError:
+        assert not _is_whole(bytes(payload), count)
+    else:
+        assert _is_whole(bytes(payload), count)
+
+
+@pytest.mark.parametrize("length", [0, 1, 255, 256, 65_535, 65_536])
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 65_535, 65_536, 200_000])
+def test_many_values_of_one_length(length: int, count: int) -> None:
+    if length * count > 1 << 21:
+        count = max(1, (1 << 21) // length)
+    payload = msgpack.packb([[bytes(length)]] * count)
+    check_payload(payload, count)
+    last = len(payload) - length - 1
+    for broken in (payload[:-1], payload + b"\0", payload[:last] + b"\7" + payload[last + 1 :]):
+        with pytest.raises(PayloadError):
+            check_payload(broken, count)
+
+
+@pytest.mark.parametrize("payload", [b"\x91\x91\xc6\0", b"\x91\x91\xc6\0\0\0", b"\x91\x91\xc5", b"\x91\x91\xc4"])
+def test_values_whose_length_is_cut_off(payload: bytes) -> None:
+    with pytest.raises(PayloadError, match="ends in the middle"):
+        check_payload(payload, 1)
+
+
 @pytest.mark.parametrize(
     "data",
     [
