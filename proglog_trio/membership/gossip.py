@@ -45,7 +45,9 @@ from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
 from proglog_trio.membership.wire.errors import DecodingError, NotDecrypted
 from proglog_trio.membership.wire.keyring import Keyring
+from proglog_trio.membership.wire.memberlist import BROADCAST_TYPES, Message, decode_message
 from proglog_trio.membership.wire.packet import decode_packet_steps, encode_packets, packet_overhead
+from proglog_trio.membership.wire.recent_decodings import RecentDecodings
 from proglog_trio.repetition import PERIOD_SECONDS
 from proglog_trio.steps import Result, Steps, Turn
 
@@ -87,6 +89,7 @@ class Gossip:
     _streams: StreamServer = field(init=False)
     _timer: DeadlineTimer = Factory(lambda self: DeadlineTimer(lambda: self.core.swim.next_deadline), takes_self=True)
     _troubles: TroubleLog = field(factory=TroubleLog)
+    _decode: RecentDecodings[Message] = field(factory=lambda: RecentDecodings(decode_message, BROADCAST_TYPES))
     # Each of these is a task's, or what a call from outside may last; see turns.py for what streams share.
     _turn: Turn = field(factory=Turn)
 
@@ -360,7 +363,11 @@ class Gossip:
             return
         try:
             decoded = yield from decode_packet_steps(
-                data, keyring=self.keyring, label=self.config.label, verify=self.config.verify_incoming
+                data,
+                keyring=self.keyring,
+                label=self.config.label,
+                verify=self.config.verify_incoming,
+                decode=self._decode,
             )
         except DecodingError as error:
             self.counters.packets_refused += 1

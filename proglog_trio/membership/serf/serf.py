@@ -53,7 +53,17 @@ from proglog_trio.membership.swim.swim import Swim
 from proglog_trio.membership.wire import serf as wire
 from proglog_trio.membership.wire.coordinates import decode_ack_payload, encode_ack_payload
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.serf import Join, Leave, Query, QueryResponse, Relay, SerfMessage, decode_serf
+from proglog_trio.membership.wire.recent_decodings import RecentDecodings
+from proglog_trio.membership.wire.serf import (
+    BROADCAST_TYPES,
+    Join,
+    Leave,
+    Query,
+    QueryResponse,
+    Relay,
+    SerfMessage,
+    decode_serf,
+)
 from proglog_trio.membership.wire.state import STATE_PREFIX
 from proglog_trio.membership.wire.tags import encode_tags, tags_of
 
@@ -141,6 +151,7 @@ class Serf:
         self.emit, self.cluster, self.disagreements = emit, cluster, 0
         self.clock, self.query_clock = LamportClock(), LamportClock()
         self.vivaldi, self.refused = Vivaldi(rng), Refused()
+        self._decode = RecentDecodings[SerfMessage](decode_serf, BROADCAST_TYPES)
         merging = None if merge_check is None else Merging(merge_check, boundaries)
         intents, queries, self._events = (BroadcastQueue(profile.retransmit_multiplier) for _ in range(3))
         self._intents = intents
@@ -265,7 +276,7 @@ class Serf:
             self.refused.malformed += 1
             return
         try:
-            message = decode_serf(payload)
+            message = self._decode(payload)
         except DecodingError:
             self.refused.malformed += 1
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from typing import Self
 
@@ -14,6 +15,17 @@ _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 def _unmapped(address: bytes) -> bytes:
     """Return 4 bytes for an IPv4 address that is written as IPv6: some send it so, and it is the same place."""
     return address[12:] if len(address) == 16 and address.startswith(_IPV4_MAPPED) else address
+
+
+# Each packet that comes or goes has its address in text, and most are of few members.
+@functools.lru_cache(1024)
+def _in_text(address: bytes) -> str:
+    return str(ipaddress.ip_address(address))
+
+
+@functools.lru_cache(1024)
+def _in_bytes(host: str) -> bytes:
+    return ipaddress.ip_address(host).packed
 
 
 @frozen(order=True)
@@ -31,12 +43,12 @@ class Endpoint:
     @classmethod
     def of(cls, host: str, port: int) -> Self:
         """Return the endpoint of an IP address in text; raises ValueError for anything else."""
-        return cls(ipaddress.ip_address(host).packed, port)
+        return cls(_in_bytes(host), port)
 
     @property
     def host(self) -> str:
         """The address in text."""
-        return str(ipaddress.ip_address(self.address))
+        return _in_text(self.address)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if len(self.address) == 16 else f"{self.host}:{self.port}"

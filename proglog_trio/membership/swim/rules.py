@@ -167,6 +167,8 @@ class Rules:
         address that no member may have, a member of another cluster, a name that is held at another address, an old
         incarnation, one that may not be a member and a full table each end it before anything is changed.
         """
+        if self._is_known(news):
+            return
         endpoint = Endpoint(news.addr, news.port)
         mine = news.node == self.me.name
         if mine and self.leaving:
@@ -233,6 +235,22 @@ class Rules:
             self.notify(Seen(news.node))
         elif changed:
             self.notify(Changed(news.node))
+
+    def _is_known(self, news: Alive) -> bool:
+        """Tell whether news says of another member what is known already: most does, as it comes from several.
+
+        It would pass all the checks up to that of the incarnation, as it did when it came first.
+        """
+        node = self.nodes.get(news.node)
+        return (
+            node is not None
+            and news.incarnation <= node.incarnation
+            and news.meta == node.meta
+            and news.addr == node.told_address
+            and news.port == node.endpoint.port
+            and news.vsn == node.version
+            and node is not self.me
+        )
 
     def _may_move(self, node: Node, news: Alive) -> bool:
         """Tell whether a member's name may be had at another address."""

@@ -58,6 +58,10 @@ class MessageType(IntEnum):
     HAS_LABEL = 244
 
 
+BROADCAST_TYPES = frozenset((MessageType.SUSPECT, MessageType.ALIVE, MessageType.DEAD))
+"""Those that are gossiped. User messages are too, but their types are Serf's."""
+
+
 class NodeStateType(IntEnum):
     """What a push/pull says of a node."""
 

@@ -64,6 +64,7 @@ def decode_packet_steps(
     label: bytes = b"",
     verify: bool = True,
     max_decompressed_bytes: int = MAX_DECOMPRESSED_PACKET_BYTES,
+    decode: Callable[[bytes], Message] = decode_message,
 ) -> Steps[DecodedPacket]:
     """Return, in steps, the messages of a packet.
 
@@ -75,6 +76,7 @@ def decode_packet_steps(
         label: of the cluster; packets with another, or none, are refused, and so are packets with one if this is empty.
         verify: False: with a keyring, what is not encrypted is taken too.
         max_decompressed_bytes: the most that a compressed packet may hold.
+        decode: reads a message, as decode_message does.
 
     Raises:
         DecodingError: nothing of the packet can be read.
@@ -82,7 +84,7 @@ def decode_packet_steps(
     try:
         data = _without_label(data, label)
         if keyring is None:
-            return (yield from _decode_plain(data, max_decompressed_bytes))
+            return (yield from _decode_plain(data, max_decompressed_bytes, decode))
         try:
             plain = bytes((yield from decrypt_steps(data, keyring=keyring, associated=label)))
         except DecodingError as error:
@@ -90,11 +92,11 @@ def decode_packet_steps(
                 raise
             refusal = error
         else:
-            return (yield from _decode_plain(plain, max_decompressed_bytes))
+            return (yield from _decode_plain(plain, max_decompressed_bytes, decode))
         # The versions of encryption are types of messages too (ping, indirectPing): what cannot be decrypted is one of
         # these, or encrypted with another key.
         try:
-            decoded = yield from _decode_plain(data, max_decompressed_bytes)
+            decoded = yield from _decode_plain(data, max_decompressed_bytes, decode)
         except DecodingError as error:
             raise (refusal if begins_as_encrypted(data) else error) from None
         return evolve(decoded, was_plain=True)
@@ -102,14 +104,14 @@ def decode_packet_steps(
         raise error.within("packet") from None
 
 
-def _decode_plain(data: bytes, max_decompressed_bytes: int) -> Steps[DecodedPacket]:
+def _decode_plain(data: bytes, max_decompressed_bytes: int, decode: Callable[[bytes], Message]) -> Steps[DecodedPacket]:
     if data[:1] == bytes((MessageType.HAS_CRC,)):
         data = _checked(data)
     if data[:1] == bytes((MessageType.COMPRESS,)):
         data = yield from _decompressed(data, max_decompressed_bytes)
     if data[:1] == bytes((MessageType.COMPOUND,)):
-        return (yield from _decode_compound(data))
-    return DecodedPacket((decode_message(data),))
+        return (yield from _decode_compound(data, decode))
+    return DecodedPacket((decode(data),))
 
 
 def _without_label(data: bytes, label: bytes) -> bytes:
@@ -139,7 +141,7 @@ def _decompressed(data: bytes, max_bytes: int) -> Steps[bytes]:
         raise error.within("compressed part") from None
 
 
-def _decode_compound(data: bytes) -> Steps[DecodedPacket]:
+def _decode_compound(data: bytes, decode: Callable[[bytes], Message]) -> Steps[DecodedPacket]:
     count = data[1] if len(data) > 1 else 0
     start = COMPOUND_HEADER_BYTES + COMPOUND_MESSAGE_BYTES * count
     if len(data) < max(start, COMPOUND_HEADER_BYTES):
@@ -152,7 +154,7 @@ def _decode_compound(data: bytes) -> Steps[DecodedPacket]:
         try:
             if end > len(data):
                 raise DecodingError(f"is cut off after {max(len(data) - start, 0)} of {end - start} bytes")
-            messages.append(decode_message(data[start:end]))
+            messages.append(decode(data[start:end]))
         except DecodingError as error:
             errors.append(error.within("packet", f"part {number} of {count}"))
         start = end

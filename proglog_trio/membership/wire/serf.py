@@ -67,6 +67,12 @@ class SerfMessageType(IntEnum):
     RELAY = 9
 
 
+BROADCAST_TYPES = frozenset(
+    (SerfMessageType.LEAVE, SerfMessageType.JOIN, SerfMessageType.USER_EVENT, SerfMessageType.QUERY)
+)
+"""Those that are gossiped."""
+
+
 class MemberStatus(IntEnum):
     """What Serf says of a member."""
 
