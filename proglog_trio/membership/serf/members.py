@@ -80,6 +80,7 @@ class Members:
         is_full = len(self._gone) >= MAX_GONE or self._gone_name_bytes + len(member.name) > MAX_GONE_NAME_BYTES
         if member.name not in self.by_name and not is_full:
             self.by_name[member.name] = member
+            self.counts[member.status] += 1
             self._is_gone(member)
 
     # -- SWIM's news ---------------------------------------------------------------------------------------------------
