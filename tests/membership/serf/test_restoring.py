@@ -62,7 +62,7 @@ def test_the_restored_are_tried_again_and_forgotten_when_a_day_is_over_in_all() 
     tested.core.members.restore(known("b", gone_since=-23 * 3600.0))
     tested.core.members.restore(known("c", MemberStatus.LEFT, gone_since=-DAY))
     effects = tested.advance(60)
-    assert ExchangeState(THERE, "b", join=True) in effects
+    assert ExchangeState(THERE, "b", join=True, is_remembered=True) in effects
     assert (tested.status("b"), tested.status("c")) == (MemberStatus.FAILED, None)
     assert tested.events(MemberEventKind.REAP) == [("reap", "c")]
     tested.advance(3600)
