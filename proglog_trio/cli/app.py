@@ -29,6 +29,7 @@ from proglog_trio import __version__
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError
 from proglog_trio.node.config import SECRET_OPTIONS, ConfigError
+from proglog_trio.printable import printable
 
 COMMANDS: Mapping[str, str] = {
     "node": "node:app",
@@ -144,7 +145,7 @@ def _shown(argument: str) -> str:
 def _fail(message: str, code: ExitCode) -> int:
     with contextlib.suppress(OutputError):
         sys.stdout.flush()
-    print(f"proglog-trio: {' '.join(message.split())}", file=sys.stderr)
+    print(printable(f"proglog-trio: {' '.join(message.split())}"), file=sys.stderr)
     return code
 
 

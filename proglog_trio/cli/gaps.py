@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import report, run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
+from proglog_trio.printable import printable
 
 app = App(name="gaps", help="What a node's log does not have at present: show it, or give it up.")
 
@@ -27,7 +28,7 @@ async def _list(node: NodeOptions) -> int:
 
     status = await node.ask(get_status)
     for line in missing_lines(status):
-        print(line)
+        print(printable(line))
     return ExitCode.DONE
 
 

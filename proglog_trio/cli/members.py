@@ -10,6 +10,7 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import report, run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, LongNodeOptions, NodeOptions
 from proglog_trio.node.option_types import flag
+from proglog_trio.printable import printable
 
 _PatientlyAskedNode = Annotated[LongNodeOptions, Parameter(name="*")]
 _PATIENT = LongNodeOptions()
@@ -52,7 +53,7 @@ async def _members(node: NodeOptions, *, json: bool, detailed: bool) -> int:
         print(json_format.dumps(described, indent=2))
         return ExitCode.DONE
     for line in member_lines(described, detailed=detailed):
-        print(line)
+        print(printable(line))
     return ExitCode.DONE
 
 

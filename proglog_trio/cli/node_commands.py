@@ -14,6 +14,7 @@ from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.node.garbage import put_off
 from proglog_trio.node.option_types import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, NAME, TIME, several, within
+from proglog_trio.printable import printable
 
 ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
 DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
@@ -184,5 +185,5 @@ def report(message: str) -> bool:
     """Write one line for people to standard error; return whether that could be written."""
     dropped = dropped_output(sys.stderr)
     before = dropped.dropped_lines
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     return dropped.dropped_lines == before

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 import attrs
 from cyclopts import Parameter
 
-from proglog_trio.cli.exit_codes import ExitCode
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, failed_at
 from proglog_trio.cli.tls_options import Tls, client_tls
 
@@ -40,6 +40,9 @@ class NodeOptions:
             raise failed_at(address, error, ExitCode.UNREACHABLE) from error
         except CallFailed as error:
             raise failed_at(address, error, ExitCode.FAILED) from error
+        except UnicodeEncodeError:
+            # What it was is not said: it may be a key.
+            raise CommandError("an argument has bytes that are no UTF-8 text", ExitCode.USAGE) from None
 
 
 @attrs.frozen(kw_only=True)

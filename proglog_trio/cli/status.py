@@ -10,6 +10,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
 from proglog_trio.node.option_types import flag
+from proglog_trio.printable import printable
 
 app = App(name="status")
 
@@ -41,5 +42,5 @@ async def _status(node: NodeOptions, *, json: bool) -> int:
         print(json_format.dumps(described_status(answer), indent=2))
     else:
         for line in status_lines(answer):
-            print(line)
+            print(printable(line))
     return ExitCode.DONE

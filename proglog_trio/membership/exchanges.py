@@ -23,7 +23,7 @@ from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.trouble_log import TroubleLog
 from proglog_trio.membership.wire.coordinates import decode_seen_payload
 from proglog_trio.membership.wire.errors import DecodingError
-from proglog_trio.membership.wire.memberlist import Ack, Ping, PushPull, UserMessage
+from proglog_trio.membership.wire.memberlist import Ack, NodeStateType, Ping, PushPull, UserMessage
 
 MAX_EXCHANGES = 32
 """Exchanges that the core asks for, under way at once; what it asks for beyond that is not done, and counted."""
@@ -76,7 +76,8 @@ class Exchanges:
             self._nursery.start_soon(self._run_one, key, partial(self._ping, effect))
         else:
             # A failed member that is tried again: what was fired on the other side of a partition is news here.
-            self._nursery.start_soon(self._run_one, key, partial(self.exchange, effect.target, join=effect.join))
+            exchange = partial(self.exchange, effect.target, join=effect.join, is_remembered=effect.is_remembered)
+            self._nursery.start_soon(self._run_one, key, exchange)
 
     def send(self, effect: SendByStream) -> None:
         """Send a message by stream, when those before it are under way, unless too many wait."""
@@ -121,7 +122,9 @@ class Exchanges:
         finally:
             self._under_way.discard(key)
 
-    async def exchange(self, target: Endpoint, *, join: bool, ignore_events: bool = False) -> None:
+    async def exchange(
+        self, target: Endpoint, *, join: bool, ignore_events: bool = False, is_remembered: bool = False
+    ) -> None:
         """Exchange states with a member.
 
         Args:
@@ -129,12 +132,16 @@ class Exchanges:
             join: it is not known as a member now. Who is there is looked at first: a member of another cluster is told
                 nothing, since it might merge what it is told.
             ignore_events: events of before are not delivered, now or later.
+            is_remembered: a member was there before this node's start; it is told something only if what answers knows
+                a member that this node knows, where that is. Not every cluster has a name.
 
         Raises:
             ExchangeFailed: it did not happen.
         """
-        if join and self.gossip.core.push_pull.looks_first:
-            await self.look(target)
+        if is_remembered or (join and self.gossip.core.push_pull.looks_first):
+            answer = await self.look(target)
+            if is_remembered and not self._is_acquainted(answer):
+                raise ExchangeFailed(f"{target}: what answers knows nobody of before")
         state = await self.gossip.codec.turns.run(self.gossip.core.push_pull.local_state_steps(join=join))
         answer = await self._ask(target, state)
         try:
@@ -144,6 +151,16 @@ class Exchanges:
             await self.gossip.codec.turns.run(self.gossip.acting(merging))
         except (DecodingError, StateRefused) as error:
             raise ExchangeFailed(f"{target}: {error}") from None
+
+    def _is_acquainted(self, answer: PushPull) -> bool:
+        """Tell whether what answers knows a live member that this node knows, where that is or was."""
+        members = self.gossip.core.members.by_name
+        for state in answer.nodes:
+            known = members.get(state.name)
+            is_there = state.addr and state.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT)
+            if known is not None and is_there and known.endpoint == Endpoint(state.addr, state.port):
+                return True
+        return False
 
     async def look(self, target: Endpoint) -> PushPull:
         """Return what a member knows, without telling it anything.

@@ -34,6 +34,8 @@ MAX_ASKED = 5
 ENOUGH = 3
 """If fewer of the start addresses say something, members that they know are asked as well."""
 ASK_SECONDS = 2.0
+FIRST_LOOKUP_SECONDS = 2.0
+"""So long names are waited for if one is found by then. One silent name server of several delays all for longer."""
 LATECOMER_SECONDS = 0.5
 """Once one has answered, the others get so long."""
 
@@ -85,7 +87,10 @@ class HostLearning:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.gossip.answer_learners)
-            looked_up = await self.lookups.look_up(start_addresses, ASK_SECONDS)
+            looked_up = await self.lookups.look_up(start_addresses, FIRST_LOOKUP_SECONDS)
+            if not endpoints_of(looked_up):
+                # What is decided now is told for as long as this node runs.
+                looked_up = await self.lookups.look_up(start_addresses)
             self._problems += problems_of(looked_up)
             await self._ask(endpoints_of(looked_up))
             if self._told and len(self._votes) < ENOUGH:

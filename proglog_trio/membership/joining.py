@@ -267,16 +267,17 @@ class Joining:
 
     def _is_joined(self, answer: PushPull) -> bool:
         """Tell whether what answered is in one cluster with this node: an address need not be one that members tell."""
-        alive = {
-            state.name: Endpoint(state.addr, state.port)
-            for state in answer.nodes
-            if state.addr and state.state is NodeStateType.ALIVE
-        }
-        me = self.gossip.config.name
-        if alive.get(me) != self.gossip.endpoint:
-            return False
+        me, knows_me = self.gossip.config.name, False
         known = {member.name for member in self.gossip.core.members.with_status(MemberStatus.ALIVE)}
-        return alive.keys() <= known
+        # No more than is needed of each: there may be 16,384, and all are looked at in one piece.
+        for state in answer.nodes:
+            if not state.addr or state.state is not NodeStateType.ALIVE:
+                continue
+            if state.name == me:
+                knows_me = Endpoint(state.addr, state.port) == self.gossip.endpoint
+            elif state.name not in known:
+                return False
+        return knows_me
 
     async def _may_be_seen_by(self, look: _Look) -> bool:
         """Tell whether this node may be seen by those that answered; a node that has company is known already.

@@ -282,7 +282,7 @@ class Membership(KnownMembers):
     # -- joining and leaving -------------------------------------------------------------------------------------------
 
     def _new_lookups(self, nursery: trio.Nursery | None = None) -> Lookups:
-        return Lookups(nursery, ServiceRecords(self.gossip.config.name_servers))
+        return Lookups(nursery, ServiceRecords(self.gossip.config.name_servers), self.gossip.errors)
 
     async def learn_host(self, start_addresses: Sequence[StartAddress]) -> None:
         """Learn which host the others are told, where the configuration says learn_host; run does so otherwise.

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 import structlog
 from structlog.typing import Processor
 
+from proglog_trio.printable import printable
+
 if TYPE_CHECKING:
     from proglog_trio.node.config import LogFormat, LogLevel
 
 # below warning grpclib logs each stream that a client ends early, asyncio its selector, casbin its policy, h2 and hpack
 # every frame in hex
 _QUIET_LOGGERS = ("asyncio", "casbin", "grpclib", "h2", "hpack")
+# of this program and its libraries, and of several lines where they want it
+_OWN_TEXTS = frozenset({"event", "exception", "stack"})
 
 
 def configure_log_output(log_format: "LogFormat", log_level: "LogLevel", stream: TextIO | None = None) -> None:
@@ -63,12 +67,21 @@ def configure_log_output(log_format: "LogFormat", log_level: "LogLevel", stream:
 def _renderers(readable: bool, on_terminal: bool) -> list[Processor]:
     if readable:
         # rich's tracebacks would cost a node that logs an error once 10 MB for good
-        return [structlog.dev.ConsoleRenderer(colors=on_terminal, exception_formatter=structlog.dev.plain_traceback)]
+        console = structlog.dev.ConsoleRenderer(colors=on_terminal, exception_formatter=structlog.dev.plain_traceback)
+        return [_printable, console]
     return [
         structlog.processors.format_exc_info,
         _event_first,
         structlog.processors.JSONRenderer(default=_plain),
     ]
+
+
+def _printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what a terminal would obey in values: names and reasons are what others have chosen."""
+    for key, value in event.items():
+        if isinstance(value, str) and key not in _OWN_TEXTS:
+            event[key] = printable(value)
+    return event
 
 
 def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -6,7 +6,7 @@ run_node
 └── parts            one nursery, shielded from being cancelled out of order
     ├── security     reads certificates and policies again, warns of those that expire
     ├── metrics      if wanted
-├── dns          if wanted; answers once the membership has joined
+    ├── dns          if wanted; answers once the membership has joined
     ├── replicator   a nursery of peers, from which this node pulls what they have
     ├── server       gRPC; given the log, the replicator and the membership
     ├── agent RPC    if wanted: the protocol of Serf's tools

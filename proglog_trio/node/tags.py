@@ -36,7 +36,8 @@ def own_tags(
         **dict(others),
         CLUSTER_NAME_TAG: cluster_name,
         DIRECTORY_TAG: log.directory_id.hex(),
-        OPENING_TAG: f"{opening:x}",
+        # As long for a million openings: tags that fit must do so after the next restart too.
+        OPENING_TAG: f"{opening:010x}",
         VERSION_TAG: __version__,
         RPC_ADDRESS_TAG: str(rpc_address),
     }

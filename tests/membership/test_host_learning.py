@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from proglog_trio.address import Address
 from proglog_trio.errors import AddressUnavailable, AddressUnsuitable
+from proglog_trio.membership import host_learning
 from proglog_trio.membership.addresses.allowed_networks import AllowedNetworks
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.host_learning import local_address, may_be_told, most_told
@@ -33,6 +35,7 @@ from proglog_trio.membership.wire.keyring import encode_key
 from proglog_trio.membership.wire.memberlist import Ack, Ping
 from tests.membership.gossiping import gossiping
 from tests.membership.running import LOCAL, Ours, Peers, start_ours_in
+from tests.membership.test_membership import Names
 
 Start = Callable[..., Awaitable[Ours]]
 OUTSIDE = "127.0.0.9"
@@ -207,6 +210,26 @@ async def test_nodes_that_all_begin_learn_from_each_other() -> None:
             nursery.start_soon(a.learn_host, addresses)
             nursery.start_soon(b.learn_host, addresses)
         assert (a.address.host, b.address.host) == ("127.0.0.1", "127.0.0.1")
+
+
+async def test_a_slow_name_server_is_waited_for_if_no_name_is_found_before(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Names):
+        asked = 0
+
+        async def getaddrinfo(self, *arguments: Any, **more: Any) -> list[Any]:
+            self.asked += 1
+            if self.asked == 1:
+                await trio.sleep_forever()
+            return await super().getaddrinfo(*arguments, **more)
+
+    monkeypatch.setattr(host_learning, "FIRST_LOOKUP_SECONDS", 0.05)
+    first = await start("first")
+    async with translation(first.address) as address, learner(bind_host="127.0.0.1") as membership:
+        trio.socket.set_custom_hostname_resolver(Slow(seed=["127.0.0.1"]))
+        await membership.learn_host([Address("seed", address.port)])
+    assert membership.address.host == OUTSIDE
 
 
 async def test_if_nobody_answers_it_is_what_the_node_listens_on() -> None:

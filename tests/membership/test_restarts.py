@@ -295,6 +295,41 @@ async def test_an_address_that_is_anothers_now_is_not_joined_through(tmp_path: P
         assert set(strange.members()) == {"strange"}
 
 
+async def test_nor_is_it_when_failed_members_are_tried_again(tmp_path: Path) -> None:
+    file, quick = tmp_path / "members", evolve(QUICK, reconnect_interval=0.05)
+    async with start_ours_in() as start:
+        b = await start("b")
+        a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
+        await a.until_status("alive", "b")
+        await a.crash()
+        await b.crash()
+        strange = await start("strange", port=b.address.port)
+        again = await start("a", port=a.address.port, snapshot_file=file, profile=quick)
+
+        async def tries() -> int:
+            return again.membership.gossip.counters.exchanges_failed
+
+        await eventually(tries, lambda count: count >= 3)
+        assert statuses_of(again) == {"a": "alive", "b": "failed"}
+        assert set(strange.members()) == {"strange"}
+
+
+async def test_a_member_of_before_that_comes_back_is_found_in_company_too(tmp_path: Path) -> None:
+    file, quick = tmp_path / "members", evolve(QUICK, reconnect_interval=0.2)
+    async with start_ours_in() as start:
+        b = await start("b")
+        a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
+        await a.until_status("alive", "b")
+        await a.crash()
+        await b.crash()
+        again = await start("a", port=a.address.port, snapshot_file=file, profile=quick)
+        company = await start("c", join=[again.address], profile=NO_RECONNECT)
+        await again.until_status("alive", "c")
+        await start("b", port=b.address.port, profile=NO_RECONNECT)
+        for each in (again, company):
+            await each.until_status("alive", "a", "b", "c")
+
+
 async def test_a_snapshot_of_another_cluster_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "members"
     async with start_ours_in() as start:

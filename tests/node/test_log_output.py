@@ -56,6 +56,15 @@ def test_readable_on_a_terminal() -> None:
     assert not stream.getvalue().startswith("{")
 
 
+def test_no_name_is_obeyed_by_a_terminal() -> None:
+    stream = Terminal()
+    configure_log_output("auto", "info", stream)
+    structlog.get_logger("proglog_trio.membership").warning("a member failed", member="a\x1b[2Jb", reason="gone\x9b2J")
+    assert r"a\x1b[2Jb" in stream.getvalue()
+    assert "\x1b[2J" not in stream.getvalue()
+    assert "\x9b" not in stream.getvalue()
+
+
 def test_format_can_be_chosen() -> None:
     stream = Terminal()
     configure_log_output("json", "info", stream)

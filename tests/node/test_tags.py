@@ -3,9 +3,12 @@ from typing import cast
 import pytest
 from attrs import frozen
 
+from proglog_trio.address import Address
+from proglog_trio.log.log import Log
 from proglog_trio.membership import RPC_ADDRESS_TAG, Coordinate, Membership
-from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG
-from proglog_trio.node.tags import Members
+from proglog_trio.membership.lives import DIRECTORY_TAG, OPENING_TAG, opening_of
+from proglog_trio.membership.wire.tags import encode_tags
+from proglog_trio.node.tags import Members, own_tags
 
 
 @frozen
@@ -27,6 +30,21 @@ class OneMember:
 
 def members(**tags: str) -> Members:
     return Members(lambda: cast("Membership", OneMember(tags)))
+
+
+@frozen
+class OpenLog:
+    directory_id: bytes = bytes(8)
+
+
+def test_tags_that_fit_do_so_after_any_number_of_restarts() -> None:
+    sizes = set()
+    # As next_opening makes them: a counter, and behind it 20 random bits.
+    for opening in (1 << 20, 16 << 20, 4096 << 20, 2**40 - 1):
+        tags = own_tags("orders", cast("Log", OpenLog()), opening, Address("127.0.0.1", 8400), [("role", "web")])
+        assert opening_of(tags) == opening
+        sizes.add(len(encode_tags(tags)))
+    assert len(sizes) == 1
 
 
 def test_what_a_member_says() -> None:

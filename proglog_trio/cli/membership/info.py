@@ -10,6 +10,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
 from proglog_trio.node.option_types import flag
+from proglog_trio.printable import printable
 
 app = App(name="info")
 
@@ -37,8 +38,8 @@ async def _info(node: NodeOptions, *, json: bool) -> int:
         print(json_format.dumps(sorted_groups, indent=2))
         return ExitCode.DONE
     for group, figures in sorted_groups.items():
-        print(group)
+        print(printable(group))
         width = max(map(len, figures), default=0)
         for name, figure in figures.items():
-            print(f"  {name.ljust(width)}  {figure}".rstrip())
+            print(printable(f"  {name.ljust(width)}  {figure}".rstrip()))
     return ExitCode.DONE

@@ -10,6 +10,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
 from proglog_trio.node.option_types import flag
+from proglog_trio.printable import printable
 
 app = App(name="rtt")
 
@@ -38,5 +39,5 @@ async def _rtt(node: NodeOptions, one: str, other: str, *, json: bool) -> int:
     if json:
         print(json_format.dumps({"one": found.one, "other": found.other, "seconds": found.seconds}, indent=2))
     else:
-        print(f"about {found.seconds * 1000:.3f} ms from {found.one} to {found.other} and back")
+        print(printable(f"about {found.seconds * 1000:.3f} ms from {found.one} to {found.other} and back"))
     return ExitCode.DONE

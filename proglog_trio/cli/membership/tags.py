@@ -10,6 +10,7 @@ from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
 from proglog_trio.node.option_types import TAGS, flag, several
+from proglog_trio.printable import printable
 
 app = App(name="tags")
 
@@ -50,5 +51,5 @@ async def _tags(node: NodeOptions, set_: dict[str, str], delete: tuple[str, ...]
         print(json_format.dumps(dict(sorted(found.items())), indent=2))
     else:
         for name, content in sorted(found.items()):
-            print(f"{name}={content}")
+            print(printable(f"{name}={content}"))
     return ExitCode.DONE

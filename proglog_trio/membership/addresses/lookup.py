@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from proglog_trio.address import Address, ServiceName, StartAddress
 from proglog_trio.host_names import ip_literal
+from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.membership.addresses.own_addresses import lookup_problem
 from proglog_trio.membership.addresses.service_records import RecordsNotHad, ServiceRecords
 from proglog_trio.membership.swim.node import Endpoint
@@ -43,6 +44,18 @@ class LookedUp:
 
 
 @define(eq=False)
+class _LookUp:
+    """One that is under way.
+
+    Attributes:
+        found: what counts when it is over.
+    """
+
+    over: trio.Event = field(factory=trio.Event)
+    found: LookedUp = LookedUp(problem="the look-up was ended")
+
+
+@define(eq=False)
 class Lookups:
     """Looks addresses up.
 
@@ -52,14 +65,15 @@ class Lookups:
     Attributes:
         nursery: where a look-up goes on that is not waited for any more; None: it is given up.
         records: asks for SRV records.
+        errors: where unforeseen errors are counted; the address that one is about stands for nothing then.
     """
 
     nursery: trio.Nursery | None = None
     records: ServiceRecords = field(factory=ServiceRecords)
+    errors: InternalErrors = field(factory=InternalErrors)
     _limiter: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(MAX_LOOKUPS))
-    # Addresses that are asked for now; what was found is in _found when its event is set, and stays there.
-    _pending: dict[StartAddress, trio.Event] = field(factory=dict)
-    _found: dict[StartAddress, LookedUp] = field(factory=dict)
+    # Of addresses that are asked for now: there may be ever other ones.
+    _pending: dict[StartAddress, _LookUp] = field(factory=dict)
 
     async def look_up(
         self, addresses: Sequence[StartAddress], seconds: float = LOOKUP_SECONDS
@@ -81,23 +95,25 @@ class Lookups:
     async def _one(self, address: StartAddress) -> LookedUp:
         if self.nursery is None:
             return await self._ask(address)
-        event = self._pending.get(address)
-        if event is None:
-            event = self._pending[address] = trio.Event()
-            self.nursery.start_soon(self._ask_for_all, address, event)
-        await event.wait()
-        return self._found[address]
+        look_up = self._pending.get(address)
+        if look_up is None:
+            look_up = self._pending[address] = _LookUp()
+            self.nursery.start_soon(self._ask_for_all, address, look_up)
+        await look_up.over.wait()
+        return look_up.found
 
-    async def _ask_for_all(self, address: StartAddress, answered: trio.Event) -> None:
-        self._found[address] = LookedUp(problem="the look-up was ended")
+    async def _ask_for_all(self, address: StartAddress, look_up: _LookUp) -> None:
         try:
-            self._found[address] = await self._ask(address)
+            look_up.found = await self._ask(address)
         finally:
             del self._pending[address]
-            answered.set()
+            look_up.over.set()
 
     async def _ask(self, address: StartAddress) -> LookedUp:
-        return await (self._service(address) if isinstance(address, ServiceName) else self._host(address))
+        # Here, since the nursery is the member's own, which such an error would end.
+        with self.errors.boundary(Where.MEMBERSHIP_JOIN, address=str(address)):
+            return await (self._service(address) if isinstance(address, ServiceName) else self._host(address))
+        return LookedUp(problem="internal error")
 
     async def _service(self, service: ServiceName) -> LookedUp:
         """Return what all hosts in the SRV records of a name stand for, and what is wrong with the others."""

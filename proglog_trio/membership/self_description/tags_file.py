@@ -46,7 +46,18 @@ def load_tags_file(path: Path) -> dict[str, str | None]:
     for name, content in changes.items():
         if not name or not (content is None or isinstance(content, str)):
             raise TagsFileError(f"{path} holds no tags: what it has for {name!r} is neither a text nor null")
+        if not (_is_text(name) and _is_text(content or "")):
+            raise TagsFileError(f"{path} holds no tags: {name!r}, or what it has for it, is half of a character")
     return changes
+
+
+def _is_text(text: str) -> bool:
+    """Tell whether a text can be told: JSON can name halves of characters, and bytes that are no text are allowed."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def save_tags_file(path: Path, changes: Mapping[str, str | None]) -> None:

@@ -79,6 +79,7 @@ class KnownMember:
         coordinate: where it says that it is in the network, if that can be; None: it has not said so at its endpoint.
         has_answered: a probe of this node's was answered, in this or an earlier life of it.
         is_pruned: it is forgotten as soon as it has left.
+        is_remembered: it was restored, and has not been seen since this node's start.
         told_address: see swim's Node.
     """
 
@@ -94,6 +95,7 @@ class KnownMember:
     coordinate: Coordinate | None = None
     has_answered: bool = False
     is_pruned: bool = False
+    is_remembered: bool = False
     told_address: bytes = Factory(lambda member: member.endpoint.address, takes_self=True)
 
     def snapshot(self) -> Member:

@@ -80,6 +80,8 @@ class Members:
         is_full = len(self._gone) >= MAX_GONE or self._gone_name_bytes + len(member.name) > MAX_GONE_NAME_BYTES
         if member.name not in self.by_name and not is_full:
             self.by_name[member.name] = member
+            self.counts[member.status] += 1
+            member.is_remembered = True
             self._is_gone(member)
 
     # -- SWIM's news ---------------------------------------------------------------------------------------------------
@@ -106,7 +108,7 @@ class Members:
             member.endpoint, member.tags, member.version = node.endpoint, tags, node.version
             member.told_address = node.told_address
             self._set_status(member, MemberStatus.ALIVE, Cause.SWIM)
-            member.gone_since, member.is_pruned = None, False
+            member.gone_since, member.is_pruned, member.is_remembered = None, False, False
             self._is_not_gone(node.name)
             member.round_trip_seconds = None
         self._tell(MemberEventKind.JOIN, member)

@@ -362,4 +362,6 @@ class Serf:
         failed = [member for member in failed if not rules.is_elsewhere(member.endpoint)]
         if failed and self.intents.stage is Stage.ALIVE and rules.rng.random() <= len(failed) / max(1, alive):
             member = rules.rng.choice(failed)
-            self.swim.effects.append(ExchangeState(member.endpoint, member.name, join=True))
+            self.swim.effects.append(
+                ExchangeState(member.endpoint, member.name, join=True, is_remembered=member.is_remembered)
+            )

@@ -46,9 +46,10 @@ class SnapshotFile:
 
     def put_aside(self) -> Path:
         """Rename the file, so that it is lost to nobody; return its new path."""
+        # Before: where it cannot be renamed it is left alone.
+        self._identity = None
         aside = self.path.with_name(self.path.name + ASIDE_SUFFIX)
         self.path.replace(aside)
-        self._identity = None
         return aside
 
     def replace(self, data: bytes | bytearray) -> None:

@@ -32,11 +32,13 @@ class ExchangeState:
         target: with whom.
         name: who is expected there; empty: not known.
         join: tell the other side that this is a join.
+        is_remembered: it is known from before this node's start alone: who is there now may be of another cluster.
     """
 
     target: Endpoint
     name: str
     join: bool = False
+    is_remembered: bool = False
 
 
 @frozen

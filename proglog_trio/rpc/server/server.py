@@ -296,6 +296,7 @@ class _Server:
             async with trio.open_nursery() as nursery:
                 for handler in handlers:
                     nursery.start_soon(self._finish, handler.wait_closed)
+        # GOAWAY comes last: a client on h2, as Python's are, reads nothing after it, and would lose the answers above.
         for protocol in list(self._protocols):
             with boundary:
                 protocol.say_goodbye(ErrorCodes.NO_ERROR, b"the node is stopping")

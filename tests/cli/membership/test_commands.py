@@ -72,6 +72,23 @@ async def test_tags_are_changed_and_kept_over_a_restart(tmp_path: Path) -> None:
             await until_tags(a, "b", {**changed, "new": "1"})
 
 
+async def test_no_tag_is_obeyed_by_a_terminal(tmp_path: Path) -> None:
+    async with node_inside(tmp_path / "a", "a", tag=(("note", "x\x1b[2J\ny"),)) as a:
+        (line,) = await lines(a, "members")
+        assert r"note=x\x1b[2J\ny" in line
+        assert r"note=x\x1b[2J\ny" in await lines(a, "tags")
+        assert r"x\x1b[2J\ny" in "".join(await lines(a, "info"))
+        assert of_users(await answer(a, "tags")) == {"note": "x\x1b[2J\ny"}
+
+
+async def test_bytes_that_are_no_text_are_a_mistake_of_the_user(tmp_path: Path) -> None:
+    async with node_inside(tmp_path / "a", "a") as a:
+        for arguments in (("tags", "--set", "note=\udcff"), ("rtt", "\udcff"), ("query", "\udcff")):
+            code, output, errors = await run_command(*arguments, "--addr", a.address)
+            assert (code, output) == (ExitCode.USAGE, b"")
+            assert errors == "proglog-trio: an argument has bytes that are no UTF-8 text\n"
+
+
 async def test_what_cannot_be_written_down_is_said_and_not_told(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a") as a:
         (tmp_path / "a" / "tags").mkdir()

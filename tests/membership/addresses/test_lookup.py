@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from proglog_trio.address import Address
+from proglog_trio.internal_errors import Where
 from proglog_trio.membership.addresses.lookup import MAX_LOOKUPS, Lookups, endpoints_of, problems_of
 from proglog_trio.membership.swim.node import Endpoint
 from tests.membership.test_membership import Names
@@ -54,6 +56,31 @@ async def test_what_is_under_way_is_waited_for_again(autojump_clock: MockClock, 
     assert slow.asked == 1
     await lookups.look_up([ONE], 60)
     assert slow.asked == 2  # what is over is asked for anew
+
+
+async def test_nothing_is_kept_of_what_is_over(nursery: trio.Nursery) -> None:
+    trio.socket.set_custom_hostname_resolver(Slow(0))
+    lookups = Lookups(nursery)
+    for number in range(3):
+        await lookups.look_up([Address(f"host-{number}", 1)])
+    assert lookups._pending == {}
+    assert "host-0" not in repr(lookups)
+
+
+@pytest.mark.internal_errors
+async def test_what_nobody_foresaw_is_a_problem_of_its_address_alone(nursery: trio.Nursery) -> None:
+    class Broken(Slow):
+        async def getaddrinfo(self, host: bytes | None, port: Any, *arguments: Any, **more: Any) -> list[Any]:
+            if host == b"one":
+                raise RuntimeError("can't start new thread")
+            return await super().getaddrinfo(host, port, *arguments, **more)
+
+    trio.socket.set_custom_hostname_resolver(Broken(0))
+    for lookups in (Lookups(nursery), Lookups()):
+        found = await lookups.look_up([ONE, TWO])
+        assert endpoints_of(found) == [Endpoint.of("10.0.0.1", 2)]
+        assert problems_of(found) == ["one:1: internal error"]
+        assert lookups.errors.counts[Where.MEMBERSHIP_JOIN] == 1
 
 
 async def test_so_many_at_a_time(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

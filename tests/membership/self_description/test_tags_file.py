@@ -49,6 +49,8 @@ def test_no_file_is_no_change(tmp_path: Path) -> None:
         ("[]", "it is no JSON object"),
         ('{"zone": 1}', "what it has for 'zone' is neither a text nor null"),
         ('{"": "a"}', "what it has for ''"),
+        (r'{"a": "\ud800"}', "'a', or what it has for it, is half of a character"),
+        (r'{"\udbff": null}', "is half of a character"),
         ('{"a": "' + " " * MAX_TAGS_FILE_BYTES + '"}', "is larger than"),
     ],
 )

@@ -29,6 +29,26 @@ def test_nobody_is_told_of_the_restored_until_they_are_seen() -> None:
     assert tested.core.members.by_name["b"].tags == {"role": "y"}
 
 
+def test_the_restored_are_counted_like_all_others() -> None:
+    tested = TestedCore.make()
+    members = tested.core.members
+    for name, status, gone_since in (("b", MemberStatus.FAILED, 0.0), ("c", MemberStatus.FAILED, -DAY)):
+        members.restore(known(name, status, gone_since))
+    members.restore(known("d", MemberStatus.LEFT))
+    members.restore(known("b"))
+    assert members.counts == counted(tested)
+    assert members.counts[MemberStatus.FAILED] == 2
+    tested.receive(alive("b"))
+    assert members.counts == counted(tested)
+    tested.advance(60)
+    assert tested.status("c") is None
+    assert members.counts == counted(tested)
+
+
+def counted(tested: TestedCore) -> dict[MemberStatus, int]:
+    return {status: len(tested.core.members.with_status(status)) for status in MemberStatus}
+
+
 def test_one_that_is_there_already_is_not_restored() -> None:
     tested = TestedCore.make()
     tested.receive(alive("b"))
@@ -42,7 +62,7 @@ def test_the_restored_are_tried_again_and_forgotten_when_a_day_is_over_in_all() 
     tested.core.members.restore(known("b", gone_since=-23 * 3600.0))
     tested.core.members.restore(known("c", MemberStatus.LEFT, gone_since=-DAY))
     effects = tested.advance(60)
-    assert ExchangeState(THERE, "b", join=True) in effects
+    assert ExchangeState(THERE, "b", join=True, is_remembered=True) in effects
     assert (tested.status("b"), tested.status("c")) == (MemberStatus.FAILED, None)
     assert tested.events(MemberEventKind.REAP) == [("reap", "c")]
     tested.advance(3600)

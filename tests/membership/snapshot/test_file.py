@@ -52,6 +52,18 @@ def test_a_file_is_put_aside_once(tmp_path: Path) -> None:
     assert file.read() == b""
 
 
+def test_a_file_that_cannot_be_put_aside_is_left_alone(tmp_path: Path) -> None:
+    file = SnapshotFile(tmp_path / "members")
+    file.path.write_bytes(b"another's")
+    (tmp_path / "members.aside").mkdir()
+    assert file.read() == b"another's"
+    with pytest.raises(IsADirectoryError):
+        file.put_aside()
+    with pytest.raises(FileExistsError):
+        file.replace(b"mine\n")
+    assert file.read() == b"another's"
+
+
 def test_a_file_that_took_its_place_is_left_alone(tmp_path: Path) -> None:
     """As when the directory was replaced by another node's."""
     mine = tmp_path / "mine"
