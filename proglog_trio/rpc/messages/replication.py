@@ -8,6 +8,7 @@ from typing import TypeVar
 import attrs
 
 from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.log.format.frame import iterate_frames
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
@@ -38,6 +39,8 @@ _FETCHED = 1
 """And of FetchFramesResponse."""
 _PARTS_AT_ONCE = 64
 """Of a list, in one step of reading: all of it, if the sender keeps to ENTRIES_AT_ONCE."""
+_FRAMES_AT_ONCE = 32
+"""In one step of telling frames apart: some tenths of a millisecond, or as many megabytes as a message has."""
 _MAX_PARTS = 16 * ENTRIES_AT_ONCE
 """Of a list in one message: what comes of each is work for the receiver, and a correct node says no more than a few."""
 
@@ -127,6 +130,18 @@ def encode_frames(frames: tuple[bytes, ...]) -> bytes:
 def encode_fetched(frames: tuple[bytes, ...]) -> bytes:
     """Return a FetchFramesResponse as one length-prefixed message."""
     return _encode_bytes(_FETCHED, frames)
+
+
+def frames_steps(data: bytes) -> Steps[list[bytes]]:
+    """Return, in steps, the frames that stand one after the other; raises FrameError at the first that is not whole."""
+    frames: list[bytes] = []
+    place = 0
+    for frame in iterate_frames(data):
+        frames.append(data[place : place + frame.length])
+        place += frame.length
+        if len(frames) % _FRAMES_AT_ONCE == 0:
+            yield
+    return frames
 
 
 def _encode_bytes(field: int, parts: tuple[bytes, ...]) -> bytes:
