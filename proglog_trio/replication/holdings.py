@@ -55,6 +55,8 @@ class Holdings:
         """Keep what a node says of its own disk."""
         nexts = {origin: held.next for origin, held in positions.ranges.items()}
         not_held = {origin: ranges for origin, held in positions.ranges.items() if (ranges := held.not_held)}
+        # First: what is forgotten makes room for what is new.
+        self.progress.forget_origins(positions.forgotten, hello.directory_id)
         self.progress.learn(hello.directory_id, hello.opened, nexts, not_held)
 
     def learn_of_others(self, others: Iterable[HolderNews]) -> None:

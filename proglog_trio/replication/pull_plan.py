@@ -59,7 +59,7 @@ class PullPlan:
     own: Origin | None = None
     round_trip_to: RoundTripTo = unknown_round_trip
     assigned: dict[Origin, Assignment] = Factory(dict)
-    # Of each origin that was decided about, until the log forgets it.
+    # Of each origin that was decided about, until the log forgets it, or until no peer names one that it never had.
     _pulls: dict[Origin, OriginPull] = Factory(dict)
     # What something has changed for since the last decision, in the order in which it did: a dict, since a set of them
     # has another order in every process, and simulated clusters are to be replayed.
@@ -282,12 +282,18 @@ class PullPlan:
     def _keep_if_busy(self, look: Look) -> Assignment | None:
         """Return the source for a while: there is nothing new, and another may yet get more of it before it does."""
         if look.current is None:
+            if look.writer is None and not self._is_known(look.origin):
+                del self._pulls[look.origin]
             return None
         due = max(look.pull.advanced_at, look.current.began) + self.config.idle_seconds
         if due <= look.now:
             return None
         self._look_again(look.origin, due)
         return look.current
+
+    def _is_known(self, origin: Origin) -> bool:
+        """Tell whether the log or a peer has anything to say of an origin; of others nothing is to be kept."""
+        return self.state_of(origin) is not None or any(origin in peer.ranges for peer in self.peers.views.values())
 
     def _choose_among(self, look: Look) -> Assignment | None:
         """Return the best of the peers that have what comes next."""

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from proglog_trio.log.format.origin import Origin
+from proglog_trio.replication.local_node import LocalNode
+from proglog_trio.replication.messages import Hello, OriginRange, Positions
+from proglog_trio.replication.peers import progress as progress_module
+from proglog_trio.replication.replica import Replica, ReplicationConfig
+from tests.log.driving import OpenLog
+from tests.log.simulated_disk import SimulatedDisk
+from tests.replication.driving import QuietHost
+
+ORIGINS = [Origin(number.to_bytes(16, "big")) for number in range(5)]
+PEER = Hello("proglog", "peer", b"peer----", 1)
+
+
+def test_what_a_peer_forgets_makes_room_for_what_it_has_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise nothing that a peer has of new origins would count, once it has had so many."""
+    monkeypatch.setattr(progress_module, "MAX_ORIGINS", 4)
+    log = OpenLog.open(SimulatedDisk()).log
+    node = LocalNode(log, Hello("proglog", "me", log.directory_id, 1), lambda: 0.0, lambda _event: None)
+    holdings = Replica(node, ReplicationConfig(), QuietHost()).holdings
+    holdings.learn(PEER, Positions({origin: OriginRange(0, 3) for origin in ORIGINS[:4]}))
+    assert holdings.progress.entries == 4
+    newest = {ORIGINS[4]: OriginRange(0, 1)}
+    holdings.learn(PEER, Positions(newest, forgotten=tuple(ORIGINS[:4])))
+    assert holdings.progress.count(ORIGINS[4], 0, 1, {PEER.directory_id}) == 1
+    assert holdings.progress.entries == 1
