@@ -169,6 +169,7 @@ def _positions(low: int, next: int, gaps: Sequence[int] = ()) -> log_v1.PullRequ
             "0 origins of a node and 0 places, and says of 1 what is absent",
         ),
         (log_v1.PullRequest(stops=[bytes(16)] * 1025), "1025 things of one kind in a message, more than 1024"),
+        (log_v1.PullRequest(others=[log_v1.HolderNews()] * 257), "257 things of one kind in a message, more than 256"),
     ],
 )
 def test_what_no_correct_node_says_is_a_lie(message: log_v1.PullRequest, words: str) -> None:
