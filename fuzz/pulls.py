@@ -12,7 +12,7 @@ from grpclib.exceptions import GRPCError
 from fuzz.strict import Strict
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import FrameError, LogBusy
-from proglog_trio.log.format.frame import Frame, FrameHeader, iterate_frames
+from proglog_trio.log.format.frame import Frame, FrameHeader
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.replication.events import PeerLied, PullRefused
@@ -25,6 +25,7 @@ from proglog_trio.rpc.messages.replication import (
     encode_fetched,
     encode_frames,
     encode_response,
+    frames_steps,
     origin_of,
     request_steps,
     request_to_message,
@@ -207,8 +208,8 @@ class Pulls:
 
     def _fetched(self, _world: _World, data: bytes) -> None:
         """Somebody sends frames that were asked for."""
-        for frame in iterate_frames(self._read(data, log_v1.FetchFramesResponse).frames):
-            FrameHeader.decode(frame.encode())
+        for frame in complete(frames_steps(self._read(data, log_v1.FetchFramesResponse).frames)):
+            FrameHeader.decode(frame)
 
     def _look(self, world: _World, before: dict[Origin, int], known: set[Origin]) -> None:
         replica, after = world.replica, world.origins()

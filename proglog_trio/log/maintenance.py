@@ -110,8 +110,9 @@ async def _scrub_step(log: Log, scrub: Scrub, size: int) -> None:
     try:
         found = await trio.to_thread.run_sync(scrub.step, size)
     except OSError as error:
-        _logger.warning("the scrub cannot read the log", error=str(error))
-        scrub.end()
+        # A sector that cannot be read may stay so: what lies behind it would never be looked at.
+        _logger.warning("the scrub cannot read a segment", segment=scrub.segment, error=str(error))
+        scrub.close()
         return
     log.counters.bytes_scrubbed += scrub.bytes_read - before
     # Each is named by name_damage, when the registry has not heard of it before.

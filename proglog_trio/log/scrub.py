@@ -34,18 +34,27 @@ class Scrub:
     _walk: SegmentScanner | None = None
     _scan: Iterator[StoredFrame | DamagedPlace] | None = None
 
-    def end(self) -> None:
-        """Give this pass up: the disk does not let it go on."""
-        self.finished = True
+    @property
+    def segment(self) -> str:
+        """Which segment is being read, or was last; empty before the first."""
+        return "" if self._files is None else str(self._files.store)
 
     def step(self, size: int) -> list[tuple[SegmentFiles, DamagedPlace]]:
         """Read about size bytes further and return the damage in them, which the log's registry is told as well.
 
         Raises:
-            OSError: as the disk gives it; the pass may go on.
+            OSError: as the disk gives it; the registry is told of what was found before. Once this is closed the pass
+                may go on, with the next segment.
         """
         found: list[tuple[SegmentFiles, DamagedPlace]] = []
-        goal = self.bytes_read + size
+        try:
+            self._read_on(self.bytes_read + size, found)
+        finally:
+            for files, place in found:
+                self.catalog.damage.report(files, place, "scrub")
+        return found
+
+    def _read_on(self, goal: int, found: list[tuple[SegmentFiles, DamagedPlace]]) -> None:
         while self.bytes_read < goal and not self.finished:
             if self._walk is None or self._files is None or self._scan is None:
                 self._open_next(found)
@@ -61,9 +70,6 @@ class Scrub:
                 self.close()
             elif isinstance(item, DamagedPlace):
                 found.append((self._files, item))
-        for files, place in found:
-            self.catalog.damage.report(files, place, "scrub")
-        return found
 
     def _open_next(self, found: list[tuple[SegmentFiles, DamagedPlace]]) -> None:
         files = self.catalog.segments[0] if self._files is None else self.catalog.after(self._files)
@@ -108,7 +114,7 @@ class Scrub:
             self.bytes_read += item
 
     def close(self) -> None:
-        """Close the segment that is being read."""
+        """Close the segment that is being read; another step goes on with the next."""
         if self._faults is not None:
             self._faults.close()
         if self._file is not None:

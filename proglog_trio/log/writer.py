@@ -123,9 +123,12 @@ class LogWriter:
     def _roll(self, header: SegmentHeader) -> None:
         before = self.catalog.active
         try:
+            # Before there is another: opening makes the index of the newest segment anew, and of no other. After a
+            # power loss the mark could tell of entries that are not there.
+            before.sync_index()
             following = ActiveSegment.create(self.disk, self.directory, header, self.catalog.index_interval_bytes)
             self.catalog.make_active(following)
-            before.finish()
+            before.close()
         except NotWritten as error:
             raise CommitFailed(error, self._durable, 0, may_go_on=True) from error
         except OSError as error:

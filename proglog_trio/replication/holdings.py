@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from attrs import Factory, define, field
 
@@ -13,7 +13,7 @@ from proglog_trio.replication.messages import Hello, HolderNews, Positions, Told
 from proglog_trio.replication.peers.acknowledgements import Acknowledgements
 from proglog_trio.replication.peers.peer_table import PeerTable
 from proglog_trio.replication.peers.progress import ProgressTracker
-from proglog_trio.replication.streams import OpenStreams
+from proglog_trio.replication.streams import OpenStreams, StreamEnd
 
 
 @define(eq=False, repr=False)
@@ -37,6 +37,8 @@ class Holdings:
     progress: ProgressTracker = field(init=False)
     acknowledgements: Acknowledgements = field(init=False)
     living: dict[str, bytes] = Factory(dict)
+    # While a message is read, what has grown by it: there are two streams to each node, which are told once.
+    _grown_meanwhile: dict[bytes, Collection[Origin]] | None = None
 
     def __attrs_post_init__(self) -> None:
         self.progress = ProgressTracker(self.node.hello.directory_id, self._grown, self.living.values)
@@ -55,15 +57,23 @@ class Holdings:
         """Keep what a node says of its own disk."""
         nexts = {origin: held.next for origin, held in positions.ranges.items()}
         not_held = {origin: ranges for origin, held in positions.ranges.items() if (ranges := held.not_held)}
+        # First: what is forgotten makes room for what is new.
+        self.progress.forget_origins(positions.forgotten, hello.directory_id)
         self.progress.learn(hello.directory_id, hello.opened, nexts, not_held)
 
     def learn_of_others(self, others: Iterable[HolderNews]) -> None:
         """Keep what a node says about third ones, unless it is about this one: that it was opened again."""
-        for news in others:
-            if news.directory_id != self.node.hello.directory_id:
-                self.progress.learn(news.directory_id, news.opened, news.nexts, news.absent, from_itself=False)
-            elif news.opened > self.node.hello.opened:
-                self.on_superseded(news.opened)
+        grown: dict[bytes, Collection[Origin]] = {}
+        self._grown_meanwhile = grown
+        try:
+            for news in others:
+                if news.directory_id != self.node.hello.directory_id:
+                    self.progress.learn(news.directory_id, news.opened, news.nexts, news.absent, from_itself=False)
+                elif news.opened > self.node.hello.opened:
+                    self.on_superseded(news.opened)
+        finally:
+            self._grown_meanwhile = None
+            self._tell_of(grown)
 
     def met(self, advertiser: Advertiser, hello: Hello) -> None:
         """Tell a node that has just said who it is what is known of others, and of its own directory."""
@@ -81,11 +91,26 @@ class Holdings:
         return advertiser.collect(node.clock(), node.log.origins, node.writing, self.progress, self.peers.directories)
 
     def _grown(self, directory_id: bytes, origins: Collection[Origin]) -> None:
+        if self._grown_meanwhile is None:
+            self._tell_of({directory_id: origins})
+        else:
+            self._grown_meanwhile[directory_id] = {*self._grown_meanwhile.get(directory_id, ()), *origins}
+
+    def _tell_of(self, grown: Mapping[bytes, Collection[Origin]]) -> None:
+        """Tell the others, and those who wait, that these disks have more of these origins."""
         # Only a writer waits for how far others are, so of what is written no more all that is told is told directly.
-        written = self.peers.written(self.node.writing).intersection(origins)
-        if written:
-            self.streams.advertise(lambda end: end.advertiser.note_other(directory_id, written))
-        self.acknowledgements.held_more(origins)
+        written = self.peers.written(self.node.writing)
+        news = {
+            directory_id: found for directory_id, origins in grown.items() if (found := written.intersection(origins))
+        }
+
+        def note(end: StreamEnd) -> None:
+            for directory_id, origins in news.items():
+                end.advertiser.note_other(directory_id, origins)
+
+        if news:
+            self.streams.advertise(note)
+        self.acknowledgements.held_more({origin: None for origins in grown.values() for origin in origins})
 
     def _count(self, origin: Origin, first: int, following: int) -> int:
         return self.progress.count(origin, first, following, set(self.living.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 import trio
@@ -19,6 +19,7 @@ from proglog_trio.log.log import Log
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.log.repair.run import repair_segment
 from proglog_trio.replication.missing_review import MissingReview
+from proglog_trio.steps import Turn
 
 FetchFrames = Callable[[str, Missing], Awaitable[list[bytes]]]
 """Asks the node at an address for frames; raises ProglogError where it cannot be asked."""
@@ -122,6 +123,9 @@ class Repairer:
     async def _fetch(self, missing: Missing) -> list[bytes]:
         """Return what peers have, asking one after the other until nothing is missing."""
         found: dict[int, list[bytes]] = {}
+        # Of those that begin at a sequence, up to where the longest goes.
+        ends: dict[int, int] = {}
+        turn = Turn()
         for address in self.peers(missing):
             frames: list[bytes] = []
             with self.log.errors.boundary(Where.REPAIR, rpc_addr=address):
@@ -129,24 +133,35 @@ class Repairer:
                     frames = await self.fetch(address, missing)
                 except ProglogError as error:
                     _logger.info("a peer could not be asked for what is damaged", rpc_addr=address, reason=str(error))
+            turn.begin()
             for data in frames:
+                if turn.is_over:
+                    # Those of a whole segment may be fifty thousand.
+                    await trio.lowlevel.checkpoint()
+                    turn.begin()
                 try:
-                    base = FrameHeader.decode(data).base_sequence
+                    header = FrameHeader.decode(data)
                 except ProglogError as error:
                     _logger.warning("a peer sent what is no frame", rpc_addr=address, reason=str(error))
                     break
+                if header.origin != missing.origin:
+                    # They would pass for what is missing, and keep the peers that have it from being asked.
+                    _logger.warning("a peer sent what it was not asked for", rpc_addr=address)
+                    break
+                base = header.base_sequence
                 if data not in found.setdefault(base, []):
                     found[base].append(data)
-            if _covers(found, missing):
+                    ends[base] = max(ends.get(base, 0), header.next_sequence)
+            if _covers(ends, missing):
                 break
-        return [data for _, versions in sorted(found.items()) for data in versions]
+        return [data for base in sorted(found) for data in found[base]]
 
 
-def _covers(found: dict[int, list[bytes]], missing: Missing) -> bool:
-    """Tell whether frames hold all that is missing. What they hold is checked elsewhere."""
+def _covers(ends: Mapping[int, int], missing: Missing) -> bool:
+    """Tell whether frames that begin and end there hold all that is missing. What they hold is checked elsewhere."""
     sequence = missing.from_sequence
-    for base, versions in sorted(found.items()):
+    for base in sorted(ends):
         if base > sequence:
             return False
-        sequence = max(sequence, *(FrameHeader.decode(data).next_sequence for data in versions))
+        sequence = max(sequence, ends[base])
     return sequence >= missing.to_sequence

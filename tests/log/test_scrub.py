@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
+import structlog.testing
 
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.maintenance import _scrub_step
 from proglog_trio.log.scrub import Scrub
 from proglog_trio.log.storage.index import ENTRY_BYTES
 from tests.log.driving import DIRECTORY, OpenLog, batch_of, read_all
@@ -66,6 +70,45 @@ def test_pass_that_is_given_up_closes_its_file() -> None:
     scrub.step(1)
     scrub.close()
     assert len(disk.open_files) == 3
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_what_cannot_be_read_keeps_nothing_else_from_being_found(after: int) -> None:
+    """Neither what was found before in the same step, nor what stands in the segments behind it."""
+    disk, opened = log_of(10)
+    closed = opened.log.catalog.segments[:-1]
+    for files in closed:
+        disk.flip(files.store, len(disk.content(files.store)) - 1, 0xFF)
+    opened.log.catalog._loaded.clear()
+    scrub = Scrub(opened.log.catalog)
+    disk.fail("open", errno.EIO, after)
+    failed = ""
+    while not scrub.finished:
+        try:
+            scrub.step(1 << 20)
+        except OSError:
+            failed = scrub.segment
+            scrub.close()
+    assert disk.faults_met == 1
+    assert len(closed) == 3
+    found = {str(files.store) for files in opened.log.damage.segments()}
+    assert found == {str(files.store) for files in closed} - {failed}
+    assert len(disk.open_files) == 3
+
+
+async def test_a_pass_goes_on_behind_what_cannot_be_read() -> None:
+    disk, opened = log_of(8)
+    first, second, _ = opened.log.catalog.segments
+    disk.flip(second.store, len(disk.content(second.store)) - 1, 0xFF)
+    opened.log.catalog._loaded.clear()
+    scrub = Scrub(opened.log.catalog)
+    disk.fail("open", errno.EIO)
+    while not scrub.finished:
+        with structlog.testing.capture_logs() as logs:
+            await _scrub_step(opened.log, scrub, 1)
+        for line in logs:
+            assert (line["event"], line["segment"]) == ("the scrub cannot read a segment", str(first.store))
+    assert opened.log.damage.segments() == [second]
 
 
 def test_segments_that_retention_removes_meanwhile_are_not_damaged() -> None:

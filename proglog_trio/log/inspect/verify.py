@@ -24,7 +24,7 @@ from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame
 from proglog_trio.log.inspect.segments import open_each, segments_of, size_of_all
 from proglog_trio.log.recovery import LOCK_FILE
 from proglog_trio.log.storage.damaged_files import DAMAGED_DIRECTORY
-from proglog_trio.log.storage.index import read_entries, read_mark
+from proglog_trio.log.storage.index import is_dense, read_entries, read_mark
 from proglog_trio.log.storage.scanner import scan_from
 from proglog_trio.log.storage.segment import read_segment_header
 from proglog_trio.log.storage.segment_check import scan
@@ -187,7 +187,7 @@ class Verifier:
         if newest and durable is not None and scanner.position < durable:
             detail = f"the file has {scanner.position} bytes, {durable} had been acknowledged"
             yield Finding(Severity.DAMAGE, files.store, scanner.position, summary.next_offset, detail)
-        yield from self._verify_index(files, header_bytes, header, places, live=newest and live)
+        yield from self._verify_index(files, header_bytes, header, places, live=newest and live, is_closed=not newest)
 
     def _report_progress(self, done: int) -> None:
         if self.progress is not None:
@@ -264,6 +264,7 @@ class Verifier:
         places: dict[int, StoredFrame],
         *,
         live: bool,
+        is_closed: bool,
     ) -> Iterator[Finding]:
         try:
             file = self.disk.open(files.index)
@@ -274,8 +275,10 @@ class Verifier:
         except OSError as error:
             yield Finding(Severity.WARNING, files.index, None, None, f"the index cannot be read: {error.strerror}")
             return
+        lacking = set(places)
         try:
             for entry in read_entries(file, header_bytes, header.salt):
+                lacking.discard(entry.position)
                 found = places.get(entry.position)
                 if found is None:
                     if not live:
@@ -288,6 +291,10 @@ class Verifier:
                 ):
                     detail = f"the index entry for byte {entry.position} does not match the frame there"
                     yield Finding(Severity.WARNING, files.index, None, entry.offset, detail)
+            if is_closed and lacking and is_dense(file):
+                first = places[min(lacking)]
+                detail = f"the index has nothing of {len(lacking)} frames, which a repair would miss"
+                yield Finding(Severity.WARNING, files.index, first.position, first.base_offset, detail)
         except SegmentError as error:
             if not live:
                 yield Finding(Severity.WARNING, files.index, None, None, str(error))

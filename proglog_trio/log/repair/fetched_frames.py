@@ -17,6 +17,8 @@ MAX_FETCHED_BYTES = 256 << 20
 """How many bytes of frames one repair holds in memory at most; what is still missing then is the next one's."""
 MAX_ANSWER_BYTES = MAX_FETCHED_BYTES // 4
 """And how many one peer is let send of one range, or little more."""
+FRAME_OVERHEAD_BYTES = 1024
+"""What a frame takes beside its bytes: ten times those of the smallest, so it counts as well."""
 MAX_VERSIONS = 8
 """How many different frames of the same sequence are kept: peers may disagree, and one of them be right."""
 MAX_NAMED = 100
@@ -35,7 +37,7 @@ class FetchedFrames:
     """What peers sent, by origin and sequence.
 
     Attributes:
-        max_bytes: how much is held.
+        max_bytes: how much is held, with what each frame takes beside its bytes.
         held_bytes: how much is.
         refused: in words, why frames were not taken by add_all; the latest.
     """
@@ -64,15 +66,16 @@ class FetchedFrames:
             raise FrameError(
                 f"the payload of {header.origin} sequence {header.base_sequence} is not what its header says: {error}"
             ) from None
-        same = self._by_base.setdefault((header.origin, header.base_sequence), [])
-        if len(same) >= MAX_VERSIONS or self.held_bytes + len(data) > self.max_bytes:
+        size = len(data) + FRAME_OVERHEAD_BYTES
+        same = self._by_base.get((header.origin, header.base_sequence), [])
+        if len(same) >= MAX_VERSIONS or self.held_bytes + size > self.max_bytes:
             return False
         if any(known.data == data for known in same):
             return False
         fetched = Fetched(header, bytes(data))
-        same.append(fetched)
+        self._by_base.setdefault((header.origin, header.base_sequence), []).append(fetched)
         self._by_next.setdefault((header.origin, header.next_sequence), []).append(fetched)
-        self.held_bytes += len(data)
+        self.held_bytes += size
         return True
 
     def add_all(self, frames: Iterable[bytes]) -> int:

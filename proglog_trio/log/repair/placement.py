@@ -22,7 +22,7 @@ from proglog_trio.log.repair.fetched_frames import Fetched, FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Gaps, Piece, damage_around
 from proglog_trio.log.repair.survey import Survey
 
-NOT_FETCHED = "nobody who was asked has what stood there"
+NOT_FETCHED = "no peer that was asked has what stood there"
 UNCERTAIN = "neither the segment nor its index tells at which of the offsets each record stood"
 UNKNOWN = "nothing tells what stood there, and no sequence is missing that could have"
 

@@ -222,8 +222,8 @@ class ActiveSegment:
         """Go on behind what opening has written: the index file, and the end of the store file."""
         self._index_file, self.position, self.next_offset = index_file, position, next_offset
 
-    def finish(self) -> None:
-        """Sync the index file and close both; the store is durable already."""
+    def sync_index(self) -> None:
+        """Write what the index file lacks, and sync it; index_error says why that was not possible."""
         try:
             if self.index_error is not None:
                 # There may be room again. What is half written is cut off otherwise: it would pass for damage.
@@ -234,6 +234,11 @@ class ActiveSegment:
                 self._index_file.sync()
         except OSError as error:
             self.index_error = error
+
+    def finish(self) -> None:
+        """Sync the index file and close both; the store is durable already."""
+        try:
+            self.sync_index()
         finally:
             self.close()
 

@@ -133,10 +133,11 @@ class ProgressTracker:
         if holder is not None:
             self.entries -= len(holder.nexts)
 
-    def forget_origins(self, origins: Iterable[Origin]) -> None:
-        """Drop origins that no log has any more."""
+    def forget_origins(self, origins: Iterable[Origin], directory_id: bytes | None = None) -> None:
+        """Drop origins that no log has any more; or those that one holder has not, which says so of its own log."""
         origins = tuple(origins)
-        for holder in self._holders.values():
+        holders = self._holders.values() if directory_id is None else filter(None, [self._holders.get(directory_id)])
+        for holder in holders:
             for origin in origins:
                 self.entries -= holder.nexts.pop(origin, None) is not None
                 holder.not_held.pop(origin, None)

@@ -14,15 +14,14 @@ from h2.exceptions import H2Error
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.address import Address
-from proglog_trio.errors import ConnectionLost, ConnectionNotOpened
-from proglog_trio.log.format.frame import iterate_frames
-from proglog_trio.log.repair.fetched_frames import MAX_ANSWER_BYTES
+from proglog_trio.errors import CallFailed, ConnectionLost, ConnectionNotOpened, NodeConnectionError
+from proglog_trio.log.repair.fetched_frames import FRAME_OVERHEAD_BYTES, MAX_ANSWER_BYTES
 from proglog_trio.log.repair.missing_ranges import Missing
 from proglog_trio.replication.pull_session import PullSession
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
 from proglog_trio.rpc.calls.task_pair import run_beside
 from proglog_trio.rpc.http2.wakeups import DeadlineWaits
-from proglog_trio.rpc.messages.replication import request_to_message, response_steps
+from proglog_trio.rpc.messages.replication import frames_steps, request_to_message, response_steps
 from proglog_trio.rpc.messages.stream_io import Rests, in_turns, receive_next
 
 PULL = "/log.v1.Replication/Pull"
@@ -96,8 +95,11 @@ async def _pull(channel: TunedChannel, session: PullSession, ready: asyncio.Even
 async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address: str, missing: Missing) -> list[bytes]:
     """Return the frames that the node at an address has of what is missing here, from Trio; at most so many bytes.
 
+    Where it does not send all of them, in time or at all, those that came are worth as much: the next attempt asks for
+    the others.
+
     Raises:
-        NodeConnectionError, CallFailed: the node cannot be asked.
+        NodeConnectionError, CallFailed: the node cannot be asked, or sends nothing.
         FrameError: what it sends are no frames.
     """
     request = log_v1.FetchFramesRequest(
@@ -107,25 +109,31 @@ async def fetch_frames(connection: ConnectionConfig, cluster_name: str, address:
         cluster_name=cluster_name,
     )
 
-    async def fetch(channel: TunedChannel) -> list[bytes]:
-        frames: list[bytes] = []
+    frames: list[bytes] = []
+
+    async def fetch(channel: TunedChannel) -> None:
         size = 0
+        rests = Rests()
         async with channel.request(
             FETCH_FRAMES, Cardinality.UNARY_STREAM, log_v1.FetchFramesRequest, log_v1.FetchFramesResponse
         ) as stream:
             await stream.send_message(request, end=True)
-            while size < MAX_ANSWER_BYTES and (message := await receive_next(stream)) is not None:
-                frames += [frame.encode() for frame in iterate_frames(message.frames)]
-                size += len(message.frames)
-        return frames
+            while size < MAX_ANSWER_BYTES and (message := await receive_next(stream, rests)) is not None:
+                found = await in_turns(frames_steps(message.frames), rests)
+                frames.extend(found)
+                size += len(message.frames) + len(found) * FRAME_OVERHEAD_BYTES
 
     _check_address(address)
     try:
-        with trio.fail_after(FETCH_SECONDS):
+        with trio.move_on_after(FETCH_SECONDS) as waiting:
             async with open_connection(address, connection) as opened:
-                return await opened.run(fetch)
-    except trio.TooSlowError:
-        raise ConnectionLost(f"{address} did not send within {FETCH_SECONDS:g} s what is missing") from None
+                await opened.run(fetch)
+        if waiting.cancelled_caught:
+            raise ConnectionLost(f"{address} did not send within {FETCH_SECONDS:g} s what is missing")
+    except (NodeConnectionError, CallFailed):
+        if not frames:
+            raise
+    return frames
 
 
 async def _send(stream: _PullStream, session: PullSession, ready: asyncio.Event) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import betterproto2
-from attrs import frozen
+from attrs import define, frozen
 from betterproto2 import FieldMetadata
 from google.protobuf.message import Message
 
@@ -25,6 +25,27 @@ Generated = TypeVar("Generated", bound=betterproto2.Message)
 
 MESSAGES_AT_ONCE = 128
 """Of a list, in one step: some tenths of a millisecond."""
+
+
+class TooManyListed(ValueError):
+    """A message with more messages in lists than a reader will make objects of."""
+
+
+@define(eq=False)
+class ListBudget:
+    """How many messages may be in the lists of one message, those inside of its fields included.
+
+    Attributes:
+        left: how many of them are not used yet.
+    """
+
+    left: int
+
+    def spend(self, count: int) -> None:
+        """Use some; raises TooManyListed if there are not so many left."""
+        self.left -= count
+        if self.left < 0:
+            raise TooManyListed
 
 
 @frozen(eq=False)
@@ -55,24 +76,34 @@ class Converter(typing.Generic[Generated]):
     byte_strings: Sequence[str]
     has_lists: bool
 
-    def generated_of(self, found: Message) -> Steps[Generated]:
-        """Return, in steps, the generated message of one of the runtime's."""
+    def generated_of(self, found: Message, max_listed: int) -> Steps[Generated]:
+        """Return, in steps, the generated message of one of the runtime's.
+
+        Raises:
+            TooManyListed: there are more messages than that in its lists, and in those of messages inside of it.
+        """
+        if not self.has_lists:
+            return self._at_once(found)
+        return (yield from self._in_steps(found, ListBudget(max_listed)))
+
+    def _in_steps(self, found: Message, budget: ListBudget) -> Steps[Generated]:
         if not self.has_lists:
             return self._at_once(found)
         values = self._values(found)
         for place, name, converter in self.messages:
-            values[place] = (yield from converter.generated_of(values[place])) if found.HasField(name) else None
+            values[place] = (yield from converter._in_steps(values[place], budget)) if found.HasField(name) else None  # noqa: SLF001 - its own class
         for place, _, converter in self.lists:
-            values[place] = (yield from converter._list(values[place])) if values[place] else []  # noqa: SLF001 - its own class
+            values[place] = (yield from converter._list(values[place], budget)) if values[place] else []  # noqa: SLF001 - its own class
         return self.generated(*values)
 
-    def _list(self, found: Any) -> Steps[list[Generated]]:  # noqa: ANN401 - the runtime's lists have no common type
+    def _list(self, found: Any, budget: ListBudget) -> Steps[list[Generated]]:  # noqa: ANN401 - the runtime's lists have no common type
+        budget.spend(len(found))
         converted: list[Generated] = []
         for start in range(0, len(found), MESSAGES_AT_ONCE):
             piece = found[start : start + MESSAGES_AT_ONCE]
             if self.has_lists:
                 for each in piece:
-                    converted.append((yield from self.generated_of(each)))  # noqa: PERF401 - no comprehension can yield
+                    converted.append((yield from self._in_steps(each, budget)))  # noqa: PERF401 - no comprehension can yield
             else:
                 # A generator for each would cost as much as the conversion does.
                 converted += map(self._at_once, piece)

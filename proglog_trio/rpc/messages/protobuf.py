@@ -20,7 +20,7 @@ from attrs import define, field
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from proglog_trio.rpc.messages.conversion import Converter, converter_of
+from proglog_trio.rpc.messages.conversion import Converter, TooManyListed, converter_of
 from proglog_trio.steps import Steps
 
 MessageType = TypeVar("MessageType")
@@ -29,6 +29,8 @@ LONG_BYTES = 1024
 """A byte string, a text or a message from this length on is looked at by itself when a message is looked through."""
 CUT_OUT_ABOVE_BYTES = 64 * 1024
 """Byte strings in messages up to this length pass through the runtime, which is as fast then."""
+LISTED_BYTES = 16
+"""What a message in a list has on average, at least: most name an origin. As an object it has twenty times as many."""
 _FIELDS_AT_ONCE = 128
 """In one step of looking through: a tenth of a millisecond."""
 
@@ -44,10 +46,14 @@ class WireError(ValueError):
 
 
 class MessageTooLong(WireError):
-    """A message with more beside its long values than a reader will look at."""
+    """A message with more beside its long values than a reader will look at, or with too many messages in lists."""
 
-    def __init__(self, max_rest_bytes: int) -> None:
-        super().__init__(f"has more than {max_rest_bytes} beside long values")
+    def __init__(self, max_rest_bytes: int, max_listed: int | None = None) -> None:
+        super().__init__(
+            f"has more than {max_rest_bytes} beside long values"
+            if max_listed is None
+            else f"has more than {max_listed} messages in lists"
+        )
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -106,7 +112,7 @@ def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int
         kind: a generated class, or one of the runtime.
         data: an encoded message.
         max_rest_bytes: how much it may have beside long values, those inside of its fields included: what bounds the
-            time that it takes.
+            time that it takes. And for each LISTED_BYTES of these it may have one message in a list.
 
     Raises:
         WireError: the bytes are no such message; MessageTooLong if they have more.
@@ -124,7 +130,11 @@ def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int
     except DecodeError as error:
         raise WireError(str(error)) from None
     if converter is not None:
-        message = yield from converter.generated_of(message)  # type: ignore[arg-type]  # the runtime's it was
+        max_listed = max_rest_bytes // LISTED_BYTES
+        try:
+            message = yield from converter.generated_of(message, max_listed)  # type: ignore[arg-type]  # the runtime's it was
+        except TooManyListed:
+            raise MessageTooLong(max_rest_bytes, max_listed) from None
         for name, (begin, end) in cut_out.items():
             # Otherwise it was given again, or another field of its oneof was.
             if getattr(message, name) == _PLACEHOLDER:

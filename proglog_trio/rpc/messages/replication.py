@@ -8,6 +8,7 @@ from typing import TypeVar
 import attrs
 
 from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.log.format.frame import iterate_frames
 from proglog_trio.log.format.origin import DIRECTORY_ID_BYTES, Origin
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
@@ -38,8 +39,12 @@ _FETCHED = 1
 """And of FetchFramesResponse."""
 _PARTS_AT_ONCE = 64
 """Of a list, in one step of reading: all of it, if the sender keeps to ENTRIES_AT_ONCE."""
+_FRAMES_AT_ONCE = 32
+"""In one step of telling frames apart: some tenths of a millisecond, or as many megabytes as a message has."""
 _MAX_PARTS = 16 * ENTRIES_AT_ONCE
 """Of a list in one message: what comes of each is work for the receiver, and a correct node says no more than a few."""
+_MAX_NEWS = 4 * ENTRIES_AT_ONCE
+"""Of third nodes: each is passed on, on two streams to each peer."""
 
 
 def request_to_message(request: PullRequest) -> log_v1.PullRequest:
@@ -60,7 +65,7 @@ def request_steps(message: log_v1.PullRequest) -> Steps[PullRequest]:
     return PullRequest(
         _hello_in(message.hello),
         (yield from _positions_in(message.positions)),
-        (yield from _converted(_news_in, message.others)),
+        (yield from _converted(_news_in, message.others, _MAX_NEWS)),
         (yield from _converted(_want_in, message.wants)),
         (yield from _converted(origin_of, message.stops)),
         (yield from _converted(_directory_in, message.directories)),
@@ -73,7 +78,7 @@ def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
     return PullResponse(
         _hello_in(message.hello),
         (yield from _positions_in(message.positions)),
-        (yield from _converted(_news_in, message.others)),
+        (yield from _converted(_news_in, message.others, _MAX_NEWS)),
         message.frames,
         (yield from _converted(_ended_in, message.ended)),
         (yield from _converted(_directory_in, message.directories)),
@@ -83,10 +88,12 @@ def response_steps(message: log_v1.PullResponse) -> Steps[PullResponse]:
     )
 
 
-def _converted(convert: Callable[[Read], Converted], parts: Sequence[Read]) -> Steps[tuple[Converted, ...]]:
+def _converted(
+    convert: Callable[[Read], Converted], parts: Sequence[Read], max_parts: int = _MAX_PARTS
+) -> Steps[tuple[Converted, ...]]:
     """Return all parts converted, in steps; raises PeerLied if they are more than a correct node says at once."""
-    if len(parts) > _MAX_PARTS:
-        raise PeerLied(f"a peer names {len(parts)} things of one kind in a message, more than {_MAX_PARTS}")
+    if len(parts) > max_parts:
+        raise PeerLied(f"a peer names {len(parts)} things of one kind in a message, more than {max_parts}")
     converted: list[Converted] = []
     for start in range(0, len(parts), _PARTS_AT_ONCE):
         converted += map(convert, parts[start : start + _PARTS_AT_ONCE])
@@ -127,6 +134,18 @@ def encode_frames(frames: tuple[bytes, ...]) -> bytes:
 def encode_fetched(frames: tuple[bytes, ...]) -> bytes:
     """Return a FetchFramesResponse as one length-prefixed message."""
     return _encode_bytes(_FETCHED, frames)
+
+
+def frames_steps(data: bytes) -> Steps[list[bytes]]:
+    """Return, in steps, the frames that stand one after the other; raises FrameError at the first that is not whole."""
+    frames: list[bytes] = []
+    place = 0
+    for frame in iterate_frames(data):
+        frames.append(data[place : place + frame.length])
+        place += frame.length
+        if len(frames) % _FRAMES_AT_ONCE == 0:
+            yield
+    return frames
 
 
 def _encode_bytes(field: int, parts: tuple[bytes, ...]) -> bytes:

@@ -10,7 +10,7 @@ from proglog_trio.log.format.checksum import crc32c
 from proglog_trio.log.format.frame import Frame
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.record import pack_values
-from proglog_trio.log.repair.fetched_frames import MAX_VERSIONS, FetchedFrames
+from proglog_trio.log.repair.fetched_frames import FRAME_OVERHEAD_BYTES, MAX_VERSIONS, FetchedFrames
 from proglog_trio.log.repair.missing_ranges import Piece, Stretch
 from tests.log.driving import NOON, ForeignLog, batch_of
 
@@ -75,14 +75,15 @@ def test_frames_that_are_not_sound_are_refused() -> None:
             fetched.add(broken)
     assert fetched.add_all([data[:-1], data, data]) == 1
     assert len(fetched.refused) == 1
-    assert fetched.held_bytes == len(data)
+    assert fetched.held_bytes == len(data) + FRAME_OVERHEAD_BYTES
 
 
 def test_what_is_held_is_bounded() -> None:
     frames = chain(3)
-    size = len(frames[0].encode())
+    size = len(frames[0].encode()) + FRAME_OVERHEAD_BYTES
     fetched = FetchedFrames(max_bytes=2 * size)
     assert fetched.add_all(frame.encode() for frame in frames) == 2
+    assert len(fetched._by_base) == 2, "nothing is kept of one that is not taken"
     versions = [forged(frames[0], log_time=number).encode() for number in range(MAX_VERSIONS + 3)]
     assert FetchedFrames().add_all(versions) == MAX_VERSIONS
 

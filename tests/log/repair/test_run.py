@@ -110,7 +110,7 @@ async def test_with_no_peer_it_stays_named(log: Log) -> None:
     assert outcome.rewritten == ()
     assert read_everything(log).lost == {4, 5}
     (damage,) = log.damage.places()
-    assert damage.unrepairable == "nobody who was asked has what stood there"
+    assert damage.unrepairable == "no peer that was asked has what stood there"
 
 
 async def test_segment_that_is_gone_and_one_that_cannot_be_left(log: Log) -> None:

@@ -233,3 +233,34 @@ def test_index_that_cannot_be_opened_is_no_reason_to_give_the_segment_up() -> No
     header, _, fault = read_segment_header(disk, FILES, store)
     assert header == HEADER
     assert fault is not None
+
+
+def test_the_index_of_a_closed_segment_has_every_frame_after_a_power_cut() -> None:
+    """Opening makes that of the newest anew, and of no other; a repair would not know what it lacks."""
+    config = LogConfig(DIRECTORY, segment_frames=4)
+
+    def write(disk: SimulatedDisk) -> None:
+        opened = OpenLog.open(disk, config=config)
+        for number in range(5):
+            opened.append_values(b"%d" % number)
+
+    whole = SimulatedDisk()
+    write(whole)
+    closed = 0
+    for cut_at in range(1, whole.operations + 1):
+        for seed in range(5):
+            disk = SimulatedDisk(cut_at=cut_at)
+            with pytest.raises(PowerCut):
+                write(disk)
+            disk.restart(Loss.MIX, random.Random(seed))
+            opened = OpenLog.open(disk, 2, config=config)
+            for files in opened.log.catalog.segments[:-1]:
+                closed += 1
+                store, index = disk.open(files.store), disk.open(files.index)
+                header, header_bytes, _ = read_segment_header(disk, files, store)
+                entries = list(read_entries(index, header_bytes, header.salt))
+                assert [entry.offset for entry in entries] == [0, 1, 2, 3]
+                store.close()
+                index.close()
+            opened.close()
+    assert closed

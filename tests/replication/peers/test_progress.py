@@ -137,3 +137,14 @@ def test_those_who_are_gone_make_room_for_the_origins_of_the_living(monkeypatch:
         assert known.entries <= 1000
     known.learn(A, 1, origins)
     assert sum(known.count(origin, 0, 1, living) for origin in origins) == len(origins)
+
+
+def test_what_one_holder_forgets_others_still_have() -> None:
+    known, _ = holders()
+    known.learn(A, 1, {X: 5, Y: 1}, {X: ((1, 2),)})
+    known.learn(B, 1, {X: 5})
+    known.forget_origins([X], A)
+    assert known.entries == 2
+    assert (known.count(X, 0, 1, {A, B}), known.count(Y, 0, 1, {A, B})) == (1, 1)
+    known.forget_origins([X], ME)
+    assert known.entries == 2

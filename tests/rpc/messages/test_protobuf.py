@@ -25,6 +25,7 @@ from proglog_trio.rpc.messages.conversion import MESSAGES_AT_ONCE
 from proglog_trio.rpc.messages.descriptors import message_class as runtime_class
 from proglog_trio.rpc.messages.protobuf import (
     CUT_OUT_ABOVE_BYTES,
+    LISTED_BYTES,
     LONG_BYTES,
     MessageTooLong,
     WireError,
@@ -307,9 +308,17 @@ def test_the_time_is_bounded(part: Callable[[], bytes]) -> None:
 @pytest.mark.parametrize("part", [b"\x12\x02\x0a\x00", b"\x1a\x02\x2a\x00", b"\x1a\x00"])
 def test_many_messages_in_one_are_read_in_steps(part: bytes) -> None:
     """How long each step takes is measured with a node, by fuzz.holds."""
-    many = MAX_REST_BYTES // len(part)
+    many = MAX_REST_BYTES // LISTED_BYTES // 2
     steps = read_message_steps(log_v1.PullRequest, part * many, MAX_REST_BYTES)
     assert sum(1 for _ in steps) >= many // MESSAGES_AT_ONCE
+
+
+@pytest.mark.parametrize("part", [b"\x12\x02\x0a\x00", b"\x1a\x04\x2a\x00\x2a\x00", b"\x1a\x00"])
+def test_how_many_messages_are_in_lists_is_bounded(part: bytes) -> None:
+    """Wherever the lists are: each takes a hundred times as many bytes as the shortest has."""
+    many = MAX_REST_BYTES // LISTED_BYTES + 1
+    with pytest.raises(MessageTooLong, match=f"more than {many - 1} messages in lists"):
+        read_message(log_v1.PullRequest, part * many, MAX_REST_BYTES)
 
 
 def test_bytes_inside_of_fields_count_and_long_values_do_not() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio._proto.log import v1 as log_v1
+from proglog_trio.errors import FrameError
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.replication.events import PeerLied
 from proglog_trio.replication.messages import (
@@ -28,11 +29,13 @@ from proglog_trio.rpc.messages.codec import MessageCodec
 from proglog_trio.rpc.messages.replication import (
     encode_frames,
     encode_response,
+    frames_steps,
     request_steps,
     request_to_message,
     response_steps,
 )
 from proglog_trio.steps import complete
+from tests.log.driving import ForeignLog, batch_of
 
 Message = TypeVar("Message")
 
@@ -166,8 +169,20 @@ def _positions(low: int, next: int, gaps: Sequence[int] = ()) -> log_v1.PullRequ
             "0 origins of a node and 0 places, and says of 1 what is absent",
         ),
         (log_v1.PullRequest(stops=[bytes(16)] * 1025), "1025 things of one kind in a message, more than 1024"),
+        (log_v1.PullRequest(others=[log_v1.HolderNews()] * 257), "257 things of one kind in a message, more than 256"),
     ],
 )
 def test_what_no_correct_node_says_is_a_lie(message: log_v1.PullRequest, words: str) -> None:
     with pytest.raises(PeerLied, match=words):
         request_of_message(message)
+
+
+def test_frames_are_told_apart_in_steps() -> None:
+    """An answer of half a megabyte may have thousands, each of which takes a hundredth of a millisecond."""
+    foreign = ForeignLog.make(1)
+    frames = [foreign.write(batch_of(b"%d" % number)).encode() for number in range(1000)]
+    steps = frames_steps(b"".join(frames))
+    assert sum(1 for _ in steps) >= len(frames) // 64
+    assert complete(frames_steps(b"".join(frames))) == frames
+    with pytest.raises(FrameError, match="cut off"):
+        complete(frames_steps(b"".join(frames)[:-1]))

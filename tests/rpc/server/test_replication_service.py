@@ -18,9 +18,12 @@ from attrs import frozen
 from grpclib.const import Cardinality
 
 from proglog_trio._proto.log import v1 as log_v1
-from proglog_trio.errors import CallFailed, ProglogError
+from proglog_trio.errors import CallFailed, LogClosed, ProglogError
 from proglog_trio.log.config import LogConfig
+from proglog_trio.log.format.frame import FrameHeader
+from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.stored_frame import StoredFrame
+from proglog_trio.log.frame_lookup import FoundFrames
 from proglog_trio.log.log import Log
 from proglog_trio.log.opening import open_log
 from proglog_trio.log.repair.missing_ranges import Missing
@@ -279,6 +282,32 @@ async def test_frames_of_another_cluster_are_not_given(tmp_path: Path) -> None:
         assert len(await fetch_frames(ConnectionConfig(), "proglog", a.address, missing)) == 1
         with pytest.raises(CallFailed, match=r"FAILED_PRECONDITION: .* not of 'another'"):
             await fetch_frames(ConnectionConfig(), "another", a.address, missing)
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+async def test_frames_that_came_before_a_node_failed_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
+) -> None:
+    """Otherwise what takes longer than a connection holds, or than is waited for, would begin anew each time."""
+    frames, answers = Log.frames, 0
+
+    def some_frames(log: Log, origin: Origin, first: int, following: int, _max_bytes: int) -> FoundFrames:
+        nonlocal answers
+        if answers == sent:
+            raise LogClosed("the node stops")
+        answers += 1
+        return frames(log, origin, first, following, 1)
+
+    async with running_node(tmp_path, "a") as a:
+        stored = [await a.log.append(batch_of(b"%d" % number)) for number in range(3)]
+        monkeypatch.setattr(Log, "frames", some_frames)
+        missing = Missing(stored[0].origin, 0, 3, 0, 3)
+        if not sent:
+            with pytest.raises(CallFailed, match="the node stops"):
+                await fetch_frames(ConnectionConfig(), "proglog", a.address, missing)
+            return
+        (frame,) = await fetch_frames(ConnectionConfig(), "proglog", a.address, missing)
+        assert FrameHeader.decode(frame).base_sequence == 0
 
 
 HELLO = Hello("proglog", "stranger", b"12345678", 1)
