@@ -429,7 +429,7 @@ def _full_pulls() -> Attack:
     ids = [noise.randbytes(8) for _ in range(10_500)]
     edges = [*range(128), *range(128, 16_384), *range(16_384, 16_384 + 32_000)]
     held = log_v1.OriginRange(origin=origins[0], next=2**32, gaps=edges)
-    absent = [log_v1.AbsentRanges(place=0, edges=[1, 2])] * 13_000
+    not_held = [log_v1.RangesNotHeld(place=0, edges=[1, 2])] * 13_000
     return Attack(
         connections=[
             request("/log.v1.Replication/Pull", hello + bytes(message), end=False)
@@ -439,7 +439,7 @@ def _full_pulls() -> Attack:
                 log_v1.PullRequest(others=[log_v1.HolderNews(directory_id=each) for each in ids]),
                 log_v1.PullRequest(others=[log_v1.HolderNews(directory_id=ids[0], origins=origins, nexts=[5] * 6600)]),
                 log_v1.PullRequest(
-                    others=[log_v1.HolderNews(directory_id=ids[0], origins=origins[:1], nexts=[5], absent=absent)]
+                    others=[log_v1.HolderNews(directory_id=ids[0], origins=origins[:1], nexts=[5], not_held=not_held)]
                 ),
                 log_v1.PullRequest(wants=[log_v1.Want(origin=each) for each in origins[:6000]]),
                 log_v1.PullRequest(stops=origins),

@@ -36,7 +36,7 @@ from proglog_trio.log.start_position import Origins, position_before
 from proglog_trio.log.state import Bounds, position_of
 from proglog_trio.log.storage.catalog import SegmentCatalog
 from proglog_trio.log.storage.scanner import SegmentScanner, scan_from
-from proglog_trio.log.storage.segment_check import absent, whole_segment
+from proglog_trio.log.storage.segment_check import offsets_not_in_file, whole_segment
 from proglog_trio.log.storage.sparse_index import Place
 
 
@@ -278,12 +278,14 @@ class LogReader:
                 envelope = item.envelope
                 if envelope.kind is EnvelopeKind.REOPENED:
                     # It has a next offset and no records: what it steps over was given out by a tail that is not here.
-                    if envelope.lost_below > self.next_offset:
-                        self._waiting.append(_NotGiven(envelope.lost_below, CUT_OFF))
+                    if envelope.cut_off_below > self.next_offset:
+                        self._waiting.append(_NotGiven(envelope.cut_off_below, CUT_OFF))
                 elif envelope.base_offset > self.next_offset:
                     detail = f"the next frame in {self._files.store.name} has offset {envelope.base_offset}"
                     self._waiting.append(_NotGiven(envelope.base_offset, detail))
-                    self._report(self._files, absent(item.position, self.next_offset, envelope.base_offset))
+                    self._report(
+                        self._files, offsets_not_in_file(item.position, self.next_offset, envelope.base_offset)
+                    )
                 self._waiting.append(item)
             elif item is not None:
                 self._note_damage(item, until_offset)
@@ -322,7 +324,7 @@ class LogReader:
             self._waiting.append(_NotGiven(files.base_offset, detail, is_retired))
             if not is_retired:
                 before = self._catalog.containing(self.next_offset)
-                self._report(before, absent(0, self.next_offset, files.base_offset))
+                self._report(before, offsets_not_in_file(0, self.next_offset, files.base_offset))
             return None
         try:
             self._file, read = self._catalog.open(files)

@@ -265,9 +265,9 @@ class Recovery:
         self._read(walk, state, files, read)
         highest = max(state.next_offset, self.offsets_used, mark.next_offset if mark is not None else 0)
         size = store.size()
-        lost_below = 0
+        cut_off_below = 0
         if size < read.durable:
-            lost_below = highest
+            cut_off_below = highest
             self.report.lost.append(
                 f"{files.store} has {size} bytes, but {read.durable} had been acknowledged: what stood after byte "
                 f"{read.end} is gone, offsets {state.next_offset} to {highest - 1}"
@@ -277,7 +277,7 @@ class Recovery:
         reopened = None
         if highest > state.next_offset:
             reopened = Envelope(
-                EnvelopeKind.REOPENED, 0, highest, NO_ORIGIN, lost_below, 0, min(read.durable, read.end)
+                EnvelopeKind.REOPENED, 0, highest, NO_ORIGIN, cut_off_below, 0, min(read.durable, read.end)
             )
             entries.add(read.end, reopened, reopened.encode(header.salt), 0)
         completion = OpeningCompletion(

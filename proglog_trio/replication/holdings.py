@@ -68,7 +68,7 @@ class Holdings:
         try:
             for news in others:
                 if news.directory_id != self.node.hello.directory_id:
-                    self.progress.learn(news.directory_id, news.opened, news.nexts, news.absent, from_itself=False)
+                    self.progress.learn(news.directory_id, news.opened, news.nexts, news.not_held, from_itself=False)
                 elif news.opened > self.node.hello.opened:
                     self.on_superseded(news.opened)
         finally:

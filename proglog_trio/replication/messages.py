@@ -139,13 +139,13 @@ class HolderNews:
         directory_id: names the disk.
         opened: see Hello.
         nexts: per origin up to where it has passed it.
-        absent: per origin the ranges (from, to) below that which it does not have, where there are any.
+        not_held: per origin the ranges (from, to) below that which it does not have, where there are any.
     """
 
     directory_id: bytes
     opened: int
     nexts: Mapping[Origin, int]
-    absent: Mapping[Origin, tuple[tuple[int, int], ...]] = field(factory=dict)
+    not_held: Mapping[Origin, tuple[tuple[int, int], ...]] = field(factory=dict)
 
 
 @frozen

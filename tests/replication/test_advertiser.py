@@ -84,7 +84,7 @@ def test_a_message_of_third_nodes_has_no_more_ranges_than_it_may() -> None:
     heard: dict[Origin, int] = {}
     for second in range(10):
         _, others = take(told, 10.0 * second, {}, None, holders)
-        ranges = sum(len(each) for news in others for each in news.absent.values())
+        ranges = sum(len(each) for news in others for each in news.not_held.values())
         assert ranges <= GAPS_AT_ONCE
         heard.update((origin, following) for news in others for origin, following in news.nexts.items())
     assert heard == dict.fromkeys(origins, 1000)

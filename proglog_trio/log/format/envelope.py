@@ -36,7 +36,7 @@ class EnvelopeKind(enum.IntEnum):
     """Nothing: the log was closed here, and everything before is durable."""
     REOPENED = 3
     """Nothing: recovery found damage before; offsets go on at base_offset, so that none is used twice. The base
-    sequence is no sequence: see Envelope.lost_below."""
+    sequence is no sequence: see Envelope.cut_off_below."""
     MISSING = 4
     """A portable control frame that says which sequences of its origin this log does not have at present. It uses as
     many offsets, in which the records are put if they turn up: then no reader has seen another order."""
@@ -92,7 +92,7 @@ class Envelope:
         return self.base_offset + self.count
 
     @property
-    def lost_below(self) -> int:
+    def cut_off_below(self) -> int:
         """For REOPENED: the offsets from the frame before up to this one had been acknowledged, and are lost."""
         return self.base_sequence if self.kind is EnvelopeKind.REOPENED else 0
 

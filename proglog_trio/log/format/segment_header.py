@@ -68,7 +68,7 @@ class OriginState:
     emptied: int | None = None
 
     @property
-    def absent(self) -> list[tuple[int, int]]:
+    def not_held(self) -> list[tuple[int, int]]:
         """The ranges (from, to) within [low, next) that it does not have, for whatever reason, in their order."""
         return sorted((*self.gaps, *((each.from_sequence, each.to_sequence) for each in self.missing)))
 
@@ -76,7 +76,7 @@ class OriginState:
         """Tell whether it has all of the sequences [first, following), as far as is known: damage apart."""
         if not self.low <= first or following > self.next:
             return False
-        return not any(begin < following and first < end for begin, end in self.absent)
+        return not any(begin < following and first < end for begin, end in self.not_held)
 
     def raised(self, low: int, running: int) -> OriginState:
         """Return it without what lies below low, from a running time in milliseconds on."""

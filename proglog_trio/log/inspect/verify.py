@@ -214,8 +214,8 @@ class Verifier:
 
     def _check_frame(self, files: SegmentFiles, found: StoredFrame) -> Iterator[Finding]:
         envelope = found.envelope
-        if envelope.lost_below > self.summary.next_offset:
-            detail = f"offsets up to {envelope.lost_below - 1}: {CUT_OFF}"
+        if envelope.cut_off_below > self.summary.next_offset:
+            detail = f"offsets up to {envelope.cut_off_below - 1}: {CUT_OFF}"
             yield Finding(Severity.DAMAGE, files.store, found.position, self.summary.next_offset, detail)
         self.summary.next_offset = envelope.next_offset
         if envelope.kind is not EnvelopeKind.RECORDS and envelope.kind not in MARKERS:

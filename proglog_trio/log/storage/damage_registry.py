@@ -112,7 +112,7 @@ class DamageRegistry:
                 known = offsets.get((files.base_offset, place.expected_offset))
                 damage = Damage(files, place, "repair") if known is None else evolve(known, files=files, place=place)
                 self._keep(evolve(damage, unrepairable=reason))
-            left = _Left.of((files, place) for files, place, _ in remaining)
+            left = _Remaining.of((files, place) for files, place, _ in remaining)
             self.repaired += sum(not damage.place.is_missing_index and not left.has(damage) for damage in before)
 
     def _keep(self, damage: Damage) -> bool:
@@ -129,13 +129,13 @@ class DamageRegistry:
 
 
 @define
-class _Left:
+class _Remaining:
     """What a repair left: by segment, and apart what has offsets from what has none, in the order of offsets."""
 
     places: dict[tuple[int, bool], list[DamagedPlace]] = Factory(dict)
 
     @classmethod
-    def of(cls, remaining: Iterable[tuple[SegmentFiles, DamagedPlace]]) -> _Left:
+    def of(cls, remaining: Iterable[tuple[SegmentFiles, DamagedPlace]]) -> _Remaining:
         left = cls()
         for files, place in sorted(remaining, key=lambda each: each[1].expected_offset):
             if not place.is_missing_index:

@@ -38,14 +38,14 @@ def scan(scanner: SegmentScanner, following_offset: int | None) -> Iterator[Stor
             expected = item.next_offset if item.next_offset is not None else expected
         else:
             if item.base_offset > expected and item.envelope.kind is not EnvelopeKind.REOPENED:
-                yield absent(item.position, expected, item.base_offset)
+                yield offsets_not_in_file(item.position, expected, item.base_offset)
             expected = item.next_offset
         yield item
     if following_offset is not None and expected < following_offset:
-        yield absent(scanner.position, expected, following_offset)
+        yield offsets_not_in_file(scanner.position, expected, following_offset)
 
 
-def absent(position: int, from_offset: int, to_offset: int) -> DamagedPlace:
+def offsets_not_in_file(position: int, from_offset: int, to_offset: int) -> DamagedPlace:
     """Return the damaged place of offsets for which a segment's file has no bytes at all."""
     detail = f"offsets {from_offset} to {to_offset - 1} are not in the file"
     return DamagedPlace(position, position, None, from_offset, to_offset, detail)

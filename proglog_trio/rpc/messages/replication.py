@@ -216,7 +216,7 @@ def _pairs(edges: Sequence[int], low: int, following: int) -> tuple[tuple[int, i
     # Checked as they are paired: there may be a hundred thousand, and of those that are none the first is enough.
     for pair in zip(each, each, strict=True):
         if not reached <= pair[0] < pair[1] <= following:
-            raise PeerLied(f"a peer says that {pair[0]} to {pair[1]} is absent in {low} to {following}")
+            raise PeerLied(f"a peer says that {pair[0]} to {pair[1]} is not held in {low} to {following}")
         reached = pair[1]
         pairs.append(pair)
     return tuple(pairs)
@@ -229,10 +229,10 @@ def _news_out(others: Iterable[HolderNews]) -> list[log_v1.HolderNews]:
             opened=news.opened,
             origins=[origin.data for origin in news.nexts],
             nexts=list(news.nexts.values()),
-            absent=[
-                log_v1.AbsentRanges(place=place, edges=[edge for each in absent for edge in each])
+            not_held=[
+                log_v1.RangesNotHeld(place=place, edges=[edge for each in not_held for edge in each])
                 for place, origin in enumerate(news.nexts)
-                if (absent := news.absent.get(origin))
+                if (not_held := news.not_held.get(origin))
             ],
         )
         for news in others
@@ -240,19 +240,19 @@ def _news_out(others: Iterable[HolderNews]) -> list[log_v1.HolderNews]:
 
 
 def _news_in(message: log_v1.HolderNews) -> HolderNews:
-    if not len(message.absent) <= len(message.origins) == len(message.nexts) <= _MAX_PARTS:
+    if not len(message.not_held) <= len(message.origins) == len(message.nexts) <= _MAX_PARTS:
         raise PeerLied(
             f"a peer names {len(message.origins)} origins of a node and {len(message.nexts)} places, and says of "
-            f"{len(message.absent)} what is absent"
+            f"{len(message.not_held)} what is not held"
         )
     origins = [origin_of(data) for data in message.origins]
-    absent = {}
-    for each in message.absent:
+    not_held = {}
+    for each in message.not_held:
         if each.place >= len(origins):
-            raise PeerLied(f"a peer names what is absent at place {each.place} of {len(origins)}")
-        absent[origins[each.place]] = _pairs(each.edges, 0, message.nexts[each.place])
+            raise PeerLied(f"a peer names what is not held at place {each.place} of {len(origins)}")
+        not_held[origins[each.place]] = _pairs(each.edges, 0, message.nexts[each.place])
     nexts = dict(zip(origins, message.nexts, strict=True))
-    return HolderNews(_directory_id(message.directory_id), message.opened, nexts, absent)
+    return HolderNews(_directory_id(message.directory_id), message.opened, nexts, not_held)
 
 
 def _directories_out(directories: Iterable[KnownDirectory]) -> list[log_v1.KnownDirectory]:

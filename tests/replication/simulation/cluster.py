@@ -640,12 +640,12 @@ class Cluster:
                 base = stored.envelope.base_sequence
                 expected = state.low if sequence is None else sequence
                 if base != expected:
-                    is_missing = base > expected and (not is_sound or are_gaps(state.absent, expected, base))
+                    is_missing = base > expected and (not is_sound or are_gaps(state.not_held, expected, base))
                     assert is_missing, f"{node.name} has {base} of {origin} where {expected} comes next"
                 sequence = base + stored.envelope.count
             # Also of an origin of which nothing is there: what is no gap is held, to acknowledgements and to peers.
             sequence = state.low if sequence is None else sequence
-            assert are_gaps(state.absent, sequence, state.next) or not is_sound, f"{node.name} has less of {origin}"
+            assert are_gaps(state.not_held, sequence, state.next) or not is_sound, f"{node.name} has less of {origin}"
 
 
 def are_gaps(gaps: Sequence[tuple[int, int]], first: int, following: int) -> bool:

@@ -76,12 +76,12 @@ POSITIONS = st.builds(
 @st.composite
 def news(draw: st.DrawFn) -> HolderNews:
     nexts = draw(st.dictionaries(ORIGINS, NUMBERS, max_size=3))
-    absent = {
+    not_held = {
         origin: ((first, following),)
         for origin, following in nexts.items()
         if following and (first := draw(st.integers(0, following))) < following
     }
-    return HolderNews(draw(DIRECTORIES), draw(NUMBERS), nexts, absent)
+    return HolderNews(draw(DIRECTORIES), draw(NUMBERS), nexts, not_held)
 
 
 NEWS = news()
@@ -156,17 +156,17 @@ def _positions(low: int, next: int, gaps: Sequence[int] = ()) -> log_v1.PullRequ
         (log_v1.PullRequest(hello=log_v1.Hello(directory_id=b"123")), "by 3 bytes"),
         (_positions(low=5, next=4), "5 to 4"),
         (_positions(low=0, next=9, gaps=[1]), "1 edges"),
-        (_positions(low=0, next=9, gaps=[1, 20]), "1 to 20 is absent in 0 to 9"),
-        (_positions(low=0, next=9, gaps=[4, 5, 4, 6]), "4 to 6 is absent in 0 to 9"),
+        (_positions(low=0, next=9, gaps=[1, 20]), "1 to 20 is not held in 0 to 9"),
+        (_positions(low=0, next=9, gaps=[4, 5, 4, 6]), "4 to 6 is not held in 0 to 9"),
         (
             log_v1.PullRequest(others=[log_v1.HolderNews(directory_id=bytes(8), origins=[bytes(16)])]),
             "1 origins of a node and 0 places",
         ),
         (
             log_v1.PullRequest(
-                others=[log_v1.HolderNews(directory_id=bytes(8), absent=[log_v1.AbsentRanges(edges=[1, 2])])]
+                others=[log_v1.HolderNews(directory_id=bytes(8), not_held=[log_v1.RangesNotHeld(edges=[1, 2])])]
             ),
-            "0 origins of a node and 0 places, and says of 1 what is absent",
+            "0 origins of a node and 0 places, and says of 1 what is not held",
         ),
         (log_v1.PullRequest(stops=[bytes(16)] * 1025), "1025 things of one kind in a message, more than 1024"),
         (log_v1.PullRequest(others=[log_v1.HolderNews()] * 257), "257 things of one kind in a message, more than 256"),

@@ -4,7 +4,6 @@
 # This file has been @generated
 
 __all__ = (
-    "AbsentRanges",
     "AcceptGapsRequest",
     "AcceptGapsResponse",
     "Acknowledgement",
@@ -71,6 +70,7 @@ __all__ = (
     "PullResponse",
     "QueryRequest",
     "QueryResponse",
+    "RangesNotHeld",
     "Record",
     "RemoveKeyRequest",
     "RemoveKeyResponse",
@@ -246,22 +246,6 @@ class MembersEventKind(betterproto2.Enum):
             "KIND_FAILED": 4,
             "KIND_REAP": 5,
         }
-
-
-@dataclass(eq=False, repr=False)
-class AbsentRanges(betterproto2.Message):
-    place: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
-    """
-    The place of the origin in the list.
-    """
-
-    edges: "list[int]" = betterproto2.field(2, betterproto2.TYPE_UINT64, repeated=True)
-    """
-    Pairs: the first sequence that it does not have and the next that it has.
-    """
-
-
-default_message_pool.register_message("log.v1", "AbsentRanges", AbsentRanges)
 
 
 @dataclass(eq=False, repr=False)
@@ -763,7 +747,7 @@ class HolderNews(betterproto2.Message):
 
     nexts: "list[int]" = betterproto2.field(4, betterproto2.TYPE_UINT64, repeated=True)
 
-    absent: "list[AbsentRanges]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
+    not_held: "list[RangesNotHeld]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     What it does not have of those below that.
     """
@@ -1440,6 +1424,22 @@ class QueryResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "QueryResponse", QueryResponse)
+
+
+@dataclass(eq=False, repr=False)
+class RangesNotHeld(betterproto2.Message):
+    place: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    The place of the origin in the list.
+    """
+
+    edges: "list[int]" = betterproto2.field(2, betterproto2.TYPE_UINT64, repeated=True)
+    """
+    Pairs: the first sequence that it does not have and the next that it has.
+    """
+
+
+default_message_pool.register_message("log.v1", "RangesNotHeld", RangesNotHeld)
 
 
 @dataclass(eq=False, repr=False)
