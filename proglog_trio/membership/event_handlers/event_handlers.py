@@ -113,7 +113,8 @@ class EventHandlers:
                         started()
                         started = _nothing
                         async for event in coalesced(events):
-                            self._give(event, queues, nursery)
+                            with self.errors.boundary(Where.EVENT_HANDLER):
+                                self._give(event, queues, nursery)
                             # Many may come at once.
                             await trio.lowlevel.checkpoint()
                 except EventsMissed as error:
@@ -165,7 +166,10 @@ class EventHandlers:
                 queue.answering.release()
         finally:
             queue.queries -= 1
-        if answer is not None:
+        if answer is None:
+            return
+        # What a program's own handler returns may be anything.
+        with self.errors.boundary(Where.EVENT_HANDLER, handler=queue.handler.called):
             try:
                 self.membership.answer(query, answer)
             except (QueryOver, MessageTooLarge, NotAMember) as error:

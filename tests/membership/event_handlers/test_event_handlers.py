@@ -182,6 +182,37 @@ async def test_what_was_not_foreseen_costs_one_event() -> None:
     assert errors.counts[Where.EVENT_HANDLER] == 1
 
 
+@pytest.mark.internal_errors
+async def test_an_answer_that_is_none_costs_that_answer() -> None:
+    async def number(_event: object) -> Any:
+        return 5
+
+    errors = InternalErrors()
+    async with handled(EventHandler((EventFilter("query", "number"),), number), errors=errors) as (membership, running):
+        told = [each async for each in membership.query("number", timeout=1)]
+        assert not any(isinstance(each, QueryAnswer) for each in told)
+        assert errors.counts[Where.EVENT_HANDLER] == 1
+        assert not running.counters.not_handled
+
+
+@pytest.mark.internal_errors
+async def test_an_event_that_cannot_be_given_to_handlers_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = EventHandlers._give
+
+    def fail(self: EventHandlers, event: Any, *others: Any) -> None:
+        if event.name == "bad":
+            raise RuntimeError("unforeseen")
+        given(self, event, *others)
+
+    monkeypatch.setattr(EventHandlers, "_give", fail)
+    good, errors = Heard(), InternalErrors()
+    async with handled(EventHandler((EventFilter("user"),), good), errors=errors) as (membership, _):
+        membership.send_event("bad")
+        membership.send_event("good")
+        await good.until(1)
+        assert errors.counts[Where.EVENT_HANDLER] == 1
+
+
 async def test_handlers_end_with_the_membership() -> None:
     async with open_membership(GossipConfig(name="me", profile=LOCAL)) as membership:
         running = EventHandlers(membership, [EventHandler.parse("true")])
