@@ -15,7 +15,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from proglog_trio.membership.agent_rpc.messages import (
     COMMANDS,
@@ -180,7 +180,8 @@ class Session:
         self._last_offer += 1
         while len(self._offered) >= MAX_OFFERED:
             del self._offered[next(iter(self._offered))]
-        self._offered[self._last_offer] = query
+        # Without what may be a MiB of each: an answer has nothing of it.
+        self._offered[self._last_offer] = evolve(query, name="", payload=b"")
         return self._last_offer
 
     def respond(self, body: Respond, answer: Callable[[AskedQuery, bytes], None]) -> None:

@@ -15,6 +15,7 @@ import trio
 from attrs import define, field
 
 from proglog_trio.membership.events.asked_query import AskedQuery
+from proglog_trio.membership.events.event_bytes import payload_bytes
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind
 from proglog_trio.membership.serf.user_events import UserEvent
 
@@ -22,7 +23,7 @@ DEFAULT_COALESCE_SECONDS = 3.0
 DEFAULT_QUIESCENT_SECONDS = 1.0
 MAX_WAITING_EVENTS = 1024
 MAX_WAITING_BYTES = 4 * 1024 * 1024
-"""User events that wait, and their payloads together; when there are more, all are told before their time."""
+"""User events that wait, and their names and payloads together; with more, all are told before their time."""
 
 Event = MemberEvent | UserEvent | AskedQuery
 
@@ -129,12 +130,12 @@ class Coalescing:
             newest = self._users[event.name] = []
         newest.append(event)
         self._users_count += 1
-        self._users_bytes += len(event.payload)
+        self._users_bytes += payload_bytes(event)
 
     def _forget(self, events: Iterable[UserEvent]) -> None:
         for event in events:
             self._users_count -= 1
-            self._users_bytes -= len(event.payload)
+            self._users_bytes -= payload_bytes(event)
 
     def _flush_user_events(self) -> list[Event]:
         events: list[Event] = [event for newest in self._users.values() for event in newest]

@@ -137,8 +137,8 @@ def test_streams_are_bounded_together() -> None:
     assert isinstance(ask(session, "monitor", MonitorLog("info"), seq=100), Begin)
 
 
-def asked(name: str) -> AskedQuery:
-    return AskedQuery(name, b"", "x", 1, 1, trio.current_time())
+def asked(number: int) -> AskedQuery:
+    return AskedQuery("load", b"now", "x", 1, number, trio.current_time())
 
 
 async def test_queries_are_answered_by_the_number_they_were_sent_under() -> None:
@@ -148,16 +148,18 @@ async def test_queries_are_answered_by_the_number_they_were_sent_under() -> None
     def answer(query: AskedQuery, payload: bytes) -> None:
         if payload == b"late":
             raise QueryOver("its time is over")
-        answered.append((query.name, payload))
+        answered.append((query.ltime, query.id, payload))
 
-    numbers = [session.offer(asked(str(each))) for each in range(MAX_OFFERED + 1)]
+    numbers = [session.offer(asked(each)) for each in range(MAX_OFFERED + 1)]
     assert len(set(numbers)) == len(numbers)
     with pytest.raises(QueryNotAnswered, match="No pending queries matching ID"):
         session.respond(Respond(numbers[0], b"forgotten"), answer)
     with pytest.raises(QueryNotAnswered, match="over"):
         session.respond(Respond(numbers[1], b"late"), answer)
     session.respond(Respond(numbers[-1], b"yes"), answer)
-    assert answered == [(str(MAX_OFFERED), b"yes")]
+    assert answered == [(1, MAX_OFFERED, b"yes")]
+    # They wait for as long as the client is there, and names and payloads may be a MiB each.
+    assert {(query.name, query.payload) for query in session._offered.values()} == {("", b"")}
 
 
 class Sessions(RuleBasedStateMachine):

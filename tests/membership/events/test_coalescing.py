@@ -92,6 +92,10 @@ def test_no_more_waits_than_allowed() -> None:
         told += coalescing.add(fired(f"e{number}", 1), 0.0)
     assert len(told) == MAX_WAITING_EVENTS + 1
     assert coalescing.add(fired("large", 1, bytes(5_000_000)), 0.0) == [fired("large", 1, bytes(5_000_000))]
+    # Whoever can gossip decides how long a name is, too.
+    assert coalescing.add(fired("n" * 5_000_000, 1), 0.0) == [fired("n" * 5_000_000, 1)]
+    for ltime in range(1, 100):
+        assert coalescing.add(fired("n" * 1_000_000, ltime), 0.0) == []
 
 
 @given(
