@@ -25,6 +25,8 @@ from proglog_trio.membership import (
     parse_filters,
 )
 from proglog_trio.membership.event_handlers import event_handlers
+from proglog_trio.membership.wire import serf as wire
+from proglog_trio.membership.wire.serf import encode_serf
 from tests.membership.running import LOCAL
 
 pytestmark = pytest.mark.timeout(120)
@@ -164,6 +166,36 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await seen.until(1)
         # One of each kind of events runs, and two wait; of queries two run.
         assert running.counters.not_handled == 7 + 1 + 3
+
+
+async def test_what_waits_is_bounded_in_bytes_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_handlers, "MAX_WAITING_BYTES", 2500)
+    began = trio.Event()
+
+    async def hang(_event: object) -> None:
+        began.set()
+        await trio.sleep_forever()
+
+    def hear(name: str) -> None:
+        ltime = membership.gossip.core.events.clock.time
+        event = encode_serf(wire.UserEvent(ltime=ltime, name=name, payload=b"", cc=False))
+        membership.gossip.act(lambda: membership.gossip.core.receive(event))
+
+    seen = Heard()
+    with structlog.testing.capture_logs() as logged:
+        async with handled(
+            EventHandler((EventFilter("*"),), hang), EventHandler((EventFilter("user", "last"),), seen)
+        ) as (membership, running):
+            hear("first")
+            await began.wait()
+            for number in range(10):
+                # As long as whoever sends it likes.
+                hear(str(number) * 1000)
+            hear("last")
+            await seen.until(1)
+            assert running.counters.not_handled == 8
+    told = [each for each in logged if each["event"].startswith("an event is not handled")]
+    assert [each["name"] for each in told] == ["2" * event_handlers.LOGGED_NAME_CHARACTERS]
 
 
 @pytest.mark.internal_errors
