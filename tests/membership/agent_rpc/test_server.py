@@ -341,6 +341,22 @@ async def test_who_does_not_greet_or_end_a_request_is_ended(monkeypatch: pytest.
     assert a.server.counters.connections_refused == 3
 
 
+async def test_each_request_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 1.0)
+    async with served() as a, client(a.address) as busy:
+        request = msgpack.packb({"Command": "stats", "Seq": 2})
+        await busy.stream.send_all(request[:3])
+        began = trio.current_time()
+        # Whenever the node looks, one has begun that is not whole; none takes long.
+        while trio.current_time() < began + 2.5:
+            await trio.sleep(0.1)
+            await busy.stream.send_all(request[3:] + request[:3])
+            assert await busy.header(2) == ""
+            assert (await busy.read()).keys() >= {"agent"}
+        assert await busy.ended() == []
+    assert a.server.counters.connections_refused == 1
+
+
 async def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 10_000)
     monkeypatch.setattr(outbox, "PIECE_SECONDS", 0.5)
