@@ -391,6 +391,16 @@ async def test_who_asks_much_and_reads_nothing_waits(monkeypatch: pytest.MonkeyP
         assert max(waiting) < 2 * outbox.LOW_BYTES
 
 
+async def test_whose_machine_is_gone_is_found_out() -> None:
+    async with served() as a, client(a.address) as asking:
+        assert (await asking.get("members"))[0] == ""
+        (connection,) = a.server._served
+        options = connection.stream.getsockopt
+        assert options(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert options(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == server.KEEPALIVE_SECONDS
+        assert options(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == server.KEEPALIVE_SECONDS
+
+
 async def test_clients_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
     async with (
