@@ -156,8 +156,10 @@ class Session:
             return _refusal(seq, MONITOR_EXISTS)
         if isinstance(body, StreamEvents) and seq in self.streams:
             return _refusal(seq, STREAM_EXISTS)
-        if len(self.streams) + len(self.queries) + (self.monitor is not None) >= MAX_STREAMS or seq in self.queries:
+        if len(self.streams) + len(self.queries) + (self.monitor is not None) >= MAX_STREAMS:
             return _refusal(seq, TOO_MANY_STREAMS)
+        if seq in self.queries:
+            return _refusal(seq, STREAM_EXISTS)
         begun = Begin(seq, body)
         match body:
             case StreamEvents():

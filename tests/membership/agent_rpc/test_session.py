@@ -128,6 +128,17 @@ def test_streams_begin_and_end_under_their_numbers() -> None:
     assert ask(session, "stop", Stop(7)).begun == ()
 
 
+def test_the_number_of_a_query_that_is_open_is_taken() -> None:
+    session = trusted()
+    assert isinstance(ask(session, "query", AskQuery(name="q")), Begin)
+    for command, body in (
+        ("query", AskQuery(name="q")),
+        ("stream", StreamEvents("*")),
+        ("monitor", MonitorLog("info")),
+    ):
+        assert error_of(ask(session, command, body)) == "Stream with given sequence exists"
+
+
 def test_streams_are_bounded_together() -> None:
     session = trusted()
     begun = [ask(session, "query", AskQuery(name="q"), seq=number) for number in range(MAX_STREAMS)]
