@@ -212,7 +212,7 @@ async def test_the_log_is_monitored() -> None:
     root.setLevel(logging.INFO)
     try:
         async with served() as a, client(a.address) as watching:
-            assert await watching.ask("monitor", {"LogLevel": "loud"}) == "Unknown log level: loud"
+            assert await watching.ask("monitor", {"LogLevel": "loud"}) == "Unknown log level: LOUD"
             assert await watching.ask("monitor", {"LogLevel": "debug"}, seq=3) == ""
             assert await watching.ask("monitor", {"LogLevel": "INFO"}) == "Monitor already exists"
             logging.getLogger("x").debug("something")
