@@ -114,6 +114,8 @@ def test_open_queries_are_bounded() -> None:
         Asked(tested)
     with pytest.raises(TooManyQueries):
         Asked(tested)
+    # Whoever asks so much does not keep a node from finding out who has its name.
+    assert Asked(tested, "_serf_conflict").ends == 1
     tested.advance(60)
     Asked(tested)
 
