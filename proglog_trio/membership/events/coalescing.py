@@ -69,8 +69,8 @@ class Coalescing:
     user_coalesce_seconds: float = DEFAULT_COALESCE_SECONDS
     user_quiescent_seconds: float = DEFAULT_QUIESCENT_SECONDS
     _members: dict[str, tuple[MemberEventKind, Member]] = field(factory=dict)
-    # What was told last of each member that is not forgotten.
-    _told: dict[str, MemberEventKind] = field(factory=dict)
+    # What was told last of each member that is not forgotten, and of which member it was.
+    _told: dict[str, tuple[MemberEventKind, Member]] = field(factory=dict)
     _users: dict[str, list[UserEvent]] = field(factory=dict)
     _users_count: int = 0
     _users_bytes: int = 0
@@ -147,17 +147,23 @@ class Coalescing:
     def _flush_members(self) -> list[Event]:
         by_kind: dict[MemberEventKind, list[Member]] = {}
         for name, (kind, member) in self._members.items():
-            # A member that failed and is back is where it was.
-            if self._told.get(name) is kind and kind is not MemberEventKind.UPDATE:
+            # A member that failed and is back is where it was; unless it is not, of which agents tell nothing.
+            told_kind, told_of = self._told.get(name, (None, None))
+            is_same = told_of is not None and told_kind is kind and _are_alike(told_of, member)
+            if is_same and kind is not MemberEventKind.UPDATE:
                 continue
             by_kind.setdefault(kind, []).append(member)
             if kind is MemberEventKind.REAP:
                 self._told.pop(name, None)
             else:
-                self._told[name] = kind
+                self._told[name] = kind, member
         self._members.clear()
         self._members_wait.told()
         return [MemberEvent(kind, tuple(members)) for kind, members in by_kind.items()]
+
+
+def _are_alike(one: Member, other: Member) -> bool:
+    return (one.address, one.port, one.tags) == (other.address, other.port, other.tags)
 
 
 @define(eq=False)

@@ -5,6 +5,7 @@ import math
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,18 @@ def test_a_member_that_is_where_it_was_is_not_told_of() -> None:
         coalescing.add(of(kind, "a"), 3.0)
         assert coalescing.flush() == [of(kind, "a")]
     assert coalescing._told == {}
+
+
+def test_a_member_that_is_back_elsewhere_or_with_other_tags_is_told_of() -> None:
+    coalescing = Coalescing()
+    for change in ({}, {"address": "127.0.0.2"}, {"port": 2}, {"tags": {"role": "web"}}):
+        again = MemberEvent(JOIN, (evolve(of(JOIN, "a").members[0], **change),))
+        coalescing.add(of(FAILED, "a"), 1.0)
+        coalescing.add(again, 1.0)
+        assert coalescing.flush() == [again]
+        coalescing.add(of(FAILED, "a"), 2.0)
+        coalescing.add(again, 2.0)
+        assert coalescing.flush() == []
 
 
 def test_the_newest_user_events_of_a_name_are_told() -> None:
