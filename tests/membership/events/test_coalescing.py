@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
@@ -10,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.membership.events.asked_query import AskedQuery
-from proglog_trio.membership.events.coalescing import MAX_WAITING_EVENTS, Coalescing, Event, coalesced
+from proglog_trio.membership.events.coalescing import (
+    MAX_WAITING_EVENTS,
+    MEMBERS_AT_ONCE,
+    Coalescing,
+    Event,
+    coalesced,
+)
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.subscriptions import EventsMissed
@@ -80,6 +87,31 @@ def test_a_member_that_is_back_elsewhere_or_with_other_tags_is_told_of() -> None
         coalescing.add(of(FAILED, "a"), 2.0)
         coalescing.add(again, 2.0)
         assert coalescing.flush() == []
+
+
+def test_of_very_many_members_some_are_told_of_at_once() -> None:
+    coalescing = Coalescing()
+    names = [f"m{number}" for number in range(2 * MEMBERS_AT_ONCE + 1)]
+    coalescing.add(of(JOIN, *names), 0.0)
+    found = []
+    for count in (MEMBERS_AT_ONCE, MEMBERS_AT_ONCE, 1):
+        assert coalescing.waits
+        assert coalescing.deadline == 1.0
+        (event,) = coalescing.due(1.0)
+        assert isinstance(event, MemberEvent)
+        assert len(event.members) == count
+        found += [member.name for member in event.members]
+    assert found == names
+    assert not coalescing.waits
+    assert coalescing.deadline == math.inf
+
+
+async def test_all_of_very_many_members_are_told_of_before_the_end() -> None:
+    async def joined() -> AsyncIterator[Event]:
+        yield of(JOIN, *(f"m{number}" for number in range(2 * MEMBERS_AT_ONCE + 1)))
+
+    told = [len(event.members) async for event in coalesced(joined()) if isinstance(event, MemberEvent)]
+    assert told == [MEMBERS_AT_ONCE, MEMBERS_AT_ONCE, 1]
 
 
 def test_the_newest_user_events_of_a_name_are_told() -> None:
