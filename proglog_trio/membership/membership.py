@@ -76,6 +76,8 @@ class Membership(KnownMembers):
     _running: bool = False
     # The host that others are told is known: it was given, or was learnt.
     _knows_host: bool = field(init=False)
+    # It gossips, and the start addresses were asked: by the cluster's clocks, what it sends now is news to the others.
+    _is_ready: bool = False
     # run is over: nothing is waited for any more. Never set together with _running.
     _ended: bool = False
     _contest: NameContest = field(init=False)
@@ -215,9 +217,9 @@ class Membership(KnownMembers):
         Raises:
             MessageTooLarge: name and payload, or the encoded event, have more than the configuration's
                 user_event_bytes.
-            NotAMember: this node does not gossip.
+            NotAMember: this node does not gossip yet, or not any more.
         """
-        self._require_running()
+        self._require(self._is_ready)
         self._talking.send_event(name, payload, coalesce=coalesce)
 
     def query(
@@ -250,9 +252,9 @@ class Membership(KnownMembers):
             MessageTooLarge: the encoded query has more than the configuration's query_bytes.
             TooManyQueries: 64 queries of this node wait for answers.
             ValueError: a name, an expression, the timeout or the relay factor is none.
-            NotAMember: this node does not gossip.
+            NotAMember: this node does not gossip yet, or not any more.
         """
-        self._require_running()
+        self._require(self._is_ready)
         return self._talking.query(
             name,
             payload,
@@ -272,12 +274,12 @@ class Membership(KnownMembers):
                 given.
             NotAMember: this node does not gossip.
         """
-        self._require_running()
+        self._require(self._running)
         self._talking.answer(query, payload)
 
-    def _require_running(self) -> None:
-        if not self._running:
-            raise NotAMember("this node does not gossip")
+    def _require(self, gossips: bool) -> None:
+        if not gossips:
+            raise NotAMember("this node does not gossip yet, or not any more")
 
     # -- joining and leaving -------------------------------------------------------------------------------------------
 
@@ -337,7 +339,8 @@ class Membership(KnownMembers):
                     # Raised below, by itself and not in a group.
                     nursery.cancel_scope.cancel()
         finally:
-            self._lookups, self._running, self._ended = self._new_lookups(), False, True
+            self._lookups, self._ended = self._new_lookups(), True
+            self._running = self._is_ready = False
             self.news.end()
             await self.gossip.close()
         ending = joining.ending or self._contest.ending
@@ -356,6 +359,7 @@ class Membership(KnownMembers):
         nursery.start_soon(until_it_ends, self._contest)
         with trio.move_on_after(START_SECONDS):
             await joining.join_through(joinable)
+        self._is_ready = True
         task_status.started()
         if joining.addresses or joining.before:
             nursery.start_soon(until_it_ends, joining)

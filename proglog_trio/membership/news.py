@@ -88,7 +88,7 @@ class News:
                 self.conflicts += 1
                 if name == self.name:
                     self.name_claimed.set()
-                _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
+                self._troubles.name_claimed(name, endpoint)
             case Foreigner():
                 self._troubles.another_cluster(event)
             case Paused(seconds):

@@ -12,6 +12,7 @@ from attrs import define, field
 from proglog_trio.errors import ProglogError
 from proglog_trio.internal_errors import InternalErrors, Where
 from proglog_trio.membership.events.asked_query import AskedQuery
+from proglog_trio.membership.events.event_bytes import payload_bytes
 from proglog_trio.membership.serf.member import MemberEvent
 from proglog_trio.membership.serf.members import together
 from proglog_trio.membership.serf.user_events import UserEvent
@@ -152,8 +153,3 @@ class Subscriptions:
         subscription.missed = True
         self._open.discard(subscription)
         subscription.send.close()
-
-
-def payload_bytes(event: Event) -> int:
-    """Return how much an event counts for: what goes with it is as long as some member wants."""
-    return 0 if isinstance(event, MemberEvent) else len(event.name) + len(event.payload)

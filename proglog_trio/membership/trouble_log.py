@@ -1,4 +1,4 @@
-"""The log output about gossip that does not get through: another key, another cluster, packets that are blocked.
+"""The log output about gossip that does not get through: another key, another cluster, blocked packets, a taken name.
 
 Each once an hour, and of each kind no more than so many: addresses of packets can be made up.
 """
@@ -36,6 +36,7 @@ class TroubleLog:
     _plain: BoundedNews = field(init=False)
     _sources: BoundedNews = field(init=False)
     _merges: BoundedNews = field(init=False)
+    _names: BoundedNews = field(init=False)
     _packets: Repetitions = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -44,6 +45,7 @@ class TroubleLog:
         self._plain = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_plain, self.clock)
         self._sources = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_sources, self.clock)
         self._merges = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_merges, self.clock)
+        self._names = BoundedNews(LOGGED_TROUBLES, PERIOD_SECONDS, _tell_excess_names, self.clock)
         self._packets = Repetitions(self.clock)
 
     def another_key(self, host: str, rules: Rules, error: NotDecrypted) -> None:
@@ -104,6 +106,11 @@ class TroubleLog:
         if self._merges.news((host, reason)) is not None:
             _logger.warning("a join was refused: its members may not be merged", address=host, reason=reason)
 
+    def name_claimed(self, name: str, endpoint: Endpoint) -> None:
+        """Log that another member claims a name that one has, unless that was logged within the hour."""
+        if self._names.news((name, endpoint)) is not None:
+            _logger.error("another member claims a name that is taken", name=name, claimed_by=str(endpoint))
+
     def packets_blocked(self, name: str, endpoint: Endpoint, in_a_row: int) -> None:
         """Log that a member answers by stream alone, if it has done so for a while and that was not logged lately."""
         if in_a_row >= STREAMS_IN_A_ROW and self._packets.news(name) is not None:
@@ -138,3 +145,7 @@ def _tell_excess_keys(unlogged: int) -> None:
 
 def _tell_excess_foreigners(unlogged: int) -> None:
     _logger.warning("more members of other clusters were heard of than are logged", not_logged=unlogged)
+
+
+def _tell_excess_names(unlogged: int) -> None:
+    _logger.warning("more claims of names that are taken were heard of than are logged", not_logged=unlogged)

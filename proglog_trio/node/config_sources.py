@@ -10,12 +10,12 @@ from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict, Env
 
 from proglog_trio.node.config import NodeConfig, parameters
-from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, nearest
+from proglog_trio.node.option_types import ARRAY_SEPARATOR, ENVIRONMENT_PREFIX, ENVIRONMENT_SOURCE, nearest
 
 # What stands between the values of one that is an array in the file.
 _REPEATABLE: Mapping[str, str] = {
     **dict.fromkeys(("start_join_addrs", "name_servers", "gossip_allowed_cidrs", "gossip_settings", "tag"), ","),
-    "event_handler": "\n",
+    "event_handler": ARRAY_SEPARATOR,
 }
 _TOML_NAMES: Mapping[type, str] = {
     str: "a string",
@@ -42,7 +42,7 @@ class _NodeEnvironment(Env):
 
 def environment() -> Env:
     """Return the source that reads ``PROGLOG_…`` variables."""
-    return _NodeEnvironment(ENVIRONMENT_PREFIX, command=False)
+    return _NodeEnvironment(ENVIRONMENT_PREFIX, source=ENVIRONMENT_SOURCE, command=False)
 
 
 def _is_of_a_service(variable: str, value: str) -> bool:

@@ -19,6 +19,10 @@ from proglog_trio.address import Address, StartAddress, parse_start_address
 from proglog_trio.host_names import host_problem, ip_literal
 
 ENVIRONMENT_PREFIX = "PROGLOG_"
+ENVIRONMENT_SOURCE = "env"
+"""What a token says of where it is from, if that is a variable."""
+ARRAY_SEPARATOR = "\0"
+"""Between the elements of an array in the file that may have commas and newlines: no argument and no script has one."""
 DEFAULT_RPC_PORT = 8400
 DEFAULT_GOSSIP_PORT = 8401
 DNS_PORT = 53
@@ -225,10 +229,14 @@ def several(parse: Callable[[str], Any], metavar: str, separator: str = ",") -> 
 
 
 def _lines(parse: Callable[[str], Any], metavar: str) -> Parameter:
-    """Return what reads a tuple of what may have commas: from a repeatable option, or from lines."""
+    """Return what reads a tuple of what may have commas: from a repeatable option, an array, or a variable's lines."""
 
     def convert(_type: type, tokens: Sequence[Token]) -> tuple[Any, ...]:
-        texts = [text.strip() for token in tokens for text in token.value.split("\n")]
+        # An argument, and an element of an array, may be a script of several lines.
+        separators = ("\n" if token.source == ENVIRONMENT_SOURCE else ARRAY_SEPARATOR for token in tokens)
+        texts = [
+            text.strip() for token, each in zip(tokens, separators, strict=True) for text in token.value.split(each)
+        ]
         return tuple(parse(text) for text in texts if text)
 
     # A variable is one text: its words are nobody's to take apart.

@@ -9,6 +9,7 @@ from proglog_trio.errors import DirectoryCopied, NameTaken
 from proglog_trio.membership.config import GossipConfig
 from proglog_trio.membership.opening import bind_membership
 from proglog_trio.membership.serf.member import MemberStatus
+from proglog_trio.membership.serf.open_queries import MAX_QUERIES
 from tests.membership.running import LOCAL, QUICK, Ours, start_ours_in
 
 
@@ -78,7 +79,8 @@ async def test_an_earlier_life_of_a_plain_agent_is_none() -> None:
         assert "NameTaken" in await refused(a, **tags(8))
 
 
-async def test_a_node_whose_name_most_members_know_elsewhere_yields() -> None:
+@pytest.mark.parametrize("questions", [0, MAX_QUERIES], ids=["quiet", "who asks much"])
+async def test_a_node_whose_name_most_members_know_elsewhere_yields(questions: int) -> None:
     """It was started alone, and joined by hand: nobody looked at its name then."""
     async with start_ours_in() as start:
         a = await start("a")
@@ -98,6 +100,8 @@ async def test_a_node_whose_name_most_members_know_elsewhere_yields() -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 await nursery.start(run)
+                for _ in range(questions):
+                    second.query("nobody answers", timeout=3600)
                 await second.join([a.address])
                 await ended.wait()
         for each in (a, b, c):

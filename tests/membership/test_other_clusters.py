@@ -201,6 +201,15 @@ def test_what_is_logged_of_other_clusters_is_bounded() -> None:
     assert len(logged) == LOGGED_TROUBLES + 2
 
 
+def test_claims_of_names_are_logged_within_bounds() -> None:
+    log = TroubleLog(lambda: 0.0)
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(3):
+            for number in range(2 * LOGGED_TROUBLES):
+                log.name_claimed("b", endpoint_of(number))
+    assert len(logged) == LOGGED_TROUBLES
+
+
 # -- real sockets ------------------------------------------------------------------------------------------------------
 
 Start = Callable[..., Awaitable[Ours]]

@@ -168,6 +168,15 @@ def test_event_handlers_are_repeatable_and_an_array_in_the_file(
     assert parse().event_handler == wanted
 
 
+def test_a_script_of_several_lines_is_one_event_handler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("user:deploy=cd /srv\n./deploy", "member-join=date\n./join")
+    assert parse("--event-handler", wanted[0], "--event-handler", wanted[1]).event_handler == wanted
+    file = write(tmp_path, f"event-handler = {json.dumps(wanted)}\n")
+    assert parse("--config-file", file).event_handler == wanted
+    monkeypatch.setenv("PROGLOG_EVENT_HANDLER", wanted[0])
+    assert parse().event_handler == ("user:deploy=cd /srv", "./deploy")
+
+
 def test_event_handlers_are_bounded_in_number() -> None:
     assert MAX_EVENT_HANDLERS == MAX_HANDLERS
     with pytest.raises(ConfigError, match="65 are more than 64"):

@@ -179,6 +179,8 @@ class Connection:
                 elif not await self._take(request, streams):
                     return
                 else:
+                    # What stands behind it is another, which begins when it is looked at.
+                    self._amid_since = None
                     # Many may be there whole; and none is looked at while the client does not read.
                     await trio.lowlevel.checkpoint()
                     await self._outbox.until_low()

@@ -34,7 +34,8 @@ LEVELS: Mapping[str, int] = {
 
 def level_of(text: str) -> int:
     """Return the level that a client names. Raises ValueError as agents word it."""
-    level = LEVELS.get(text.upper())
+    text = text.upper()
+    level = LEVELS.get(text)
     if level is None:
         raise ValueError(f"Unknown log level: {text}")
     return level

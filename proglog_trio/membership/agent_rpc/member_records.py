@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import re2
-from attrs import frozen
+from attrs import astuple, frozen
 
 from proglog_trio.membership.agent_rpc.messages import MemberRecord, MembersFiltered
 from proglog_trio.membership.serf.expressions import BOUNDED
@@ -27,11 +27,12 @@ def member_record(member: Member, known: KnownMember | None) -> MemberRecord:
 
     Args:
         member: as it was at the moment that is told of.
-        known: what the core has of it now; None: it has been forgotten, and with it what versions it speaks.
+        known: what the core has of it now, which may be another life, elsewhere; None: it has been forgotten.
     """
-    address = Endpoint.of(member.address, member.port).address if known is None else known.told_address
-    version = bytes(6) if known is None else known.version
-    return MemberRecord(member.name, address, member.port, member.tags, member.status.value, *version[:6])
+    endpoint = Endpoint.of(member.address, member.port)
+    address = known.told_address if known is not None and known.endpoint == endpoint else endpoint.address
+    version = bytes(6) if member.versions is None else astuple(member.versions)
+    return MemberRecord(member.name, address, member.port, member.tags, member.status.value, *version)
 
 
 @frozen

@@ -28,6 +28,9 @@ from proglog_trio.unavailable import unavailable
 
 MAX_CONNECTIONS = 128
 """For one more, the oldest of those that have not greeted yet is ended; where all have, it is not served."""
+KEEPALIVE_SECONDS = 15
+"""A client of which nothing was heard for so long is asked by TCP whether it is there, again and again, as agents do.
+One whose machine is gone says nothing, and would keep its place for ever."""
 _BACKLOG = 128
 
 _logger = structlog.get_logger(__name__)
@@ -96,6 +99,7 @@ class AgentRpcServer:
                     repeated=repeated,
                 )
             return
+        _have_the_gone_found_out(stream)
         connection = Connection(
             stream,
             Session(self.auth_key),
@@ -149,6 +153,14 @@ async def _listening(address: Address | Path) -> AsyncIterator[tuple[list[trio.S
     finally:
         for listener in listeners:
             listener.socket.close()
+
+
+def _have_the_gone_found_out(stream: trio.SocketStream) -> None:
+    if stream.socket.family == socket.AF_UNIX:
+        return
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+        stream.setsockopt(socket.IPPROTO_TCP, option, KEEPALIVE_SECONDS)
 
 
 def _listen_on_path(path: Path) -> trio.SocketListener:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from proglog_trio.membership.agent_rpc.messages import (
     COMMANDS,
@@ -156,8 +156,10 @@ class Session:
             return _refusal(seq, MONITOR_EXISTS)
         if isinstance(body, StreamEvents) and seq in self.streams:
             return _refusal(seq, STREAM_EXISTS)
-        if len(self.streams) + len(self.queries) + (self.monitor is not None) >= MAX_STREAMS or seq in self.queries:
+        if len(self.streams) + len(self.queries) + (self.monitor is not None) >= MAX_STREAMS:
             return _refusal(seq, TOO_MANY_STREAMS)
+        if seq in self.queries:
+            return _refusal(seq, STREAM_EXISTS)
         begun = Begin(seq, body)
         match body:
             case StreamEvents():
@@ -180,7 +182,8 @@ class Session:
         self._last_offer += 1
         while len(self._offered) >= MAX_OFFERED:
             del self._offered[next(iter(self._offered))]
-        self._offered[self._last_offer] = query
+        # Without what may be a MiB of each: an answer has nothing of it.
+        self._offered[self._last_offer] = evolve(query, name="", payload=b"")
         return self._last_offer
 
     def respond(self, body: Respond, answer: Callable[[AskedQuery, bytes], None]) -> None:

@@ -51,7 +51,8 @@ def _parse_one(part: str) -> EventFilter:
         raise ValueError(
             f"{part!r} is no kind of event: there are {', '.join(sorted(_TYPES))}, user:NAME and query:NAME"
         )
-    return EventFilter(type_, name if separator else None)
+    # As agents do, `user:` is any.
+    return EventFilter(type_, name or None)
 
 
 def passes_any(filters: tuple[EventFilter, ...], type: str, name: str | None = None) -> bool:  # noqa: A002 - as above

@@ -28,22 +28,28 @@ from proglog_trio.membership.event_handlers.script_input import name_of, standar
 from proglog_trio.membership.event_handlers.script_run import ScriptFailed, run_script
 from proglog_trio.membership.events.asked_query import AskedQuery
 from proglog_trio.membership.events.coalescing import Event, coalesced
+from proglog_trio.membership.events.event_bytes import payload_bytes
 from proglog_trio.membership.membership import Membership, NotAMember
 from proglog_trio.membership.serf.asked_queries import QueryOver
 from proglog_trio.membership.serf.limits import MessageTooLarge
 from proglog_trio.membership.subscriptions import EventsMissed
+from proglog_trio.repetition import Repetitions
 
 MAX_HANDLERS = 64
 MAX_QUERIES_AT_ONCE = 8
 """For which one handler runs; others wait."""
 MAX_WAITING_EVENTS = 1024
 """For one handler; further ones are not handled by it, which is logged."""
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Likewise, of their names and payloads."""
 MAX_WAITING_QUERIES = 64
 """For one handler, those that it runs for among them; further ones are not answered by it, which is logged."""
 DEFAULT_SECONDS = 60.0
 """How long a handler may run."""
 LOGGED_OUTPUT_BYTES = 1024
 """Of the end of what a failing script wrote."""
+LOGGED_NAME_CHARACTERS = 200
+"""Of the name of an event or a query: whoever can gossip decides how long it is."""
 
 _logger = structlog.get_logger(__name__)
 
@@ -68,9 +74,32 @@ class _Queue:
     """What waits for a handler: nothing that waits for another has to wait for it."""
 
     handler: EventHandler
-    events: trio.MemorySendChannel[Event]
     answering: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(MAX_QUERIES_AT_ONCE))
     queries: int = 0
+    _send: trio.MemorySendChannel[Event] = field(init=False)
+    _receive: trio.MemoryReceiveChannel[Event] = field(init=False)
+    _waiting_bytes: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel(MAX_WAITING_EVENTS)
+
+    def add(self, event: Event) -> bool:
+        """Have an event wait as well; tell whether there is room for it."""
+        size = payload_bytes(event)
+        if self._waiting_bytes + size > MAX_WAITING_BYTES:
+            return False
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            return False
+        self._waiting_bytes += size
+        return True
+
+    async def next(self) -> Event:
+        """Return the event whose turn it is."""
+        event = await self._receive.receive()
+        self._waiting_bytes -= payload_bytes(event)
+        return event
 
 
 @define(eq=False)
@@ -93,6 +122,7 @@ class EventHandlers:
     errors: InternalErrors = field(factory=InternalErrors)
     environment: Mapping[str, str] = field(factory=lambda: dict(os.environ), repr=False)
     counters: EventHandlerCounters = field(factory=EventHandlerCounters)
+    _told: Repetitions = field(factory=Repetitions)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run handlers until cancelled or this node is no member any more; then those that run are ended.
@@ -101,11 +131,9 @@ class EventHandlers:
             task_status: started once no event is missed.
         """
         async with trio.open_nursery() as nursery:
-            queues = []
-            for handler in self.handlers:
-                send, receive = trio.open_memory_channel[Event](MAX_WAITING_EVENTS)
-                queues.append(_Queue(handler, send))
-                nursery.start_soon(self._run_in_order, handler, receive)
+            queues = [_Queue(handler) for handler in self.handlers]
+            for queue in queues:
+                nursery.start_soon(self._run_in_order, queue)
             started: Callable[[], None] = task_status.started
             while True:
                 try:
@@ -113,7 +141,8 @@ class EventHandlers:
                         started()
                         started = _nothing
                         async for event in coalesced(events):
-                            self._give(event, queues, nursery)
+                            with self.errors.boundary(Where.EVENT_HANDLER):
+                                self._give(event, queues, nursery)
                             # Many may come at once.
                             await trio.lowlevel.checkpoint()
                 except EventsMissed as error:
@@ -128,9 +157,7 @@ class EventHandlers:
             if not passes_any(queue.handler.filters, type_, name):
                 continue
             if not isinstance(event, AskedQuery):
-                try:
-                    queue.events.send_nowait(event)
-                except trio.WouldBlock:
+                if not queue.add(event):
                     self._left_out(queue.handler, event)
             elif queue.queries < MAX_WAITING_QUERIES:
                 queue.queries += 1
@@ -140,16 +167,20 @@ class EventHandlers:
 
     def _left_out(self, handler: EventHandler, event: Event) -> None:
         self.counters.not_handled += 1
-        _logger.warning(
-            "an event is not handled: too much waits for its handler",
-            handler=handler.called,
-            happened=type_of(event),
-            name=name_of(event),
-        )
+        # Others decide how many there are.
+        repeated = self._told.news((handler.called, type_of(event)))
+        if repeated is not None:
+            _logger.warning(
+                "an event is not handled: too much waits for its handler",
+                handler=handler.called,
+                happened=type_of(event),
+                name=_logged_name(event),
+                repeated=repeated,
+            )
 
-    async def _run_in_order(self, handler: EventHandler, events: trio.MemoryReceiveChannel[Event]) -> None:
-        async for event in events:
-            await self._handle(handler, event)
+    async def _run_in_order(self, queue: _Queue) -> None:
+        while True:
+            await self._handle(queue.handler, await queue.next())
 
     async def _answer(self, queue: _Queue, query: AskedQuery) -> None:
         try:
@@ -165,12 +196,18 @@ class EventHandlers:
                 queue.answering.release()
         finally:
             queue.queries -= 1
-        if answer is not None:
+        if answer is None:
+            return
+        # What a program's own handler returns may be anything.
+        with self.errors.boundary(Where.EVENT_HANDLER, handler=queue.handler.called):
             try:
                 self.membership.answer(query, answer)
             except (QueryOver, MessageTooLarge, NotAMember) as error:
                 _logger.warning(
-                    "a query is not answered", handler=queue.handler.called, query=query.name, reason=str(error)
+                    "a query is not answered",
+                    handler=queue.handler.called,
+                    query=_logged_name(query),
+                    reason=str(error),
                 )
 
     async def _handle(self, handler: EventHandler, event: Event) -> bytes | None:
@@ -204,10 +241,15 @@ class EventHandlers:
             "an event handler failed",
             handler=handler.called,
             happened=type_of(event),
-            name=name_of(event),
+            name=_logged_name(event),
             reason=str(error) or f"it took more than {self.seconds:g} s",
             output=output.decode("utf-8", "replace"),
         )
+
+
+def _logged_name(event: Event) -> str | None:
+    name = name_of(event)
+    return None if name is None else name[:LOGGED_NAME_CHARACTERS]
 
 
 def _nothing() -> None:

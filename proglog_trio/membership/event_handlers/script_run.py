@@ -89,9 +89,10 @@ async def run_script(script: str, environment: Mapping[str, str], data: bytes, s
                 await process.wait()
             is_over = True
     finally:
-        await _end(process, kill=not is_over)
+        is_ours = await _end(process, kill=not is_over)
     if scope.cancelled_caught:
-        raise ScriptFailed(f"it was killed, since it took more than {seconds:g} s", bytes(kept))
+        what = "it was killed, since it took" if is_ours else "it cannot be killed, and took"
+        raise ScriptFailed(f"{what} more than {seconds:g} s", bytes(kept))
     if process.returncode:
         raise ScriptFailed(f"it ended with status {process.returncode}", bytes(kept))
     return Output(bytes(kept), total)
@@ -105,13 +106,25 @@ async def _give(process: trio.Process, data: bytes) -> None:
         await process.stdin.aclose()
 
 
-async def _end(process: trio.Process, *, kill: bool) -> None:
-    """Close what leads to a script; kill: and end its group, which may have outlived it, and wait for it."""
+async def _end(process: trio.Process, *, kill: bool) -> bool:
+    """Close what leads to a script; kill: and end its group, which may have outlived it, and wait for it.
+
+    Returns:
+        Whether that is allowed: it may have become another user's, as by sudo, and is left alone then.
+    """
+    is_ours = True
     with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED_SECONDS):
         if kill:
-            with suppress(ProcessLookupError):
+            try:
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                is_ours = False
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 await pipe.aclose()
+        if kill:
+            # Last: it may be left alone, and take as long as it likes.
+            await process.wait()
+    return is_ours

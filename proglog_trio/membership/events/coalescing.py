@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from itertools import islice
 
 import trio
 from attrs import define, field
 
 from proglog_trio.membership.events.asked_query import AskedQuery
+from proglog_trio.membership.events.event_bytes import payload_bytes
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind
 from proglog_trio.membership.serf.user_events import UserEvent
 
@@ -22,7 +24,10 @@ DEFAULT_COALESCE_SECONDS = 3.0
 DEFAULT_QUIESCENT_SECONDS = 1.0
 MAX_WAITING_EVENTS = 1024
 MAX_WAITING_BYTES = 4 * 1024 * 1024
-"""User events that wait, and their payloads together; when there are more, all are told before their time."""
+"""User events that wait, and their names and payloads together; with more, all are told before their time."""
+
+MEMBERS_AT_ONCE = 1024
+"""That are told of in one piece, some milliseconds' worth; of more, others have turns in between."""
 
 Event = MemberEvent | UserEvent | AskedQuery
 
@@ -68,8 +73,8 @@ class Coalescing:
     user_coalesce_seconds: float = DEFAULT_COALESCE_SECONDS
     user_quiescent_seconds: float = DEFAULT_QUIESCENT_SECONDS
     _members: dict[str, tuple[MemberEventKind, Member]] = field(factory=dict)
-    # What was told last of each member that is not forgotten.
-    _told: dict[str, MemberEventKind] = field(factory=dict)
+    # What was told last of each member that is not forgotten, and of which member it was.
+    _told: dict[str, tuple[MemberEventKind, Member]] = field(factory=dict)
     _users: dict[str, list[UserEvent]] = field(factory=dict)
     _users_count: int = 0
     _users_bytes: int = 0
@@ -106,7 +111,7 @@ class Coalescing:
         return [event]
 
     def due(self, now: float) -> list[Event]:
-        """Return what has waited for long enough."""
+        """Return what has waited for long enough; of very many members some, and the rest is due at once."""
         events: list[Event] = []
         if self._members_wait.deadline <= now:
             events += self._flush_members()
@@ -115,8 +120,13 @@ class Coalescing:
         return events
 
     def flush(self) -> list[Event]:
-        """Return all that waits."""
+        """Return all that waits; of very many members some: to be called until there is nothing."""
         return [*self._flush_members(), *self._flush_user_events()]
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything does."""
+        return bool(self._members or self._users)
 
     def _add_user_event(self, event: UserEvent) -> None:
         newest = self._users.get(event.name)
@@ -129,12 +139,12 @@ class Coalescing:
             newest = self._users[event.name] = []
         newest.append(event)
         self._users_count += 1
-        self._users_bytes += len(event.payload)
+        self._users_bytes += payload_bytes(event)
 
     def _forget(self, events: Iterable[UserEvent]) -> None:
         for event in events:
             self._users_count -= 1
-            self._users_bytes -= len(event.payload)
+            self._users_bytes -= payload_bytes(event)
 
     def _flush_user_events(self) -> list[Event]:
         events: list[Event] = [event for newest in self._users.values() for event in newest]
@@ -145,18 +155,30 @@ class Coalescing:
 
     def _flush_members(self) -> list[Event]:
         by_kind: dict[MemberEventKind, list[Member]] = {}
-        for name, (kind, member) in self._members.items():
-            # A member that failed and is back is where it was.
-            if self._told.get(name) is kind and kind is not MemberEventKind.UPDATE:
+        for name in list(islice(self._members, MEMBERS_AT_ONCE)):
+            happened = self._members.pop(name)
+            kind, member = happened
+            told = self._told.get(name)
+            # A member that failed and is back is where it was; unless it is not, of which agents tell nothing.
+            if (
+                told is not None
+                and told[0] is kind
+                and kind is not MemberEventKind.UPDATE
+                and _are_alike(told[1], member)
+            ):
                 continue
             by_kind.setdefault(kind, []).append(member)
             if kind is MemberEventKind.REAP:
                 self._told.pop(name, None)
             else:
-                self._told[name] = kind
-        self._members.clear()
-        self._members_wait.told()
+                self._told[name] = happened
+        if not self._members:
+            self._members_wait.told()
         return [MemberEvent(kind, tuple(members)) for kind, members in by_kind.items()]
+
+
+def _are_alike(one: Member, other: Member) -> bool:
+    return one.port == other.port and one.address == other.address and one.tags == other.tags
 
 
 @define(eq=False)
@@ -173,9 +195,13 @@ class CoalescedEvents:
 
     async def __anext__(self) -> Event:
         while not self._ready:
-            if self._end is not None:
+            if self._end is None:
+                await self._wait()
+            elif self._coalescing.waits:
+                self._ready += self._coalescing.flush()
+                await trio.lowlevel.checkpoint()
+            else:
                 raise self._end
-            await self._wait()
         return self._ready.popleft()
 
     async def _wait(self) -> None:
@@ -185,7 +211,6 @@ class CoalescedEvents:
                 event = await anext(self._events)
         except Exception as error:  # noqa: BLE001 - raised above, after what it ends
             self._end = error
-            self._ready += self._coalescing.flush()
             return
         now = trio.current_time()
         if event is not None:

@@ -34,10 +34,10 @@ class AskedQueries:
             self._discard(next(iter(self._open)))
         timer = self.timers.after(query.timeout / 1e9, lambda: self._discard(key))
         # Without what may be large: an answer has nothing of it.
-        self._open[key] = (evolve(query, payload=b"", filters=()), timer)
+        self._open[key] = (evolve(query, name="", payload=b"", filters=()), timer)
 
     def get(self, ltime: int, id: int) -> Query:  # noqa: A002 - the protocol's name
-        """Return a query that may be answered, without its payload and filters; raises QueryOver."""
+        """Return a query that may be answered, without its name, payload and filters; raises QueryOver."""
         found = self._open.get((ltime, id))
         if found is None:
             raise QueryOver("the query's time is over, or it was answered already")

@@ -9,11 +9,12 @@ from attrs import define, field, frozen
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.membership.profile import GossipProfile
+from proglog_trio.membership.serf.query_answers import CONFLICT_QUERY
 from proglog_trio.membership.swim.timers import Timer
 from proglog_trio.membership.wire.serf import RESPONSE_FLAG_ACK, Query, QueryResponse
 
 MAX_QUERIES = 64
-"""Own queries that are open at once."""
+"""Own queries that are open at once, for as long as whoever asks likes; one about this node's name has room besides."""
 MAX_HEARD = 16_384
 """Names that have answered one query, and again that have acknowledged it: as many as a cluster has members."""
 _TIMEOUT_INTERVALS = 16
@@ -107,7 +108,7 @@ class OpenQueries:
 
     def add(self, query: Query, expected: Iterable[str], listener: Listener) -> OpenQuery:
         """Wait for answers to a query; raises TooManyQueries."""
-        if len(self._open) >= MAX_QUERIES:
+        if len(self._open) >= MAX_QUERIES + (query.name == CONFLICT_QUERY):
             raise TooManyQueries(f"{MAX_QUERIES} queries of this node wait for answers already")
         opened = OpenQuery(query, listener, set(expected))
         self._open[query.ltime, query.id] = opened

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+import trio
 from attrs import frozen
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
@@ -125,11 +126,15 @@ class ClusterService:
     async def _leave(self, stream: Stream[Any, Any]) -> None:
         await receive_only(stream)
         with answered_with(Status.UNAVAILABLE, NotAMember):
-            await trio_as_aio(self.membership.leave)()
+            await trio_as_aio(self._leave_and_stop)(asyncio.get_running_loop())
         await stream.send_message(log_v1.LeaveResponse())
-        await stream.send_trailing_metadata()
+
+    async def _leave_and_stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Leave; then the node stops, whatever became of the client meanwhile (Trio flavour)."""
+        with trio.CancelScope(shield=True):
+            await self.membership.leave()
         # Not at once: a client that sees the connection close together with the answer may drop the answer.
-        asyncio.get_running_loop().call_later(ANSWER_GRACE_SECONDS, self.stop)
+        loop.call_later(ANSWER_GRACE_SECONDS, self.stop)
 
     async def _force_leave(self, stream: Stream[Any, Any]) -> None:
         request: log_v1.ForceLeaveRequest = await receive_only(stream)

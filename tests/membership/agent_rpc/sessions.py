@@ -82,11 +82,16 @@ def comparable(value: Any) -> Any:
             skipped = {"Seq", "Port", "LTime", "DelegateCur"}
             return {key: comparable(each) for key, each in value.items() if key not in skipped}
         case list():
-            return [comparable(each) for each in value] or None
+            # Agents list members in any order.
+            return sorted((comparable(each) for each in value), key=_name_of) or None
         case str():
             return re.sub(r"^other\d$", "other", value) or None
         case _:
             return value or None
+
+
+def _name_of(value: Any) -> str:
+    return str(value.get("Name", "")) if isinstance(value, Mapping) else ""
 
 
 def as_json(value: Any) -> Any:

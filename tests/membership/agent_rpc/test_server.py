@@ -212,7 +212,7 @@ async def test_the_log_is_monitored() -> None:
     root.setLevel(logging.INFO)
     try:
         async with served() as a, client(a.address) as watching:
-            assert await watching.ask("monitor", {"LogLevel": "loud"}) == "Unknown log level: loud"
+            assert await watching.ask("monitor", {"LogLevel": "loud"}) == "Unknown log level: LOUD"
             assert await watching.ask("monitor", {"LogLevel": "debug"}, seq=3) == ""
             assert await watching.ask("monitor", {"LogLevel": "INFO"}) == "Monitor already exists"
             logging.getLogger("x").debug("something")
@@ -341,6 +341,22 @@ async def test_who_does_not_greet_or_end_a_request_is_ended(monkeypatch: pytest.
     assert a.server.counters.connections_refused == 3
 
 
+async def test_each_request_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 1.0)
+    async with served() as a, client(a.address) as busy:
+        request = msgpack.packb({"Command": "stats", "Seq": 2})
+        await busy.stream.send_all(request[:3])
+        began = trio.current_time()
+        # Whenever the node looks, one has begun that is not whole; none takes long.
+        while trio.current_time() < began + 2.5:
+            await trio.sleep(0.1)
+            await busy.stream.send_all(request[3:] + request[:3])
+            assert await busy.header(2) == ""
+            assert (await busy.read()).keys() >= {"agent"}
+        assert await busy.ended() == []
+    assert a.server.counters.connections_refused == 1
+
+
 async def test_who_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 10_000)
     monkeypatch.setattr(outbox, "PIECE_SECONDS", 0.5)
@@ -373,6 +389,16 @@ async def test_who_asks_much_and_reads_nothing_waits(monkeypatch: pytest.MonkeyP
         assert a.server.counters.connections_refused == 1
         # What was asked for before it was seen that nobody reads, and no more.
         assert max(waiting) < 2 * outbox.LOW_BYTES
+
+
+async def test_whose_machine_is_gone_is_found_out() -> None:
+    async with served() as a, client(a.address) as asking:
+        assert (await asking.get("members"))[0] == ""
+        (connection,) = a.server._served
+        options = connection.stream.getsockopt
+        assert options(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert options(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == server.KEEPALIVE_SECONDS
+        assert options(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == server.KEEPALIVE_SECONDS
 
 
 async def test_clients_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:

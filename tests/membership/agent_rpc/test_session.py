@@ -128,6 +128,17 @@ def test_streams_begin_and_end_under_their_numbers() -> None:
     assert ask(session, "stop", Stop(7)).begun == ()
 
 
+def test_the_number_of_a_query_that_is_open_is_taken() -> None:
+    session = trusted()
+    assert isinstance(ask(session, "query", AskQuery(name="q")), Begin)
+    for command, body in (
+        ("query", AskQuery(name="q")),
+        ("stream", StreamEvents("*")),
+        ("monitor", MonitorLog("info")),
+    ):
+        assert error_of(ask(session, command, body)) == "Stream with given sequence exists"
+
+
 def test_streams_are_bounded_together() -> None:
     session = trusted()
     begun = [ask(session, "query", AskQuery(name="q"), seq=number) for number in range(MAX_STREAMS)]
@@ -137,8 +148,8 @@ def test_streams_are_bounded_together() -> None:
     assert isinstance(ask(session, "monitor", MonitorLog("info"), seq=100), Begin)
 
 
-def asked(name: str) -> AskedQuery:
-    return AskedQuery(name, b"", "x", 1, 1, trio.current_time())
+def asked(number: int) -> AskedQuery:
+    return AskedQuery("load", b"now", "x", 1, number, trio.current_time())
 
 
 async def test_queries_are_answered_by_the_number_they_were_sent_under() -> None:
@@ -148,16 +159,18 @@ async def test_queries_are_answered_by_the_number_they_were_sent_under() -> None
     def answer(query: AskedQuery, payload: bytes) -> None:
         if payload == b"late":
             raise QueryOver("its time is over")
-        answered.append((query.name, payload))
+        answered.append((query.ltime, query.id, payload))
 
-    numbers = [session.offer(asked(str(each))) for each in range(MAX_OFFERED + 1)]
+    numbers = [session.offer(asked(each)) for each in range(MAX_OFFERED + 1)]
     assert len(set(numbers)) == len(numbers)
     with pytest.raises(QueryNotAnswered, match="No pending queries matching ID"):
         session.respond(Respond(numbers[0], b"forgotten"), answer)
     with pytest.raises(QueryNotAnswered, match="over"):
         session.respond(Respond(numbers[1], b"late"), answer)
     session.respond(Respond(numbers[-1], b"yes"), answer)
-    assert answered == [(str(MAX_OFFERED), b"yes")]
+    assert answered == [(1, MAX_OFFERED, b"yes")]
+    # They wait for as long as the client is there, and names and payloads may be a MiB each.
+    assert {(query.name, query.payload) for query in session._offered.values()} == {("", b"")}
 
 
 class Sessions(RuleBasedStateMachine):

@@ -16,6 +16,7 @@ from proglog_trio.membership.event_handlers.event_handler import EventHandler, s
         ("member-join,member-leave", [("member-join", None), ("member-leave", None)], [("member-failed", None)]),
         ("user", [("user", "a")], [("query", "a")]),
         ("user:deploy", [("user", "deploy")], [("user", "deploy2"), ("query", "deploy")]),
+        ("user:", [("user", "a"), ("user", "")], [("query", "a")]),
         ("query:a:b,user", [("query", "a:b"), ("user", "x")], [("query", "a")]),
     ],
 )  # fmt: skip

@@ -25,6 +25,8 @@ from proglog_trio.membership import (
     parse_filters,
 )
 from proglog_trio.membership.event_handlers import event_handlers
+from proglog_trio.membership.wire import serf as wire
+from proglog_trio.membership.wire.serf import encode_serf
 from tests.membership.running import LOCAL
 
 pytestmark = pytest.mark.timeout(120)
@@ -166,6 +168,36 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert running.counters.not_handled == 7 + 1 + 3
 
 
+async def test_what_waits_is_bounded_in_bytes_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_handlers, "MAX_WAITING_BYTES", 2500)
+    began = trio.Event()
+
+    async def hang(_event: object) -> None:
+        began.set()
+        await trio.sleep_forever()
+
+    def hear(name: str) -> None:
+        ltime = membership.gossip.core.events.clock.time
+        event = encode_serf(wire.UserEvent(ltime=ltime, name=name, payload=b"", cc=False))
+        membership.gossip.act(lambda: membership.gossip.core.receive(event))
+
+    seen = Heard()
+    with structlog.testing.capture_logs() as logged:
+        async with handled(
+            EventHandler((EventFilter("*"),), hang), EventHandler((EventFilter("user", "last"),), seen)
+        ) as (membership, running):
+            hear("first")
+            await began.wait()
+            for number in range(10):
+                # As long as whoever sends it likes.
+                hear(str(number) * 1000)
+            hear("last")
+            await seen.until(1)
+            assert running.counters.not_handled == 8
+    told = [each for each in logged if each["event"].startswith("an event is not handled")]
+    assert [each["name"] for each in told] == ["2" * event_handlers.LOGGED_NAME_CHARACTERS]
+
+
 @pytest.mark.internal_errors
 async def test_what_was_not_foreseen_costs_one_event() -> None:
     async def fail(event: UserEvent) -> None:
@@ -180,6 +212,37 @@ async def test_what_was_not_foreseen_costs_one_event() -> None:
         await good.until(1)
         assert running.counters.failed == 1
     assert errors.counts[Where.EVENT_HANDLER] == 1
+
+
+@pytest.mark.internal_errors
+async def test_an_answer_that_is_none_costs_that_answer() -> None:
+    async def number(_event: object) -> Any:
+        return 5
+
+    errors = InternalErrors()
+    async with handled(EventHandler((EventFilter("query", "number"),), number), errors=errors) as (membership, running):
+        told = [each async for each in membership.query("number", timeout=1)]
+        assert not any(isinstance(each, QueryAnswer) for each in told)
+        assert errors.counts[Where.EVENT_HANDLER] == 1
+        assert not running.counters.not_handled
+
+
+@pytest.mark.internal_errors
+async def test_an_event_that_cannot_be_given_to_handlers_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = EventHandlers._give
+
+    def fail(self: EventHandlers, event: Any, *others: Any) -> None:
+        if event.name == "bad":
+            raise RuntimeError("unforeseen")
+        given(self, event, *others)
+
+    monkeypatch.setattr(EventHandlers, "_give", fail)
+    good, errors = Heard(), InternalErrors()
+    async with handled(EventHandler((EventFilter("user"),), good), errors=errors) as (membership, _):
+        membership.send_event("bad")
+        membership.send_event("good")
+        await good.until(1)
+        assert errors.counts[Where.EVENT_HANDLER] == 1
 
 
 async def test_handlers_end_with_the_membership() -> None:

@@ -57,6 +57,16 @@ async def test_a_daemon_that_let_go_of_the_output_lives_on(tmp_path: Path) -> No
     os.kill(process, signal.SIGKILL)
 
 
+async def test_a_script_that_became_another_users_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_group: int, _signal: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    with pytest.raises(ScriptFailed, match="cannot be killed, and took more than 1 s") as caught:
+        await run_script("echo so far; exec sleep 2", os.environ, b"", 1.0)
+    assert caught.value.output == b"so far\n"
+
+
 async def test_a_script_ends_when_it_is_cancelled(tmp_path: Path) -> None:
     child = tmp_path / "child"
     async with trio.open_nursery() as nursery:

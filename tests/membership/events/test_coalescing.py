@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proglog_trio.membership.events.asked_query import AskedQuery
-from proglog_trio.membership.events.coalescing import MAX_WAITING_EVENTS, Coalescing, Event, coalesced
+from proglog_trio.membership.events.coalescing import (
+    MAX_WAITING_EVENTS,
+    MEMBERS_AT_ONCE,
+    Coalescing,
+    Event,
+    coalesced,
+)
 from proglog_trio.membership.serf.member import Member, MemberEvent, MemberEventKind, MemberStatus
 from proglog_trio.membership.serf.user_events import UserEvent
 from proglog_trio.membership.subscriptions import EventsMissed
@@ -69,6 +77,43 @@ def test_a_member_that_is_where_it_was_is_not_told_of() -> None:
     assert coalescing._told == {}
 
 
+def test_a_member_that_is_back_elsewhere_or_with_other_tags_is_told_of() -> None:
+    coalescing = Coalescing()
+    for change in ({}, {"address": "127.0.0.2"}, {"port": 2}, {"tags": {"role": "web"}}):
+        again = MemberEvent(JOIN, (evolve(of(JOIN, "a").members[0], **change),))
+        coalescing.add(of(FAILED, "a"), 1.0)
+        coalescing.add(again, 1.0)
+        assert coalescing.flush() == [again]
+        coalescing.add(of(FAILED, "a"), 2.0)
+        coalescing.add(again, 2.0)
+        assert coalescing.flush() == []
+
+
+def test_of_very_many_members_some_are_told_of_at_once() -> None:
+    coalescing = Coalescing()
+    names = [f"m{number}" for number in range(2 * MEMBERS_AT_ONCE + 1)]
+    coalescing.add(of(JOIN, *names), 0.0)
+    found = []
+    for count in (MEMBERS_AT_ONCE, MEMBERS_AT_ONCE, 1):
+        assert coalescing.waits
+        assert coalescing.deadline == 1.0
+        (event,) = coalescing.due(1.0)
+        assert isinstance(event, MemberEvent)
+        assert len(event.members) == count
+        found += [member.name for member in event.members]
+    assert found == names
+    assert not coalescing.waits
+    assert coalescing.deadline == math.inf
+
+
+async def test_all_of_very_many_members_are_told_of_before_the_end() -> None:
+    async def joined() -> AsyncIterator[Event]:
+        yield of(JOIN, *(f"m{number}" for number in range(2 * MEMBERS_AT_ONCE + 1)))
+
+    told = [len(event.members) async for event in coalesced(joined()) if isinstance(event, MemberEvent)]
+    assert told == [MEMBERS_AT_ONCE, MEMBERS_AT_ONCE, 1]
+
+
 def test_the_newest_user_events_of_a_name_are_told() -> None:
     coalescing = Coalescing()
     for event in (fired("a", 3), fired("b", 1), fired("a", 5, b"1"), fired("a", 4), fired("a", 5, b"2")):
@@ -92,6 +137,10 @@ def test_no_more_waits_than_allowed() -> None:
         told += coalescing.add(fired(f"e{number}", 1), 0.0)
     assert len(told) == MAX_WAITING_EVENTS + 1
     assert coalescing.add(fired("large", 1, bytes(5_000_000)), 0.0) == [fired("large", 1, bytes(5_000_000))]
+    # Whoever can gossip decides how long a name is, too.
+    assert coalescing.add(fired("n" * 5_000_000, 1), 0.0) == [fired("n" * 5_000_000, 1)]
+    for ltime in range(1, 100):
+        assert coalescing.add(fired("n" * 1_000_000, ltime), 0.0) == []
 
 
 @given(

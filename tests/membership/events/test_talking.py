@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -24,7 +25,7 @@ from proglog_trio.membership import (
     open_membership,
 )
 from proglog_trio.membership.serf.open_queries import MAX_QUERIES
-from tests.membership.running import LOCAL
+from tests.membership.running import EVENTUALLY_SECONDS, LOCAL, QUICK, start_ours_in
 
 PATIENCE_SECONDS = 120
 
@@ -221,6 +222,38 @@ async def test_nothing_is_sent_where_nothing_gossips() -> None:
     with pytest.raises(NotAMember):
         membership.answer(AskedQuery("q", b"", "b", 1, 1, trio.current_time() + 60), b"")
     await membership.close()
+
+
+async def test_nothing_is_sent_by_a_member_that_waits_for_its_name() -> None:
+    """It would be stamped by a clock that knows of no other event, and so be old to all others."""
+    async with member("a") as other, start_ours_in() as start:
+        other.gossip.core.events.clock.time = 1000
+        holder = await start("b", join=[other.address], profile=QUICK)
+        waiting = await bind_membership(GossipConfig(name="b", profile=QUICK), {})
+        async with trio.open_nursery() as nursery:
+            is_ready = trio.Event()
+
+            async def begin() -> None:
+                await nursery.start(partial(waiting.run, [other.address], name_patience=EVENTUALLY_SECONDS))
+                is_ready.set()
+
+            nursery.start_soon(begin)
+            while not waiting._running:  # noqa: ASYNC110 - it has no event for that
+                await trio.sleep(0.01)
+            with pytest.raises(NotAMember):
+                waiting.send_event("early")
+            with pytest.raises(NotAMember):
+                waiting.query("early")
+            async with other.events() as events:
+                await holder.leave()
+                with trio.fail_after(EVENTUALLY_SECONDS):
+                    await is_ready.wait()
+                    waiting.send_event("e")
+                    async for event in events:
+                        if isinstance(event, UserEvent):
+                            assert (event.name, event.ltime) == ("e", 1000)
+                            break
+            nursery.cancel_scope.cancel()
 
 
 async def test_answers_end_with_the_membership() -> None:

@@ -114,6 +114,8 @@ def test_open_queries_are_bounded() -> None:
         Asked(tested)
     with pytest.raises(TooManyQueries):
         Asked(tested)
+    # Whoever asks so much does not keep a node from finding out who has its name.
+    assert Asked(tested, "_serf_conflict").ends == 1
     tested.advance(60)
     Asked(tested)
 
@@ -327,6 +329,8 @@ def test_queries_that_may_be_answered_are_bounded() -> None:
     with pytest.raises(QueryOver):
         tested.core.querying.answer(3, 0, b"", 1024)
     tested.core.querying.answer(3, 1, b"", 1024)
+    # They wait for as long as each says, which may be years, and names and payloads may be a MiB each.
+    assert {(query.name, query.payload) for query, _ in tested.core.querying._asked._open.values()} == {("", b"")}
 
 
 def test_what_is_for_others_and_what_is_serfs_own_is_told_to_no_user() -> None:
