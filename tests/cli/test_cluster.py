@@ -91,6 +91,7 @@ async def wait_gone(processes: list[psutil.Process]) -> None:
         await trio.to_thread.run_sync(process.wait, STOP_SECONDS)
 
 
+@pytest.mark.system
 async def test_a_cluster_is_shown_and_stopped_and_goes_on(tmp_path: Path) -> None:
     async with running_cluster(tmp_path / "cluster", "--nodes", "2") as cluster:
         first, second = cluster.addresses()
@@ -141,6 +142,7 @@ async def test_the_nodes_are_plain_whatever_the_environment_says(tmp_path: Path)
         assert await cluster.stop(signal.SIGTERM) == ExitCode.DONE
 
 
+@pytest.mark.system
 async def test_a_node_that_dies_and_is_started_again(tmp_path: Path) -> None:
     async with running_cluster(tmp_path, "--nodes", "2") as cluster:
         victim = next(p for p in cluster.node_processes() if str(tmp_path / "node-2.toml") in p.cmdline())
@@ -172,6 +174,7 @@ async def test_when_no_node_is_left_it_ends(tmp_path: Path) -> None:
             assert await cluster.process.wait() == ExitCode.FAILED
 
 
+@pytest.mark.system
 async def test_no_node_outlives_the_command_however_it_ends(tmp_path: Path) -> None:
     async with running_cluster(tmp_path, "--nodes", "2") as cluster:
         processes = cluster.node_processes()
@@ -236,6 +239,7 @@ async def test_lines_for_people(tmp_path: Path) -> None:
     await process.stdout.aclose()
 
 
+@pytest.mark.system
 async def test_a_view_on_a_terminal_until_ctrl_c(tmp_path: Path) -> None:
     """Ctrl-C at the terminal reaches the command alone, which stops the nodes in order."""
     terminal, inside = pty.openpty()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import grpc
+import pytest
 import trio
 
 from proglog_trio._proto.log.v1 import GetServersResponse
@@ -17,6 +18,7 @@ KEY = "AAECAwQFBgcICQoLDA0ODw=="
 OTHER_KEY = "DwECAwQFBgcICQoLDA0ODw=="
 
 
+@pytest.mark.system
 async def test_nodes_find_each_other_and_leave(tmp_path: Path) -> None:
     async with (
         node_process(tmp_path / "a", "--node-name", "a", *LOCAL) as a,
@@ -57,6 +59,7 @@ def servers(address: str) -> dict[str, str]:
     return {server.id: server.rpc_addr for server in answer.servers}
 
 
+@pytest.mark.system
 async def test_a_killed_node_fails_is_forced_to_leave_and_comes_back(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a") as a:
         async with node_process(tmp_path / "b", "--node-name", "b", "--start-join-addrs", a.gossip, *LOCAL) as b:
@@ -73,6 +76,7 @@ async def test_a_killed_node_fails_is_forced_to_leave_and_comes_back(tmp_path: P
             await wait_for(b, statuses(a="alive", b="alive"))
 
 
+@pytest.mark.system
 async def test_without_leaving_a_stopped_node_has_failed(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a") as a:
         options = ("--node-name", "b", "--start-join-addrs", a.gossip, "--no-leave-on-terminate", *LOCAL)

@@ -383,6 +383,34 @@ async def test_a_damaged_line_costs_one_member(tmp_path: Path, caplog: pytest.Lo
     assert "some of the members of before are not known any more" in caplog.text
 
 
+async def test_a_file_that_cannot_be_read_for_a_moment_is_read_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keeper_module, "READ_AGAIN_SECONDS", 0.01)
+    file = tmp_path / "members"
+    read, attempts = SnapshotFile.read, 0
+
+    def read_at_the_third_attempt(self: SnapshotFile) -> bytes:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return read(self)
+
+    async with start_ours_in() as start:
+        b = await start("b")
+        a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
+        await a.until_status("alive", "b")
+        await a.crash()
+        await b.crash()
+        monkeypatch.setattr(SnapshotFile, "read", read_at_the_third_attempt)
+        again = await start("a", snapshot_file=file, profile=NO_RECONNECT)
+        assert status_of(again, "b") == "failed"
+        counters = again.membership.counters["snapshot"]
+        assert (counters.failures, counters.put_aside) == (2, 0)
+    assert "cannot be read yet; it is tried again" in caplog.text
+
+
 @pytest.mark.parametrize("obstacle", ["directory", "cannot be read"])
 async def test_a_file_that_cannot_be_read_is_put_aside(
     obstacle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -209,6 +209,7 @@ async def test_sighup_ends_no_node(tmp_path: Path) -> None:
         assert await node.stop() == ExitCode.DONE
 
 
+@pytest.mark.system
 async def test_commands_over_tls(pki: Pki, tmp_path: Path) -> None:
     (pki / "policy.csv").write_text(POLICY + "p, operator, *, admin\n")
     pki.client("operator")

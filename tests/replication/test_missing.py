@@ -90,6 +90,7 @@ async def test_what_only_a_node_has_that_is_away(tmp_path: Path) -> None:
             assert [record.value for record in await records_of(b)] == values
 
 
+@pytest.mark.system
 async def test_of_two_copies_of_a_directory_the_later_node_ends_and_says_why(tmp_path: Path) -> None:
     async with running_nodes(tmp_path, "a") as (a,):
         async with open_producer(a.address) as producer:

@@ -143,6 +143,7 @@ def files_of(directory: Path) -> list[str]:
     return sorted(str(path) for path in directory.rglob("*") if path.name not in passed_over)
 
 
+@pytest.mark.system
 async def test_only_the_right_cells_pass(tmp_path: Path) -> None:
     async with node_process(tmp_path / "a", "--node-name", "a", *LOCAL, PROGLOG_ENCRYPT=OLD) as node:
         files = files_of(tmp_path / "a")

@@ -71,6 +71,7 @@ async def holds_each_once(nodes: Sequence[NodeProcess], pki: Pki, count: int) ->
         assert sorted(int(record.value) for record in await records_of(node, tls)) == list(range(count))
 
 
+@pytest.mark.system
 async def test_every_node_gets_every_record_once_and_a_killed_one_catches_up(tmp_path: Path) -> None:
     pki = our_pki(tmp_path / "pki")
     options, tls = secured(pki), pki.client_tls()

@@ -184,6 +184,7 @@ async def members_and_offset(node: NodeProcess, pki: Pki) -> tuple[bytes, int]:
         return repr([(each.name, each.status) for each in found]).encode(), consumer.end_offset or 0
 
 
+@pytest.mark.system
 async def test_only_the_right_cells_pass(tmp_path: Path) -> None:
     pki = Pki.make(tmp_path / "pki")
     (pki / "policy.csv").write_text(OUR_POLICY)

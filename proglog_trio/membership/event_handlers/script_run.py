@@ -15,7 +15,6 @@ MAX_OUTPUT_BYTES = 8 * 1024
 """That is kept of what a script writes: the end of it, as agents do."""
 KILLED_SECONDS = 5.0
 """For a script that was killed to be gone."""
-_RECEIVED_AT_ONCE_BYTES = 16 * 1024
 
 
 class ScriptFailed(Exception):

@@ -6,6 +6,8 @@ written is synced as often. A file that cannot be written is a warning and a num
 
 from __future__ import annotations
 
+import errno
+
 import structlog
 import trio
 from attrs import define, field
@@ -33,6 +35,10 @@ RETRY_SECONDS = 30.0
 CLOSING_SECONDS = 5.0
 """For what is left to write when the node stops."""
 RESTORED_AT_ONCE = 64
+READ_ATTEMPTS = 5
+READ_AGAIN_SECONDS = 1.0
+"""For a file that cannot be read for want of what the machine may have a moment later."""
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 _logger = structlog.get_logger(__name__)
 
@@ -118,7 +124,7 @@ class Keeper:
 
     async def _read(self, file: SnapshotFile, header: Header) -> Memory:
         try:
-            data = await trio.to_thread.run_sync(file.read)
+            data = await self._bytes_of(file)
             memory = await self.gossip.codec.turns.run(read_steps(data, header))
         except OSError as error:
             self.counters.failures += 1
@@ -137,6 +143,22 @@ class Keeper:
                 left_out=memory.left_out,
             )
         return memory
+
+    async def _bytes_of(self, file: SnapshotFile) -> bytes:
+        for _ in range(READ_ATTEMPTS - 1):
+            try:
+                return await trio.to_thread.run_sync(file.read)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
+                self.counters.failures += 1
+                _logger.warning(
+                    "the members of before cannot be read yet; it is tried again",
+                    file=str(file.path),
+                    reason=_why(error),
+                )
+            await trio.sleep(READ_AGAIN_SECONDS)
+        return await trio.to_thread.run_sync(file.read)
 
     async def _put_aside(self, file: SnapshotFile, reason: str) -> None:
         self.counters.put_aside += 1

@@ -72,6 +72,7 @@ async def test_tags_are_changed_and_kept_over_a_restart(tmp_path: Path) -> None:
             await until_tags(a, "b", {**changed, "new": "1"})
 
 
+@pytest.mark.system
 async def test_no_tag_is_obeyed_by_a_terminal(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a", tag=(("note", "x\x1b[2J\ny"),)) as a:
         (line,) = await lines(a, "members")
@@ -81,6 +82,7 @@ async def test_no_tag_is_obeyed_by_a_terminal(tmp_path: Path) -> None:
         assert of_users(await answer(a, "tags")) == {"note": "x\x1b[2J\ny"}
 
 
+@pytest.mark.system
 async def test_bytes_that_are_no_text_are_a_mistake_of_the_user(tmp_path: Path) -> None:
     async with node_inside(tmp_path / "a", "a") as a:
         for arguments in (("tags", "--set", "note=\udcff"), ("rtt", "\udcff"), ("query", "\udcff")):

@@ -285,6 +285,7 @@ def act(clusters: Clusters, action: str, rng: random.Random) -> None:
             simulated.act(node, lambda: node.core.receive(event))
 
 
+@pytest.mark.system
 @settings(max_examples=max(EXAMPLES // 12, 5))
 @given(SEEDS, faulty(), st.lists(ACTIONS, min_size=1, max_size=8))
 def test_nothing_of_one_cluster_is_ever_seen_in_the_other(
