@@ -33,9 +33,9 @@ from proglog_trio.client import Acknowledgement, ConsumerConfig, ProducerConfig,
 SIZES = (128, 1024)
 BATCH_BYTES = 1 << 20
 REPLICATED_BATCH_BYTES = 1 << 18
-AWAITED_RECORDS = 100
+AWAITED_RECORDS = 200
 NODES = 3
-SLICES = 6
+SLICES = 3
 WARM_UP = "warm-up"
 TREE = Path(__file__).parent.parent
 
