@@ -7,6 +7,7 @@ everything being slower.
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,10 +56,17 @@ main()
 """
 
 
+def unmeasured() -> dict[str, str]:
+    """Return the environment of a process whose coverage is not measured: what measures it loads much itself."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
+
+
 def loaded_by(script: str, *arguments: str, code: int = 0) -> set[str]:
     """Return the modules that a process has loaded when it is done."""
     command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=unmeasured()
+    )
     assert done.returncode == code, done.stderr
     return set(done.stderr.splitlines()[-1].split())
 
@@ -68,7 +76,12 @@ def loaded_by_node(directory: Path, *arguments: str) -> set[str]:
     options = ["--data-dir", str(directory), "--rpc-port", "0", "--bind-addr", "127.0.0.1:0", "--end-with-stdin"]
     command = [sys.executable, "-c", RUN_NODE, "node", *options, *arguments]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=unmeasured(),
     ) as node:
         assert node.stdout is not None
         ready = set(node.stdout.readline().split())

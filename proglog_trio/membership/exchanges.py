@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 
 import structlog
@@ -16,6 +17,7 @@ from attrs import define, field
 from proglog_trio.internal_errors import Where
 from proglog_trio.membership.core_access import CoreAccess
 from proglog_trio.membership.serf.clusters import StateRefused
+from proglog_trio.membership.serf.member import MemberStatus
 from proglog_trio.membership.stream_io import ExchangeFailed
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream
 from proglog_trio.membership.swim.foreigners import Sender
@@ -142,15 +144,18 @@ class Exchanges:
             answer = await self.look(target)
             if is_remembered and not self._is_acquainted(answer):
                 raise ExchangeFailed(f"{target}: what answers knows nobody of before")
-        state = await self.gossip.codec.turns.run(self.gossip.core.push_pull.local_state_steps(join=join))
-        answer = await self._ask(target, state)
-        try:
-            merging = self.gossip.core.push_pull.merge_steps(
-                answer, ignore_events=ignore_events, sender=Sender(target), join=join
-            )
-            await self.gossip.codec.turns.run(self.gossip.acting(merging))
-        except (DecodingError, StateRefused) as error:
-            raise ExchangeFailed(f"{target}: {error}") from None
+        core = self.gossip.core
+        awaits = ignore_events and len(core.members.with_status(MemberStatus.ALIVE, MemberStatus.LEAVING)) == 1
+        with core.events.awaiting_history() if awaits else nullcontext():
+            state = await self.gossip.codec.turns.run(core.push_pull.local_state_steps(join=join))
+            answer = await self._ask(target, state)
+            try:
+                merging = core.push_pull.merge_steps(
+                    answer, ignore_events=ignore_events, sender=Sender(target), join=join
+                )
+                await self.gossip.codec.turns.run(self.gossip.acting(merging))
+            except (DecodingError, StateRefused) as error:
+                raise ExchangeFailed(f"{target}: {error}") from None
 
     def _is_acquainted(self, answer: PushPull) -> bool:
         """Tell whether what answers knows a live member that this node knows, where that is or was."""

@@ -4,8 +4,8 @@ import pytest
 import trio
 from attrs import evolve
 
-from proglog_trio.membership.exchanges import MAX_EXCHANGES, MAX_SENDING, MAX_WAITING_MESSAGES
-from proglog_trio.membership.stream_io import StreamCodec
+from proglog_trio.membership.exchanges import MAX_EXCHANGES, MAX_SENDING, MAX_WAITING_MESSAGES, Exchanges
+from proglog_trio.membership.stream_io import ExchangeFailed, StreamCodec
 from proglog_trio.membership.swim.effects import ExchangeState, PingByStream, SendByStream
 from proglog_trio.membership.swim.node import Endpoint
 from proglog_trio.membership.swim.prober import Prober
@@ -46,6 +46,39 @@ async def test_only_who_asks_to_ignores_events_of_before() -> None:
             gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(4, "old", b"", False))))
             gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(9, "new", b"", False))))
             assert [time for time, _ in gossip.core.events.recent.items()] == [9]
+
+
+@pytest.mark.parametrize("ignores", [True, False])
+async def test_an_event_of_before_that_overtakes_the_answer_is_of_before(
+    monkeypatch: pytest.MonkeyPatch, *, ignores: bool
+) -> None:
+    """Who is joined gossips to the one who joins as soon as it has its state."""
+    async with gossiping(name="there") as there, gossiping() as gossip:
+        before, after = (encode_serf(UserEvent(time, "deploy", b"", False)) for time in (5, 6))
+        there.act(lambda: there.core.receive(before))
+        ask = Exchanges._ask
+
+        async def overtaken(self: Exchanges, target: Endpoint, state: PushPull) -> PushPull:
+            answer = await ask(self, target, state)
+            if self is gossip.exchanges:
+                # The later one was fired after the answer, and comes again by others.
+                for event in (before, after):
+                    gossip.act(partial(gossip.core.receive, event))
+            return answer
+
+        monkeypatch.setattr(Exchanges, "_ask", overtaken)
+        await gossip.exchanges.exchange(there.endpoint, join=True, ignore_events=ignores)
+        for event in (before, after):
+            gossip.act(partial(gossip.core.receive, event))
+        assert [time for time, _ in gossip.core.events.recent.items()] == ([6] if ignores else [5, 6])
+
+
+async def test_events_are_taken_again_after_an_exchange_that_failed() -> None:
+    async with gossiping() as gossip:
+        with pytest.raises(ExchangeFailed):
+            await gossip.exchanges.exchange(Endpoint(bytes((127, 0, 1, 9)), 9), join=True, ignore_events=True)
+        gossip.act(lambda: gossip.core.receive(encode_serf(UserEvent(5, "deploy", b"", False))))
+        assert [time for time, _ in gossip.core.events.recent.items()] == [5]
 
 
 async def test_a_look_changes_nothing() -> None:

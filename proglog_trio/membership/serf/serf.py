@@ -287,6 +287,8 @@ class Serf:
             case Join() | Leave():
                 if self.intents.receive(message):
                     self.spreading.spread(self._intents, payload, by_streams=False)
+            case wire.UserEvent() if self.events.awaited_histories:
+                pass
             case wire.UserEvent(ltime, event, content, coalesce):
                 if self.events.receive(ltime, event, content, coalesce=coalesce):
                     self.spreading.spread(self._events, payload)

@@ -8,6 +8,7 @@ push/pull, are delivered in Lamport order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from attrs import define, field, frozen
 
@@ -51,11 +52,15 @@ class UserEvents:
         clock: of events; it is above the time of each event that was heard of.
         deliver: called with each event, once.
         recent: name and payload of each, by Lamport time.
+        awaited_histories: exchanges under way, of a node that was alone, of which the first that succeeds says which
+            events are history to it. Until then it takes none that is gossiped: the member that it joins gossips to it
+            as soon as it has its state, before its answer is here. What is no history comes again.
     """
 
     clock: LamportClock
     deliver: Callable[[UserEvent], None]
     recent: RecentRing[tuple[str, bytes]] = field(factory=lambda: RecentRing(_event_bytes))
+    awaited_histories: int = 0
 
     def fire(self, name: str, payload: bytes, *, coalesce: bool, max_bytes: int) -> bytes:
         """Deliver an event of this node's here; return its bytes, to be broadcast.
@@ -88,6 +93,16 @@ class UserEvents:
     def ignore_before(self, ltime: int) -> None:
         """Count events from before a Lamport time as seen: they are history to a node that joins."""
         self.recent.lowest = max(self.recent.lowest, ltime)
+        self.awaited_histories = 0
+
+    @contextmanager
+    def awaiting_history(self) -> Iterator[None]:
+        """Take no event that is gossiped until the block ends, or it is known which are history."""
+        self.awaited_histories += 1
+        try:
+            yield
+        finally:
+            self.awaited_histories = max(self.awaited_histories - 1, 0)
 
     def items(self) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
         """Yield each Lamport time of which events are remembered, with name and payload of each."""
