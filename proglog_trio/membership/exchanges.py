@@ -142,7 +142,7 @@ class Exchanges:
         """
         if is_remembered or (join and self.gossip.core.push_pull.looks_first):
             answer = await self.look(target)
-            if is_remembered and not self._is_acquainted(answer):
+            if is_remembered and not knows_where(answer, self._place_of):
                 raise ExchangeFailed(f"{target}: what answers knows nobody of before")
         core = self.gossip.core
         awaits = ignore_events and len(core.members.with_status(MemberStatus.ALIVE, MemberStatus.LEAVING)) == 1
@@ -157,15 +157,9 @@ class Exchanges:
             except (DecodingError, StateRefused) as error:
                 raise ExchangeFailed(f"{target}: {error}") from None
 
-    def _is_acquainted(self, answer: PushPull) -> bool:
-        """Tell whether what answers knows a live member that this node knows, where that is or was."""
-        members = self.gossip.core.members.by_name
-        for state in answer.nodes:
-            known = members.get(state.name)
-            is_there = state.addr and state.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT)
-            if known is not None and is_there and known.endpoint == Endpoint(state.addr, state.port):
-                return True
-        return False
+    def _place_of(self, name: str) -> Endpoint | None:
+        known = self.gossip.core.members.by_name.get(name)
+        return None if known is None else known.endpoint
 
     async def look(self, target: Endpoint) -> PushPull:
         """Return what a member knows, without telling it anything.
@@ -221,3 +215,20 @@ class Exchanges:
         ping = self.gossip.core.swim.prober.ping_to(name, sequence_number)
         answer = await self.gossip.codec.ask(target, ping, timeout)
         return isinstance(answer, Ack) and answer.seq_no == sequence_number
+
+
+def knows_where(answer: PushPull, place_of: Callable[[str], Endpoint | None]) -> bool:
+    """Tell whether what answers knows a live member where that is or was.
+
+    The address of a member may be that of another cluster's by now, and not every cluster has a name.
+
+    Args:
+        answer: what it knows.
+        place_of: returns where the member of a name is or was; None: none is known.
+    """
+    for state in answer.nodes:
+        place = place_of(state.name)
+        is_there = state.addr and state.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT)
+        if place is not None and is_there and place == Endpoint(state.addr, state.port):
+            return True
+    return False

@@ -20,6 +20,7 @@ from proglog_trio.address import StartAddress
 from proglog_trio.errors import DirectoryCopied, NameTaken
 from proglog_trio.internal_errors import Where
 from proglog_trio.membership.addresses.lookup import Lookups
+from proglog_trio.membership.exchanges import knows_where
 from proglog_trio.membership.gossip import Gossip
 from proglog_trio.membership.names import NameHeld, Names
 from proglog_trio.membership.serf.member import MemberStatus
@@ -228,7 +229,7 @@ class Joining:
                 except ExchangeFailed as error:
                     _logger.debug("a member of before does not answer", member=name, reason=str(error))
                     return
-                if not self._is_of_before(answer):
+                if not knows_where(answer, self._places.get):
                     _logger.debug("nobody is known where a member of before was", member=name, address=str(endpoint))
                     return
                 # Several may come in one round of the loop, before those that are cancelled notice.
@@ -244,18 +245,6 @@ class Joining:
             for endpoint in endpoints:
                 looks.start_soon(look_at, endpoint)
         found.is_alone = not answered
-
-    def _is_of_before(self, answer: PushPull) -> bool:
-        """Tell whether what answers knows a live member of before where that was.
-
-        The address of a member may be that of another cluster's by now, and not every cluster has a name.
-        """
-        for state in answer.nodes:
-            place = self._places.get(state.name)
-            is_there = state.addr and state.state in (NodeStateType.ALIVE, NodeStateType.SUSPECT)
-            if place is not None and is_there and place == Endpoint(state.addr, state.port):
-                return True
-        return False
 
     def _live(self) -> set[Endpoint]:
         members = self.gossip.core.members.with_status(MemberStatus.ALIVE, MemberStatus.LEAVING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,16 @@ NO_RECONNECT = evolve(QUICK, reconnect_interval=10_000.0)
 def status_of(ours: Ours, name: str) -> str | None:
     member = ours.membership.member(name)
     return None if member is None else member.status.value
+
+
+async def two_that_met_and_crashed(start: Callable[..., Awaitable[Ours]], file: Path) -> tuple[Ours, Ours]:
+    """Return a, which has its memory in the file, and b, of which that knows."""
+    b = await start("b")
+    a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
+    await a.until_status("alive", "b")
+    await a.crash()
+    await b.crash()
+    return a, b
 
 
 async def test_a_member_finds_its_cluster_again_without_start_addresses(tmp_path: Path) -> None:
@@ -284,11 +294,7 @@ async def test_an_address_that_is_anothers_now_is_not_joined_through(tmp_path: P
     """Where nothing tells clusters apart, who is there must know a member of before where that was."""
     file = tmp_path / "members"
     async with start_ours_in() as start:
-        b = await start("b")
-        a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
-        await a.until_status("alive", "b")
-        await a.crash()
-        await b.crash()
+        a, b = await two_that_met_and_crashed(start, file)
         strange = await start("strange", port=b.address.port)
         again = await start("a", port=a.address.port, snapshot_file=file, profile=NO_RECONNECT)
         assert status_of(again, "b") == "failed"
@@ -298,11 +304,7 @@ async def test_an_address_that_is_anothers_now_is_not_joined_through(tmp_path: P
 async def test_nor_is_it_when_failed_members_are_tried_again(tmp_path: Path) -> None:
     file, quick = tmp_path / "members", evolve(QUICK, reconnect_interval=0.05)
     async with start_ours_in() as start:
-        b = await start("b")
-        a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
-        await a.until_status("alive", "b")
-        await a.crash()
-        await b.crash()
+        a, b = await two_that_met_and_crashed(start, file)
         strange = await start("strange", port=b.address.port)
         again = await start("a", port=a.address.port, snapshot_file=file, profile=quick)
 
@@ -317,11 +319,7 @@ async def test_nor_is_it_when_failed_members_are_tried_again(tmp_path: Path) -> 
 async def test_a_member_of_before_that_comes_back_is_found_in_company_too(tmp_path: Path) -> None:
     file, quick = tmp_path / "members", evolve(QUICK, reconnect_interval=0.2)
     async with start_ours_in() as start:
-        b = await start("b")
-        a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
-        await a.until_status("alive", "b")
-        await a.crash()
-        await b.crash()
+        a, b = await two_that_met_and_crashed(start, file)
         again = await start("a", port=a.address.port, snapshot_file=file, profile=quick)
         company = await start("c", join=[again.address], profile=NO_RECONNECT)
         await again.until_status("alive", "c")
@@ -398,11 +396,7 @@ async def test_a_file_that_cannot_be_read_for_a_moment_is_read_then(
         return read(self)
 
     async with start_ours_in() as start:
-        b = await start("b")
-        a = await start("a", join=[b.address], snapshot_file=file, profile=NO_RECONNECT)
-        await a.until_status("alive", "b")
-        await a.crash()
-        await b.crash()
+        await two_that_met_and_crashed(start, file)
         monkeypatch.setattr(SnapshotFile, "read", read_at_the_third_attempt)
         again = await start("a", snapshot_file=file, profile=NO_RECONNECT)
         assert status_of(again, "b") == "failed"

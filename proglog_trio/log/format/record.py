@@ -110,14 +110,15 @@ def payload_crc(payload: bytes) -> int:
     return crc32c(payload)
 
 
-def _array_length(payload: bytes) -> int:
+def _array_header(payload: bytes) -> tuple[int, int]:
+    """Return how many elements a payload's array has, and how many bytes say so; raises PayloadError."""
     first = payload[0] if payload else -1
     if first & 0xF0 == 0x90:
-        return first & 0x0F
+        return first & 0x0F, 1
     if first == 0xDC and len(payload) >= 3:
-        return int.from_bytes(payload[1:3], "big")
+        return int.from_bytes(payload[1:3], "big"), 3
     if first == 0xDD and len(payload) >= 5:
-        return int.from_bytes(payload[1:5], "big")
+        return int.from_bytes(payload[1:5], "big"), 5
     raise PayloadError("the payload does not begin with a msgpack array")
 
 
@@ -138,10 +139,10 @@ def check_payload(payload: bytes, count: int) -> None:
 
 def check_payload_steps(payload: bytes, count: int) -> Steps[None]:
     """Do as check_payload, in steps: elements may be a byte each, and then 4 MiB of them take 20 ms."""
-    length = _array_length(payload)
+    length, header_bytes = _array_header(payload)
     if length != count:
         raise PayloadError(f"the payload is an array of {length} records, the batch says {count}")
-    if (yield from _is_of_equal_values(payload, count)):
+    if (yield from _is_of_equal_values(payload, header_bytes, count)):
         return
     unpacker = msgpack.Unpacker(max_buffer_size=len(payload))
     with memoryview(payload) as view:
@@ -165,14 +166,12 @@ def check_payload_steps(payload: bytes, count: int) -> Steps[None]:
         raise PayloadError(f"{len(payload) - unpacker.tell()} bytes follow the payload's array")
 
 
-def _is_of_equal_values(payload: bytes, count: int) -> Steps[bool]:
-    """Tell, in steps, whether a payload is count values of one length and nothing else, as pack_values makes them.
+def _is_of_equal_values(payload: bytes, start: int, count: int) -> Steps[bool]:
+    """Tell, in steps, whether a payload is, from a place on, count values of one length, as pack_values makes them.
 
     What most who write fast send: it is known by the few bytes before each value, an eighth of the time of looking at
     all. A payload of which this is not so may be a whole one all the same.
     """
-    # The array's header; its elements follow.
-    start = {0xDC: 3, 0xDD: 5}.get(payload[0], 1)
     if not count or (len(payload) - start) % count:
         return False
     # From one value to the next.
