@@ -1,7 +1,10 @@
-"""The one driver of deadlines under Trio: a wait that ends at a deadline which may move while it lasts.
+"""The one driver of deadlines of tasks: a wait that ends at a deadline which may move while it lasts.
+
+On AnyIO, since clients run under asyncio too.
 
 A core without I/O says when it is to be called next, and each call into it may change that. Its task waits here; what
-calls into the core tells the timer afterwards. asyncio's counterpart is `proglog_trio.rpc.http2.wakeups.DeadlineWaits`.
+calls into the core tells the timer afterwards. The counterpart on the asyncio side of a node is
+ `proglog_trio.rpc.http2.wakeups.DeadlineWaits`.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import trio
-from attrs import define, field
+import anyio
+from attrs import define
 
 
 @define(eq=False)
@@ -18,7 +21,7 @@ class DeadlineTimer:
     """Waits for a core's next deadline; one task waits at a time.
 
     Attributes:
-        next_deadline: returns it, on Trio's clock; None or infinity: there is none.
+        next_deadline: returns it, on the loop's clock; None or infinity: there is none.
     """
 
     next_deadline: Callable[[], float | None]
@@ -26,7 +29,7 @@ class DeadlineTimer:
     _armed: float = math.inf
     # Made anew for each wait, so that nothing of the wait before ends it. Whatever is set between two waits is seen by
     # the second, which asks for the deadline first.
-    _wakeup: trio.Event = field(factory=trio.Event)
+    _wakeup: anyio.Event | None = None
 
     async def wait(self) -> float:
         """Return at the deadline, or when an earlier one or wake ends the wait; return what was waited for.
@@ -35,17 +38,18 @@ class DeadlineTimer:
         """
         deadline = self.next_deadline()
         self._armed = math.inf if deadline is None else deadline
-        self._wakeup = trio.Event()
-        with trio.move_on_at(self._armed):
-            await self._wakeup.wait()
+        self._wakeup = wakeup = anyio.Event()
+        with anyio.CancelScope(deadline=self._armed):
+            await wakeup.wait()
         return self._armed
 
     def rearm(self) -> None:
         """End the wait if the deadline has become an earlier one."""
         deadline = self.next_deadline()
         if deadline is not None and deadline < self._armed:
-            self._wakeup.set()
+            self.wake()
 
     def wake(self) -> None:
         """End the wait: there is something to do whatever the deadline."""
-        self._wakeup.set()
+        if self._wakeup is not None:
+            self._wakeup.set()

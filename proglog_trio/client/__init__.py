@@ -1,11 +1,13 @@
 """The client library: write records with a Producer, read them with a Consumer. See docs/how-to/client-library.md.
 
-What this package exports is documented and stays; what is in its modules may change. It runs under Trio.
+What this package exports is documented and stays; what is in its modules may change. It runs under Trio and asyncio.
 """
 
 # How it is built, from the program to the wire:
 #
 # - producer.py and consumer.py are what a program calls; opening.py makes them, over gRPC.
+# - block.py has the block of both, and runs the task behind it. All of it is on AnyIO; what AnyIO has no word for is in
+#   proglog_trio.rpc.http2.asyncio_loop.
 # - sender.py and fetcher.py are the tasks behind them. They wait, look at the clock, and keep one stream at a time to
 #   one of the nodes (nodes.py says to which).
 # - producer_core.py and consumer_core.py decide what is sent, settled, asked for, delivered and dropped. They do no

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import trio
+import anyio.lowlevel
 
 from proglog_trio.backoff import Backoff
 from proglog_trio.client.block import run_behind
@@ -19,6 +19,7 @@ from proglog_trio.client.fetcher import Fetcher
 from proglog_trio.client.nodes import NodeList
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.rpc.calls.sessions import ConsumeLink, ExpectedCluster
+from proglog_trio.rpc.http2.asyncio_loop import cancellation_check
 
 REMEMBERED_SKIPS = 1000
 _YIELD_AFTER_RECORDS = 1024
@@ -70,6 +71,7 @@ class Consumer:
         self._rows: list[object] | None = None
         self._common = (0, Origin(bytes(16)), 0, 0, "")
         self._since_yield = 0
+        self._checkpoint_if_cancelled = cancellation_check()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -182,14 +184,14 @@ class Consumer:
 
     async def _current_batch(self) -> ConsumedBatch | None:
         """Return the batch that has records left to deliver; None at the end."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._checkpoint_if_cancelled()
         if self._batch is not None and not self._closed:
             if self._delivered < self._batch.count:
                 return self._batch
             self._since_yield += self._batch.count
         if self._since_yield >= _YIELD_AFTER_RECORDS:
             self._since_yield = 0
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await anyio.lowlevel.cancel_shielded_checkpoint()
         while not self._closed:
             batch = self._fetcher.next_batch()
             if batch is not None:
@@ -203,7 +205,7 @@ class Consumer:
                 return None
             self._fetcher.check_running()
             self._since_yield = 0
-            await self._fetcher.arrived.park()
+            await self._fetcher.arrived.wait()
         raise ConsumerClosed("the consumer is closed: its block has been left")
 
     def _count_skipped(self, skipped: tuple[SkippedRange, ...]) -> None:
@@ -214,7 +216,7 @@ class Consumer:
         """Deliver nothing more."""
         self._closed = True
         self._rows = None
-        self._fetcher.arrived.unpark_all()
+        self._fetcher.arrived.wake_all()
 
 
 @asynccontextmanager

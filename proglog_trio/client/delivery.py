@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import trio
+import anyio
+import anyio.lowlevel
 from attrs import define, evolve, frozen
 
 from proglog_trio.client.errors import DeliveryError, RecordsNotDelivered
@@ -105,7 +106,7 @@ class BatchOutcome:
     delivered: DeliveredBatch | None = None
     error: DeliveryError | None = None
     # Made when a task waits: for most batches none does.
-    _event: trio.Event | None = None
+    _event: anyio.Event | None = None
     # So many records of it stand in the ledger: they failed while no task waited.
     _unreported: int = 0
     # So many tasks wait that will call result.
@@ -141,7 +142,7 @@ class BatchOutcome:
         """Wait until it is known; raises nothing. Returns at once, without a checkpoint, if it is."""
         if self.delivered is None and self.error is None:
             if self._event is None:
-                self._event = trio.Event()
+                self._event = anyio.Event()
             await self._event.wait()
 
     async def watch(self) -> None:
@@ -182,7 +183,7 @@ class Delivery:
         Raises:
             DeliveryTimeout, DeliveryRefused, DeliveryAbandoned: the record was not acknowledged.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         await self._outcome.watch()
         batch = self._outcome.result()
         index = self._index
@@ -237,7 +238,7 @@ class BatchDelivery:
 
     async def outcomes(self) -> tuple[DeliveredBatch | DeliveryError, ...]:
         """Wait until everything is settled; return, for each batch in order, where it is or its error."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         results: list[DeliveredBatch | DeliveryError] = []
         for part in self._parts:
             await part.outcome.watch()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import trio
+import anyio
 
 from proglog_trio._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse
 from proglog_trio.backoff import Backoff
@@ -16,6 +16,8 @@ from proglog_trio.client.consumer_core import ConsumerCore
 from proglog_trio.client.errors import ConsumerClosed, NodeUnreachable
 from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
 from proglog_trio.rpc.calls.sessions import ConsumeLink, StreamBroken
+from proglog_trio.rpc.http2.asyncio_loop import loop_clock
+from proglog_trio.waiters import Waiters
 
 LASTING_SECONDS = 10.0
 """A stream that stood for so long without an answer (an idle log's) was a connection."""
@@ -30,7 +32,7 @@ class Fetcher(NodeUser):
     """
 
     def __init__(self, core: ConsumerCore, link: ConsumeLink, nodes: NodeList, backoff: Backoff) -> None:
-        super().__init__(nodes, trio.current_time, searches=core.config.find_nodes)
+        super().__init__(nodes, loop_clock(), searches=core.config.find_nodes)
         self.core = core
         self.ended_because: str | None = None
         self._link = link
@@ -38,7 +40,7 @@ class Fetcher(NodeUser):
         # Of the present stream: called when core.has_room may have become true.
         self._wake_link: Callable[[], object] = wake_no_link
         self._opened_at: float | None = None
-        self.arrived = trio.lowlevel.ParkingLot()
+        self.arrived = Waiters()
         self._last_failure: StreamBroken | None = None
 
     # -- what the consumer calls ---------------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ class Fetcher(NodeUser):
     def opened(self, wake: Callable[[], object] = wake_no_link) -> None:
         """See ConsumeSession."""
         self._wake_link = wake
-        self._opened_at = trio.current_time()
+        self._opened_at = self._clock()
 
     def received(self, answer: ConsumeBatchesResponse) -> None:
         """See ConsumeSession."""
@@ -91,7 +93,7 @@ class Fetcher(NodeUser):
             if self.core.config.follow or self.core.received is not before:
                 # Else the node may have answered that it has nothing more, again and again.
                 self._backoff.succeeded()
-            self.arrived.unpark_all()
+            self.arrived.wake_all()
 
     # -- the task ------------------------------------------------------------------------------------------------------
 
@@ -108,13 +110,13 @@ class Fetcher(NodeUser):
         finally:
             if self.ended_because is None and not self.core.finished:
                 self.ended_because = "its block has been cancelled"
-            self.arrived.unpark_all()
+            self.arrived.wake_all()
 
     async def _keep_streaming(self) -> None:
         core, nodes = self.core, self.nodes
         while not core.finished:
             if not core.bound_to_first_node:
-                nodes.move(trio.current_time(), core.failures.lacking)
+                nodes.move(self._clock(), core.failures.lacking)
             core.stream_to(nodes.current)
             self._opened_at = None
             try:
@@ -122,7 +124,7 @@ class Fetcher(NodeUser):
                 core.stream_ended()
             except StreamBroken as failure:
                 self._last_failure = failure
-                now = trio.current_time()
+                now = self._clock()
                 if self._opened_at is not None and now - self._opened_at >= LASTING_SECONDS:
                     core.failures.answered()
                     self._backoff.succeeded()
@@ -130,16 +132,16 @@ class Fetcher(NodeUser):
                 nodes.failed(nodes.current)
                 core.stream_lost(failure, now, self.known())
             self._wake_link = wake_no_link
-            self.arrived.unpark_all()
+            self.arrived.wake_all()
             if not core.finished:
-                await trio.sleep(self._backoff.next_delay())
+                await anyio.sleep(self._backoff.next_delay())
 
     async def wait_started(self, seconds: float) -> None:
         """Wait until a node has said where the stream begins, or why not; raises NodeUnreachable after so long."""
         core = self.core
-        with trio.move_on_after(seconds):
+        with anyio.move_on_after(seconds):
             while core.end_offset is None and not core.finished and self.ended_because is None:
-                await self.arrived.park()
+                await self.arrived.wait()
             self.check_running()
             return
         reason = "no answer" if self._last_failure is None else str(self._last_failure)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 
+import anyio
+import anyio.lowlevel
 import trio
 
 from proglog_trio.client.block import run_behind
@@ -19,6 +21,7 @@ from proglog_trio.client.producer_core import ProducerCore
 from proglog_trio.client.sender import Sender
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.sessions import ExpectedCluster, ProduceLink
+from proglog_trio.rpc.http2.asyncio_loop import cancellation_check, loop_clock
 
 _YIELD_AFTER_RECORDS = 256
 
@@ -39,7 +42,9 @@ class Producer:
         self._nodes = sender.nodes
         self._packer = RecordPacker(config.max_batch_bytes)
         # Held while waiting for room, so that a small record does not pass a large one that waits.
-        self._turn = trio.StrictFIFOLock()
+        self._turn = anyio.Lock()
+        self._checkpoint_if_cancelled = cancellation_check()
+        self._clock = loop_clock()
         self._since_yield = 0
 
     # -- sending -------------------------------------------------------------------------------------------------------
@@ -125,7 +130,7 @@ class Producer:
             RecordsNotDelivered: records failed, since the last flush, whose deliveries no task has waited for.
             ProducerClosed: the producer's block has been left, and there is no such failure to report.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._checkpoint_if_cancelled()
         await self._sender.settle_all()
         if self._sender.ended.is_set():
             raise self._sender.closed_error()
@@ -173,16 +178,16 @@ class Producer:
 
     async def _admit(self, size: int, count: int) -> None:
         """Wait for room; among those who wait, first come, first served."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._checkpoint_if_cancelled()
         self._since_yield += count
         if self._since_yield >= _YIELD_AFTER_RECORDS:
             self._since_yield = 0
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await anyio.lowlevel.cancel_shielded_checkpoint()
         if self._turn.locked() or self._must_wait(size):
             async with self._turn:
                 while self._must_wait(size):
                     self._sender.close_batch()
-                    await self._sender.room.park()
+                    await self._sender.room.wait()
         if self._sender.closed:
             raise self._sender.closed_error()
 
@@ -195,13 +200,13 @@ class Producer:
     def _add_record(self, packed: bytes) -> tuple[BatchOutcome, int]:
         added = self._core.join_open_batch(packed)
         if added is None:
-            added = self._core.add_record(packed, trio.current_time())
+            added = self._core.add_record(packed, self._clock())
             self._sender.added()
         return added
 
     @trio.lowlevel.enable_ki_protection
     def _add_payload(self, payload: bytes, count: int) -> BatchOutcome:
-        outcome = self._core.add_payload(payload, count, trio.current_time())
+        outcome = self._core.add_payload(payload, count, self._clock())
         self._sender.added()
         return outcome
 
@@ -212,9 +217,10 @@ async def run_producer(
 ) -> AsyncIterator[Producer]:
     """Run a producer over any link; open_producer is this over gRPC."""
     nodes = NodeList(addresses, rng, ExpectedCluster(config.cluster_name))
+    clock = loop_clock()
 
     def has_others(besides: AbstractSet[str]) -> bool:
-        return any(node not in besides for node in nodes.known(trio.current_time()))
+        return any(node not in besides for node in nodes.known(clock()))
 
     sender = Sender(ProducerCore(config, rng.getrandbits(64) or 1, rng, has_others), link, nodes)
     async with run_behind(sender.run, sender.abandon, outlives_cancellation=True):

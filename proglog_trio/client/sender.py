@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
+import anyio.lowlevel
 import trio
 
 from proglog_trio._proto.log.v1 import ProduceBatchResponse
@@ -15,6 +17,8 @@ from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
 from proglog_trio.client.producer_core import ProducerCore
 from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.rpc.calls.sessions import ProduceLink, StreamBroken
+from proglog_trio.rpc.http2.asyncio_loop import loop_clock
+from proglog_trio.waiters import Waiters
 
 CLOSING_SECONDS = 2.0
 """How long a producer that has nothing more to send waits for the node to end its stream."""
@@ -35,11 +39,11 @@ class Sender(NodeUser):
     """
 
     def __init__(self, core: ProducerCore, link: ProduceLink, nodes: NodeList) -> None:
-        super().__init__(nodes, trio.current_time, searches=core.config.find_nodes)
+        super().__init__(nodes, loop_clock(), searches=core.config.find_nodes)
         self.core = core
         self.finishing = False
         self.closed = False
-        self.ended = trio.Event()
+        self.ended = anyio.Event()
         self._link = link
         self._closed_because = "its block has been left"
         # Whether the link runs a stream that has not been dropped. One that was may still call until it has unwound,
@@ -47,11 +51,11 @@ class Sender(NodeUser):
         self._streaming = False
         # Of that stream: called whenever core.next_request may return something again.
         self._wake_link: Callable[[], object] = wake_no_link
-        self._stream_scope = trio.CancelScope()
-        self._opened_once = trio.Event()
+        self._stream_scope = anyio.CancelScope()
+        self._opened_once = anyio.Event()
         # Set when there is something to send, for a sender that is idle and has no stream.
-        self._work = trio.Event()
-        self.room = trio.lowlevel.ParkingLot()
+        self._work = anyio.Event()
+        self.room = Waiters()
         # Rearmed after each call into the core that may have brought its next deadline forward.
         self._timer = DeadlineTimer(core.next_wake)
 
@@ -60,7 +64,7 @@ class Sender(NodeUser):
     def added(self) -> None:
         """Have what was added to the core sent, as soon as it is due."""
         self._work.set()
-        if self.core.ready(trio.current_time()):
+        if self.core.ready(self._clock()):
             self._wake_link()
         self._timer.rearm()
 
@@ -95,7 +99,7 @@ class Sender(NodeUser):
         """See ProduceSession."""
         if self._streaming:
             self._wake_link = wake
-            self.core.stream_opened(trio.current_time(), self.node)
+            self.core.stream_opened(self._clock(), self.node)
             self._opened_once.set()
             self._timer.rearm()
 
@@ -103,7 +107,7 @@ class Sender(NodeUser):
         """See ProduceSession."""
         if not self._streaming:
             return None
-        request = self.core.next_request(trio.current_time())
+        request = self.core.next_request(self._clock())
         self._timer.rearm()
         return request
 
@@ -111,9 +115,9 @@ class Sender(NodeUser):
         """See ProduceSession."""
         if not self._streaming:
             return
-        self.core.answered(answer, trio.current_time())
+        self.core.answered(answer, self._clock())
         self.nodes.worked(self.core.node)
-        self.room.unpark_all()
+        self.room.wake_all()
         self._wake()
         self._timer.rearm()
 
@@ -131,11 +135,11 @@ class Sender(NodeUser):
     async def _watch_time(self) -> None:
         while True:
             deadline = await self._timer.wait()
-            if trio.current_time() > deadline + LATE_SECONDS:
+            if self._clock() > deadline + LATE_SECONDS:
                 # Answers may lie unread in the socket: they come first.
-                await trio.sleep(READING_SECONDS)
-            failure = self.core.tick(trio.current_time())
-            self.room.unpark_all()
+                await anyio.sleep(READING_SECONDS)
+            failure = self.core.tick(self._clock())
+            self.room.wake_all()
             if failure is None:
                 self._wake_link()
             else:
@@ -145,10 +149,10 @@ class Sender(NodeUser):
 
     async def _keep_streaming(self) -> None:
         while True:
-            self.nodes.move(trio.current_time(), self.core.refused_by)
+            self.nodes.move(self._clock(), self.core.refused_by)
             self._streaming = True
             failure: StreamBroken
-            with trio.CancelScope() as self._stream_scope:
+            with anyio.CancelScope() as self._stream_scope:
                 try:
                     await self._link(self)
                     failure = StreamBroken("the node ended the stream")
@@ -158,16 +162,16 @@ class Sender(NodeUser):
                 # Else the timer has dropped it, and told the core.
                 self._drop_stream()
                 self.core.stream_lost(failure)
-                self.room.unpark_all()
+                self.room.wake_all()
             self.nodes.failed(self.node)
             self._timer.rearm()
             if self._opened_once.is_set() and not self.core.unsettled and not self.finishing:
                 # A stream is opened again when there is something to send on it.
-                self._work = trio.Event()
+                self._work = anyio.Event()
                 await self._work.wait()
             if self.finishing and not self.core.unsettled:
                 return
-            await trio.sleep(self.core.backoff.next_delay())
+            await anyio.sleep(self.core.backoff.next_delay())
 
     async def run(self) -> None:
         """Keep a stream to one node or another while there is something to send, until it is finished.
@@ -175,7 +179,7 @@ class Sender(NodeUser):
         However it ends, everything is settled then, and no task is left waiting.
         """
         try:
-            async with trio.open_nursery() as nursery:
+            async with anyio.create_task_group() as nursery:
                 nursery.start_soon(self._watch_time)
                 await self._keep_streaming()
                 nursery.cancel_scope.cancel()
@@ -187,7 +191,7 @@ class Sender(NodeUser):
 
     async def wait_connected(self, seconds: float) -> None:
         """Wait for the first stream; raises NodeUnreachable after so many seconds."""
-        with trio.move_on_after(seconds):
+        with anyio.move_on_after(seconds):
             await self._opened_once.wait()
             if self.ended.is_set():
                 raise self.closed_error()
@@ -203,12 +207,12 @@ class Sender(NodeUser):
             RecordsNotDelivered: see Producer.flush.
         """
         self.closed = True
-        self.room.unpark_all()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        self.room.wake_all()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         await self.settle_all()
         self.finishing = True
         self._wake()
-        with trio.move_on_after(CLOSING_SECONDS):
+        with anyio.move_on_after(CLOSING_SECONDS):
             await self.ended.wait()
 
     def abandon(self) -> None:
@@ -216,6 +220,6 @@ class Sender(NodeUser):
         self.closed = True
         self._drop_stream()
         self.core.abandon()
-        self.room.unpark_all()
+        self.room.wake_all()
         self._opened_once.set()
         self.ended.set()

@@ -43,7 +43,7 @@ from proglog_trio.rpc.calls.sessions import (
 )
 from proglog_trio.rpc.calls.status_code import StatusCode
 from proglog_trio.rpc.calls.task_pair import run_beside
-from proglog_trio.rpc.http2.bridge import current_loop
+from proglog_trio.rpc.http2.asyncio_loop import leave_inherited_loop
 
 PRODUCE_BATCHES = "/log.v1.Log/ProduceBatches"
 CONSUME_BATCHES = "/log.v1.Log/ConsumeBatches"
@@ -94,8 +94,7 @@ def _checked(connection: ConnectionConfig | None) -> ConnectionConfig:
 async def _run(
     connection: ConnectionConfig, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
 ) -> None:
-    # A loop of its own: the one that this task inherited may be closed by the task that opened it before this one ends.
-    current_loop.set(None)
+    leave_inherited_loop()
     if (refusal := session.refusal) is not None:
         raise StreamBroken(refusal)
     config = attrs.evolve(connection, cluster=session.cluster)

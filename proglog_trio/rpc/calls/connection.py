@@ -1,4 +1,4 @@
-"""One connection to a node: a tuned grpclib channel, with a Trio scope around it.
+"""One connection to a node: a tuned grpclib channel, for a block under Trio or asyncio.
 
 asyncio code that uses the channel is entered once, by Connection.run, and stays on the asyncio side until it is done:
 grpclib's calls must not be spread over both sides (a cancelled scope would leave their streams open).
@@ -7,11 +7,12 @@ grpclib's calls must not be spread over both sides (a cancelled scope would leav
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar, TypeVarTuple
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, TypeVarTuple
 
-import trio
+import anyio
 from attrs import field, frozen, validators
 from grpclib.client import Channel
 from grpclib.client import Handler as ClientHandler
@@ -24,8 +25,7 @@ from proglog_trio.errors import CallFailed, ConnectionLost, ConnectionNotOpened,
 from proglog_trio.internal_errors import InternalErrors
 from proglog_trio.rpc.calls.expected_cluster import check_error, watch
 from proglog_trio.rpc.calls.sessions import ExpectedCluster
-from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
-from proglog_trio.rpc.http2.bridge import aio_as_trio
+from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop, run_asyncio
 from proglog_trio.rpc.http2.connection import abort_transport
 from proglog_trio.rpc.http2.transport import TunedProtocol
 from proglog_trio.rpc.http2.transport_config import TransportConfig, grpclib_configuration
@@ -173,11 +173,9 @@ class Connection:
     cluster: ExpectedCluster | None = None
 
     async def run(
-        self, function: Callable[[TunedChannel, *Arguments], Awaitable[Result]], *arguments: *Arguments
+        self, function: Callable[[TunedChannel, *Arguments], Coroutine[Any, Any, Result]], *arguments: *Arguments
     ) -> Result:
-        """Run an asyncio function on the channel, from Trio, and return its result.
-
-        A cancelled Trio scope cancels it once, the asyncio way, and waits for it.
+        """Run an asyncio function on the channel and return its result; see run_asyncio for what cancels it.
 
         Raises:
             ConnectionLost: the connection ended meanwhile.
@@ -185,7 +183,7 @@ class Connection:
             OtherCluster: the node is of another cluster than the configuration says.
         """
         try:
-            return await aio_as_trio(function)(self.channel, *arguments)  # type: ignore[no-any-return]  # trio-asyncio has no types
+            return await run_asyncio(function, self.channel, *arguments)
         except (GRPCError, StreamTerminatedError, H2Error, OSError) as error:
             if isinstance(error, GRPCError) and self.cluster is not None:
                 # What a node that refuses says with its answer is not always seen before the stream's end is.
@@ -215,23 +213,28 @@ def _why(error: OSError) -> str:
 async def _addresses_of(dialled: Address) -> list[str]:
     """Return the numeric addresses that a host stands for.
 
-    Not by asyncio's own way, in which a cancelled lookup is waited for, as long as the system's resolver likes.
+    Not by grpclib's way, in which a cancelled look-up is waited for, as long as the system's resolver likes.
 
     Raises:
         OSError: it stands for none.
     """
+    host, port, kind = dialled.host, dialled.port, socket.SOCK_STREAM
     try:
-        found = await trio.socket.getaddrinfo(dialled.host, dialled.port, type=trio.socket.SOCK_STREAM)
+        try:
+            # A number needs no thread.
+            numbers = [each[4][0] for each in socket.getaddrinfo(host, port, 0, kind, 0, socket.AI_NUMERICHOST)]
+        except (socket.gaierror, UnicodeError):
+            numbers = [each[4][0] for each in await anyio.getaddrinfo(host, port, type=kind)]
     except UnicodeError as error:
         raise OSError(f"{dialled.host!r} is no host name") from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return list(dict.fromkeys(map(str, numbers)))
 
 
 @contextlib.asynccontextmanager
 async def open_connection(address: str, config: ConnectionConfig | None = None) -> AsyncIterator[Connection]:
-    """Connect to a node, for the length of an ``async with`` block in Trio.
+    """Connect to a node, for the length of an ``async with`` block.
 
-    Opens an asyncio loop (trio-asyncio) if none is running in this task.
+    Under Trio it opens an asyncio loop (trio-asyncio) if none is running in this task.
 
     Args:
         address: "host:port".
@@ -248,15 +251,16 @@ async def open_connection(address: str, config: ConnectionConfig | None = None) 
         channel = TunedChannel(dialled.host, dialled.port, config)
         try:
             try:
-                with trio.fail_after(config.connect_timeout):
+                # Not what raises TimeoutError, which the system's own error of that name could be taken for.
+                with anyio.move_on_after(config.connect_timeout) as scope:
                     hosts = await _addresses_of(dialled)
-                    await aio_as_trio(channel.open)(hosts)
-            except trio.TooSlowError:
-                raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s") from None
+                    await run_asyncio(channel.open, hosts)
             except UnicodeError as error:
                 raise ConnectionNotOpened(f"cannot connect to {address}: it is no host name") from error
             except OSError as error:
                 raise ConnectionNotOpened(f"cannot connect to {address}: {_why(error)}") from error
+            if scope.cancelled_caught:
+                raise ConnectionNotOpened(f"{address} did not answer within {config.connect_timeout:g} s")
             yield Connection(address, channel, config.cluster)
         finally:
             channel.abort()

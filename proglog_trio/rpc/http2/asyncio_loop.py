@@ -1,21 +1,46 @@
-"""The asyncio loop that grpclib runs on, inside Trio."""
+"""The asyncio loop that grpclib runs on: the program's own, or a guest of Trio's.
+
+Clients run under either, on AnyIO; what AnyIO has no word for, since it is about the loop below, is here. A node always
+runs under Trio. trio-asyncio is imported when it is needed: a program that runs on asyncio never is changed by it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
+
+import anyio
+import anyio.lowlevel
+import sniffio
+import trio
 
 from proglog_trio.internal_errors import InternalErrors, Where
-from proglog_trio.rpc.http2.bridge import current_loop, open_loop
-from proglog_trio.rpc.http2.interrupts import keep_interrupts_out_of_callbacks
 from proglog_trio.rpc.http2.library_fixes import sweep_cancelled_timers
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+
+def runs_trio() -> bool:
+    """Return whether this task is one of Trio's, and not one of asyncio's; AnyIO sees it the same way."""
+    return sniffio.current_async_library() == "trio"
+
+
+def loop_clock() -> Callable[[], float]:
+    """Return the clock of the loop that this task runs on, in seconds; it may be read in callbacks of links too."""
+    return trio.current_time if runs_trio() else asyncio.get_running_loop().time
+
+
+def cancellation_check() -> Callable[[], Awaitable[None]]:
+    """Return AnyIO's checkpoint_if_cancelled for this task's loop; Trio's own costs a third of it."""
+    return trio.lowlevel.checkpoint_if_cancelled if runs_trio() else anyio.lowlevel.checkpoint_if_cancelled
 
 
 @contextlib.asynccontextmanager
 async def asyncio_loop(errors: InternalErrors | None = None) -> AsyncIterator[asyncio.AbstractEventLoop]:
-    """Yield the asyncio loop of this Trio task: the one that is running, or else a new one, closed at the end.
+    """Yield the asyncio loop of this task: the one that is running, or else a new one inside Trio, closed at the end.
 
     An error of the body comes out as it is, not inside the exception group that a new loop's nursery would make of it.
 
@@ -23,6 +48,12 @@ async def asyncio_loop(errors: InternalErrors | None = None) -> AsyncIterator[as
         errors: where a new loop counts what a callback or a task of its raises and leaves; None: that ends the
             loop, and with it whatever runs here, which is what trio-asyncio does by itself.
     """
+    if not runs_trio():
+        yield asyncio.get_running_loop()
+        return
+    from proglog_trio.rpc.http2.bridge import current_loop, open_loop
+    from proglog_trio.rpc.http2.interrupts import keep_interrupts_out_of_callbacks
+
     running = current_loop.get()
     if running is not None:
         sweep_cancelled_timers(running)
@@ -57,3 +88,91 @@ def _note_errors(loop: asyncio.AbstractEventLoop, errors: InternalErrors) -> Non
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(handle)
+
+
+def leave_inherited_loop() -> None:
+    """Have this task take a loop of its own inside Trio: the one it inherited may be closed before this task ends."""
+    if runs_trio():
+        from proglog_trio.rpc.http2.bridge import current_loop
+
+        current_loop.set(None)
+
+
+async def run_asyncio(function: Callable[[*Arguments], Coroutine[Any, Any, Result]], *arguments: *Arguments) -> Result:
+    """Run an asyncio function on the loop of `asyncio_loop`, from Trio or from asyncio, and return its result.
+
+    However this task is cancelled, the function is cancelled once, the asyncio way, and waited for. grpclib's streams
+    are closed behind it then, which they would not be if each of its awaits were cancelled anew. A cancellation comes
+    out of here whatever the function made of it.
+    """
+    if runs_trio():
+        from proglog_trio.rpc.http2.bridge import aio_as_trio
+
+        return await aio_as_trio(function)(*arguments)  # type: ignore[no-any-return]  # trio-asyncio has no types
+    task = asyncio.get_running_loop().create_task(function(*arguments))
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await _wait_out(task)
+        raise
+    return task.result()
+
+
+async def _wait_out(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
+    """Wait until a task that was cancelled has ended, with whatever; return a cancellation that came meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if not task.cancelled():
+        # asked for, so that asyncio does not complain of an error that nobody saw
+        task.exception()
+    return cancelled
+
+
+@contextlib.asynccontextmanager
+async def asyncio_background(
+    run: Callable[[], Coroutine[Any, Any, None]], leave: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Run an asyncio task behind the body of a block; see `proglog_trio.client.block`, which has the same for Trio.
+
+    No task group of asyncio or AnyIO: a block of theirs must be left in the task that entered it, and in the order of
+    entering, and AnyIO's, before Python 3.13, makes a cancellation of the errors of a TaskGroup inside it. What opens a
+    client in a fixture, or two and closes the first one first, would fail.
+    """
+    opener = asyncio.current_task()
+    if opener is None:
+        raise RuntimeError("this runs in an asyncio task")
+    cancelling = opener.cancelling()
+    behind = asyncio.get_running_loop().create_task(run())
+    interrupts = False
+
+    def ended(behind: asyncio.Task[None]) -> None:
+        nonlocal interrupts
+        if not behind.cancelled() and behind.exception() is not None:
+            interrupts = opener.cancel()
+
+    behind.add_done_callback(ended)
+    left: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        left = error
+        raise
+    finally:
+        behind.remove_done_callback(ended)
+        leave()
+        behind.cancel()
+        meanwhile = await _wait_out(behind)
+        if interrupts and asyncio.current_task() is opener and opener.uncancel() <= cancelling:
+            # The cancellation was this block's own: what it was for comes out in its place.
+            left = None if isinstance(left, asyncio.CancelledError) else left
+        failure = None if behind.cancelled() else behind.exception()
+        if failure is not None and not isinstance(left, asyncio.CancelledError):
+            raise BaseExceptionGroup("the task behind a client has failed", [failure])
+        if meanwhile is not None:
+            raise meanwhile
