@@ -1,8 +1,9 @@
 """HTTP/2 on asyncio, under Trio: the transport, its buffers and its keepalive, and what libraries need mended.
 
 How it works. grpclib and h2 speak HTTP/2 on asyncio's loop, and that loop is a guest of Trio's (bridge.py,
-asyncio_loop.py): all of it runs in one thread, so that nothing here needs a lock, and whatever holds the loop holds
-the whole node. What a peer may decide is therefore bounded in bytes, in elements and in time on the loop.
+asyncio_loop.py, callback_turns.py): all of it runs in one thread, so that nothing here needs a lock, and whatever holds
+the loop holds the whole node. What a peer may decide is therefore bounded in bytes, in elements and in time on the
+loop.
 
 The way of bytes in::
 

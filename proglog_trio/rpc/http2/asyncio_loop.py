@@ -52,17 +52,20 @@ async def asyncio_loop(errors: InternalErrors | None = None) -> AsyncIterator[as
         yield asyncio.get_running_loop()
         return
     from proglog_trio.rpc.http2.bridge import current_loop, open_loop
+    from proglog_trio.rpc.http2.callback_turns import run_ready_together
     from proglog_trio.rpc.http2.interrupts import keep_interrupts_out_of_callbacks
 
     running = current_loop.get()
     if running is not None:
         sweep_cancelled_timers(running)
+        run_ready_together(running)
         yield running
         return
     keep_interrupts_out_of_callbacks()
     failure: Exception | None = None
     async with open_loop() as loop:
         sweep_cancelled_timers(loop)
+        run_ready_together(loop)
         if errors is not None:
             _note_errors(loop, errors)
         try:

@@ -21,8 +21,9 @@ with warnings.catch_warnings():
     import trio_asyncio
 
 from trio_asyncio import TrioEventLoop, aio_as_trio, current_loop, open_loop, trio_as_aio
+from trio_asyncio._handles import AsyncHandle
 
-__all__ = ["TrioEventLoop", "aio_as_trio", "current_loop", "open_loop", "trio_as_aio"]
+__all__ = ["AsyncHandle", "TrioEventLoop", "aio_as_trio", "current_loop", "open_loop", "trio_as_aio"]
 
 
 def _leave_other_loops_alone() -> None:
