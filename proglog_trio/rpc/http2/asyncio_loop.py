@@ -152,11 +152,12 @@ async def asyncio_background(
         raise RuntimeError("this runs in an asyncio task")
     cancelling = opener.cancelling()
     behind = asyncio.get_running_loop().create_task(run())
-    interrupts = False
+    interrupts = leaving = False
 
     def ended(behind: asyncio.Task[None]) -> None:
         nonlocal interrupts
-        if not behind.cancelled() and behind.exception() is not None:
+        # Asked for here, since what asyncio has begun to call when the task ended comes after the body's end.
+        if not leaving and not behind.cancelled() and behind.exception() is not None:
             interrupts = opener.cancel()
 
     behind.add_done_callback(ended)
@@ -167,7 +168,7 @@ async def asyncio_background(
         left = error
         raise
     finally:
-        behind.remove_done_callback(ended)
+        leaving = True
         leave()
         behind.cancel()
         meanwhile = await _wait_out(behind)
