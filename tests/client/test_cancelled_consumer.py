@@ -1,7 +1,8 @@
 """What a consumer's reads do when the program around them is ending: every read, in every state, however the end came.
 
 In a shielded ``finally`` in the block each gives what has arrived, and then says at once that no more will come; after
-the block each says so at once. No task is left.
+the block each says so at once. No task is left. Under asyncio nothing tells a consumer that what is around its block
+has been cancelled (asyncio tells one task, once): in the ``finally`` each waits for more, as it did before.
 """
 
 import random
@@ -9,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
-import trio.testing
 from attrs import define, field
 
 from proglog_trio.client import (
@@ -25,6 +26,7 @@ from proglog_trio.client import (
 from proglog_trio.client.consumer import run_consumer
 from proglog_trio.log.format.position import Position
 from proglog_trio.rpc.calls.sessions import ConsumeSession, StreamBroken
+from tests.backends import Clock
 from tests.client.test_cancelled_producer import (
     BodyFailed,
     LinkBug,
@@ -43,8 +45,8 @@ class World:
     """A node with two batches of three records each, which can be made to fail."""
 
     follow: bool = True
-    then: Callable[[], Awaitable[StreamBroken | None]] = trio.sleep_forever
-    broken: trio.Event = field(factory=trio.Event)
+    then: Callable[[], Awaitable[StreamBroken | None]] = anyio.sleep_forever
+    broken: anyio.Event = field(factory=anyio.Event)
     gone: bool = False
     stopped: bool = False
     running: int = 0
@@ -53,24 +55,24 @@ class World:
         """Run a stream; see ConsumeLink."""
         self.running += 1
         try:
-            await trio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
             if self.gone:
                 raise StreamBroken("connection refused")
             if self.stopped:
-                await trio.sleep_forever()
+                await anyio.sleep_forever()
             if session.end_request() is not None:
                 session.received_end(answer_of())
             session.request()
             session.opened()
             session.received(answer_of((0, make_frame(ORIGINS[0], 0, 3)), (3, make_frame(ORIGINS[0], 3, 3))))
             failure: StreamBroken | None = None
-            with trio.CancelScope() as scope:
+            with anyio.CancelScope() as scope:
 
                 async def end() -> None:
                     await self.broken.wait()
                     scope.cancel()
 
-                async with trio.open_nursery() as nursery:
+                async with anyio.create_task_group() as nursery:
                     nursery.start_soon(end)
                     failure = await self.then()
                     nursery.cancel_scope.cancel()
@@ -105,7 +107,7 @@ async def gone(world: World, consumer: Consumer) -> None:
     await waiting(world, consumer)
     world.gone = True
     world.broken.set()
-    await trio.sleep(0.3)
+    await anyio.sleep(0.3)
 
 
 async def moving(world: World, consumer: Consumer) -> None:
@@ -113,7 +115,7 @@ async def moving(world: World, consumer: Consumer) -> None:
     await waiting(world, consumer)
     world.stopped = True
     world.broken.set()
-    await trio.sleep(0.3)
+    await anyio.sleep(0.3)
 
 
 async def gone_inside_a_batch(world: World, consumer: Consumer) -> None:
@@ -121,7 +123,7 @@ async def gone_inside_a_batch(world: World, consumer: Consumer) -> None:
     await inside_a_batch(world, consumer)
     world.gone = True
     world.broken.set()
-    await trio.sleep(0.3)
+    await anyio.sleep(0.3)
 
 
 STATES: dict[Any, int] = {waiting: 0, inside_a_batch: 5, untouched: 6, gone: 0, moving: 0, gone_inside_a_batch: 5}
@@ -157,18 +159,28 @@ async def start(world: World) -> AsyncIterator[Consumer]:
         yield consumer
 
 
+async def read_on(read: Callable[[Consumer], Awaitable[int]], consumer: Consumer) -> int:
+    """Read all that has arrived, after which reading waits for more."""
+    count = 0
+    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 1.0) as shield:
+        while True:
+            count += await read(consumer)
+    assert shield.cancelled_caught
+    return count
+
+
 async def read_all(read: Callable[[Consumer], Awaitable[int]], consumer: Consumer) -> int:
     """Read on, at once, until an error says that it is over."""
     count = 0
-    began = trio.current_time()
-    with trio.CancelScope(shield=True, deadline=began + HANG_SECONDS) as shield:
+    began = anyio.current_time()
+    with anyio.CancelScope(shield=True, deadline=began + HANG_SECONDS) as shield:
         with pytest.raises(ConsumerClosed):  # noqa: PT012 - whichever read is the first
             while True:
                 count += await read(consumer)
         with pytest.raises(ConsumerClosed):
             await read(consumer)
     assert not shield.cancelled_caught, "it hangs"
-    assert trio.current_time() == began
+    assert anyio.current_time() == began
     return count
 
 
@@ -177,20 +189,20 @@ async def read_all(read: Callable[[Consumer], Awaitable[int]], consumer: Consume
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("follow", [True, False])
 async def test_in_a_shielded_finally(
-    follow: bool, read: Any, state: Any, end: Any, autojump_clock: trio.testing.MockClock
+    follow: bool, read: Any, state: Any, end: Any, autojump_clock: Clock, backend: str
 ) -> None:
     world = World(follow)
     count, left, position = 0, 0.0, None
     async with end(0.6), start(world) as consumer:
         try:
             await state(world, consumer)
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
         finally:
-            count = await read_all(read, consumer)
+            count = await (read_all if backend == "trio" else read_on)(read, consumer)
             position = consumer.position
-            left = trio.current_time()
+            left = anyio.current_time()
     assert count == STATES[state]
-    assert trio.current_time() == left
+    assert anyio.current_time() == left
     assert position is not None
     assert Position.decode_with_annex(position)[0].next_sequence(ORIGINS[0]) == 6
     assert world.running == 0
@@ -200,7 +212,7 @@ async def test_in_a_shielded_finally(
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("read", READS)
-async def test_when_the_body_has_failed(read: Any, state: Any, autojump_clock: trio.testing.MockClock) -> None:
+async def test_when_the_body_has_failed(read: Any, state: Any, autojump_clock: Clock) -> None:
     """Nothing is cancelled then: reading goes on as before, until the block is left."""
     world = World()
     count = 0
@@ -209,7 +221,7 @@ async def test_when_the_body_has_failed(read: Any, state: Any, autojump_clock: t
             await state(world, consumer)
             raise BodyFailed
         finally:
-            with trio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True):
                 while count < STATES[state]:
                     count += await read(consumer)
     assert count == STATES[state]
@@ -219,10 +231,8 @@ async def test_when_the_body_has_failed(read: Any, state: Any, autojump_clock: t
 
 @pytest.mark.parametrize("state", [waiting, inside_a_batch, untouched])
 @pytest.mark.parametrize("read", READS)
-async def test_when_the_task_behind_it_has_failed(
-    read: Any, state: Any, autojump_clock: trio.testing.MockClock
-) -> None:
-    fail = trio.Event()
+async def test_when_the_task_behind_it_has_failed(read: Any, state: Any, autojump_clock: Clock) -> None:
+    fail = anyio.Event()
 
     async def then() -> None:
         await fail.wait()
@@ -234,16 +244,16 @@ async def test_when_the_task_behind_it_has_failed(
             await state(world, consumer)
             fail.set()
             try:
-                await trio.sleep_forever()
+                await anyio.sleep_forever()
             finally:
                 assert await read_all(read, consumer) == STATES[state]
 
 
 @pytest.mark.parametrize("read", READS)
-async def test_who_reads_in_another_task_is_told(read: Any, autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_reads_in_another_task_is_told(read: Any, autojump_clock: Clock) -> None:
     world = World()
-    async with trio.open_nursery() as nursery:
-        with trio.move_on_after(0.6):
+    async with anyio.create_task_group() as nursery:
+        with anyio.move_on_after(0.6):
             async with start(world) as consumer:
                 await waiting(world, consumer)
 
@@ -252,39 +262,39 @@ async def test_who_reads_in_another_task_is_told(read: Any, autojump_clock: trio
                         await read(consumer)
 
                 nursery.start_soon(wait_for_more)
-                await trio.sleep_forever()
-        left = trio.current_time()
-    assert trio.current_time() == left
+                await anyio.sleep_forever()
+        left = anyio.current_time()
+    assert anyio.current_time() == left
 
 
 @pytest.mark.parametrize("read", READS)
-async def test_what_was_known_of_the_end_stays_known(read: Any, autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_was_known_of_the_end_stays_known(read: Any, autojump_clock: Clock) -> None:
     """That the log has no more, or that a node refused, is still said after a cancellation."""
 
     async def ended() -> None:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
 
     async def refused() -> StreamBroken:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         return StreamBroken("it is not there", StatusCode.OUT_OF_RANGE)
 
     for then, said in ((ended, (StopAsyncIteration, AssertionError)), (refused, StartOutOfRange)):
         world = World(follow=then is refused, then=then)
-        with trio.move_on_after(0.6):
+        with anyio.move_on_after(0.6):
             async with start(world) as consumer:
                 try:
                     await waiting(world, consumer)
-                    await trio.sleep_forever()
+                    await anyio.sleep_forever()
                 finally:
-                    with trio.CancelScope(shield=True), pytest.raises(said):
+                    with anyio.CancelScope(shield=True), pytest.raises(said):
                         await read(consumer)
 
 
-async def test_reading_in_a_cancelled_scope_without_a_shield(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reading_in_a_cancelled_scope_without_a_shield(autojump_clock: Clock) -> None:
     world = World()
     async with start(world) as consumer:
         for read in (iterate_batches, next_batch, iterate):
-            with trio.CancelScope() as scope:
+            with anyio.CancelScope() as scope:
                 scope.cancel()
                 await read(consumer)
             assert scope.cancelled_caught
@@ -292,9 +302,7 @@ async def test_reading_in_a_cancelled_scope_without_a_shield(autojump_clock: tri
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_what_ends_a_program_comes_out_as_it_is(
-    error: type[BaseException], autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_what_ends_a_program_comes_out_as_it_is(error: type[BaseException], autojump_clock: Clock) -> None:
     world = World()
     with pytest.raises(error):  # noqa: PT012 - the whole block is meant
         async with start(world) as consumer:

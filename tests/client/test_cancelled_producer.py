@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
-import trio.testing
+from anyio.abc import TaskGroup
 from attrs import define, field
 
 from proglog_trio.client import (
@@ -29,6 +30,7 @@ from proglog_trio.client import (
 )
 from proglog_trio.client.producer import run_producer
 from proglog_trio.rpc.calls.sessions import ProduceSession, StreamBroken
+from tests.backends import Clock, wait_all_tasks_blocked
 from tests.client.test_producer import FakeNode
 
 DELIVERY_SECONDS = 5.0
@@ -55,7 +57,7 @@ class World:
     node: FakeNode = field(factory=FakeNode)
     gone: bool = False
     moves: bool = False
-    broken: trio.Event = field(factory=trio.Event)
+    broken: anyio.Event = field(factory=anyio.Event)
     running: int = 0
     sent: list[Delivery | BatchDelivery] = field(factory=list)
 
@@ -63,10 +65,10 @@ class World:
         """Run a stream; see ProduceLink."""
         self.running += 1
         try:
-            await trio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
             if self.gone or (self.moves and session.node == "node:1"):
                 raise StreamBroken("connection refused")
-            async with trio.open_nursery() as nursery:
+            async with anyio.create_task_group() as nursery:
                 nursery.start_soon(self._break, nursery)
                 await self.node.link(session)
                 nursery.cancel_scope.cancel()
@@ -80,9 +82,9 @@ class World:
         finally:
             self.running -= 1
 
-    async def _break(self, nursery: trio.Nursery) -> None:
+    async def _break(self, nursery: TaskGroup) -> None:
         await self.broken.wait()
-        self.broken = trio.Event()
+        self.broken = anyio.Event()
         if self.gone or self.moves:
             raise StreamBroken("the connection was lost")
         raise LinkBug
@@ -105,7 +107,7 @@ async def sending(world: World, producer: Producer) -> None:
     world.node.answer_delay = 1.0
     for _ in range(3):
         await world.send(producer)
-    await trio.sleep(0.5)
+    await anyio.sleep(0.5)
     await world.send(producer)
 
 
@@ -120,7 +122,7 @@ async def silent(world: World, producer: Producer) -> None:
     """The node has stopped answering, and what was sent waits for it."""
     world.node.silent = True
     await world.send(producer)
-    await trio.sleep(0.5)
+    await anyio.sleep(0.5)
 
 
 async def silent_and_full(world: World, producer: Producer) -> None:
@@ -134,7 +136,7 @@ async def gone(world: World, producer: Producer) -> None:
     world.gone = True
     world.broken.set()
     await world.send(producer)
-    await trio.sleep(0.5)
+    await anyio.sleep(0.5)
 
 
 async def moving(world: World, producer: Producer) -> None:
@@ -142,7 +144,7 @@ async def moving(world: World, producer: Producer) -> None:
     world.moves = True
     world.broken.set()
     await world.send(producer)
-    await trio.testing.wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
 
 
 STATES = [idle, sending, full, silent, silent_and_full, gone, moving]
@@ -185,11 +187,11 @@ CALLS = [flush, wait, send, send_many, send_batch, send_and_wait]
 
 @asynccontextmanager
 async def outer_scope_cancelled(after: float) -> AsyncIterator[None]:
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as nursery:
 
             async def cancel() -> None:
-                await trio.sleep(after)
+                await anyio.sleep(after)
                 scope.cancel()
 
             nursery.start_soon(cancel)
@@ -199,7 +201,7 @@ async def outer_scope_cancelled(after: float) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def deadline_over(after: float) -> AsyncIterator[None]:
-    with trio.move_on_after(after) as scope:
+    with anyio.move_on_after(after) as scope:
         yield
     assert scope.cancelled_caught
 
@@ -213,11 +215,11 @@ async def body_failed(after: float) -> AsyncIterator[None]:
 @asynccontextmanager
 async def sibling_failed(after: float) -> AsyncIterator[None]:
     async def fail() -> None:
-        await trio.sleep(after)
+        await anyio.sleep(after)
         raise SiblingFailed
 
     with pytest.RaisesGroup(SiblingFailed):
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as nursery:
             nursery.start_soon(fail)
             yield
 
@@ -244,9 +246,7 @@ def start(world: World) -> Any:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("call", CALLS)
-async def test_in_a_shielded_finally(
-    call: Call, state: State, end: End, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_in_a_shielded_finally(call: Call, state: State, end: End, autojump_clock: Clock) -> None:
     world = World()
     error: BaseException | None = None
     took = left = 0.0
@@ -255,25 +255,25 @@ async def test_in_a_shielded_finally(
             await state(world, producer)
             if end is body_failed:
                 raise BodyFailed
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
         finally:
-            with trio.CancelScope(shield=True) as shield:
-                began = trio.current_time()
+            with anyio.CancelScope(shield=True) as shield:
+                began = anyio.current_time()
                 shield.deadline = began + HANG_SECONDS
                 try:
                     await call(world, producer)
                 except (DeliveryError, RecordsNotDelivered) as caught:
                     error = caught
-                took = trio.current_time() - began
+                took = anyio.current_time() - began
             assert not shield.cancelled_caught, "it hangs"
-            left = trio.current_time()
+            left = anyio.current_time()
     # Sending a lot to a node that does not answer takes a delivery timeout for each bufferful, as always.
     assert took <= (DELIVERY_SECONDS + 1) * (1 if call in (flush, wait) else 5)
     if state in ANSWERED:
         assert error is None
     elif call in (flush, wait, send_and_wait):
         assert isinstance(error.first if isinstance(error, RecordsNotDelivered) else error, DeliveryTimeout)
-    assert trio.current_time() == left, "what is not acknowledged delays nobody"
+    assert anyio.current_time() == left, "what is not acknowledged delays nobody"
     assert world.running == 0
     await check_it_is_over(world, producer)
 
@@ -281,7 +281,7 @@ async def test_in_a_shielded_finally(
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("call", CALLS)
 async def test_in_a_shielded_finally_when_the_task_behind_has_failed(
-    call: Call, state: State, autojump_clock: trio.testing.MockClock
+    call: Call, state: State, autojump_clock: Clock
 ) -> None:
     world = World()
     began = -1.0
@@ -291,13 +291,13 @@ async def test_in_a_shielded_finally_when_the_task_behind_has_failed(
             if world.gone or world.moves:
                 # There must be a stream to fail on.
                 world.gone = world.moves = False
-                await trio.sleep(0.6)
+                await anyio.sleep(0.6)
             world.broken.set()
             try:
-                await trio.sleep_forever()
+                await anyio.sleep_forever()
             finally:
-                with trio.CancelScope(shield=True) as shield:
-                    began = trio.current_time()
+                with anyio.CancelScope(shield=True) as shield:
+                    began = anyio.current_time()
                     shield.deadline = began + HANG_SECONDS
                     try:
                         await call(world, producer)
@@ -306,15 +306,13 @@ async def test_in_a_shielded_finally_when_the_task_behind_has_failed(
                     else:
                         assert call is wait, "what was sent before may have been acknowledged"
                 assert not shield.cancelled_caught, "it hangs"
-    assert trio.current_time() == began
+    assert anyio.current_time() == began
     await check_it_is_over(world, producer)
 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("state", STATES)
-async def test_who_waits_in_another_task_is_told(
-    state: State, end: End, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_who_waits_in_another_task_is_told(state: State, end: End, autojump_clock: Clock) -> None:
     """Tasks outside the block, which nobody cancels."""
     world = World()
     told: list[BaseException | None] = []
@@ -327,42 +325,40 @@ async def test_who_waits_in_another_task_is_told(
         else:
             told.append(None)
 
-    async with trio.open_nursery() as nursery:
+    async with anyio.create_task_group() as nursery:
         async with end(0.6), start(world) as producer:
             await state(world, producer)
             for call in (flush, wait, send, send_and_wait):
                 nursery.start_soon(run, call, producer)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             if end is body_failed:
                 raise BodyFailed
-            await trio.sleep_forever()
-        left = trio.current_time()
+            await anyio.sleep_forever()
+        left = anyio.current_time()
     assert len(told) == 4
-    assert trio.current_time() == left
+    assert anyio.current_time() == left
     await check_it_is_over(world, producer)
 
 
 @pytest.mark.parametrize("end", [outer_scope_cancelled, deadline_over, sibling_failed])
 @pytest.mark.parametrize("state", [silent, silent_and_full, gone])
-async def test_while_the_block_is_being_left_in_order(
-    state: State, end: End, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_while_the_block_is_being_left_in_order(state: State, end: End, autojump_clock: Clock) -> None:
     world = World()
     left = 0.0
     async with end(3.0), start(world) as producer:
         await state(world, producer)
-        left = trio.current_time()
-    assert trio.current_time() <= max(left, 3.0) + 0.1
+        left = anyio.current_time()
+    assert anyio.current_time() <= max(left, 3.0) + 0.1
     await check_it_is_over(world, producer)
 
 
-async def test_sending_in_a_cancelled_scope_without_a_shield(autojump_clock: trio.testing.MockClock) -> None:
+async def test_sending_in_a_cancelled_scope_without_a_shield(autojump_clock: Clock) -> None:
     """Every call is a checkpoint for cancellation, whether it would have to wait or not."""
     world = World()
     async with start(world) as producer:
         await idle(world, producer)
         for call in CALLS:
-            with trio.CancelScope() as scope:
+            with anyio.CancelScope() as scope:
                 scope.cancel()
                 await call(world, producer)
             assert scope.cancelled_caught, call
@@ -370,23 +366,21 @@ async def test_sending_in_a_cancelled_scope_without_a_shield(autojump_clock: tri
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_what_ends_a_program_comes_out_as_it_is(
-    error: type[BaseException], autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_what_ends_a_program_comes_out_as_it_is(error: type[BaseException], autojump_clock: Clock) -> None:
     world = World()
     began = 0.0
     with pytest.raises(error):  # noqa: PT012 - the whole block is meant
         async with start(world) as producer:
             await silent(world, producer)
-            began = trio.current_time()
+            began = anyio.current_time()
             raise error
-    assert trio.current_time() == began
+    assert anyio.current_time() == began
     await check_it_is_over(world, producer)
 
 
 async def check_it_is_over(world: World, producer: Producer) -> None:
     """After the block everything is settled, and every call says at once that it is over."""
-    began = trio.current_time()
+    began = anyio.current_time()
     assert world.running == 0
     assert all(delivery.settled for delivery in world.sent)
     assert producer.buffered_bytes == 0
@@ -400,4 +394,4 @@ async def check_it_is_over(world: World, producer: Producer) -> None:
     for call in (send, send_many, send_batch, send_and_wait):
         with pytest.raises(ProducerClosed):
             await call(world, producer)
-    assert trio.current_time() == began
+    assert anyio.current_time() == began

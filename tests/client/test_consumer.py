@@ -7,10 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import msgpack
 import pytest
-import trio
-import trio.testing
 
 from proglog_trio._proto.log.v1 import ConsumeBatchesResponse
 from proglog_trio.client import (
@@ -30,11 +30,10 @@ from proglog_trio.client import (
 )
 from proglog_trio.client.consumer import run_consumer
 from proglog_trio.log.batch import Batch
-from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.record import payload_crc
-from proglog_trio.log.log import Log
-from proglog_trio.log.opening import open_log
 from proglog_trio.rpc.calls.sessions import ConsumeLink, ConsumeSession, StreamBroken
+from proglog_trio.waiters import Waiters
+from tests.backends import Clock, wait_all_tasks_blocked
 from tests.client.harness import cutting_proxy, running_node
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame
 
@@ -70,13 +69,13 @@ async def start(link: ConsumeLink, **options: Any) -> AsyncIterator[Consumer]:
         yield consumer
 
 
-async def test_reconnecting_goes_on_with_backoff(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reconnecting_goes_on_with_backoff(autojump_clock: Clock) -> None:
     times: list[float] = []
 
     async def link(session: ConsumeSession) -> None:
-        times.append(trio.current_time())
+        times.append(anyio.current_time())
         request = session.request()
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         session.opened()
         if len(times) == 1:
             session.received(answer_of((0, make_frame(ORIGINS[0], 0, 2))))
@@ -85,7 +84,7 @@ async def test_reconnecting_goes_on_with_backoff(autojump_clock: trio.testing.Mo
             raise StreamBroken("refused")
         assert request.position is not None
         session.received(answer_of((0, make_frame(ORIGINS[0], 0, 2)), (2, make_frame(ORIGINS[0], 2, 1))))
-        await trio.sleep_forever()
+        await anyio.sleep_forever()
 
     backoff = BackoffConfig(first=1.0, longest=3.0)
     async with start(link, backoff=backoff) as consumer:
@@ -95,13 +94,13 @@ async def test_reconnecting_goes_on_with_backoff(autojump_clock: trio.testing.Mo
         assert ceiling / 2 <= wait <= ceiling
 
 
-async def test_a_node_that_stays_away(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_node_that_stays_away(autojump_clock: Clock) -> None:
     streams = 0
 
     async def link(session: ConsumeSession) -> None:
         nonlocal streams
         streams += 1
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         if streams > 1:
             raise StreamBroken("connection refused")
         session.opened()
@@ -109,17 +108,17 @@ async def test_a_node_that_stays_away(autojump_clock: trio.testing.MockClock) ->
         raise StreamBroken("lost")
 
     async with start(link, reconnect_timeout=20.0) as consumer:
-        begun = trio.current_time()
+        begun = anyio.current_time()
         assert await values_of(consumer, 1) == [b"0.0"]
         for _ in range(2):
             with pytest.raises(NodeUnreachable, match="no answer for 20 s: connection refused"):
                 await values_of(consumer, 1)
-        assert 20.0 <= trio.current_time() - begun <= 22.0
+        assert 20.0 <= anyio.current_time() - begun <= 22.0
 
 
-async def test_no_node_at_all(autojump_clock: trio.testing.MockClock) -> None:
+async def test_no_node_at_all(autojump_clock: Clock) -> None:
     async def link(session: ConsumeSession) -> None:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         raise StreamBroken("connection refused")
 
     with pytest.raises(NodeUnreachable, match="no connection within 4 s: connection refused"):
@@ -127,35 +126,35 @@ async def test_no_node_at_all(autojump_clock: trio.testing.MockClock) -> None:
             pytest.fail("the block must not begin")
 
 
-async def test_reading_stops_while_nobody_iterates(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reading_stops_while_nobody_iterates(autojump_clock: Clock) -> None:
     given = 0
     frame_bytes = len(make_frame(ORIGINS[0], 0, 1, values=[b"value"]).payload)
 
     async def link(session: ConsumeSession) -> None:
         nonlocal given
-        room = trio.lowlevel.ParkingLot()
-        session.opened(room.unpark_all)
+        room = Waiters()
+        session.opened(room.wake_all)
         while True:
             while not session.has_room:
-                await room.park()
-            await trio.lowlevel.checkpoint()
+                await room.wait()
+            await anyio.lowlevel.checkpoint()
             session.received(answer_of((given, make_frame(ORIGINS[0], given, 1, values=[b"value"]))))
             given += 1
 
     async with start(link, prefetch_bytes=frame_bytes * 20) as consumer:
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         before = given
         assert before == 20
         await values_of(consumer, 5)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert given == before + 5
 
 
-async def test_an_error_in_the_block_comes_out_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_error_in_the_block_comes_out_as_it_is(autojump_clock: Clock) -> None:
     async def link(session: ConsumeSession) -> None:
         session.opened()
         session.received(answer_of())
-        await trio.sleep_forever()
+        await anyio.sleep_forever()
 
     with pytest.raises(KeyError):
         async with start(link) as consumer:
@@ -164,7 +163,7 @@ async def test_an_error_in_the_block_comes_out_as_it_is(autojump_clock: trio.tes
         await values_of(consumer, 1)
 
 
-async def test_damage_is_read_again_and_then_said(autojump_clock: trio.testing.MockClock) -> None:
+async def test_damage_is_read_again_and_then_said(autojump_clock: Clock) -> None:
     damaged = bytearray(make_frame(ORIGINS[0], 1, 1).encode())
     damaged[-1] ^= 1
     streams = 0
@@ -174,7 +173,7 @@ async def test_damage_is_read_again_and_then_said(autojump_clock: trio.testing.M
         streams += 1
         session.request()
         session.opened()
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         first = make_frame(ORIGINS[0], 0, 1)
         answer = answer_of((0, first))
         session.received(
@@ -225,7 +224,7 @@ async def test_from_the_end_everything_new_is_seen(tmp_path: Path) -> None:
         async with open_consumer(node.address, anchor=Anchor.END) as consumer:
             await fill(node.address, 10, 5)
             assert await values_of(consumer, 5) == numbers(10, 5)
-            with trio.move_on_after(0.05) as scope:
+            with anyio.move_on_after(0.05) as scope:
                 await values_of(consumer, 1)
             assert scope.cancelled_caught, "it waits at the end"
             await fill(node.address, 15, 1)
@@ -272,7 +271,7 @@ async def test_connections_that_break(tmp_path: Path) -> None:
         seen: list[bytes] = []
         offsets: list[int] = []
         config = ConsumerConfig(backoff=FAST, prefetch_bytes=4000, response_bytes=2000)
-        with trio.fail_after(30):
+        with anyio.fail_after(30):
             async with open_consumer(proxy.address, config) as consumer:
                 async for record in consumer:
                     seen.append(record.value)
@@ -287,10 +286,9 @@ async def test_connections_that_break(tmp_path: Path) -> None:
 
 
 async def test_a_node_that_restarts_while_it_is_followed(tmp_path: Path) -> None:
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            send: trio.MemorySendChannel[bytes]
-            send, receive = trio.open_memory_channel(100)
+    send, receive = anyio.create_memory_object_stream[bytes](100)
+    with anyio.fail_after(30), send, receive:
+        async with anyio.create_task_group() as nursery:
 
             async def follow(address: str) -> None:
                 async with open_consumer(address, ConsumerConfig(backoff=FAST)) as consumer:
@@ -316,7 +314,7 @@ async def test_a_slow_consumer_does_not_make_the_client_read_ahead(tmp_path: Pat
                 await producer.send_batch([value] * 50)
         config = ConsumerConfig(prefetch_bytes=1_000_000, response_bytes=500_000, follow=False)
         async with open_consumer(proxy.address, config) as consumer:
-            await trio.sleep(0.3)
+            await anyio.sleep(0.3)
             assert consumer._core.waiting_bytes <= 1_500_000
             assert sum([len(batch) async for batch in consumer.batches()]) == 2000
 
@@ -324,7 +322,7 @@ async def test_a_slow_consumer_does_not_make_the_client_read_ahead(tmp_path: Pat
 async def test_leaving_with_a_stalled_connection_takes_no_time(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node, cutting_proxy(node.port) as proxy:
         await fill(node.address, 0, 10)
-        with trio.fail_after(5):
+        with anyio.fail_after(5):
             async with open_consumer(proxy.address) as consumer:
                 assert await values_of(consumer, 10) == numbers(0, 10)
                 proxy.stall()
@@ -337,15 +335,17 @@ async def test_nobody_listens(unused_port: int) -> None:
             pass
 
 
-async def append_raw(log: Log, *records: object) -> None:
+def raw_batch(*records: object) -> Batch:
     payload = msgpack.packb(list(records))
-    await log.append(Batch(payload, len(records), payload_crc(payload)))
+    return Batch(payload, len(records), payload_crc(payload))
 
 
 async def test_malformed_records_are_named_and_passed(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node:
-        await append_raw(node.log, [b"good 0"], "no array", [b"good 2"], ["text"], [b"good 4"], [])
-        await append_raw(node.log, [b"good 6", "key"], [b"good 7"])
+        await node.append(
+            raw_batch([b"good 0"], "no array", [b"good 2"], ["text"], [b"good 4"], []),
+            raw_batch([b"good 6", "key"], [b"good 7"]),
+        )
         good: list[bytes] = []
         malformed: list[tuple[int, int, str]] = []
         following: list[int | None] = []
@@ -374,9 +374,8 @@ def damage(directory: Path, needle: bytes) -> None:
 
 
 async def test_damaged_records_are_an_error_or_skipped(tmp_path: Path) -> None:
-    async with open_log(LogConfig(directory=tmp_path, segment_bytes=4096)) as log:
-        for number in range(60):
-            await append_raw(log, [b"value %02d" % number + b"." * 200])
+    async with running_node(tmp_path, segment_bytes=4096) as node:
+        await node.append(*(raw_batch([b"value %02d" % number + b"." * 200]) for number in range(60)))
     damage(tmp_path, b"value 10")
     async with running_node(tmp_path) as node:
         async with open_consumer(node.address, follow=False) as consumer:

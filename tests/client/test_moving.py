@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
-import trio.testing
+from anyio.abc import TaskStatus
 
 from proglog_trio._proto.log.v1 import Error, ProduceBatchRequest, ProduceBatchResponse
 from proglog_trio.client import (
@@ -33,12 +34,13 @@ from proglog_trio.client.producer import run_producer
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.format.gap_marker import GapMarker
 from proglog_trio.log.format.record import Record
-from proglog_trio.log.log import Log
 from proglog_trio.rpc.calls import client_streams as streams
 from proglog_trio.rpc.calls.sessions import ConsumeLink, ConsumeSession, ProduceLink, ProduceSession, StreamBroken
 from proglog_trio.rpc.http2.transport_config import TransportConfig
 from proglog_trio.rpc.server.log_service_state import ServerInfo
-from tests.client.harness import CuttingProxy, RunningNode, cutting_proxy, pull_all, running_node
+from proglog_trio.waiters import Waiters
+from tests.backends import Clock
+from tests.client.harness import CuttingProxy, RunningNode, cutting_proxy, running_node
 from tests.client.test_consumer import fill, numbers, values_of
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame
 from tests.client.test_moving_consumer import batch
@@ -55,15 +57,15 @@ async def consuming(link: ConsumeLink, *addresses: str, **options: Any) -> Async
         yield consumer
 
 
-async def test_the_consumer_stays_until_its_node_fails(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_consumer_stays_until_its_node_fails(autojump_clock: Clock) -> None:
     tried: list[str] = []
-    fails = trio.Event()
+    fails = anyio.Event()
 
     async def link(session: ConsumeSession) -> None:
         tried.append(session.node)
         assert session.others
         request = session.request()
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         if len(tried) == 2:
             raise StreamBroken("connection refused")
         session.opened()
@@ -71,13 +73,13 @@ async def test_the_consumer_stays_until_its_node_fails(autojump_clock: trio.test
         assert (request.position is not None) == bool(first)
         session.received(answer_of((first, make_frame(ORIGINS[0], first, 2))))
         if len(tried) > 1:
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
         await fails.wait()
         raise StreamBroken("UNAVAILABLE: the node is stopping", StatusCode.UNAVAILABLE)
 
     async with consuming(link) as consumer:
         assert await values_of(consumer, 2) == [b"0.0", b"0.1"]
-        await trio.sleep(1000)
+        await anyio.sleep(1000)
         assert tried == ["first:1"]
         assert consumer.reading_from == consumer.node == "first:1"
         fails.set()
@@ -87,13 +89,13 @@ async def test_the_consumer_stays_until_its_node_fails(autojump_clock: trio.test
         assert {record.node for record in records} == {tried[2]} == {consumer.node}
 
 
-async def test_nodes_that_are_found_are_used_and_forgotten(autojump_clock: trio.testing.MockClock) -> None:
+async def test_nodes_that_are_found_are_used_and_forgotten(autojump_clock: Clock) -> None:
     tried: list[str] = []
-    fails = trio.Event()
+    fails = anyio.Event()
 
     async def link(session: ConsumeSession) -> None:
         tried.append(session.node)
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         if not fails.is_set():
             session.found(["first:1", "found:1", "nonsense"])
             session.opened()
@@ -103,24 +105,24 @@ async def test_nodes_that_are_found_are_used_and_forgotten(autojump_clock: trio.
 
     async with consuming(link, "first:1", reconnect_timeout=2 * FOUND_SECONDS) as consumer:
         assert consumer.nodes == ("first:1", "found:1")
-        await trio.sleep(FOUND_SECONDS - 100)
+        await anyio.sleep(FOUND_SECONDS - 100)
         fails.set()
-        await trio.sleep(99)
+        await anyio.sleep(99)
         assert set(tried) == {"first:1", "found:1"}
-        await trio.sleep(2)
+        await anyio.sleep(2)
         assert set(consumer.nodes) == {"first:1"}
         tried.clear()
-        await trio.sleep(100)
+        await anyio.sleep(100)
         assert set(tried) == {"first:1"}
 
 
-async def test_a_search_that_fails_is_no_failure(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_search_that_fails_is_no_failure(autojump_clock: Clock) -> None:
     async def link(session: ConsumeSession) -> None:
         assert session.searches
         session.search_failed("PERMISSION_DENIED: no")
         session.opened()
         session.received(answer_of((0, make_frame(ORIGINS[0], 0, 1))))
-        await trio.sleep_forever()
+        await anyio.sleep_forever()
 
     async with consuming(link, "first:1") as consumer:
         assert await values_of(consumer, 1) == [b"0.0"]
@@ -128,13 +130,13 @@ async def test_a_search_that_fails_is_no_failure(autojump_clock: trio.testing.Mo
         assert consumer.search_failure == "PERMISSION_DENIED: no"
 
 
-async def test_an_offset_is_resolved_at_the_first_address(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_offset_is_resolved_at_the_first_address(autojump_clock: Clock) -> None:
     tried: list[str] = []
 
     async def link(session: ConsumeSession) -> None:
         tried.append(session.node)
         request = session.request()
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         if len(tried) > 3 and request.offset is not None:
             session.opened()
             session.received(answer_of((5, make_frame(ORIGINS[0], 0, 1))))
@@ -143,11 +145,11 @@ async def test_an_offset_is_resolved_at_the_first_address(autojump_clock: trio.t
     async with consuming(link, offset=5) as consumer:
         await values_of(consumer, 1)
         assert set(tried) == {"first:1"}
-        await trio.sleep(20)
+        await anyio.sleep(20)
         assert set(tried) == set(ADDRESSES)
 
     async def dead(session: ConsumeSession) -> None:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         raise StreamBroken("refused")
 
     with pytest.raises(NodeUnreachable, match="an offset is a place in the log of first:1 alone"):
@@ -159,13 +161,13 @@ async def test_an_offset_is_resolved_at_the_first_address(autojump_clock: trio.t
     ("status", "error"), [(StatusCode.OUT_OF_RANGE, StartOutOfRange), (StatusCode.DATA_LOSS, RecordsLost)]
 )
 async def test_every_node_is_asked_before_the_records_count_as_lost(
-    status: StatusCode, error: type[Exception], autojump_clock: trio.testing.MockClock
+    status: StatusCode, error: type[Exception], autojump_clock: Clock
 ) -> None:
     tried: list[str] = []
 
     async def link(session: ConsumeSession) -> None:
         tried.append(session.node)
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         session.opened()
         if len(tried) == 1:
             session.received(answer_of((0, make_frame(ORIGINS[0], 0, 1))))
@@ -173,30 +175,30 @@ async def test_every_node_is_asked_before_the_records_count_as_lost(
 
     async with consuming(link) as consumer:
         assert await values_of(consumer, 1) == [b"0.0"]
-        begun = trio.current_time()
+        begun = anyio.current_time()
         with pytest.raises(error, match="third:1: gone"):
             await values_of(consumer, 1)
         assert sorted(tried) == sorted(ADDRESSES)
-        assert trio.current_time() - begun < 1.0
+        assert anyio.current_time() - begun < 1.0
 
 
-async def test_copies_that_fill_the_buffer_do_not_stop_the_stream(autojump_clock: trio.testing.MockClock) -> None:
+async def test_copies_that_fill_the_buffer_do_not_stop_the_stream(autojump_clock: Clock) -> None:
     async def link(session: ConsumeSession) -> None:
-        room = trio.lowlevel.ParkingLot()
-        session.opened(room.unpark_all)
+        room = Waiters()
+        session.opened(room.wake_all)
         session.received(answer_of((0, batch(ORIGINS[0], 0, 0))))
         for place in range(1, 100):
             while not session.has_room:
-                await room.park()
-            await trio.lowlevel.checkpoint()
+                await room.wait()
+            await anyio.lowlevel.checkpoint()
             # Number 0 again and again, each time under another origin.
             session.received(answer_of((place, batch(type(ORIGINS[0])(bytes([place]) * 16), 0, 0))))
         session.received(answer_of((100, batch(ORIGINS[0], 1, 1))))
-        await trio.sleep_forever()
+        await anyio.sleep_forever()
 
     size = len(batch(ORIGINS[0], 0, 0).payload)
     async with consuming(link, prefetch_bytes=3 * size) as consumer:
-        with trio.fail_after(5):
+        with anyio.fail_after(5):
             assert await values_of(consumer, 2) == [b"0.0", b"1.0"]
         assert consumer.duplicate_records == 99
 
@@ -214,11 +216,11 @@ class FakeNodes:
         self.read_only: set[str] = set()
 
     async def link(self, session: ProduceSession) -> None:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         if session.node in self.dead:
             raise StreamBroken("connection refused")
-        ready = trio.lowlevel.ParkingLot()
-        session.opened(ready.unpark_all)
+        ready = Waiters()
+        session.opened(ready.wake_all)
         while not session.finishing:
             while (data := session.next_request()) is not None:
                 request = ProduceBatchRequest.FromString(data)
@@ -234,7 +236,7 @@ class FakeNodes:
             if session.node in self.dead:
                 raise StreamBroken("the connection was lost")
             if not session.finishing:
-                await ready.park()
+                await ready.wait()
 
 
 @asynccontextmanager
@@ -243,7 +245,7 @@ async def producing(link: ProduceLink, **options: Any) -> AsyncIterator[Producer
         yield producer
 
 
-async def test_a_stalled_node_is_left_and_all_is_sent_again_in_order(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stalled_node_is_left_and_all_is_sent_again_in_order(autojump_clock: Clock) -> None:
     nodes = FakeNodes()
     async with producing(nodes.link, linger=0.0, batch_records=1, answer_timeout=5.0) as producer:
         first = await (await producer.send(b"first")).wait()
@@ -261,7 +263,7 @@ async def test_a_stalled_node_is_left_and_all_is_sent_again_in_order(autojump_cl
         assert {request.producer_id for request in moved} == {producer.producer_id}
 
 
-async def test_a_read_only_node_is_left(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_read_only_node_is_left(autojump_clock: Clock) -> None:
     nodes = FakeNodes()
     nodes.read_only.update(ADDRESSES[:2])
     async with producing(nodes.link, linger=0.0) as producer:
@@ -269,7 +271,7 @@ async def test_a_read_only_node_is_left(autojump_clock: trio.testing.MockClock) 
         assert delivered.node == "third:1"
 
 
-async def test_a_node_that_is_not_there_is_passed_over_at_the_start(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_node_that_is_not_there_is_passed_over_at_the_start(autojump_clock: Clock) -> None:
     nodes = FakeNodes()
     nodes.dead.update(ADDRESSES[:2])
     async with producing(nodes.link) as producer:
@@ -294,15 +296,15 @@ async def test_a_consumer_goes_on_where_its_node_died(tmp_path: Path) -> None:
     config = ConsumerConfig(backoff=FAST, prefetch_bytes=500, response_bytes=500)
     records: list[ConsumedRecord] = []
     async with AsyncExitStack() as stack:
-        stack.enter_context(trio.fail_after(30))
+        stack.enter_context(anyio.fail_after(30))
         third = await stack.enter_async_context(running_node(tmp_path / "c"))
         async with running_node(tmp_path / "b") as second, running_node(tmp_path / "a") as first:
             await fill(first.address, 0, 500)
             await fill(second.address, 500, 500)
             await fill(third.address, 1000, 500)
-            await pull_all(first.log, second.log, third.log)
-            await pull_all(second.log, first.log, reverse=True)
-            await pull_all(third.log, second.log)
+            await first.pull_all(second, third)
+            await second.pull_all(first, reverse=True)
+            await third.pull_all(second)
             async with (
                 cutting_proxy(first.port) as proxy,
                 open_consumer([proxy.address, second.address], config) as consumer,
@@ -327,52 +329,52 @@ async def test_a_consumer_goes_on_where_its_node_died(tmp_path: Path) -> None:
 async def until_found(*clients: Consumer | Producer) -> None:
     """Wait until clients know a second node."""
     while any(len(client.nodes) < 2 for client in clients):  # noqa: ASYNC110 - nothing else shows it
-        await trio.sleep(0.01)
+        await anyio.sleep(0.01)
 
 
 async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path) -> None:
     config = ConsumerConfig(backoff=FAST, follow=False, prefetch_bytes=500, response_bytes=500)
     async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
         await fill(first.address, 0, 200)
-        await pull_all(second.log, first.log)
+        await second.pull_all(first)
         await fill(first.address, 200, 200)
-        with trio.fail_after(20):
+        with anyio.fail_after(20):
             async with open_consumer([proxy.address, second.address], config) as consumer:
                 seen = await values_of(consumer, 100)
                 await fill(first.address, 400, 10)
                 proxy.stall()
                 proxy.cut()
-                async with trio.open_nursery() as nursery:
+                async with anyio.create_task_group() as nursery:
 
                     async def read_on() -> None:
                         seen.extend([record.value async for record in consumer])
 
                     nursery.start_soon(read_on)
-                    await second.asked.wait()
-                    await pull_all(second.log, first.log)
+                    await second.until_asked()
+                    await second.pull_all(first)
                 assert consumer.node == second.address
     assert seen[:400] == numbers(0, 400), "at least what the first node had when the consumer opened"
     assert seen == numbers(0, len(seen))
 
 
 async def serve_until_cancelled(
-    directory: Path, scope: trio.CancelScope, *, task_status: trio.TaskStatus[RunningNode]
+    directory: Path, scope: anyio.CancelScope, *, task_status: TaskStatus[RunningNode]
 ) -> None:
     with scope:
         async with running_node(directory) as node:
             task_status.started(node)
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
 
 
 async def test_nodes_are_found(tmp_path: Path) -> None:
-    first_scope = trio.CancelScope()
-    async with running_node(tmp_path / "b") as second, trio.open_nursery() as nursery:
+    first_scope = anyio.CancelScope()
+    async with running_node(tmp_path / "b") as second, anyio.create_task_group() as nursery:
         first: RunningNode = await nursery.start(serve_until_cancelled, tmp_path / "a", first_scope)
         first.servers += [ServerInfo("a", first.address), ServerInfo("b", second.address)]
         await fill(first.address, 0, 10)
         await fill(second.address, 10, 10)
-        await pull_all(second.log, first.log)
-        with trio.fail_after(30):
+        await second.pull_all(first)
+        with anyio.fail_after(30):
             async with (
                 open_consumer(first.address, ConsumerConfig(backoff=FAST)) as consumer,
                 open_producer(first.address, ProducerConfig(backoff=FAST, linger=0.0)) as producer,
@@ -398,24 +400,16 @@ async def test_without_find_nodes_nobody_is_asked(tmp_path: Path) -> None:
             assert consumer.nodes == (node.address,)
 
 
-async def until_durable(log: Log, end: int) -> None:
-    while log.next_offset < end:
-        changed = trio.Event()
-        forget = log.notify_durable(changed.set)
-        await changed.wait()
-        forget()
-
-
 async def test_what_is_stored_twice_is_delivered_once(tmp_path: Path) -> None:
     """The first node stores batches whose answers are lost; the second stores them again; a third has them all."""
     config = ProducerConfig(backoff=FAST, linger=0.0)
-    with trio.fail_after(30):
+    with anyio.fail_after(30):
         async with several_nodes(tmp_path, 3) as (first, second, third), cutting_proxy(first.port) as proxy:
             async with open_producer([proxy.address, second.address], config) as producer:
                 await (await producer.send_batch(numbers(0, 10))).wait()
                 proxy.hold_answers()
                 deliveries = [await producer.send_batch(numbers(10 * number, 10)) for number in range(1, 5)]
-                await until_durable(first.log, 50)
+                await first.until_durable(50)
                 proxy.cut()
                 for delivery in deliveries:
                     (part,) = await delivery.wait()
@@ -425,9 +419,9 @@ async def test_what_is_stored_twice_is_delivered_once(tmp_path: Path) -> None:
             assert (first.log.next_offset, second.log.next_offset) == (50, 50)
             for other_order in (False, True):
                 # The second's before the first's: what came first at the producer may come later at a consumer.
-                logs = (second.log, first.log) if other_order else (first.log, second.log)
+                others = (second, first) if other_order else (first, second)
                 async with running_node(tmp_path / f"all {other_order}") as node:
-                    await pull_all(node.log, *logs)
+                    await node.pull_all(*others)
                     assert node.log.next_offset == 100
                     seen: list[bytes] = []
                     position = None
@@ -440,7 +434,7 @@ async def test_what_is_stored_twice_is_delivered_once(tmp_path: Path) -> None:
                     assert seen == begin
                     async with open_consumer(node.address, position=position, follow=False) as consumer:
                         assert await values_of(consumer, 1) == []
-            await pull_all(third.log, first.log)
+            await third.pull_all(first)
             # A node that has pulled the batch knows the retry, and does not store it again.
             assert third.log.next_offset == 50
 
@@ -475,19 +469,19 @@ async def test_connections_that_break_under_load(tmp_path: Path) -> None:
             await producer.flush()
             moves += producer.statistics.moves
 
-    with trio.fail_after(60):
+    with anyio.fail_after(60):
         async with several_nodes(tmp_path, 4) as nodes, proxies_of(nodes) as proxies:
             addresses = [proxy.address for proxy in proxies]
-            async with trio.open_nursery() as breaking:
+            async with anyio.create_task_group() as breaking:
                 for proxy in proxies:
                     breaking.start_soon(break_again_and_again, proxy)
-                async with trio.open_nursery() as producing:
+                async with anyio.create_task_group() as producing:
                     for name in range(3):
                         producing.start_soon(produce, rng.sample(addresses[:3], 3), name)
-                logs = [node.log for node in nodes]
-                for log in (logs[3], *logs[:3]):
-                    await pull_all(log, *(other for other in logs if other is not log), reverse=log is logs[1])
-                copies = logs[3].next_offset - len(acknowledged)
+                for node in (nodes[3], *nodes[:3]):
+                    others = (other for other in nodes if other is not node)
+                    await node.pull_all(*others, reverse=node is nodes[1])
+                copies = nodes[3].log.next_offset - len(acknowledged)
                 seen: list[bytes] = []
                 position = None
                 config = ConsumerConfig(backoff=FAST, prefetch_bytes=2000, response_bytes=1000)
@@ -511,26 +505,24 @@ async def test_a_node_whose_log_is_read_only_is_left(tmp_path: Path) -> None:
         open_producer([first.address, second.address], ProducerConfig(backoff=FAST)) as producer,
     ):
         assert (await (await producer.send(b"one")).wait()).node == first.address
-        first.log.room.ends("the disk is full")
-        with trio.fail_after(5):
+        await first.call(first.log.room.ends, "the disk is full")
+        with anyio.fail_after(5):
             assert (await (await producer.send(b"two")).wait()).node == second.address
 
 
 async def test_records_that_one_node_lacks_come_from_another(tmp_path: Path) -> None:
     async with several_nodes(tmp_path, 2) as (first, second):
-        for number in range(6):
-            await first.log.append(Batch.of([Record(b"%d" % number)]))
-        reader = first.log.reader_at_offset(0)
+        await first.append(*(Batch.of([Record(b"%d" % number)]) for number in range(6)))
+        reader = await first.call(first.log.reader_at_offset, 0)
         frames = reader.read(1 << 20, 6).frames
         reader.close()
         origin = frames[0].header.origin
-        durable = trio.Event()
         marker = GapMarker(origin, 0, 4, frames[3].header.header_crc, "retention")
-        second.log.append_gap(marker, lambda _: durable.set())
-        await durable.wait()
-        await pull_all(second.log, first.log)
+        await second.append_gap(marker)
+        await second.pull_all(first)
         assert second.log.next_offset == 2
-        begun = ConsumerConfig(backoff=FAST, position=first.log.reader_at_offset(2).start_position.encode())
+        start = (await first.call(first.log.reader_at_offset, 2)).start_position
+        begun = ConsumerConfig(backoff=FAST, position=start.encode())
         # Alone, the second lacks them; it is said, or skipped and said.
         async with open_consumer(second.address, begun) as consumer:
             with pytest.raises(StartOutOfRange, match=f"sequences 2 to 3 of origin {origin} are missing"):
@@ -540,7 +532,7 @@ async def test_records_that_one_node_lacks_come_from_another(tmp_path: Path) -> 
             assert await values_of(consumer, 2) == [b"4", b"5"]
             assert [skipped.node for skipped in consumer.skipped] == [second.address]
         async with open_consumer([second.address, first.address], begun) as consumer:
-            with trio.fail_after(5):
+            with anyio.fail_after(5):
                 assert await values_of(consumer, 4) == [b"2", b"3", b"4", b"5"]
             assert consumer.node == first.address
         # Who begins with what the second holds lacks nothing, there or elsewhere.
@@ -552,10 +544,10 @@ async def test_nodes_that_answer_no_ping_are_left(tmp_path: Path) -> None:
     impatient = ConnectionConfig(transport=TransportConfig(keepalive_seconds=0.2, keepalive_timeout_seconds=0.2))
     async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
         await fill(first.address, 0, 10)
-        await pull_all(second.log, first.log)
+        await second.pull_all(first)
         addresses = [proxy.address, second.address]
         producing = ProducerConfig(backoff=FAST, linger=0.0)
-        with trio.fail_after(20):
+        with anyio.fail_after(20):
             async with (
                 open_consumer(addresses, ConsumerConfig(backoff=FAST), connection=impatient) as consumer,
                 open_producer(addresses, producing, connection=impatient) as producer,
@@ -575,7 +567,7 @@ async def test_a_first_node_that_is_stalled_is_passed_over(tmp_path: Path, monke
     async with running_node(tmp_path) as node, cutting_proxy(node.port) as proxy:
         proxy.stall()
         addresses = [proxy.address, node.address]
-        with trio.fail_after(9):
+        with anyio.fail_after(9):
             async with open_consumer(addresses) as consumer, open_producer(addresses) as producer:
                 assert (await (await producer.send(b"value")).wait()).node == node.address
                 assert await values_of(consumer, 1) == [b"value"]

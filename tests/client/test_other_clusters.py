@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-import trio
-from attrs import define
 from google.rpc import error_details_pb2
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
@@ -29,78 +28,22 @@ from proglog_trio.client import (
     open_producer,
 )
 from proglog_trio.client.nodes import ELSEWHERE_SECONDS, MAX_FOUND, NodeList
-from proglog_trio.log.config import LogConfig
-from proglog_trio.log.log import Log
-from proglog_trio.log.opening import open_log
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, open_connection
 from proglog_trio.rpc.calls.sessions import ExpectedCluster, OtherCluster
-from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.messages.cluster_names import CLUSTER_KEY, OTHER_CLUSTER, decode_name, encode_name
-from proglog_trio.rpc.server.handlers import ServerCounters
-from proglog_trio.rpc.server.log_service import open_log_service
 from proglog_trio.rpc.server.log_service_state import ServerInfo
-from proglog_trio.rpc.server.server import serve
+from tests.client.harness import RunningNode, running_node
 from tests.rpc.support import batch_request
 
 FAST = BackoffConfig(first=0.001, longest=0.05)
 
 
-@define(eq=False)
-class Node:
-    """A node of some cluster.
-
-    Attributes:
-        servers: what it tells of others.
-    """
-
-    log: Log
-    port: int
-    counters: ServerCounters
-    servers: list[ServerInfo]
-    _scope: trio.CancelScope
-    _stopped: trio.Event
-
-    async def stop(self) -> None:
-        """Serve no more; the port is free then."""
-        self._scope.cancel()
-        await self._stopped.wait()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def records(self) -> int:
-        return self.log.next_offset
-
-
-@asynccontextmanager
-async def running(directory: Path, cluster: str | None, port: int = 0) -> AsyncIterator[Node]:
+def running(directory: Path, cluster: str | None, port: int = 0) -> AbstractAsyncContextManager[RunningNode]:
     """Run a node; cluster: None for one of a version that neither says nor looks."""
-    servers: list[ServerInfo] = []
-    counters = ServerCounters()
-    scope, stopped = trio.CancelScope(), trio.Event()
-    config = LogConfig(directory=directory, cluster_name=cluster or "")
-    async with (
-        asyncio_loop(),
-        open_log(config) as log,
-        open_log_service(log, lambda: servers) as service,
-        trio.open_nursery() as nursery,
-    ):
-
-        async def serving(*, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
-            with scope:
-                await serve(
-                    [service], "127.0.0.1", port, counters=counters, cluster_name=cluster, task_status=task_status
-                )
-            stopped.set()
-
-        _, bound = await nursery.start(serving)
-        yield Node(log, bound, counters, servers, scope, stopped)
-        scope.cancel()
+    return running_node(directory, port, cluster=cluster)
 
 
-def tell(*nodes: Node) -> None:
+def tell(*nodes: RunningNode) -> None:
     """Have each of these nodes tell of all of them."""
     for node in nodes:
         node.servers[:] = [ServerInfo(f"n{number}", each.address) for number, each in enumerate(nodes)]
@@ -173,7 +116,7 @@ async def test_every_call_says_the_cluster_and_is_refused_when_it_is_meant_for_a
         assert error.details == [
             error_details_pb2.ErrorInfo(reason=OTHER_CLUSTER, domain="log.v1", metadata={"cluster_name": "orders ü%"})
         ]
-        assert node.records == 0
+        assert node.log.next_offset == 0
         assert node.counters.requests_for_other_clusters == 1
         _, _ = await connection.run(first_answer, "Produce", {})
         for sent in ({}, {CLUSTER_KEY: encode_name("orders ü%")}):
@@ -190,7 +133,7 @@ async def test_what_is_no_name_is_another_clusters(tmp_path: Path, value: str) -
         error = await connection.run(refused, "Produce", {CLUSTER_KEY: value})
         assert error.status is Status.FAILED_PRECONDITION
         assert len(error.message or "") < 300
-        assert node.records == 0
+        assert node.log.next_offset == 0
 
 
 async def test_any_call_on_a_connection_that_expects_a_cluster_fails_at_a_node_of_another(tmp_path: Path) -> None:
@@ -201,7 +144,7 @@ async def test_any_call_on_a_connection_that_expects_a_cluster_fails_at_a_node_o
             for name in CALLS:
                 with pytest.raises(OtherCluster, match="of the cluster 'billing', not of 'orders'"):
                     await connection.run(first_answer, name, {})
-        assert node.records == 0
+        assert node.log.next_offset == 0
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
@@ -226,15 +169,15 @@ async def test_a_producer_never_goes_on_at_a_node_of_another_cluster(
         async with open_producer(addresses, config) as producer:
             assert (await (await producer.send(b"1")).wait()).node == first.address
             assert producer.cluster_name == "orders"
-            with trio.fail_after(10):
+            with anyio.fail_after(10):
                 while second.address not in producer.nodes:  # noqa: ASYNC110 - no event tells of it
-                    await trio.sleep(0.01)
+                    await anyio.sleep(0.01)
             await first.stop()
             for number in range(20):
                 delivered = await (await producer.send(b"%d" % number)).wait()
                 assert delivered.node == second.address
-        assert foreign.records == 0
-        assert second.records == 20
+        assert foreign.log.next_offset == 0
+        assert second.log.next_offset == 20
 
 
 @pytest.mark.parametrize("batches", [1, 20])
@@ -251,8 +194,8 @@ async def test_a_producer_that_is_given_a_node_of_another_cluster_goes_to_the_ne
                 assert stored.node == node.address
                 assert not stored.duplicate
             assert foreign.address not in producer.nodes
-        assert foreign.records == 0
-        assert node.records == batches
+        assert foreign.log.next_offset == 0
+        assert node.log.next_offset == batches
 
 
 async def test_a_producer_with_no_node_of_its_cluster_says_so_and_asks_none_again(tmp_path: Path) -> None:
@@ -267,7 +210,7 @@ async def test_a_producer_with_no_node_of_its_cluster_says_so_and_asks_none_agai
             with pytest.raises(DeliveryTimeout, match="not stored") as caught:
                 await (await producer.send(b"x")).wait()
             assert not caught.value.maybe_stored
-        assert foreign.records == 0
+        assert foreign.log.next_offset == 0
 
 
 async def test_an_address_that_is_given_to_another_cluster_while_it_is_used(tmp_path: Path) -> None:
@@ -281,18 +224,18 @@ async def test_an_address_that_is_given_to_another_cluster_while_it_is_used(tmp_
         )
         await (await producer.send(b"before")).wait()
         assert (await anext(consumer)).value == b"before"
-        with trio.fail_after(10):
+        with anyio.fail_after(10):
             while not all(second.address in each.nodes for each in (producer, consumer)):  # noqa: ASYNC110 - no event
-                await trio.sleep(0.01)
+                await anyio.sleep(0.01)
         await first.stop()
         foreign = await stack.enter_async_context(running(tmp_path / "foreign", "billing", first.port))
-        with trio.fail_after(20):
+        with anyio.fail_after(20):
             for _ in range(5):
                 delivered = await (await producer.send(b"after")).wait()
                 assert delivered.node == second.address
             record = await anext(consumer)
         assert (record.value, record.node) == (b"after", second.address)
-        assert foreign.records == 0
+        assert foreign.log.next_offset == 0
 
 
 @pytest.mark.parametrize("follow", [True, False])

@@ -6,9 +6,9 @@ from contextlib import AbstractAsyncContextManager
 from itertools import pairwise
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
-import trio.testing
 
 from proglog_trio._proto.log.v1 import ProduceBatchRequest, ProduceBatchResponse
 from proglog_trio.client import (
@@ -29,6 +29,8 @@ from proglog_trio.client import (
 )
 from proglog_trio.client.producer import run_producer
 from proglog_trio.rpc.calls.sessions import ProduceLink, ProduceSession, StreamBroken
+from proglog_trio.waiters import Waiters
+from tests.backends import Clock, wait_all_tasks_blocked
 
 
 class FakeNode:
@@ -45,26 +47,26 @@ class FakeNode:
 
     async def link(self, session: ProduceSession) -> None:
         self.streams += 1
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         failure = self.fail()
         if failure is not None:
             raise failure
-        ready = trio.lowlevel.ParkingLot()
-        session.opened(ready.unpark_all)
-        async with trio.open_nursery() as nursery:
+        ready = Waiters()
+        session.opened(ready.wake_all)
+        async with anyio.create_task_group() as nursery:
             while not session.finishing:
                 while (data := session.next_request()) is not None:
                     request = ProduceBatchRequest.FromString(data)
-                    self.requests.append((trio.current_time(), request))
+                    self.requests.append((anyio.current_time(), request))
                     nursery.start_soon(self._answer, session, request)
                 if not session.finishing:
-                    await ready.park()
+                    await ready.wait()
         self.ended_in_order = True
 
     async def _answer(self, session: ProduceSession, request: ProduceBatchRequest) -> None:
-        await trio.sleep(self.answer_delay)
+        await anyio.sleep(self.answer_delay)
         if self.silent:
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
         offset, self.next_offset = self.next_offset, self.next_offset + request.count
         session.answered(
             ProduceBatchResponse(
@@ -85,12 +87,12 @@ def start(node: FakeNode | ProduceLink, **options: Any) -> AbstractAsyncContextM
 # -- virtual time ------------------------------------------------------------------------------------------------------
 
 
-async def test_records_linger_and_go_out_together(autojump_clock: trio.testing.MockClock) -> None:
+async def test_records_linger_and_go_out_together(autojump_clock: Clock) -> None:
     node = FakeNode()
     async with start(node, linger=2.0) as producer:
-        begun = trio.current_time()
+        begun = anyio.current_time()
         first = await producer.send(b"one")
-        await trio.sleep(1.0)
+        await anyio.sleep(1.0)
         second = await producer.send(b"two")
         assert not first.settled
         assert (await first.wait()).offset == 0
@@ -99,18 +101,18 @@ async def test_records_linger_and_go_out_together(autojump_clock: trio.testing.M
     assert node.ended_in_order
 
 
-async def test_flush_does_not_linger(autojump_clock: trio.testing.MockClock) -> None:
+async def test_flush_does_not_linger(autojump_clock: Clock) -> None:
     node = FakeNode()
     async with start(node, linger=50.0) as producer:
-        begun = trio.current_time()
+        begun = anyio.current_time()
         delivery = await producer.send(b"value")
         await producer.flush()
         assert delivery.settled
-        assert trio.current_time() == begun
+        assert anyio.current_time() == begun
         await producer.flush()
 
 
-async def test_leaving_the_block_flushes(autojump_clock: trio.testing.MockClock) -> None:
+async def test_leaving_the_block_flushes(autojump_clock: Clock) -> None:
     node = FakeNode()
     async with start(node, linger=50.0) as producer:
         delivery = await producer.send(b"value")
@@ -119,7 +121,7 @@ async def test_leaving_the_block_flushes(autojump_clock: trio.testing.MockClock)
         await producer.send(b"later")
 
 
-async def test_a_full_buffer_makes_send_wait_in_turn(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_full_buffer_makes_send_wait_in_turn(autojump_clock: Clock) -> None:
     node = FakeNode()
     node.answer_delay = 10.0
     order: list[bytes] = []
@@ -129,36 +131,36 @@ async def test_a_full_buffer_makes_send_wait_in_turn(autojump_clock: trio.testin
             await producer.send(value)
             order.append(value)
 
-        begun = trio.current_time()
+        begun = anyio.current_time()
         await producer.send(b"x" * 90)
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as nursery:
             for number in range(4):
                 nursery.start_soon(send, b"%d" % number * 60)
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
             assert order == []
             assert producer.buffered_bytes <= 100
         assert [value[:1] for value in order] == [b"0", b"1", b"2", b"3"]
-        assert trio.current_time() - begun == 40.0
+        assert anyio.current_time() - begun == 40.0
 
 
-async def test_a_cancelled_send_leaves_nothing_behind(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_cancelled_send_leaves_nothing_behind(autojump_clock: Clock) -> None:
     node = FakeNode()
     node.answer_delay = 5.0
     async with start(node, linger=0.0, buffer_bytes=100, batch_bytes=100) as producer:
         await producer.send(b"x" * 90)
-        with trio.move_on_after(1.0) as scope:
+        with anyio.move_on_after(1.0) as scope:
             await producer.send(b"y" * 90)
         assert scope.cancelled_caught
         await producer.send(b"z" * 90)
     assert [request.count for _, request in node.requests] == [1, 1]
 
 
-async def test_connecting_is_tried_again_with_backoff(autojump_clock: trio.testing.MockClock) -> None:
+async def test_connecting_is_tried_again_with_backoff(autojump_clock: Clock) -> None:
     node = FakeNode()
     times: list[float] = []
 
     def fail() -> StreamBroken | None:
-        times.append(trio.current_time())
+        times.append(anyio.current_time())
         return StreamBroken("connection refused") if len(times) <= 6 else None
 
     node.fail = fail
@@ -169,7 +171,7 @@ async def test_connecting_is_tried_again_with_backoff(autojump_clock: trio.testi
         assert ceiling / 2 <= wait <= ceiling + 1e-9
 
 
-async def test_no_connection_at_all_is_said_at_once(autojump_clock: trio.testing.MockClock) -> None:
+async def test_no_connection_at_all_is_said_at_once(autojump_clock: Clock) -> None:
     node = FakeNode()
     node.fail = lambda: StreamBroken("connection refused")
     with pytest.raises(NodeUnreachable, match="no connection within 3 s: connection refused"):
@@ -177,7 +179,7 @@ async def test_no_connection_at_all_is_said_at_once(autojump_clock: trio.testing
             pytest.fail("the block must not begin")
 
 
-async def test_without_waiting_for_the_connection_deliveries_fail(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_waiting_for_the_connection_deliveries_fail(autojump_clock: Clock) -> None:
     node = FakeNode()
     node.fail = lambda: StreamBroken("connection refused")
     async with start(node, connect_timeout=None, delivery_timeout=5.0) as producer:
@@ -187,7 +189,7 @@ async def test_without_waiting_for_the_connection_deliveries_fail(autojump_clock
         assert not caught.value.maybe_stored
 
 
-async def test_a_silent_node(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_silent_node(autojump_clock: Clock) -> None:
     node = FakeNode()
     async with start(node, linger=0.0, answer_timeout=4.0, delivery_timeout=10.0) as producer:
         node.silent = True
@@ -205,41 +207,41 @@ async def test_a_silent_node(autojump_clock: trio.testing.MockClock) -> None:
 
 @pytest.mark.parametrize("seconds", [15.0, 1e6])
 async def test_answers_that_arrived_during_a_pause_are_read_before_anything_is_given_up(
-    mock_clock: trio.testing.MockClock, seconds: float
+    mock_clock: Clock, seconds: float
 ) -> None:
     node = FakeNode()
-    answers = trio.Event()
+    answers = anyio.Event()
 
     async def link(session: ProduceSession) -> None:
         session.opened()
         data = None
         while data is None:
-            await trio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
             data = session.next_request()
         await answers.wait()
         await node._answer(session, ProduceBatchRequest.FromString(data))
-        await trio.sleep_forever()
+        await anyio.sleep_forever()
 
-    async with trio.open_nursery() as nursery, start(link, delivery_timeout=10.0, answer_timeout=5.0) as producer:
+    async with anyio.create_task_group() as nursery, start(link, delivery_timeout=10.0, answer_timeout=5.0) as producer:
         delivery = await producer.send(b"value")
         nursery.start_soon(producer.flush)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         mock_clock.jump(seconds)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert not delivery.settled
         answers.set()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert (await delivery.wait()).offset == 0
         mock_clock.autojump_threshold = 0
 
 
 @pytest.mark.parametrize("seconds", [15.0, 1e6])
-async def test_a_delivery_that_a_pause_outlasted_says_so(mock_clock: trio.testing.MockClock, seconds: float) -> None:
+async def test_a_delivery_that_a_pause_outlasted_says_so(mock_clock: Clock, seconds: float) -> None:
     node = FakeNode()
     node.silent = True
     async with start(node, delivery_timeout=10.0, answer_timeout=5.0, linger=0.0) as producer:
         delivery = await producer.send(b"value")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         mock_clock.jump(seconds)
         mock_clock.autojump_threshold = 0
         with pytest.raises(DeliveryTimeout) as caught:
@@ -247,7 +249,7 @@ async def test_a_delivery_that_a_pause_outlasted_says_so(mock_clock: trio.testin
         assert caught.value.maybe_stored
 
 
-async def test_failures_nobody_waited_for_come_out_of_the_block(autojump_clock: trio.testing.MockClock) -> None:
+async def test_failures_nobody_waited_for_come_out_of_the_block(autojump_clock: Clock) -> None:
     node = FakeNode()
     with pytest.raises(RecordsNotDelivered, match="2 records") as caught:  # noqa: PT012 - the whole block is meant
         async with start(node, delivery_timeout=5.0) as producer:
@@ -258,7 +260,7 @@ async def test_failures_nobody_waited_for_come_out_of_the_block(autojump_clock: 
 
 
 async def test_a_failure_that_somebody_waits_for_is_not_reported_again(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     node = FakeNode()
     told: list[DeliveryError] = []
@@ -268,7 +270,7 @@ async def test_a_failure_that_somebody_waits_for_is_not_reported_again(
             await delivery.wait()
         told.append(caught.value)
 
-    async with start(node, delivery_timeout=5.0) as producer, trio.open_nursery() as nursery:
+    async with start(node, delivery_timeout=5.0) as producer, anyio.create_task_group() as nursery:
         node.silent = True
         for _ in range(3):
             nursery.start_soon(wait_for, await producer.send(b"value"))
@@ -276,14 +278,14 @@ async def test_a_failure_that_somebody_waits_for_is_not_reported_again(
     assert len(told) == 3
 
 
-async def test_an_error_in_the_block_comes_out_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_error_in_the_block_comes_out_as_it_is(autojump_clock: Clock) -> None:
     node = FakeNode()
     deliveries = []
     with pytest.raises(KeyError):  # noqa: PT012 - the whole block is meant
         async with start(node, linger=0.0, in_flight=1) as producer:
             node.silent = True
             deliveries.append(await producer.send(b"sent"))
-            await trio.sleep(1.0)
+            await anyio.sleep(1.0)
             deliveries.append(await producer.send(b"not sent"))
             raise KeyError
     for delivery, maybe in zip(deliveries, [True, False], strict=True):
@@ -292,21 +294,21 @@ async def test_an_error_in_the_block_comes_out_as_it_is(autojump_clock: trio.tes
         assert caught.value.maybe_stored is maybe
 
 
-async def test_cancelling_the_block(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cancelling_the_block(autojump_clock: Clock) -> None:
     node = FakeNode()
     node.silent = True
-    with trio.move_on_after(1.0) as scope:
+    with anyio.move_on_after(1.0) as scope:
         async with start(node) as producer:
             delivery = await producer.send(b"value")
     assert scope.cancelled_caught
-    assert trio.current_time() <= 1.1
+    assert anyio.current_time() <= 1.1
     with pytest.raises(DeliveryAbandoned):
         await delivery.wait()
 
 
-async def test_a_bug_of_a_link_is_not_swallowed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_bug_of_a_link_is_not_swallowed(autojump_clock: Clock) -> None:
     async def link(session: ProduceSession) -> None:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         raise ZeroDivisionError
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -315,9 +317,9 @@ async def test_a_bug_of_a_link_is_not_swallowed(autojump_clock: trio.testing.Moc
     assert caught.group_contains(ZeroDivisionError)
 
 
-async def test_an_idle_producer_opens_no_stream(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_idle_producer_opens_no_stream(autojump_clock: Clock) -> None:
     node = FakeNode()
-    fail = trio.Event()
+    fail = anyio.Event()
 
     async def link(session: ProduceSession) -> None:
         if not fail.is_set():
@@ -327,7 +329,7 @@ async def test_an_idle_producer_opens_no_stream(autojump_clock: trio.testing.Moc
         await node.link(session)
 
     async with start(link) as producer:
-        await trio.sleep(100.0)
+        await anyio.sleep(100.0)
         assert node.streams == 0
         await producer.send(b"value")
         await producer.flush()
@@ -352,7 +354,7 @@ async def test_an_idle_producer_opens_no_stream(autojump_clock: trio.testing.Moc
     ],
 )
 async def test_records_that_are_refused(
-    arguments: dict[str, Any], error: type[Exception], message: str, autojump_clock: trio.testing.MockClock
+    arguments: dict[str, Any], error: type[Exception], message: str, autojump_clock: Clock
 ) -> None:
     node = FakeNode()
     async with start(node, max_batch_bytes=1000, batch_bytes=1000) as producer:
@@ -370,7 +372,7 @@ async def test_records_that_are_refused(
     ],
 )
 async def test_batches_that_are_refused(
-    values: list[bytes], error: type[Exception], message: str, autojump_clock: trio.testing.MockClock
+    values: list[bytes], error: type[Exception], message: str, autojump_clock: Clock
 ) -> None:
     node = FakeNode()
     async with start(node, max_batch_bytes=1000, batch_bytes=1000) as producer:
@@ -380,7 +382,7 @@ async def test_batches_that_are_refused(
     assert node.requests == []
 
 
-async def test_outcomes_are_errors_of_their_own(autojump_clock: trio.testing.MockClock) -> None:
+async def test_outcomes_are_errors_of_their_own(autojump_clock: Clock) -> None:
     """Two waiters must not get one exception object, whose traceback would grow."""
     node = FakeNode()
     async with start(node, delivery_timeout=1.0) as producer:

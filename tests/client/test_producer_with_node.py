@@ -4,8 +4,8 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 import pytest
-import trio
 from attrs import evolve
 
 from proglog_trio.client import (
@@ -144,7 +144,7 @@ async def test_connections_that_break_under_load(tmp_path: Path) -> None:
                 if proxy.cut_after_bytes is None:
                     proxy.cut_after_bytes = rng.randrange(1, 40_000)
 
-        with trio.fail_after(30):
+        with anyio.fail_after(30):
             async with open_producer(proxy.address, ProducerConfig(backoff=fast, buffer_bytes=50_000)) as producer:
                 await load(producer)
                 proxy.cut_after_bytes = None
@@ -156,11 +156,10 @@ async def test_connections_that_break_under_load(tmp_path: Path) -> None:
 
 async def test_a_node_that_restarts(tmp_path: Path) -> None:
     offsets: list[int] = []
-    reached = {100: trio.Event(), 300: trio.Event()}
+    reached = {100: anyio.Event(), 300: anyio.Event()}
     config = ProducerConfig(linger=0.0, backoff=BackoffConfig(first=0.01, longest=0.05))
-    async with trio.open_nursery() as nursery:
-        send: trio.MemorySendChannel[Producer]
-        send, receive = trio.open_memory_channel(0)
+    send, receive = anyio.create_memory_object_stream[Producer](0)
+    async with send, receive, anyio.create_task_group() as nursery:
 
         async def produce(address: str) -> None:
             async with open_producer(address, config) as producer:
@@ -171,7 +170,7 @@ async def test_a_node_that_restarts(tmp_path: Path) -> None:
                     if len(offsets) in reached:
                         reached[len(offsets)].set()
 
-        with trio.fail_after(30):
+        with anyio.fail_after(30):
             async with running_node(tmp_path) as node:
                 port = node.port
                 nursery.start_soon(produce, node.address)
@@ -186,7 +185,7 @@ async def test_a_node_that_restarts(tmp_path: Path) -> None:
 
 async def test_leaving_with_a_stalled_connection_takes_no_time(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node, cutting_proxy(node.port) as proxy:
-        with trio.fail_after(5), pytest.raises(KeyError):  # noqa: PT012 - the whole block is meant
+        with anyio.fail_after(5), pytest.raises(KeyError):  # noqa: PT012 - the whole block is meant
             async with open_producer(proxy.address) as producer:
                 proxy.stall()
                 for _ in range(20):
