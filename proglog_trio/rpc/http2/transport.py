@@ -94,6 +94,8 @@ class TunedProtocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer with our settings and begin to watch over it."""
+        # Kept, since trio-asyncio's own way of running asyncio does not say in later callbacks which loop is running.
+        self._loop = asyncio.get_running_loop()
         self.handler = self._new_handler(transport)
         # asyncio itself sets TCP_NODELAY.
         self.connection = TunedConnection(
@@ -142,7 +144,7 @@ class TunedProtocol(H2Protocol):
             if place < len(data) and self._turn.is_over:
                 self._waiting = data[place:]
                 self.connection.transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self._go_on)
+                self._loop.call_soon(self._go_on)
                 return
 
     def _go_on(self) -> None:
