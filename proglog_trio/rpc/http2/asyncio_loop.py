@@ -151,7 +151,14 @@ async def asyncio_background(
     if opener is None:
         raise RuntimeError("this runs in an asyncio task")
     cancelling = opener.cancelling()
-    behind = asyncio.get_running_loop().create_task(run())
+    scope = anyio.CancelScope()
+
+    async def run_in_scope() -> None:
+        # Not cancelled the asyncio way, which heeds no shield, and has what has not begun yet never begin.
+        with scope:
+            await run()
+
+    behind = asyncio.get_running_loop().create_task(run_in_scope())
     interrupts = leaving = False
 
     def ended(behind: asyncio.Task[None]) -> None:
@@ -170,7 +177,7 @@ async def asyncio_background(
     finally:
         leaving = True
         leave()
-        behind.cancel()
+        scope.cancel()
         meanwhile = await _wait_out(behind)
         if interrupts and asyncio.current_task() is opener and opener.uncancel() <= cancelling:
             # The cancellation was this block's own: what it was for comes out in its place.
