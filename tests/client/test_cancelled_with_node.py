@@ -40,6 +40,7 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_a_shielded_flush_sends_what_lingers(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node:
         before = living_tasks()
@@ -110,6 +111,7 @@ async def _read(producer: Producer, consumer: Consumer, deliveries: list[Deliver
         pass
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_leaving_takes_no_time_when_the_node_does_not_answer(tmp_path: Path) -> None:
     """Whatever the body was waiting for; and nothing of it is left: no task, no connection."""
     async with in_trio_thread(partial(node_process, tmp_path / "data")) as (_, node):

@@ -306,6 +306,7 @@ async def test_a_node_that_restarts_while_it_is_followed(tmp_path: Path) -> None
                 nursery.cancel_scope.cancel()
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_a_slow_consumer_does_not_make_the_client_read_ahead(tmp_path: Path) -> None:
     value = b"x" * 10_000
     async with running_node(tmp_path) as node, cutting_proxy(node.port) as proxy:

@@ -291,6 +291,7 @@ async def several_nodes(directory: Path, count: int) -> AsyncIterator[list[Runni
         yield [await stack.enter_async_context(running_node(directory / str(number))) for number in range(count)]
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_a_consumer_goes_on_where_its_node_died(tmp_path: Path) -> None:
     """Three nodes with the same frames in other orders; the first is cut off, then the second stops."""
     config = ConsumerConfig(backoff=FAST, prefetch_bytes=500, response_bytes=500)
@@ -332,6 +333,7 @@ async def until_found(*clients: Consumer | Producer) -> None:
         await anyio.sleep(0.01)
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path) -> None:
     config = ConsumerConfig(backoff=FAST, follow=False, prefetch_bytes=500, response_bytes=500)
     async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
@@ -400,6 +402,7 @@ async def test_without_find_nodes_nobody_is_asked(tmp_path: Path) -> None:
             assert consumer.nodes == (node.address,)
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_what_is_stored_twice_is_delivered_once(tmp_path: Path) -> None:
     """The first node stores batches whose answers are lost; the second stores them again; a third has them all."""
     config = ProducerConfig(backoff=FAST, linger=0.0)
@@ -445,6 +448,7 @@ async def proxies_of(nodes: list[RunningNode]) -> AsyncIterator[list[CuttingProx
         yield [await stack.enter_async_context(cutting_proxy(node.port)) for node in nodes]
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_connections_that_break_under_load(tmp_path: Path) -> None:
     """Producers and consumers go from node to node all the time; a last node pulls everything and shows it to all."""
     rng = random.Random(11)

@@ -198,6 +198,7 @@ async def test_a_producer_that_is_given_a_node_of_another_cluster_goes_to_the_ne
         assert node.log.next_offset == batches
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_a_producer_with_no_node_of_its_cluster_says_so_and_asks_none_again(tmp_path: Path) -> None:
     async with running(tmp_path, "billing") as foreign:
         config = producer_config(cluster_name="orders", connect_timeout=1.0)

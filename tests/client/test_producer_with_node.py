@@ -129,6 +129,7 @@ async def test_a_message_above_the_nodes_limit_fails_alone(tmp_path: Path) -> No
         assert await read_all(node.address) == [b"before"] * 2 + [b"after"] * 2
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_connections_that_break_under_load(tmp_path: Path) -> None:
     """Each connection is cut after some bytes, in either direction: every record is there once, in order."""
     rng = random.Random(5)
@@ -154,6 +155,7 @@ async def test_connections_that_break_under_load(tmp_path: Path) -> None:
         assert await read_all(node.address) == [b"%08d" % number for number in range(sent)]
 
 
+@pytest.mark.backends(system=["uvloop"])
 async def test_a_node_that_restarts(tmp_path: Path) -> None:
     offsets: list[int] = []
     reached = {100: anyio.Event(), 300: anyio.Event()}
