@@ -1,10 +1,11 @@
 """Clients of a real node while their program ends: over gRPC, with the node there, stopped, or gone."""
 
+import asyncio
 import gc
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -193,17 +194,31 @@ def always() -> bool:
     return True
 
 
+def is_main_thread() -> bool:
+    """Whether this is not the thread of the node."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def run_asyncio(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("place", ["answered", "next_request", "opened", "received", "waking", "body"])
-def test_ctrl_c_ends_the_program_wherever_it_comes(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("run", [trio.run, run_asyncio])
+def test_ctrl_c_ends_the_program_wherever_it_comes(
+    run: Callable[[Any], None], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also in the middle of an asyncio callback, or of what wakes one up."""
     waking = False
+    loop_class = TrioEventLoop if run is trio.run else asyncio.SelectorEventLoop
     if place in ("answered", "next_request", "opened"):
         monkeypatch.setattr(Sender, place, interrupting(getattr(Sender, place), always))
     if place == "received":
         monkeypatch.setattr(Fetcher, place, interrupting(Fetcher.received, always))
     if place == "waking":
         # Between an asyncio future's becoming done and its waiter's being scheduled.
-        monkeypatch.setattr(TrioEventLoop, "call_soon", interrupting(TrioEventLoop.call_soon, lambda: waking))
+        call_soon = interrupting(loop_class.call_soon, lambda: waking and is_main_thread())
+        monkeypatch.setattr(loop_class, "call_soon", call_soon)
 
     def noticed(wake: Callable[[], object]) -> Callable[[], None]:
         def wake_noticed() -> None:
@@ -235,8 +250,8 @@ def test_ctrl_c_ends_the_program_wherever_it_comes(place: str, tmp_path: Path, m
                     if place == "body":
                         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - the node's own nursery makes a group of it
-        trio.run(main)
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - nurseries make groups of it
+        run(main)
     error = caught.value
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -150,7 +150,6 @@ async def asyncio_background(
     opener = asyncio.current_task()
     if opener is None:
         raise RuntimeError("this runs in an asyncio task")
-    cancelling = opener.cancelling()
     scope = anyio.CancelScope()
 
     async def run_in_scope() -> None:
@@ -168,22 +167,18 @@ async def asyncio_background(
             interrupts = opener.cancel()
 
     behind.add_done_callback(ended)
-    left: BaseException | None = None
     try:
         yield
-    except BaseException as error:
-        left = error
-        raise
     finally:
         leaving = True
         leave()
         scope.cancel()
         meanwhile = await _wait_out(behind)
-        if interrupts and asyncio.current_task() is opener and opener.uncancel() <= cancelling:
-            # The cancellation was this block's own: what it was for comes out in its place.
-            left = None if isinstance(left, asyncio.CancelledError) else left
+        if interrupts:
+            opener.uncancel()
         failure = None if behind.cancelled() else behind.exception()
-        if failure is not None and not isinstance(left, asyncio.CancelledError):
+        if failure is not None:
+            # Also in the place of a cancellation from elsewhere, as under Trio: an error must not be lost to it.
             raise BaseExceptionGroup("the task behind a client has failed", [failure])
         if meanwhile is not None:
             raise meanwhile
