@@ -271,15 +271,24 @@ async def test_connections_that_break(tmp_path: Path) -> None:
         seen: list[bytes] = []
         offsets: list[int] = []
         config = ConsumerConfig(backoff=FAST, prefetch_bytes=4000, response_bytes=2000)
+
+        async def cut_again_and_again() -> None:
+            while proxy.connections < 30:
+                await proxy.was_cut.wait()
+                proxy.cut_answers_after(rng.randrange(1, 5000))
+
         with anyio.fail_after(30):
-            async with open_consumer(proxy.address, config) as consumer:
-                async for record in consumer:
-                    seen.append(record.value)
-                    offsets.append(record.offset)
-                    if len(seen) == count:
-                        break
-                    if proxy.cut_after_bytes is None and proxy.connections < 30:
-                        proxy.cut_after_bytes = rng.randrange(1, 5000)
+            async with anyio.create_task_group() as cutting:
+                # Not when something has been read: everything may have arrived by then.
+                proxy.cut_answers_after(rng.randrange(1, 5000))
+                cutting.start_soon(cut_again_and_again)
+                async with open_consumer(proxy.address, config) as consumer:
+                    async for record in consumer:
+                        seen.append(record.value)
+                        offsets.append(record.offset)
+                        if len(seen) == count:
+                            break
+                cutting.cancel_scope.cancel()
         assert proxy.connections >= 10
         assert seen == numbers(0, count)
         assert offsets == list(range(count))

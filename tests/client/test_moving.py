@@ -333,7 +333,7 @@ async def until_found(*clients: Consumer | Producer) -> None:
         await anyio.sleep(0.01)
 
 
-@pytest.mark.backends(system=["uvloop"])
+@pytest.mark.backends(system=["asyncio", "uvloop"])
 async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path) -> None:
     config = ConsumerConfig(backoff=FAST, follow=False, prefetch_bytes=500, response_bytes=500)
     async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:

@@ -20,6 +20,7 @@ BACKOFF = BackoffConfig(first=0.01, longest=0.2)
 
 
 @pytest.mark.system
+@pytest.mark.backends("trio", "asyncio")
 async def test_nodes_that_are_killed_under_load(tmp_path: Path) -> None:
     acknowledged: set[bytes] = set()
     seen: list[bytes] = []

@@ -35,6 +35,8 @@ from proglog_trio.rpc.server.log_service_state import ServerInfo
 from tests.client.harness import RunningNode, running_node
 from tests.rpc.support import batch_request
 
+pytestmark = pytest.mark.backends(system=["uvloop"])
+
 FAST = BackoffConfig(first=0.001, longest=0.05)
 
 
@@ -198,7 +200,6 @@ async def test_a_producer_that_is_given_a_node_of_another_cluster_goes_to_the_ne
         assert node.log.next_offset == batches
 
 
-@pytest.mark.backends(system=["uvloop"])
 async def test_a_producer_with_no_node_of_its_cluster_says_so_and_asks_none_again(tmp_path: Path) -> None:
     async with running(tmp_path, "billing") as foreign:
         config = producer_config(cluster_name="orders", connect_timeout=1.0)
