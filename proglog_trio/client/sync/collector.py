@@ -66,6 +66,13 @@ class CollectedBatch:
         return self.count > 0
 
 
+@define(eq=False)
+class _Turn:
+    """The place of a thread among those that wait for room; over when it waits no more."""
+
+    over: bool = False
+
+
 class Collector:
     """Collects records of one producer.
 
@@ -110,7 +117,7 @@ class Collector:
         # Whether the loop was told, and has not looked since.
         self._told = False
         # Who waits for room, in the order of coming: a small record does not pass a large one that waits.
-        self._turns: deque[object] = deque()
+        self._turns: deque[_Turn] = deque()
         self._room = ThreadWaiters(self.lock)
 
     # -- what threads call ---------------------------------------------------------------------------------------------
@@ -209,12 +216,13 @@ class Collector:
 
     def _in_turn(self, size: int, add: Callable[[], Added], timeout: float | None) -> Added:
         """Add something when there is room and all that waited before have been added."""
-        turn = object()
+        turn = _Turn()
         added: list[Added] = []
 
         def add_if_there_is_room() -> bool:
             if self.closed_because is not None:
                 raise ProducerClosed(f"the producer is closed: {self.closed_because}")
+            self._drop_turns()
             if self._turns[0] is not turn or not self._has_room(size):
                 self._close_open()
                 return False
@@ -231,10 +239,16 @@ class Collector:
                 )
             return added[0]
         finally:
+            # First, and without a call: whoever looks next drops it, if Ctrl-C keeps this thread from doing so.
+            turn.over = True
             with self.lock:
                 if turn in self._turns:
                     self._turns.remove(turn)
                 self._room.wake_all()
+
+    def _drop_turns(self) -> None:
+        while self._turns[0].over:
+            self._turns.popleft()
 
     # -- what the loop's thread calls ----------------------------------------------------------------------------------
 

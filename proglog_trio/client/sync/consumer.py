@@ -14,7 +14,7 @@ import attrs
 from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
 from proglog_trio.client.consumer import REMEMBERED_SKIPS
-from proglog_trio.client.errors import ConsumerClosed
+from proglog_trio.client.errors import ConsumerClosed, MalformedRecord
 from proglog_trio.client.fetcher import Fetcher, make_fetcher, run_fetcher
 from proglog_trio.client.sync.arrivals import Arrivals
 from proglog_trio.client.sync.client_thread import ClientThread
@@ -106,11 +106,7 @@ class Consumer:
                 rows = self._rows
                 batch = self._batch
                 if rows is None and batch is not None and index < batch.count and not self._closed:
-                    # If no row can be read, the whole batch is malformed, and what comes next is behind it.
-                    self._delivered = batch.count
-                    rows = self._rows = batch.rows()
-                    self._common = batch.base_offset, batch.origin, batch.base_sequence, batch.log_time, batch.node
-                    self._delivered = index
+                    rows = self._begin(batch)
                 if rows is not None and index < len(rows):
                     # What was raised for or delivered lies behind.
                     self._delivered = index + 1
@@ -124,6 +120,17 @@ class Consumer:
                     return self._unusual(index)
             if self._next_current(None) is None:
                 raise StopIteration
+
+    def _begin(self, batch: ConsumedBatch) -> list[object]:
+        try:
+            rows = batch.rows()
+        except MalformedRecord:
+            # No row can be read: the whole batch is malformed, and what comes next is behind it.
+            self._delivered = batch.count
+            raise
+        self._common = batch.base_offset, batch.origin, batch.base_sequence, batch.log_time, batch.node
+        self._rows = rows
+        return rows
 
     def _unusual(self, index: int) -> ConsumedRecord:
         if self._batch is None:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Lock
 
-LONGEST_WAIT_SECONDS = 3600.0
-"""At once; the wait goes on after it. Some platforms know no longer ones."""
+LOOK_AGAIN_SECONDS = 1.0
+"""How long a thread waits before it looks by itself: Ctrl-C may have cut short what was about to wake it."""
 
 
 def deadline_after(timeout: float | None) -> float | None:
@@ -42,7 +42,7 @@ class ThreadWaiters:
             deadline: see deadline_after.
         """
         while True:
-            remaining = LONGEST_WAIT_SECONDS
+            remaining = LOOK_AGAIN_SECONDS
             with self._lock:
                 if condition():
                     return True
