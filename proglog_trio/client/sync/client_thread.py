@@ -83,7 +83,9 @@ class ClientThread:
                 self.call_soon(self._let_end)
             else:
                 self._abandon()
-            if self._thread.ident is not None and not sys.is_finalizing():
+            # A block that is forgotten is left wherever its memory is freed.
+            forgotten = threading.current_thread() is self._thread
+            if self._thread.ident is not None and not forgotten and not sys.is_finalizing():
                 self._changed.wait_until(lambda: self._ended, None)
         except BaseException:
             self._abandon()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import deque
+from collections.abc import Sequence
+from os import getpid
 from threading import Lock
 
 import anyio
@@ -79,7 +80,7 @@ class Consumer:
         self._batch: ConsumedBatch | None = None
         self._delivered = 0
         # Of that batch, for the iteration over records: its rows, and what all of its records have in common.
-        self._rows: list[object] | None = None
+        self._rows: Sequence[object] = ()
         self._common = (0, Origin(bytes(16)), 0, 0, "")
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -98,16 +99,12 @@ class Consumer:
         return self
 
     def __next__(self) -> ConsumedRecord:
-        if os.getpid() != self._pid:
+        if getpid() != self._pid:
             raise self._thread.forked()
         while True:
             with self._lock:
-                index = self._delivered
-                rows = self._rows
-                batch = self._batch
-                if rows is None and batch is not None and index < batch.count and not self._closed:
-                    rows = self._begin(batch)
-                if rows is not None and index < len(rows):
+                rows, index = self._rows, self._delivered
+                if index < len(rows):
                     # What was raised for or delivered lies behind.
                     self._delivered = index + 1
                     row = rows[index]
@@ -118,19 +115,23 @@ class Consumer:
                             (row[0], None, None, None, offset + index, origin, sequence + index, log_time, node),
                         )
                     return self._unusual(index)
-            if self._next_current(None) is None:
+            if (batch := self._next_current(None)) is None:
                 raise StopIteration
+            self._begin(batch)
 
-    def _begin(self, batch: ConsumedBatch) -> list[object]:
-        try:
-            rows = batch.rows()
-        except MalformedRecord:
-            # No row can be read: the whole batch is malformed, and what comes next is behind it.
-            self._delivered = batch.count
-            raise
-        self._common = batch.base_offset, batch.origin, batch.base_sequence, batch.log_time, batch.node
-        self._rows = rows
-        return rows
+    def _begin(self, batch: ConsumedBatch) -> None:
+        """Unpack the batch that is being delivered, unless another thread has delivered it meanwhile."""
+        with self._lock:
+            if self._batch is not batch or self._delivered >= batch.count or self._closed:
+                return
+            try:
+                rows = batch.rows()
+            except MalformedRecord:
+                # No row can be read: the whole batch is malformed, and what comes next is behind it.
+                self._delivered = batch.count
+                raise
+            self._common = batch.base_offset, batch.origin, batch.base_sequence, batch.log_time, batch.node
+            self._rows = rows
 
     def _unusual(self, index: int) -> ConsumedRecord:
         if self._batch is None:
@@ -153,7 +154,7 @@ class Consumer:
         Raises:
             TimeoutError: none came within the timeout; the next call goes on.
         """
-        if os.getpid() != self._pid:
+        if getpid() != self._pid:
             raise self._thread.forked()
         deadline = deadline_after(timeout)
         while (batch := self._next_current(deadline)) is not None:
@@ -224,7 +225,7 @@ class Consumer:
         return self._core.duplicate_records
 
     def _place(self) -> tuple[ConsumedBatch | None, int]:
-        if os.getpid() != self._pid:
+        if getpid() != self._pid:
             # The lock may be held by a thread that is not in this process, for ever.
             raise self._thread.forked()
         with self._lock:
@@ -242,7 +243,7 @@ class Consumer:
                 following = self._arrivals.following(batch)
                 if following is not None:
                     # Nothing is called between these: Ctrl-C comes before or after all of them.
-                    self._batch, self._delivered, self._rows = following, 0, None
+                    self._batch, self._delivered, self._rows = following, 0, ()
                     self._count_skipped(following.skipped)
                     return following
                 if self._arrivals.ended:
@@ -263,7 +264,7 @@ class Consumer:
         """Deliver nothing more; called by the loop's thread."""
         with self._lock:
             self._closed = True
-            self._rows = None
+            self._rows = ()
         self._arrivals.end(ConsumerClosed("the consumer is closed: its block has been left"))
 
 

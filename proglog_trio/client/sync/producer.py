@@ -240,20 +240,21 @@ class ProducerRun:
     async def run(self, thread: ClientThread) -> None:
         """Open a sender and hand over to it what is collected, until the thread is left."""
         config, _, _, _ = self._arguments
-        sender: Sender | None = None
         try:
             async with run_sender(*self._arguments) as sender:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._hand_over, sender)
-                    self.producer = Producer(config, sender, self.collector, thread)
-                    thread.ready()
-                    await thread.until_left()
-                    tasks.cancel_scope.cancel()
-                self.collector.close("its block has been left")
+                try:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._hand_over, sender)
+                        self.producer = Producer(config, sender, self.collector, thread)
+                        thread.ready()
+                        await thread.until_left()
+                        tasks.cancel_scope.cancel()
+                finally:
+                    # Before what is abandoned makes room for what waits.
+                    self.collector.close(sender.closed_because)
                 while self._take_over(sender, everything=True):
                     await anyio.lowlevel.checkpoint()
         finally:
-            self.collector.close("its block has been left" if sender is None else sender.closed_because)
             while taken := self.collector.take(everything=True):
                 for batch in taken:
                     batch.outcome.fail(_abandoned(), batch.count)
