@@ -6,13 +6,14 @@ project = "proglog-trio"
 author = "the proglog-trio authors"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"proglog-trio {release}"
 html_copy_source = False
 html_show_copyright = False
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nitpicky = True
 # Annotations name types of Python and of other packages, whose documentation is not part of this one.
