@@ -9,16 +9,12 @@ from contextlib import asynccontextmanager
 
 import anyio.lowlevel
 
-from proglog_trio.backoff import Backoff
-from proglog_trio.client.block import run_behind
 from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
-from proglog_trio.client.consumer_core import ConsumerCore
 from proglog_trio.client.errors import ConsumerClosed
-from proglog_trio.client.fetcher import Fetcher
-from proglog_trio.client.nodes import NodeList
+from proglog_trio.client.fetcher import Fetcher, make_fetcher, run_fetcher
 from proglog_trio.log.format.origin import Origin
-from proglog_trio.rpc.calls.sessions import ConsumeLink, ExpectedCluster
+from proglog_trio.rpc.calls.sessions import ConsumeLink
 from proglog_trio.rpc.http2.asyncio_loop import cancellation_check
 
 REMEMBERED_SKIPS = 1000
@@ -224,10 +220,7 @@ async def run_consumer(
     config: ConsumerConfig, link: ConsumeLink, rng: random.Random, addresses: tuple[str, ...]
 ) -> AsyncIterator[Consumer]:
     """Run a consumer over any link; open_consumer is this over gRPC."""
-    nodes = NodeList(addresses, rng, ExpectedCluster(config.cluster_name))
-    fetcher = Fetcher(ConsumerCore(config), link, nodes, Backoff(config.backoff, rng))
+    fetcher = make_fetcher(config, link, rng, addresses)
     consumer = Consumer(config, fetcher)
-    # What a shielded read would wait for may never come, unlike an acknowledgement, whose time is bounded.
-    async with run_behind(fetcher.run, consumer.close, outlives_cancellation=False):
-        await fetcher.wait_started(config.connect_timeout)
+    async with run_fetcher(fetcher, consumer.close):
         yield consumer

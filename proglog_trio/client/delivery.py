@@ -61,6 +61,18 @@ class DeliveredBatch:
         offset, sequence = self.base_offset + first, self.base_sequence + first
         return evolve(self, base_offset=offset, count=count, base_sequence=sequence)
 
+    def record(self, index: int) -> Delivered:
+        """Return where the batch's record with this number is stored."""
+        return Delivered(
+            self.base_offset + index,
+            self.origin,
+            self.base_sequence + index,
+            self.log_time,
+            self.achieved,
+            self.reached,
+            self.node,
+        )
+
 
 @define
 class FailureLedger:
@@ -185,17 +197,7 @@ class Delivery:
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._outcome.watch()
-        batch = self._outcome.result()
-        index = self._index
-        return Delivered(
-            batch.base_offset + index,
-            batch.origin,
-            batch.base_sequence + index,
-            batch.log_time,
-            batch.achieved,
-            batch.reached,
-            batch.node,
-        )
+        return self._outcome.result().record(self._index)
 
 
 @frozen

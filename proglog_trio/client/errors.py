@@ -16,6 +16,10 @@ class NodeUnreachable(ClientError):
     """No stream to the node could be opened, or not again, within the time that the configuration allows."""
 
 
+class ClientForked(ClientError):
+    """A client for threads was used in a process that was forked from its own: the thread behind it is not there."""
+
+
 # -- producing ---------------------------------------------------------------------------------------------------------
 
 

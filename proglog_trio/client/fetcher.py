@@ -5,17 +5,21 @@ What is asked for, trimmed or dropped is decided in consumer_core.py; how it com
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 
 from proglog_trio._proto.log.v1 import ConsumeBatchesRequest, ConsumeBatchesResponse
 from proglog_trio.backoff import Backoff
+from proglog_trio.client.block import run_behind
+from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch
 from proglog_trio.client.consumer_core import ConsumerCore
 from proglog_trio.client.errors import ConsumerClosed, NodeUnreachable
 from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
-from proglog_trio.rpc.calls.sessions import ConsumeLink, StreamBroken
+from proglog_trio.rpc.calls.sessions import ConsumeLink, ExpectedCluster, StreamBroken
 from proglog_trio.rpc.http2.asyncio_loop import loop_clock
 from proglog_trio.waiters import Waiters
 
@@ -148,3 +152,23 @@ class Fetcher(NodeUser):
         if core.bound_to_first_node and len(self.nodes.given) > 1:
             reason += f" (an offset is a place in the log of {self.nodes.current} alone)"
         raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
+
+
+def make_fetcher(config: ConsumerConfig, link: ConsumeLink, rng: random.Random, addresses: tuple[str, ...]) -> Fetcher:
+    """Return a fetcher that is to be run; raises PositionError if the position to begin at is none."""
+    nodes = NodeList(addresses, rng, ExpectedCluster(config.cluster_name))
+    return Fetcher(ConsumerCore(config), link, nodes, Backoff(config.backoff, rng))
+
+
+@asynccontextmanager
+async def run_fetcher(fetcher: Fetcher, leave: Callable[[], None]) -> AsyncIterator[None]:
+    """Run a fetcher behind the body of a block, which begins when a node has said where the reading starts.
+
+    Args:
+        fetcher: which.
+        leave: see run_behind.
+    """
+    # What a shielded read would wait for may never come, unlike an acknowledgement, whose time is bounded.
+    async with run_behind(fetcher.run, leave, outlives_cancellation=False):
+        await fetcher.wait_started(fetcher.core.config.connect_timeout)
+        yield

@@ -35,11 +35,17 @@ class ObservedTimes:
         for other in self._times:
             if 0 <= other - log_time < APART:
                 return
+        # A new list: a copy of this may have the old one.
         self._times = [other for other in self._times if not 0 < log_time - other < APART]
         insort(self._times, log_time)
         if len(self._times) > MAX_OBSERVED:
             del self._times[0]
         self._not_followed.intersection_update(self._times)
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """What was observed, without those that a greater one stands for."""
+        return tuple(self._times)
 
     def greatest(self) -> int:
         """Return what to ask for; 0 if there is nothing."""

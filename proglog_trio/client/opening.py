@@ -17,6 +17,26 @@ from proglog_trio.rpc.calls.client_streams import consume_link, produce_link
 from proglog_trio.rpc.calls.connection import ConnectionConfig
 
 
+def producer_config(config: ProducerConfig | None, acknowledgement: Acknowledgement | None) -> ProducerConfig:
+    """Return the configuration that the arguments of open_producer make."""
+    config = config or ProducerConfig()
+    return config if acknowledgement is None else attrs.evolve(config, acknowledgement=acknowledgement)
+
+
+def consumer_config(
+    config: ConsumerConfig | None,
+    offset: int | None,
+    position: bytes | None,
+    anchor: Anchor | None,
+    follow: bool | None,
+) -> ConsumerConfig:
+    """Return the configuration that the arguments of open_consumer make."""
+    config = config or ConsumerConfig()
+    if offset is not None or position is not None or anchor is not None:
+        config = attrs.evolve(config, offset=offset, position=position, anchor=anchor)
+    return config if follow is None else attrs.evolve(config, follow=follow)
+
+
 @asynccontextmanager
 async def open_producer(
     addresses: str | Sequence[str],
@@ -46,9 +66,7 @@ async def open_producer(
         NodeUnreachable: no connection within connect_timeout.
         RecordsNotDelivered: see Producer.flush.
     """
-    config = config or ProducerConfig()
-    if acknowledgement is not None:
-        config = attrs.evolve(config, acknowledgement=acknowledgement)
+    config = producer_config(config, acknowledgement)
     parsed = parse_addresses(addresses)
     async with run_producer(config, produce_link(connection), rng or random.Random(), parsed) as producer:
         yield producer
@@ -88,11 +106,7 @@ async def open_consumer(
         TlsError: the files of the connection's TLS cannot be used.
         NodeUnreachable: no answer within connect_timeout.
     """
-    config = config or ConsumerConfig()
-    if offset is not None or position is not None or anchor is not None:
-        config = attrs.evolve(config, offset=offset, position=position, anchor=anchor)
-    if follow is not None:
-        config = attrs.evolve(config, follow=follow)
+    config = consumer_config(config, offset, position, anchor, follow)
     try:
         parsed = parse_addresses(addresses)
         async with run_consumer(config, consume_link(connection), rng or random.Random(), parsed) as consumer:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
 import trio
 
-from proglog_trio.client.block import run_behind
 from proglog_trio.client.config import ProducerConfig
 from proglog_trio.client.delivery import BatchDelivery, BatchOutcome, BatchPart, Delivery
-from proglog_trio.client.nodes import NodeList
 from proglog_trio.client.packing import Buffer, RecordPacker, checked_values, split_values
 from proglog_trio.client.pending import ProducerStatistics
-from proglog_trio.client.producer_core import ProducerCore
-from proglog_trio.client.sender import Sender
+from proglog_trio.client.sender import Sender, run_sender
 from proglog_trio.log.format.record import Record
-from proglog_trio.rpc.calls.sessions import ExpectedCluster, ProduceLink
+from proglog_trio.rpc.calls.sessions import ProduceLink
 from proglog_trio.rpc.http2.asyncio_loop import cancellation_check, loop_clock
 
 _YIELD_AFTER_RECORDS = 256
@@ -216,15 +212,5 @@ async def run_producer(
     config: ProducerConfig, link: ProduceLink, rng: random.Random, addresses: tuple[str, ...]
 ) -> AsyncIterator[Producer]:
     """Run a producer over any link; open_producer is this over gRPC."""
-    nodes = NodeList(addresses, rng, ExpectedCluster(config.cluster_name))
-    clock = loop_clock()
-
-    def has_others(besides: AbstractSet[str]) -> bool:
-        return any(node not in besides for node in nodes.known(clock()))
-
-    sender = Sender(ProducerCore(config, rng.getrandbits(64) or 1, rng, has_others), link, nodes)
-    async with run_behind(sender.run, sender.abandon, outlives_cancellation=True):
-        if config.connect_timeout is not None:
-            await sender.wait_connected(config.connect_timeout)
+    async with run_sender(config, link, rng, addresses) as sender:
         yield Producer(config, sender)
-        await sender.finish()

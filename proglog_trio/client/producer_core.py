@@ -138,10 +138,14 @@ class ProducerCore:
             self.close_batch()
         return batch.outcome, index
 
-    def add_payload(self, payload: bytes, count: int, now: float) -> BatchOutcome:
-        """Add a whole batch behind everything that was added before."""
+    def add_payload(self, payload: bytes, count: int, now: float, outcome: BatchOutcome | None = None) -> BatchOutcome:
+        """Add a whole batch behind everything that was added before; return its outcome, a new one unless one is given.
+
+        The delivery timeout counts from now, which may be when the batch's first record was collected elsewhere. It
+        must be no less than that of the batch before.
+        """
         self.close_batch()
-        outcome = BatchOutcome(self.ledger)
+        outcome = BatchOutcome(self.ledger) if outcome is None else outcome
         self._queue.append(PendingBatch(payload, count, len(payload), outcome, now + self.config.delivery_timeout))
         self.buffered_bytes += len(payload)
         return outcome

@@ -5,18 +5,23 @@ What is sent, again or not, is decided in producer_core.py; how it gets to a nod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
 import trio
 
 from proglog_trio._proto.log.v1 import ProduceBatchResponse
+from proglog_trio.client.block import run_behind
+from proglog_trio.client.config import ProducerConfig
 from proglog_trio.client.errors import NodeUnreachable, ProducerClosed
 from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
 from proglog_trio.client.producer_core import ProducerCore
 from proglog_trio.deadline_timer import DeadlineTimer
-from proglog_trio.rpc.calls.sessions import ProduceLink, StreamBroken
+from proglog_trio.rpc.calls.sessions import ExpectedCluster, ProduceLink, StreamBroken
 from proglog_trio.rpc.http2.asyncio_loop import loop_clock
 from proglog_trio.waiters import Waiters
 
@@ -33,7 +38,8 @@ class Sender(NodeUser):
 
     Attributes:
         finishing: nothing more will be added: a stream is ended once everything is answered.
-        closed: nothing more may be added.
+        closed: nothing more may be added, and
+        closed_because: why.
         room: where the producer waits until something is settled, or nothing more may be added.
         ended: set when everything is settled and nothing more will be sent.
     """
@@ -45,7 +51,7 @@ class Sender(NodeUser):
         self.closed = False
         self.ended = anyio.Event()
         self._link = link
-        self._closed_because = "its block has been left"
+        self.closed_because = "its block has been left"
         # Whether the link runs a stream that has not been dropped. One that was may still call until it has unwound,
         # which is ignored: the core counts it as lost, and no other is begun before.
         self._streaming = False
@@ -91,7 +97,7 @@ class Sender(NodeUser):
 
     def closed_error(self) -> ProducerClosed:
         """Return the error that says why nothing more may be added."""
-        return ProducerClosed(f"the producer is closed: {self._closed_because}")
+        return ProducerClosed(f"the producer is closed: {self.closed_because}")
 
     # -- what a stream's link calls ------------------------------------------------------------------------------------
 
@@ -184,7 +190,7 @@ class Sender(NodeUser):
                 await self._keep_streaming()
                 nursery.cancel_scope.cancel()
         except Exception:  # raised on; but not what a cancellation is, which ends it for another reason
-            self._closed_because = "the task behind it has failed"
+            self.closed_because = "the task behind it has failed"
             raise
         finally:
             self.abandon()
@@ -223,3 +229,22 @@ class Sender(NodeUser):
         self.room.wake_all()
         self._opened_once.set()
         self.ended.set()
+
+
+@asynccontextmanager
+async def run_sender(
+    config: ProducerConfig, link: ProduceLink, rng: random.Random, addresses: tuple[str, ...]
+) -> AsyncIterator[Sender]:
+    """Run a sender behind the body of a block, connected as the configuration says; when it is left, all is settled."""
+    nodes = NodeList(addresses, rng, ExpectedCluster(config.cluster_name))
+    clock = loop_clock()
+
+    def has_others(besides: AbstractSet[str]) -> bool:
+        return any(node not in besides for node in nodes.known(clock()))
+
+    sender = Sender(ProducerCore(config, rng.getrandbits(64) or 1, rng, has_others), link, nodes)
+    async with run_behind(sender.run, sender.abandon, outlives_cancellation=True):
+        if config.connect_timeout is not None:
+            await sender.wait_connected(config.connect_timeout)
+        yield sender
+        await sender.finish()

@@ -38,6 +38,22 @@ def cancellation_check() -> Callable[[], Awaitable[None]]:
     return trio.lowlevel.checkpoint_if_cancelled if runs_trio() else anyio.lowlevel.checkpoint_if_cancelled
 
 
+def run_in_thread(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run an asyncio function in this thread, which has no loop, on asyncio's own one.
+
+    It is that one whatever the process's policy says, which the program or a library may have changed.
+    """
+    anyio.run(function, backend="asyncio", backend_options={"loop_factory": asyncio.SelectorEventLoop})
+
+
+def crossing() -> Callable[[Callable[[], object]], object]:
+    """Return a function with which any thread has this task's loop, asyncio's, call something soon.
+
+    It raises RuntimeError when the loop is closed.
+    """
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
 @contextlib.asynccontextmanager
 async def asyncio_loop(errors: InternalErrors | None = None) -> AsyncIterator[asyncio.AbstractEventLoop]:
     """Yield the asyncio loop of this task: the one that is running, or else a new one inside Trio, closed at the end.
