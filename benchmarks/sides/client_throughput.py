@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import json
 import sys
 import time
@@ -88,7 +87,8 @@ async def records(address: str, size: int, seconds: float) -> dict[str, Figures]
 
 def batches_in_a_thread(address: str, size: int, seconds: float) -> dict[str, Figures]:
     """Do as `batches`, by the client for threads."""
-    sync = importlib.import_module("proglog_trio.client.sync")
+    from proglog_trio.client import sync
+
     values = values_of(size)
     with sync.open_producer(address, ProducerConfig()) as producer:
         producer.send_batch(values[:1])
@@ -110,7 +110,8 @@ def batches_in_a_thread(address: str, size: int, seconds: float) -> dict[str, Fi
 
 def records_in_a_thread(address: str, size: int, seconds: float) -> dict[str, Figures]:
     """Do as `records`, by the client for threads."""
-    sync = importlib.import_module("proglog_trio.client.sync")
+    from proglog_trio.client import sync
+
     value = values_of(size)[0]
     with sync.open_producer(address, ProducerConfig()) as producer:
         producer.send(value).wait()

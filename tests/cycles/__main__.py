@@ -33,6 +33,8 @@ MAX_RESIDENT_MEBIBYTES = 192.0
 MAX_GROWTH_MEBIBYTES = 16.0
 """Of resident memory, here and at the node, over the last quarter of LONG_RUN cycles or more: caches are full then."""
 LONG_RUN = 4000
+TELL_EVERY = 1000
+"""After so many cycles a long run says how far it is."""
 
 
 @define
@@ -120,6 +122,9 @@ async def run(directory: Path, seed: int, first: int, cycles: int) -> Course:
                 raise
             course.leaving.append(leaving)
             course.kinds.update((plan.fault.value, plan.ending.value, plan.moment.value))
+            if len(course.leaving) % TELL_EVERY == 0:
+                sys.stdout.write(f"{len(course.leaving)} of {cycles} cycles\n")
+                sys.stdout.flush()
         await _look_around(node, descriptors)
         course.memory.append((resident_mebibytes(), node.resident_mebibytes()))
         course.starts = node.starts
