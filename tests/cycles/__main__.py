@@ -8,6 +8,7 @@ first cycle that leaves something.
 """
 
 import argparse
+import faulthandler
 import gc
 import sys
 import time
@@ -26,6 +27,8 @@ from tests.cycles.node import CycledNode
 
 SETTLED_SECONDS = 2.0
 """How long a process may take to close what belonged to clients that have left."""
+HANGING_SECONDS = 180.0
+"""A cycle that takes so long ends the run, with what it is at."""
 LOOK_EVERY = 100
 """After so many cycles the node is asked, and objects are counted, which takes longer than a cycle."""
 MAX_RESIDENT_MEBIBYTES = 192.0
@@ -103,6 +106,7 @@ async def run(directory: Path, seed: int, first: int, cycles: int) -> Course:
             if number == first + cycles * 3 // 4:
                 await _look_around(node, descriptors)
                 course.memory.append((resident_mebibytes(), node.resident_mebibytes()))
+            faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
             plan = Plan.draw(seed, number, kills=number < first + cycles // 2)
             try:
                 if plan.fault in (Fault.KILLED, Fault.BACK):
@@ -125,6 +129,7 @@ async def run(directory: Path, seed: int, first: int, cycles: int) -> Course:
             if len(course.leaving) % TELL_EVERY == 0:
                 sys.stdout.write(f"{len(course.leaving)} of {cycles} cycles\n")
                 sys.stdout.flush()
+        faulthandler.cancel_dump_traceback_later()
         await _look_around(node, descriptors)
         course.memory.append((resident_mebibytes(), node.resident_mebibytes()))
         course.starts = node.starts

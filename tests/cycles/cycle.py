@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any
@@ -18,7 +19,7 @@ from proglog_trio.client import (
     open_producer,
 )
 from proglog_trio.rpc.http2.asyncio_loop import runs_trio
-from tests.cycles.node import CycledNode
+from tests.cycles.node import READY_SECONDS, CycledNode
 
 BATCH = [b"x" * 1000] * 32
 LARGE_BATCH = [b"x" * 10_000] * 100
@@ -144,7 +145,8 @@ class Clients:
         """Send until there is an end to it."""
         plan = self.plan
         self._reached[Moment.CONNECTING].set()
-        config = ProducerConfig(buffer_bytes=12_000_000 if plan.large else 256 * 1024, linger=0)
+        room = 12_000_000 if plan.large else 256 * 1024
+        config = ProducerConfig(buffer_bytes=room, linger=0, connect_timeout=READY_SECONDS)
         async with open_producer(self.address, config) as producer:
             self._reached[Moment.OPENING].set()
             for number in range(MAX_BATCHES):
@@ -161,7 +163,8 @@ class Clients:
     async def consume(self) -> None:
         """Read until there is an end to it."""
         plan = self.plan
-        async with open_consumer(self.address, ConsumerConfig(on_missing="skip", prefetch_bytes=2**18)) as consumer:
+        config = ConsumerConfig(on_missing="skip", prefetch_bytes=256 * 1024, connect_timeout=READY_SECONDS)
+        async with open_consumer(self.address, config) as consumer:
             self._reached[Moment.OPENING].set()
             count = 0
             async for batch in consumer.batches():
@@ -240,7 +243,11 @@ async def run_cycle(node: CycledNode, plan: Plan) -> tuple[Clients, float]:
             elif plan.ending is not Ending.WAITED:
                 scope.cancel()
             await ended.wait()
-        assert not late.cancelled_caught, f"the clients had not left after {LATE_SECONDS:g} s"
+        if late.cancelled_caught:
+            # Said here as well: what does not end when it is cancelled may not end now either.
+            problem = f"the clients had not left after {LATE_SECONDS:g} s: {plan}"
+            sys.stderr.write(f"{problem}\n")
+            raise AssertionError(problem)
     if task is not None:
         await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
