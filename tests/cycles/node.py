@@ -142,8 +142,10 @@ class CycledNode:
         return left
 
     def _left_over(self, descriptors: int) -> dict[str, Any]:
+        # Before it is asked: the connection on which it tells is one of them.
+        now = self.descriptors()
         left: dict[str, Any] = dict(self.held())
-        if (now := self.descriptors()) > descriptors:
+        if now > descriptors:
             left["descriptors"] = f"{now} instead of {descriptors}"
         return left
 
