@@ -172,6 +172,14 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def cycles(session: nox.Session) -> None:
+    """Have clients come to a node and leave it 10,000 times on each backend, the node killed and stopped meanwhile."""
+    session.install("-e", ".[tests]")
+    options = ("-n", "0", "-v", "-s", "-o", "timeout=0", "-o", "faulthandler_timeout=0", "--cycles", "10000")
+    session.run("python", "-m", "pytest", "tests/cycles", *options, *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Give a million hostile inputs to everything that reads bytes; `-- packets --cases 5000000 --seed 2` for more."""
     session.install("-e", ".[fuzz,tests]")

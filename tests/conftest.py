@@ -24,11 +24,11 @@ settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # what is drawn at random unless it is given
-SEEDS = ("crash_seed", "chaos_seed", "soak_seed")
+SEEDS = ("crash_seed", "chaos_seed", "soak_seed", "cycles_seed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of tests/crash, tests/chaos and tests/soak; here they are known however pytest is called."""
+    """Add the options of tests/crash, chaos, soak and cycles; here they are known however pytest is called."""
     group = parser.getgroup("proglog-trio")
     group.addoption(
         "--crash-rounds",
@@ -44,6 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--soak-members", type=int, default=30, help="in the cluster of tests/soak (default: 30)")
     group.addoption("--soak-seed", type=int, default=None, help="what decides on who says what (default: random)")
+    group.addoption(
+        "--cycles", type=int, default=50, help="how often clients of tests/cycles come and go (default: 50)"
+    )
+    group.addoption("--cycles-seed", type=int, default=None, help="what decides on how they leave (default: random)")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

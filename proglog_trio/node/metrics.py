@@ -25,7 +25,9 @@ from proglog_trio.rpc.messages.text import sendable
 from proglog_trio.rpc.server.authorization import GateCounters
 from proglog_trio.rpc.server.handlers import ServerCounters
 
-_GAUGES = frozenset({"consumers", "nodes", "nodes_without_address", "nodes_without_name"})
+_GAUGES = frozenset(
+    {"connections_open", "consumers", "nodes", "nodes_without_address", "nodes_without_name", "requests_open"}
+)
 """Fields of counters that go down as well."""
 
 

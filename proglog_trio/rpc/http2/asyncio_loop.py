@@ -100,7 +100,8 @@ def _note_errors(loop: asyncio.AbstractEventLoop, errors: InternalErrors) -> Non
         message = str(context.get("message", ""))
         if error is None:
             # Something was left behind, such as a task that was never awaited.
-            errors.note(Where.ASYNCIO, RuntimeError(message))
+            what = context.get("task") or context.get("future") or context.get("transport")
+            errors.note(Where.ASYNCIO, RuntimeError(message if what is None else f"{message} {what!r}"))
         elif isinstance(error, Exception):
             errors.note(Where.ASYNCIO, error, message=message)
         else:

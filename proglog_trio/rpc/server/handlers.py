@@ -53,11 +53,13 @@ class ServerCounters:
 
     Attributes:
         connections: connections that were accepted.
+        connections_open: connections that there are now.
         connections_refused: connections above the limit.
         connections_evicted: idle connections that were closed above the limit, to make room for a new one.
         handshakes_failed: connections that did not get through the TLS handshake.
         accept_failures: how often the system had nothing left to accept a connection with.
         requests: requests that were passed on to a service.
+        requests_open: requests, streams among them, that a service is at work on now.
         requests_turned_away: requests that came while the server was stopping, with a deadline that had passed, for a
             method that is not known, with headers that cannot be accepted, or from a client that may not make them.
         requests_for_other_clusters: requests of clients that mean another cluster; nothing was done for them.
@@ -66,11 +68,13 @@ class ServerCounters:
     """
 
     connections: int = 0
+    connections_open: int = 0
     connections_refused: int = 0
     connections_evicted: int = 0
     handshakes_failed: int = 0
     accept_failures: int = 0
     requests: int = 0
+    requests_open: int = 0
     requests_turned_away: int = 0
     requests_for_other_clusters: int = 0
     requests_failed: int = 0
@@ -137,6 +141,7 @@ def guarded(method: Method, state: ServerState) -> Method:
 
     async def call(stream: Stream[Any, Any]) -> None:
         state.counters.requests += 1
+        state.counters.requests_open += 1
         try:
             await method(stream)
         except asyncio.CancelledError:
@@ -157,6 +162,8 @@ def guarded(method: Method, state: ServerState) -> Method:
                     raise asyncio.CancelledError from None
                 raise error from None
             raise _status_error(error) from raised
+        finally:
+            state.counters.requests_open -= 1
 
     return call
 

@@ -231,6 +231,7 @@ class _Server:
             _logger.warning("connection refused: too many are open", open=len(self._protocols))
         # Those sent away are waited for as well when the server stops.
         self._protocols[protocol] = None
+        self.state.counters.connections_open = len(self._protocols)
         if self._all_gone.is_set():
             self._all_gone = trio.Event()
         return admitted
@@ -275,6 +276,7 @@ class _Server:
 
     def forget(self, protocol: ServerProtocol) -> None:
         self._protocols.pop(protocol, None)
+        self.state.counters.connections_open = len(self._protocols)
         if not self._protocols:
             self._all_gone.set()
 

@@ -399,5 +399,7 @@ async def test_a_client_that_leaves_ends_its_calls_at_once(tmp_path: Path) -> No
                     await client.send(number, prefixed(request.SerializeToString()), end=True)
             await eventually(lambda: server.service.counters.consumers == 2)
             await eventually(lambda: len(server.service.state.producing) == 2)
+            assert (server.counters.connections_open, server.counters.requests_open) == (1, 4)
         await eventually(lambda: server.service.counters.consumers == 0)
         await eventually(lambda: not server.service.state.producing)
+        await eventually(lambda: (server.counters.connections_open, server.counters.requests_open) == (0, 0))
