@@ -11,7 +11,7 @@ from attrs import frozen
 from cyclopts import App, Parameter, Token
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.formats.records import record_line
+from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format, chosen_form
 from proglog_trio.cli.node_commands import (
     DEFAULT_NODE_ADDRESS,
     ClusterName,
@@ -27,6 +27,7 @@ from proglog_trio.node.option_types import flag
 from proglog_trio.units import MEBIBYTE
 
 if TYPE_CHECKING:
+    from proglog_trio.cli.formats.record_forms import RecordForm
     from proglog_trio.client import ClientTls, ConnectionConfig, ConsumedBatch, MalformedRecord, SkippedRange
 
 app = App(name="consume")
@@ -89,15 +90,27 @@ def consume(
         bool,
         flag("At the end, write the position after the last record to standard error."),
     ] = False,
-    timeout: Timeout = 10.0,
-    json: Annotated[
-        bool,
-        flag(
-            "Write a JSON object a record, with its offset, the node whose offset that is, origin, sequence, log_time "
-            "and, where it has them, timestamp, key and headers. Bytes that are no UTF-8 are in value_base64, "
-            "key_base64, headers_base64.",
+    format_: Annotated[
+        Format | None,
+        Parameter(
+            name="--format",
+            show_default=lambda _value: "raw",
+            help="How a record is written: its value as it is (raw) or in base64, or a JSON object with its offset, "
+            "the node whose offset that is, origin, sequence, log_time and, where it has them, timestamp, key and "
+            "headers. Bytes that are no UTF-8 are in value_base64, key_base64, headers_base64.",
         ),
-    ] = False,
+    ] = None,
+    json: Annotated[bool, flag("The same as --format json.")] = False,
+    delimiter: Delimiter = NEWLINE,
+    key_separator: Annotated[
+        str | None,
+        Parameter(
+            metavar="TEXT",
+            allow_leading_hyphen=True,
+            help="Write a record's key, where it has one, and TEXT in front of the value: with raw and base64.",
+        ),
+    ] = None,
+    timeout: Timeout = 10.0,
     tls: Tls = None,
 ) -> int:
     """Read records from a node and write their values, one a line.
@@ -107,23 +120,26 @@ def consume(
     """
     if from_offset is not None and position is not None:
         raise CommandError("--from-offset and --position are two places to begin: give one.", ExitCode.USAGE)
+    if json and format_ not in (None, "json"):
+        raise CommandError(f"--json and --format {format_} are two forms: give one.", ExitCode.USAGE)
     options = Options(
-        addr,
-        from_offset,
-        position,
-        count,
-        follow,
-        on_missing,
-        show_position,
-        timeout,
-        json,
-        client_tls(tls),
-        cluster_name,
+        addresses=addr,
+        from_offset=from_offset,
+        position=position,
+        count=count,
+        follow=follow,
+        on_missing=on_missing,
+        show_position=show_position,
+        timeout=timeout,
+        form=chosen_form("json" if json else format_ or "raw", delimiter, key_separator),
+        delimiter=delimiter,
+        tls=client_tls(tls),
+        cluster_name=cluster_name,
     )
     return run_interruptible(partial(_consume, options), after_signal=ExitCode.DONE if follow else ExitCode.INTERRUPTED)
 
 
-@frozen
+@frozen(kw_only=True)
 class Options:
     """What the command was told."""
 
@@ -135,7 +151,8 @@ class Options:
     on_missing: Literal["wait", "raise", "skip"]
     show_position: bool
     timeout: float
-    json: bool
+    form: "RecordForm"
+    delimiter: bytes
     tls: "ClientTls | None"
     cluster_name: str | None = None
 
@@ -155,7 +172,7 @@ async def _consume(options: Options) -> int:
         except PositionError as error:
             raise CommandError(f"--position: {error}", ExitCode.USAGE) from error
     output = StandardOutput()
-    writer = JsonWriter() if options.json else ValueWriter()
+    writer = RecordWriter(options.form, options.delimiter)
     config = ConsumerConfig(
         offset=options.from_offset,
         position=options.position,
@@ -177,7 +194,7 @@ async def _consume(options: Options) -> int:
                 async for whole in consumer.batches():
                     batch = whole if left is None or len(whole) <= left else whole.part(0, left)
                     _name_skipped(batch.skipped)
-                    data = writer.lines(batch)
+                    data = writer.text(batch)
                     await output.write(data)
                     last = batch
                     counted(records=len(batch), size=len(data))
@@ -193,6 +210,11 @@ async def _consume(options: Options) -> int:
         if last is not None:
             # Once and not after each batch: of a log with many producers it takes long to encode.
             position = last.position
+        if writer.unclear_from is not None:
+            report(
+                f"values have the delimiter in them, from offset {writer.unclear_from} on: where one ends cannot be "
+                "told; --format json or base64 keeps them apart, and so may another --delimiter"
+            )
         if options.show_position and position is not None:
             all_said = report(f"{POSITION_LABEL} {base64.urlsafe_b64encode(position).decode()}")
     return ExitCode.DONE if all_said and not writer.malformed else ExitCode.FAILED
@@ -213,14 +235,23 @@ def _name_skipped(skipped: "Sequence[SkippedRange]") -> None:
             report(f"before offset {each.from_offset}: {each.reason}")
 
 
-class ValueWriter:
-    """Makes lines of values. ``malformed`` counts what cannot be read, each of which is named on standard error."""
+class RecordWriter:
+    """Makes text of batches.
 
-    def __init__(self) -> None:
+    Attributes:
+        malformed: counts what cannot be read, each of which is named on standard error.
+        unclear_from: the offset of the first batch in whose values the delimiter occurs, so that whoever reads the text
+            cannot tell the records apart; None: there was none.
+    """
+
+    def __init__(self, form: "RecordForm", delimiter: bytes) -> None:
         self.malformed = 0
+        self.unclear_from: int | None = None
+        self._form = form
+        self._delimiter = delimiter
 
-    def lines(self, batch: "ConsumedBatch") -> bytes:
-        """Return the lines of a batch."""
+    def text(self, batch: "ConsumedBatch") -> bytes:
+        """Return what is written of a batch."""
         from proglog_trio.client import MalformedRecord
 
         try:
@@ -229,12 +260,17 @@ class ValueWriter:
             return self._join_one_by_one(batch)
 
     def _join(self, batch: "ConsumedBatch") -> bytes:
-        return b"\n".join([*batch.values(), b""])
+        if not self._delimiter:
+            return b"".join(self._form.texts(batch))
+        text = self._delimiter.join([*self._form.texts(batch), b""])
+        if self.unclear_from is None and text.count(self._delimiter) != len(batch):
+            self.unclear_from = batch.base_offset
+        return text
 
     def _join_one_by_one(self, batch: "ConsumedBatch") -> bytes:
         from proglog_trio.client import MalformedRecord
 
-        lines = []
+        texts = []
         try:
             batch.rows()
         except MalformedRecord as error:
@@ -242,32 +278,11 @@ class ValueWriter:
             return b""
         for index in range(len(batch)):
             try:
-                lines.append(self._join(batch.part(index, 1)))
+                texts.append(self._join(batch.part(index, 1)))
             except MalformedRecord as error:
                 self._count(error)
-        return b"".join(lines)
+        return b"".join(texts)
 
     def _count(self, error: "MalformedRecord") -> None:
         report(str(error))
         self.malformed += error.count
-
-
-class JsonWriter(ValueWriter):
-    """Makes lines of JSON objects."""
-
-    def _join(self, batch: "ConsumedBatch") -> bytes:
-        return b"".join(
-            [
-                record_line(
-                    {
-                        "offset": record.offset,
-                        "node": record.node,
-                        "origin": str(record.origin),
-                        "sequence": record.sequence,
-                        "log_time": record.log_time,
-                    },
-                    record,
-                )
-                for record in batch
-            ]
-        )

@@ -13,6 +13,8 @@ from attrs import define, field, frozen
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.formats.given_fields import Given, GivenHeaders, GivenKey, GivenTimestamp, record_bytes
+from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format, chosen_form
 from proglog_trio.cli.node_commands import (
     DEFAULT_NODE_ADDRESS,
     ClusterName,
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 
     import trio
 
+    from proglog_trio.cli.formats.record_forms import RecordForm
     from proglog_trio.cli.lines import Line
     from proglog_trio.cli.output import StandardOutput
     from proglog_trio.cli.progress import Progress
-    from proglog_trio.client import BatchDelivery, ClientTls, DeliveredBatch, DeliveryError, Producer
+    from proglog_trio.client import BatchDelivery, ClientTls, DeliveredBatch, DeliveryError, Producer, Record
 
 app = App(name="produce")
 
@@ -53,14 +56,29 @@ def produce(
     *,
     addr: NodeAddresses = (DEFAULT_NODE_ADDRESS,),
     cluster_name: ClusterName = None,
+    format_: Annotated[
+        Format,
+        Parameter(
+            name="--format",
+            help="How a record is written: its value as it is (raw) or in base64, or a JSON object with value, key, "
+            "headers (an object: names, and what each has) and timestamp, or value_base64, key_base64, headers_base64 "
+            "for bytes that are no UTF-8. What consume writes is read again as the same records; where they were "
+            "stored then is passed over.",
+        ),
+    ] = "raw",
+    delimiter: Delimiter = NEWLINE,
     key_separator: Annotated[
         str | None,
         Parameter(
             metavar="TEXT",
             allow_leading_hyphen=True,
-            help="What comes before the first TEXT in a line is the record's key, what comes after it the value.",
+            help="What comes before the first TEXT in a line is the record's key, what comes after it the value: with "
+            "raw and base64.",
         ),
     ] = None,
+    key: GivenKey = None,
+    header: GivenHeaders = (),
+    timestamp: GivenTimestamp = None,
     acknowledgement: Annotated[
         str,
         Parameter(
@@ -94,11 +112,19 @@ def produce(
     large is named, with its number, and left out; the exit code is 1 then. At the end, a line on standard error says
     how many records are stored, and where.
     """
-    if key_separator == "":
-        raise CommandError("--key-separator must not be empty.", ExitCode.USAGE)
-    separator = key_separator.encode() if key_separator else None
     options = Options(
-        addr, separator, acknowledgement, acknowledgement_timeout, timeout, json, client_tls(tls), cluster_name
+        addresses=addr,
+        form=chosen_form(format_, delimiter, key_separator),
+        delimiter=delimiter,
+        given=Given(
+            key=None if key is None else key.encode("utf-8", "surrogateescape"), headers=header, timestamp=timestamp
+        ),
+        acknowledgement=acknowledgement,
+        acknowledgement_timeout=acknowledgement_timeout,
+        timeout=timeout,
+        json=json,
+        tls=client_tls(tls),
+        cluster_name=cluster_name,
     )
     try:
         descriptor = sys.stdin.fileno() if file in (None, Path("-")) else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
@@ -111,12 +137,14 @@ def produce(
     return run_interruptible(partial(_produce, descriptor, size, options))
 
 
-@frozen
+@frozen(kw_only=True)
 class Options:
     """What the command was told."""
 
     addresses: tuple[str, ...]
-    key_separator: bytes | None
+    form: "RecordForm"
+    delimiter: bytes
+    given: Given
     acknowledgement: str
     acknowledgement_timeout: float | None
     timeout: float
@@ -304,24 +332,27 @@ async def _send_lines(
     tally: Tally,
     count: "Progress",
 ) -> None:
+    from proglog_trio.cli.formats.record_forms import is_value_alone
     from proglog_trio.cli.lines import read_lines
-    from proglog_trio.client import Record
 
     longest = producer.config.max_batch_bytes - _PACKING_BYTES
+    longest_line = options.form.longest(longest)
+    values_alone = is_value_alone(options.form) and options.given == Given()
     try:
-        async with contextlib.aclosing(read_lines(descriptor, longest)) as blocks:
+        async with contextlib.aclosing(read_lines(descriptor, longest_line, options.delimiter)) as blocks:
             async for lines, size in blocks:
-                kept = [line for line in lines if _is_sound(line, longest, tally)]
-                count(records=len(kept), size=size)
-                if not kept:
-                    continue
-                if options.key_separator is None:
+                if values_alone:
+                    kept = [line for line in lines if _is_sound(line, longest_line, tally)]
+                    if not kept:
+                        count(size=size)
+                        continue
                     delivery = await producer.send_batch([line.text for line in kept])
                 else:
-                    records = (Record(value, key) for key, value in _keyed(kept, options.key_separator))
-                    delivery = await producer.send_many(records)
-                tally.sent += len(kept)
-                await sending.send(Sent(range(kept[0].number, kept[-1].number + 1), delivery))
+                    delivery = await producer.send_many(_records(lines, options, longest, longest_line, tally))
+                count(records=delivery.count, size=size)
+                tally.sent += delivery.count
+                if delivery.count:
+                    await sending.send(Sent(range(lines[0].number, lines[-1].number + 1), delivery))
     except OSError as error:
         raise CommandError(f"reading failed: {error.strerror}", ExitCode.FAILED) from error
 
@@ -336,7 +367,20 @@ def _is_sound(line: "Line", longest: int, tally: Tally) -> bool:
     return True
 
 
-def _keyed(lines: "list[Line]", separator: bytes) -> "Iterator[tuple[bytes | None, bytes]]":
+def _records(
+    lines: "list[Line]", options: Options, longest: int, longest_line: int, tally: Tally
+) -> "Iterator[Record]":
+    """Yield what lines stand for; a line that is no record is left out."""
     for line in lines:
-        key, found, value = line.text.partition(separator)
-        yield (key, value) if found else (None, line.text)
+        if not _is_sound(line, longest_line, tally):
+            continue
+        try:
+            record = options.given.add_to(options.form.read(line.text))
+        except ValueError as error:
+            tally.leave_out(line, str(error))
+            continue
+        size = record_bytes(record)
+        if size > longest:
+            tally.leave_out(line, f"its record's {size} bytes are more than the {longest} that one can have")
+            continue
+        yield record

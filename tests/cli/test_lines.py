@@ -37,6 +37,26 @@ def test_long_line_holds_no_memory() -> None:
     assert splitter.finish() == [Line(1, b"", length=1_000_000)]
 
 
+@given(
+    st.lists(st.binary(max_size=6).map(lambda data: bytes(b"ab"[each % 2] for each in data))),
+    st.binary(min_size=1, max_size=4).map(lambda data: bytes(b"ab"[each % 2] for each in data)),
+)
+def test_a_line_may_end_with_any_bytes(pieces: list[bytes], end: bytes) -> None:
+    expected = b"".join(pieces).split(end)
+    if not expected[-1]:
+        expected.pop()
+    splitter = LineSplitter(1 << 20, end)
+    lines = [line for piece in pieces for line in splitter.feed(piece)] + splitter.finish()
+    assert [line.text for line in lines] == expected
+
+
+def test_without_an_end_all_is_one_line() -> None:
+    splitter = LineSplitter(10, b"")
+    assert splitter.feed(b"one\n") == splitter.feed(b"two\n") == []
+    assert splitter.finish() == [Line(1, b"one\ntwo\n")]
+    assert splitter.finish() == []
+
+
 @given(st.lists(st.binary(max_size=20).map(lambda data: data.replace(b"x", b"\n"))))
 def test_how_the_input_is_cut_does_not_matter(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)

@@ -17,8 +17,10 @@ import trio
 
 from proglog_trio.address import Address
 from proglog_trio.cli import produce
-from proglog_trio.cli.consume import JsonWriter, ValueWriter
+from proglog_trio.cli.consume import RecordWriter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.formats.given_fields import Given
+from proglog_trio.cli.formats.record_forms import JsonForm, RawForm
 from proglog_trio.cli.produce import Tally
 from proglog_trio.client import ConsumedBatch, DeliveredBatch, open_consumer, open_producer
 from proglog_trio.log.batch import Batch
@@ -145,6 +147,55 @@ async def test_headers_and_timestamp_as_json(address: str) -> None:
     assert record["headers_base64"] == {"bytes": "/w=="}
 
 
+async def test_any_records_go_out_and_come_in_again(address: str) -> None:
+    records = [
+        Record(bytes(range(256))),
+        Record(b"\n", b"\0", {"text": "ä".encode(), "bytes": b"\xff\n"}, -5),
+        Record(b"", b""),
+        Record(b"", None, {"": b""}),
+        Record(b"v", None, None, 1_700_000_000_000),
+    ]
+    async with open_producer(address) as producer:
+        await (await producer.send_many(records)).wait()
+    for delimiter in (r"\n", r"\0"):
+        form = ("--addr", address, "--format", "json", "--delimiter", delimiter)
+        code, output, errors = await run_command("consume", *form, "--count", "5")
+        assert (code, errors) == (ExitCode.DONE, "")
+        code, _, errors = await run_command("produce", *form, stdin=output)
+        assert (code, errors.split(" stored")[0]) == (ExitCode.DONE, "5 records")
+    async with open_consumer(address, follow=False) as consumer:
+        found = [Record(each.value, each.key, each.headers or None, each.timestamp) async for each in consumer]
+    assert found == records * 3
+
+
+async def test_any_values_go_in_and_out(address: str) -> None:
+    everything = bytes(range(256)) * 4
+    whole = ("--addr", address, "--delimiter", "")
+    assert (await run_command("produce", *whole, stdin=everything))[0] == ExitCode.DONE
+    assert await run_command("consume", *whole) == (ExitCode.DONE, everything, "")
+    code, output, errors = await run_command("consume", "--addr", address)
+    assert (code, output) == (ExitCode.DONE, everything + b"\n")
+    assert errors.startswith("values have the delimiter in them, from offset 0 on")
+    code, output, _ = await run_command("consume", "--addr", address, "--format", "base64")
+    assert (code, output) == (ExitCode.DONE, base64.b64encode(everything) + b"\n")
+    assert (await run_command("produce", "--addr", address, "--format", "base64", stdin=output))[0] == ExitCode.DONE
+    assert await stored(address) == [everything] * 2
+
+
+async def test_fields_that_are_given_to_each_record(address: str) -> None:
+    options = ["--key", "k", "--header", "a=1=2", "--header", "b=", "--timestamp", "-7"]
+    lines = b'{"value": "v"}\n{"value": "w", "keey": "x"}\n{"key": "own", "headers": {"b": "c"}, "timestamp": 0}\n'
+    code, _, errors = await run_command("produce", "--addr", address, "--format", "json", *options, stdin=lines)
+    assert code == ExitCode.FAILED
+    assert errors.splitlines()[0].startswith("line 2: 'keey' is no field of a record")
+    async with open_consumer(address, follow=False) as consumer:
+        found = [each async for each in consumer]
+    assert [(each.value, each.key, each.headers, each.timestamp) for each in found] == [
+        (b"v", b"k", {"a": b"1=2", "b": b""}, -7),
+        (b"", b"own", {"a": b"1=2", "b": b"c"}, 0),
+    ]
+
+
 async def test_lines_that_are_no_records_are_named_and_the_rest_is_stored(address: str) -> None:
     lines = b"one\n\n" + b"x" * (5 << 20) + b"\ntwo\n"
     code, _, errors = await run_command("produce", "--addr", address, stdin=lines)
@@ -252,6 +303,12 @@ async def test_acknowledgement_by_more_nodes_than_there_are(address: str) -> Non
         (["--acknowledgement", "2", "--acknowledgement-timeout", "1m"], "must be less than"),
         (["--acknowledgement-timeout", "soon"], "not a length of time"),
         (["--addr", " , "], "no address"),
+        (["--header", "a"], "is no header: write NAME=TEXT"),
+        (["--header", "a=1", "--header", "a=2"], "is given twice"),
+        (["--timestamp", "soon"], "is no timestamp"),
+        (["--timestamp", "9223372036854775808"], "is no timestamp"),
+        (["--delimiter", r"\q"], "is no escape"),
+        (["--format", "json", "--key-separator", "="], "is not for --format json"),
     ],
 )
 async def test_options_that_make_no_sense(options: list[str], message: str) -> None:
@@ -294,7 +351,17 @@ async def test_a_failure_while_a_batch_is_handed_over_is_told_once(
     path = tmp_path / "lines"
     path.write_bytes(lines)
     async with node_process(tmp_path / "data", preexec=allow_small_files_only) as node:
-        options = produce.Options((node.address,), None, "local", None, 5.0, False, None)
+        options = produce.Options(
+            addresses=(node.address,),
+            form=RawForm(),
+            delimiter=b"\n",
+            given=Given(),
+            acknowledgement="local",
+            acknowledgement_timeout=None,
+            timeout=5.0,
+            json=False,
+            tls=None,
+        )
         descriptor = os.open(path, os.O_RDONLY)
         with pytest.raises(CommandError, match="ABORTED: the log takes no more records") as raised:
             await produce._produce(descriptor, len(lines), options)
@@ -459,16 +526,17 @@ def consumed(payload: bytes, count: int) -> ConsumedBatch:
 def test_malformed_records_are_named_and_the_rest_is_written(capfd: pytest.CaptureFixture[str]) -> None:
     # an array of 3: a record, the number 5, a record
     payload = b"\x93" + pack_records([Record(b"a")])[1:] + b"\x05" + pack_records([Record(b"b")])[1:]
-    for writer, expected in ((ValueWriter(), [b"a", b"b"]), (JsonWriter(), [10, 12])):
-        lines = writer.lines(consumed(payload, 3)).splitlines()
-        read = [json.loads(line)["offset"] if isinstance(writer, JsonWriter) else line for line in lines]
+    for form, expected in ((RawForm(), [b"a", b"b"]), (JsonForm(), [10, 12])):
+        writer = RecordWriter(form, b"\n")
+        lines = writer.text(consumed(payload, 3)).splitlines()
+        read = [json.loads(line)["offset"] if form == JsonForm() else line for line in lines]
         assert read == expected
         assert writer.malformed == 1
         assert "offset 11" in capfd.readouterr().err
 
 
 def test_batch_that_cannot_be_read_at_all(capfd: pytest.CaptureFixture[str]) -> None:
-    writer = ValueWriter()
-    assert writer.lines(consumed(b"\xc1", 3)) == b""
+    writer = RecordWriter(RawForm(), b"\n")
+    assert writer.text(consumed(b"\xc1", 3)) == b""
     assert writer.malformed == 3
     assert len(capfd.readouterr().err.splitlines()) == 1
