@@ -68,6 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
         if getattr(config.option, name) is None:
             setattr(config.option, name, drawn.get(name, random.SystemRandom().randrange(1_000_000)))
     keep_bytecode(config)
+    # The contexts of who runs the tests are no business of theirs, and neither are their colours.
+    os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        os.environ.pop(name, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell has what it starts in the background ignore Ctrl-C, which is not what tests of Ctrl-C are about.
         signal.signal(signal.SIGINT, signal.default_int_handler)

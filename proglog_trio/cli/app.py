@@ -26,6 +26,7 @@ from cyclopts import (
 from cyclopts.argument import Argument
 
 from proglog_trio import __version__
+from proglog_trio.cli.contexts.choice import context_source
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError
 from proglog_trio.node.config import SECRET_OPTIONS, ConfigError
@@ -48,6 +49,7 @@ COMMANDS: Mapping[str, str] = {
     "tags": "membership.tags:app",
     "rtt": "membership.rtt:app",
     "info": "membership.info:app",
+    "context": "contexts.commands:app",
     "certs": "certs:certs_app",
     "keygen": "certs:keygen_app",
     "keys": "keys:app",
@@ -62,6 +64,7 @@ def command_line(names: Iterable[str] = COMMANDS) -> App:
         name="proglog-trio",
         help="A distributed commit log on Trio.",
         version=__version__,
+        config=context_source,
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )

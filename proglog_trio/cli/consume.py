@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from attrs import frozen
 from cyclopts import App, Parameter, Token
 
+from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddresses
+from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format, chosen_form
 from proglog_trio.cli.node_commands import (
-    DEFAULT_NODE_ADDRESS,
     ClusterName,
-    NodeAddresses,
     Timeout,
     failed_at,
     report,
@@ -56,7 +56,8 @@ def _in_range(lowest: int) -> Parameter:
 @app.default
 def consume(
     *,
-    addr: NodeAddresses = (DEFAULT_NODE_ADDRESS,),
+    addr: NodeAddresses = DEFAULT_ADDRESSES,
+    context: ContextName = None,
     cluster_name: ClusterName = None,
     from_offset: Annotated[
         int | None,

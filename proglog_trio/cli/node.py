@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from proglog_trio.cli.contexts.addresses import ADDRESS_VARIABLE
+from proglog_trio.cli.contexts.choice import CONTEXT_VARIABLE
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.node_commands import ADDRESS_VARIABLE, run_interruptible
+from proglog_trio.cli.node_commands import run_interruptible
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.cli.tls_options import TLS_VARIABLES
@@ -71,7 +73,7 @@ def node(
 
     configure_log_output(config.log_format, config.log_level)
     logger = structlog.get_logger("proglog_trio.cli.node")
-    also_known = [ADDRESS_VARIABLE, _JSON_VARIABLE, _END_WITH_STDIN_VARIABLE, *TLS_VARIABLES]
+    also_known = [ADDRESS_VARIABLE, CONTEXT_VARIABLE, _JSON_VARIABLE, _END_WITH_STDIN_VARIABLE, *TLS_VARIABLES]
     for variable in unknown_variables(os.environ, also_known=also_known):
         logger.warning("a variable of the environment is no option and is ignored", variable=variable)
     for variable in variables_of_services(os.environ):

@@ -2,70 +2,22 @@
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from proglog_trio.address import Address
+from proglog_trio.cli.contexts.addresses import source_of
 from proglog_trio.cli.default_signals import end_on
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.node.garbage import put_off
-from proglog_trio.node.option_types import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, NAME, TIME, several, within
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, NAME, TIME, within
 from proglog_trio.printable import printable
-
-ADDRESS_VARIABLE = f"{ENVIRONMENT_PREFIX}ADDR"
-DEFAULT_NODE_ADDRESS = f"127.0.0.1:{DEFAULT_RPC_PORT}"
 
 # a producer cannot be sure for longer that a retry is recognised
 _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 0.1, 300.0
-
-
-def dialled(address: str) -> str:
-    """Return the address with its port, which may be left out when it is the default."""
-    return str(Address.parse(address, default_port=DEFAULT_RPC_PORT))
-
-
-def _check_address(_type: type, value: str) -> None:
-    if Address.parse(value, default_port=DEFAULT_RPC_PORT).port == 0:
-        raise ValueError("Nothing can be reached at port 0.")
-
-
-NodeAddress = Annotated[
-    str,
-    Parameter(
-        name="--addr",
-        env_var=ADDRESS_VARIABLE,
-        validator=_check_address,
-        metavar="HOST:PORT",
-        help="The node to talk to.",
-    ),
-]
-"""The option of every command that talks to a node."""
-
-
-def _check_addresses(type_: type, value: tuple[str, ...]) -> None:
-    if not value:
-        raise ValueError("There is no address.")
-    for address in value:
-        _check_address(type_, address)
-
-
-NodeAddresses = Annotated[
-    tuple[str, ...],
-    several(dialled, "HOST:PORT"),
-    Parameter(
-        name="--addr",
-        env_var=ADDRESS_VARIABLE,
-        validator=_check_addresses,
-        show_default=True,
-        help="The nodes to talk to: the first, or another when that one fails. Repeatable, or separated by commas; the "
-        "other nodes of their cluster are found by themselves.",
-    ),
-]
-"""The option of the commands that go on at another node."""
 
 
 ClusterName = Annotated[
@@ -173,12 +125,15 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def failed_at(address: str | Sequence[str], error: Exception, code: ExitCode) -> CommandError:
-    """Return the error of a command whose node, at ``address`` or one of several, did not do what was asked."""
-    addresses = [address] if isinstance(address, str) else address
-    named = ", ".join(addresses)
+def failed_at(addresses: tuple[str, ...], error: Exception, code: ExitCode) -> CommandError:
+    """Return the error of a command whose node, at one of these addresses, did not do what was asked.
+
+    Of one that cannot be reached it says where the address is from.
+    """
     message = str(error)
-    return CommandError(message if any(each in message for each in addresses) else f"{named}: {message}", code)
+    if not any(each in message for each in addresses):
+        message = f"{', '.join(addresses)}: {message}"
+    return CommandError(f"{message}; {source_of(addresses)}" if code == ExitCode.UNREACHABLE else message, code)
 
 
 def report(message: str) -> bool:

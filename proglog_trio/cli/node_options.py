@@ -6,8 +6,10 @@ from typing import Annotated, TypeVar
 import attrs
 from cyclopts import Parameter
 
+from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddress, asked
+from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, Timeout, dialled, failed_at
+from proglog_trio.cli.node_commands import Timeout, failed_at
 from proglog_trio.cli.tls_options import Tls, client_tls
 
 Answer = TypeVar("Answer")
@@ -17,7 +19,8 @@ Answer = TypeVar("Answer")
 class NodeOptions:
     """One node, asked through a call of proglog_trio.rpc.calls.cluster."""
 
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS
+    addr: NodeAddress = DEFAULT_ADDRESSES
+    context: ContextName = None
     timeout: Timeout = 10.0
     tls: Tls = None
 
@@ -33,13 +36,14 @@ class NodeOptions:
         from proglog_trio.node.log_output import configure_log_output
 
         configure_log_output("console", "warning")
-        address = dialled(self.addr)
+        first = asked(self.addr)
+        (address,) = first
         try:
             return await call(address, *arguments, self.timeout, tls=client_tls(self.tls), **options)
         except NodeConnectionError as error:
-            raise failed_at(address, error, ExitCode.UNREACHABLE) from error
+            raise failed_at(first, error, ExitCode.UNREACHABLE) from error
         except CallFailed as error:
-            raise failed_at(address, error, ExitCode.FAILED) from error
+            raise failed_at(first, error, ExitCode.FAILED) from error
         except UnicodeEncodeError:
             # What it was is not said: it may be a key.
             raise CommandError("an argument has bytes that are no UTF-8 text", ExitCode.USAGE) from None

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 from attrs import define, field, frozen
 from cyclopts import App, Parameter
 
+from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddresses
+from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.formats.given_fields import Given, GivenHeaders, GivenKey, GivenTimestamp, record_bytes
 from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format, chosen_form
 from proglog_trio.cli.node_commands import (
-    DEFAULT_NODE_ADDRESS,
     ClusterName,
-    NodeAddresses,
     Timeout,
     failed_at,
     report,
@@ -54,7 +54,8 @@ def produce(
     ] = None,
     /,
     *,
-    addr: NodeAddresses = (DEFAULT_NODE_ADDRESS,),
+    addr: NodeAddresses = DEFAULT_ADDRESSES,
+    context: ContextName = None,
     cluster_name: ClusterName = None,
     format_: Annotated[
         Format,

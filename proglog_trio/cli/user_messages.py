@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 from cyclopts import App, Parameter
 
+from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddress
+from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.formats.records import json_line
-from proglog_trio.cli.node_commands import DEFAULT_NODE_ADDRESS, NodeAddress, report, run_interruptible
+from proglog_trio.cli.node_commands import report, run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
 from proglog_trio.cli.tls_options import Tls
 from proglog_trio.node.option_types import TIME, between, flag
@@ -128,7 +130,14 @@ def query(
             "(payload_base64 where it is no UTF-8)."
         ),
     ] = False,
-    addr: NodeAddress = DEFAULT_NODE_ADDRESS,
+    addr: NodeAddress = DEFAULT_ADDRESSES,
+    context: ContextName = None,
+    connect_timeout: Annotated[
+        float,
+        TIME,
+        between(0.1, 300.0),
+        Parameter(help="How long to go on trying when the node cannot be reached: seconds, or 1m."),
+    ] = CONNECT_SECONDS,
     tls: Tls = None,
 ) -> int:
     """Ask the members of a cluster, serf agents included, and write their answers as they come.
@@ -145,7 +154,7 @@ def query(
         acknowledge=not no_ack,
         json=json,
     )
-    return run_interruptible(partial(_query, NodeOptions(addr=addr, timeout=CONNECT_SECONDS, tls=tls), question))
+    return run_interruptible(partial(_query, NodeOptions(addr=addr, timeout=connect_timeout, tls=tls), question))
 
 
 async def _query(node: NodeOptions, question: _Question) -> int:

@@ -8,12 +8,14 @@ import psutil
 import pytest
 import trio
 
+from proglog_trio.cli.contexts.addresses import dialled
 from proglog_trio.cli.exit_codes import ExitCode
-from proglog_trio.cli.node_commands import dialled, only_leaf, run_interruptible
+from proglog_trio.cli.node_commands import only_leaf, run_interruptible
 from tests.node_process import STOP_SECONDS, read_line
 
 SCRIPT = """
 import time, trio
+from proglog_trio.cli.contexts.addresses import dialled
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
 
