@@ -29,6 +29,7 @@ from proglog_trio import __version__
 from proglog_trio.cli.contexts.choice import context_source
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.standard_streams import OutputError
+from proglog_trio.colours import Colour, painted
 from proglog_trio.node.config import SECRET_OPTIONS, ConfigError
 from proglog_trio.printable import printable
 
@@ -54,8 +55,12 @@ COMMANDS: Mapping[str, str] = {
     "keygen": "certs:keygen_app",
     "keys": "keys:app",
     "log": "log:app",
+    "completion": "completion:app",
 }
 """By name, the module and what it calls the command."""
+
+
+_COMPLETE = "__complete"
 
 
 def command_line(names: Iterable[str] = COMMANDS) -> App:
@@ -102,7 +107,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _command(arguments: Sequence[str]) -> object:
     # What is not for one command alone, such as help and a name that is none, is about all of them.
-    app = command_line(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS)
+    # A shell that completes asks with the words of the command line behind a name of cyclopts' own.
+    words = arguments[1:] if arguments[:1] == [_COMPLETE] else arguments
+    app = command_line(words[:1] if words and words[0] in COMMANDS else COMMANDS)
     return app(arguments, exit_on_error=False, print_error=False)
 
 
@@ -148,7 +155,8 @@ def _shown(argument: str) -> str:
 def _fail(message: str, code: ExitCode) -> int:
     with contextlib.suppress(OutputError):
         sys.stdout.flush()
-    print(printable(f"proglog-trio: {' '.join(message.split())}"), file=sys.stderr)
+    name = painted("proglog-trio:", Colour.ERROR, sys.stderr)
+    print(f"{name} {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from attrs import frozen
 from cyclopts import App, Parameter, Token
 
-from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddresses
+from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddresses, failed_at
 from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format, chosen_form
+from proglog_trio.cli.formats.form_choice import chosen_form
+from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format
 from proglog_trio.cli.node_commands import (
     ClusterName,
     Timeout,
-    failed_at,
+    Wait,
     report,
     run_interruptible,
 )
@@ -112,6 +113,7 @@ def consume(
         ),
     ] = None,
     timeout: Timeout = 10.0,
+    wait: Wait = None,
     tls: Tls = None,
 ) -> int:
     """Read records from a node and write their values, one a line.
@@ -132,6 +134,7 @@ def consume(
         on_missing=on_missing,
         show_position=show_position,
         timeout=timeout,
+        wait=timeout if wait is None else wait,
         form=chosen_form("json" if json else format_ or "raw", delimiter, key_separator),
         delimiter=delimiter,
         tls=client_tls(tls),
@@ -152,6 +155,7 @@ class Options:
     on_missing: Literal["wait", "raise", "skip"]
     show_position: bool
     timeout: float
+    wait: float
     form: "RecordForm"
     delimiter: bytes
     tls: "ClientTls | None"
@@ -160,7 +164,8 @@ class Options:
 
 async def _consume(options: Options) -> int:
     from proglog_trio.cli.output import StandardOutput
-    from proglog_trio.cli.progress import progress
+    from proglog_trio.cli.terminal.progress import progress
+    from proglog_trio.cli.terminal.waiting import waiting_is_told
     from proglog_trio.client import ClientError, ConsumerConfig, NodeUnreachable, check_position, open_consumer
     from proglog_trio.errors import PositionError
     from proglog_trio.node.log_output import configure_log_output
@@ -179,8 +184,8 @@ async def _consume(options: Options) -> int:
         position=options.position,
         follow=options.follow,
         on_missing=options.on_missing,
-        connect_timeout=options.timeout,
-        reconnect_timeout=options.timeout,
+        connect_timeout=options.wait,
+        reconnect_timeout=options.wait,
         cluster_name=options.cluster_name,
     )
     left = options.count
@@ -190,7 +195,11 @@ async def _consume(options: Options) -> int:
     try:
         with progress("consuming", wanted=not sys.stdout.isatty()) as counted:
             connection = reading_connection(options.tls)
-            async with open_consumer(options.addresses, config, connection=connection) as consumer:
+            async with (
+                waiting_is_told(options.addresses) as waiting,
+                open_consumer(options.addresses, config, connection=connection) as consumer,
+            ):
+                waiting.obstacle = lambda: consumer.obstacle
                 position = consumer.position
                 async for whole in consumer.batches():
                     batch = whole if left is None or len(whole) <= left else whole.part(0, left)

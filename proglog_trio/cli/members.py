@@ -1,6 +1,7 @@
 """``proglog-trio members``, ``join``, ``leave`` and ``force-leave``."""
 
 import json as json_format
+import sys
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,11 +10,13 @@ from cyclopts import App, Parameter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import report, run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, LongNodeOptions, NodeOptions
+from proglog_trio.colours import Colour, painted
 from proglog_trio.node.option_types import flag
 from proglog_trio.printable import printable
 
 _PatientlyAskedNode = Annotated[LongNodeOptions, Parameter(name="*")]
 _PATIENT = LongNodeOptions()
+_COLOURS = {"failed": Colour.FAILED, "leaving": Colour.WARNING, "left": Colour.PAST}
 
 members_app = App(name="members")
 join_app = App(name="join")
@@ -52,8 +55,8 @@ async def _members(node: NodeOptions, *, json: bool, detailed: bool) -> int:
         described = [{**each, **peers.get(each["name"], {})} for each in described]
         print(json_format.dumps(described, indent=2))
         return ExitCode.DONE
-    for line in member_lines(described, detailed=detailed):
-        print(printable(line))
+    for line, member in zip(member_lines(described, detailed=detailed), described, strict=True):
+        print(painted(printable(line), _COLOURS.get(member["status"]), sys.stdout))
     return ExitCode.DONE
 
 

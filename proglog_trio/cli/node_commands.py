@@ -2,22 +2,21 @@
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
-from proglog_trio.cli.contexts.addresses import source_of
 from proglog_trio.cli.default_signals import end_on
-from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.standard_streams import OutputError, dropped_output
 from proglog_trio.cli.structlog_loading import load_structlog_without_rich
 from proglog_trio.node.garbage import put_off
-from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, NAME, TIME, within
+from proglog_trio.node.option_types import ENVIRONMENT_PREFIX, NAME, TIME, between, parse_seconds, within
 from proglog_trio.printable import printable
 
 # a producer cannot be sure for longer that a retry is recognised
-_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 0.1, 300.0
+_SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.1, 300.0
 
 
 ClusterName = Annotated[
@@ -38,13 +37,43 @@ ClusterName = Annotated[
 Timeout = Annotated[
     float,
     TIME,
-    within(_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT, " seconds"),
+    within(_SHORTEST_TIMEOUT, LONGEST_TIMEOUT, " seconds"),
     Parameter(
         name="--timeout",
         help="How long to go on trying when the node cannot be reached or does not answer: seconds, or 1m.",
     ),
 ]
 """The option that bounds every wait for a node."""
+
+
+FOREVER = "forever"
+FOREVER_SECONDS = 100 * 365 * 86_400.0
+"""Longer than any process lives, and a number like any other."""
+
+
+def _read_wait(_type: type, tokens: Sequence[Token]) -> float:
+    text = tokens[0].value.strip()
+    if text == FOREVER:
+        return FOREVER_SECONDS
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, and not {FOREVER!r}") from None
+
+
+Wait = Annotated[
+    float | None,
+    between(_SHORTEST_TIMEOUT),
+    Parameter(
+        name="--wait",
+        converter=_read_wait,
+        n_tokens=1,
+        metavar=f"TIME|{FOREVER}",
+        show_default=lambda _value: "as long as --timeout",
+        help="How long to wait while no node of the cluster can be reached: seconds, 15m, 12h or 7d, or forever.",
+    ),
+]
+"""The option of the commands that can wait for a cluster that is down."""
 
 
 def run_interruptible(
@@ -123,17 +152,6 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
-
-
-def failed_at(addresses: tuple[str, ...], error: Exception, code: ExitCode) -> CommandError:
-    """Return the error of a command whose node, at one of these addresses, did not do what was asked.
-
-    Of one that cannot be reached it says where the address is from.
-    """
-    message = str(error)
-    if not any(each in message for each in addresses):
-        message = f"{', '.join(addresses)}: {message}"
-    return CommandError(f"{message}; {source_of(addresses)}" if code == ExitCode.UNREACHABLE else message, code)
 
 
 def report(message: str) -> bool:

@@ -6,10 +6,10 @@ from typing import Annotated, TypeVar
 import attrs
 from cyclopts import Parameter
 
-from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddress, asked
+from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddress, asked, failed_at
 from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
-from proglog_trio.cli.node_commands import Timeout, failed_at
+from proglog_trio.cli.node_commands import Timeout
 from proglog_trio.cli.tls_options import Tls, client_tls
 
 Answer = TypeVar("Answer")

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 from attrs import define, field, frozen
 from cyclopts import App, Parameter
 
-from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddresses
+from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddresses, failed_at
 from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.formats.form_choice import chosen_form
 from proglog_trio.cli.formats.given_fields import Given, GivenHeaders, GivenKey, GivenTimestamp, record_bytes
-from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format, chosen_form
+from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format
 from proglog_trio.cli.node_commands import (
+    LONGEST_TIMEOUT,
     ClusterName,
     Timeout,
-    failed_at,
+    Wait,
     report,
     run_interruptible,
 )
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from proglog_trio.cli.formats.record_forms import RecordForm
     from proglog_trio.cli.lines import Line
     from proglog_trio.cli.output import StandardOutput
-    from proglog_trio.cli.progress import Progress
+    from proglog_trio.cli.terminal.progress import Progress
     from proglog_trio.client import BatchDelivery, ClientTls, DeliveredBatch, DeliveryError, Producer, Record
 
 app = App(name="produce")
@@ -97,6 +99,7 @@ def produce(
         ),
     ] = None,
     timeout: Timeout = 10.0,
+    wait: Wait = None,
     json: Annotated[
         bool,
         flag(
@@ -109,9 +112,10 @@ def produce(
     """Write records to a node, one a line.
 
     A record is acknowledged when it is on the node's disk, and on other nodes' if --acknowledgement says so. When the
-    node fails, what it has not acknowledged is sent to another, in the same order. An empty line or one that is too
-    large is named, with its number, and left out; the exit code is 1 then. At the end, a line on standard error says
-    how many records are stored, and where.
+    node fails, what it has not acknowledged is sent to another, in the same order, for as long as --wait or --timeout
+    says and at most for 5 minutes: a node would not know it again later, and store it twice. An empty line or one that
+    is too large is named, with its number, and left out; the exit code is 1 then. At the end, a line on standard error
+    says how many records are stored, and where.
     """
     options = Options(
         addresses=addr,
@@ -123,6 +127,7 @@ def produce(
         acknowledgement=acknowledgement,
         acknowledgement_timeout=acknowledgement_timeout,
         timeout=timeout,
+        wait=timeout if wait is None else wait,
         json=json,
         tls=client_tls(tls),
         cluster_name=cluster_name,
@@ -149,6 +154,7 @@ class Options:
     acknowledgement: str
     acknowledgement_timeout: float | None
     timeout: float
+    wait: float
     json: bool
     tls: "ClientTls | None"
     cluster_name: str | None = None
@@ -271,7 +277,8 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
     import trio
 
     from proglog_trio.cli.output import StandardOutput
-    from proglog_trio.cli.progress import progress
+    from proglog_trio.cli.terminal.progress import progress
+    from proglog_trio.cli.terminal.waiting import waiting_is_told
     from proglog_trio.client import (
         Acknowledgement,
         ConnectionConfig,
@@ -290,8 +297,9 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
         asked = Acknowledgement.parse(options.acknowledgement, options.acknowledgement_timeout)
         config = ProducerConfig(
             acknowledgement=asked,
-            connect_timeout=options.timeout,
-            delivery_timeout=options.timeout,
+            connect_timeout=options.wait,
+            # nodes do not know a retry that comes later for one, and would store it twice
+            delivery_timeout=min(max(options.timeout, options.wait), LONGEST_TIMEOUT),
             cluster_name=options.cluster_name,
         )
     except ValueError as error:
@@ -302,9 +310,11 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
         with progress("producing", total_bytes=size, wanted=not os.isatty(descriptor)) as count:
             connection = ConnectionConfig(tls=options.tls)
             async with (
+                waiting_is_told(options.addresses) as waiting,
                 open_producer(options.addresses, config, connection=connection) as producer,
                 trio.open_nursery() as nursery,
             ):
+                waiting.obstacle = lambda: producer.obstacle if producer.buffered_bytes else None
                 nursery.start_soon(settler.run, settling)
                 async with sending:
                     with settler.reading:

@@ -1,6 +1,7 @@
 """``proglog-trio status``."""
 
 import json as json_format
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from cyclopts import App
 from proglog_trio.cli.exit_codes import ExitCode
 from proglog_trio.cli.node_commands import run_interruptible
 from proglog_trio.cli.node_options import NODE, AskedNode, NodeOptions
+from proglog_trio.colours import Colour, painted
 from proglog_trio.node.option_types import flag
 from proglog_trio.printable import printable
 
@@ -34,7 +36,7 @@ def status(
 
 
 async def _status(node: NodeOptions, *, json: bool) -> int:
-    from proglog_trio.cli.formats.status import described_status, status_lines
+    from proglog_trio.cli.formats.status import described_status, is_warning, status_lines
     from proglog_trio.rpc.calls.cluster import get_status
 
     answer = await node.ask(get_status)
@@ -42,5 +44,5 @@ async def _status(node: NodeOptions, *, json: bool) -> int:
         print(json_format.dumps(described_status(answer), indent=2))
     else:
         for line in status_lines(answer):
-            print(printable(line))
+            print(painted(printable(line), Colour.WARNING if is_warning(line) else None, sys.stdout))
     return ExitCode.DONE

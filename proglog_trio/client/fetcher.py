@@ -58,6 +58,11 @@ class Fetcher(NodeUser):
             self._wake_link()
         return batch
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why the last stream ended, or could not begin; None once one has begun after it."""
+        return None if self._last_failure is None else str(self._last_failure)
+
     def check_running(self) -> None:
         """Raise ConsumerClosed if nothing more will arrive although the core is not finished."""
         if self.ended_because is not None:
@@ -86,6 +91,7 @@ class Fetcher(NodeUser):
         """See ConsumeSession."""
         self._wake_link = wake
         self._opened_at = self._clock()
+        self._last_failure = None
 
     def received(self, answer: ConsumeBatchesResponse) -> None:
         """See ConsumeSession."""

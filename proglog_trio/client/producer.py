@@ -168,6 +168,11 @@ class Producer:
         return self._nodes.cluster.name
 
     @property
+    def obstacle(self) -> str | None:
+        """Why what is handed in could not be sent the last time that was tried; None once a node has answered since."""
+        return None if self._core.obstacle is None else str(self._core.obstacle)
+
+    @property
     def search_failure(self) -> str | None:
         """Why the last question for other nodes was not answered; None if it was, or none was asked."""
         return self._nodes.search_failure

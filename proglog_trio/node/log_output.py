@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import structlog
 from structlog.typing import Processor
 
+from proglog_trio.colours import may_have_colours
 from proglog_trio.printable import printable
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def configure_log_output(log_format: "LogFormat", log_level: "LogLevel", stream:
     """
     stream = sys.stderr if stream is None else stream
     on_terminal = stream.isatty()
+    colours = may_have_colours(stream)
     readable = log_format == "console" or (log_format == "auto" and on_terminal)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -53,7 +55,7 @@ def configure_log_output(log_format: "LogFormat", log_level: "LogLevel", stream:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(readable, on_terminal)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(readable, colours)],
         )
     )
     root = logging.getLogger()
@@ -64,10 +66,10 @@ def configure_log_output(log_format: "LogFormat", log_level: "LogLevel", stream:
     logging.captureWarnings(capture=True)
 
 
-def _renderers(readable: bool, on_terminal: bool) -> list[Processor]:
+def _renderers(readable: bool, colours: bool) -> list[Processor]:
     if readable:
         # rich's tracebacks would cost a node that logs an error once 10 MB for good
-        console = structlog.dev.ConsoleRenderer(colors=on_terminal, exception_formatter=structlog.dev.plain_traceback)
+        console = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
         return [_printable, console]
     return [
         structlog.processors.format_exc_info,

@@ -303,6 +303,8 @@ async def test_acknowledgement_by_more_nodes_than_there_are(address: str) -> Non
         (["--acknowledgement", "2", "--acknowledgement-timeout", "1m"], "must be less than"),
         (["--acknowledgement-timeout", "soon"], "not a length of time"),
         (["--addr", " , "], "no address"),
+        (["--wait", "ever"], "'ever' is not a length of time, such as 90 (seconds), 15m, 12h or 7d, and not 'forever'"),
+        (["--wait", "0"], "Must be at least 0.1"),
         (["--header", "a"], "is no header: write NAME=TEXT"),
         (["--header", "a=1", "--header", "a=2"], "is given twice"),
         (["--timestamp", "soon"], "is no timestamp"),
@@ -359,6 +361,7 @@ async def test_a_failure_while_a_batch_is_handed_over_is_told_once(
             acknowledgement="local",
             acknowledgement_timeout=None,
             timeout=5.0,
+            wait=5.0,
             json=False,
             tls=None,
         )
@@ -393,6 +396,50 @@ async def test_produce_when_the_node_is_gone(tmp_path: Path) -> None:
                 summary = await read_line(process.stderr)
                 assert summary == b"1 record stored at offset 0, 1 records sent and not acknowledged\n"
                 assert (await read_line(process.stderr)).startswith(b"proglog-trio: lines 2 to 2: ")
+
+
+@pytest.mark.parametrize("wait", ["forever", "5m"])
+async def test_waiting_for_a_cluster_that_comes_later(tmp_path: Path, wait: str) -> None:
+    """Longer than the timeout, and on a terminal they say so."""
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    ours, theirs = pty.openpty()
+    options = ["--addr", f"127.0.0.1:{port}", "--timeout", "0.2", "--wait", wait]
+    try:
+        consume = await trio.lowlevel.open_process(
+            command("consume", *options, "--follow", "--count", "2"),
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env=clean_environment(),
+        )
+        produce_ = await trio.lowlevel.open_process(
+            command("produce", *options), stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()
+        )
+        assert consume.stdout is not None
+        assert produce_.stdin is not None
+        assert produce_.stderr is not None
+        async with consume.stdout, produce_.stdin, produce_.stderr:
+            with trio.fail_after(READY_SECONDS):
+                said = b""
+                while b"waiting for a node: none has answered at " not in said:
+                    said += await trio.to_thread.run_sync(os.read, ours, 1000)
+                assert (produce_.poll(), consume.poll()) == (None, None)
+                async with node_process(tmp_path / "data", rpc_port=port) as node:
+                    await produce_.stdin.send_all(b"one\n")
+                    assert await read_line(consume.stdout) == b"one\n"
+                    node.kill()
+                    await node.process.wait()
+                    await produce_.stdin.send_all(b"two\n")
+                    await produce_.stdin.aclose()
+                async with node_process(tmp_path / "data", rpc_port=port):
+                    assert await read_line(consume.stdout) == b"two\n"
+                    assert await consume.wait() == ExitCode.DONE
+                    assert await produce_.wait() == ExitCode.DONE
+                    assert (await read_line(produce_.stderr)).startswith(b"2 records stored at offsets 0 to 1")
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 async def test_follow_when_the_node_is_gone(tmp_path: Path) -> None:

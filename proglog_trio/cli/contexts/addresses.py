@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter, Token
 
 from proglog_trio.address import Address
+from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.node.option_types import DEFAULT_RPC_PORT, ENVIRONMENT_PREFIX, ENVIRONMENT_SOURCE, several
 
 ADDRESS_OPTION = "--addr"
@@ -38,6 +39,17 @@ def source_of(addresses: tuple[str, ...]) -> str:
         "that is the default address: say where a node is with --addr, PROGLOG_ADDR or a context "
         "(`proglog-trio context add`)"
     )
+
+
+def failed_at(addresses: tuple[str, ...], error: Exception, code: ExitCode) -> CommandError:
+    """Return the error of a command whose node, at one of these addresses, did not do what was asked.
+
+    Of one that cannot be reached it says where the address is from.
+    """
+    message = str(error)
+    if not any(each in message for each in addresses):
+        message = f"{', '.join(addresses)}: {message}"
+    return CommandError(f"{message}; {source_of(addresses)}" if code == ExitCode.UNREACHABLE else message, code)
 
 
 def asked(addresses: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 import json as json_format
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +16,7 @@ from proglog_trio.cli.contexts.contexts import MAX_ADDRESSES, Context, Contexts,
 from proglog_trio.cli.contexts.file import change_contexts, contexts_path, read_contexts
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.node_commands import report
+from proglog_trio.colours import Colour, painted
 from proglog_trio.node.option_types import FILE, HOST, NAME, NO_DEFAULT, flag, several
 from proglog_trio.printable import printable
 
@@ -88,7 +91,8 @@ def add(
     if use:
         _report_use(name)
     elif before.current != name:
-        report(f"`proglog-trio context use {name}` has commands use it, and --context {name} one of them")
+        quoted = shlex.quote(name)
+        report(f"`proglog-trio context use {quoted}` has commands use it, and --context {quoted} one of them")
     return ExitCode.DONE
 
 
@@ -113,8 +117,8 @@ def list_(
         return ExitCode.DONE
     width = max(map(len, contexts.by_name), default=0)
     for name, context in sorted(contexts.by_name.items()):
-        mark = "*" if name == contexts.current else " "
-        print(printable(f"{mark} {name.ljust(width)}  {', '.join(context.addresses)}"))
+        mark, colour = ("*", Colour.CHOSEN) if name == contexts.current else (" ", None)
+        print(painted(printable(f"{mark} {name.ljust(width)}  {', '.join(context.addresses)}"), colour, sys.stdout))
     if not contexts.by_name:
         report(f"there is no context; commands talk to {DEFAULT_NODE_ADDRESS}; `proglog-trio context add` makes one")
     return ExitCode.DONE

@@ -124,6 +124,13 @@ def status_lines(status: GetStatusResponse) -> Iterator[str]:
     )
 
 
+def is_warning(line: str) -> bool:
+    """Tell whether a line of status_lines says that something is wrong, and stands for nothing else."""
+    return line.startswith(("cluster   ALONE", "gossip    NOT", "clock     ", "copy      ")) or (
+        line.startswith("log       ") and "; READ-ONLY: " in line
+    )
+
+
 def _lag(peer: PeerStatus) -> tuple[str, str]:
     """Say how many records a peer lacks and has more; of one that has failed nothing is known now."""
     if MEMBER_STATUSES.get(int(peer.member_status)) == "failed":

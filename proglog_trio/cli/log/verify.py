@@ -12,7 +12,7 @@ from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.node.option_types import flag
 
 if TYPE_CHECKING:
-    from proglog_trio.cli.progress import Progress
+    from proglog_trio.cli.terminal.progress import Progress
     from proglog_trio.log.inspect.compare import Comparison, Difference, OnlyOne
     from proglog_trio.log.inspect.frame_table import FramePlace
     from proglog_trio.log.inspect.verify import Finding, Summary
@@ -47,7 +47,7 @@ def verify(
     what has not arrived yet, does not. It takes 20 bytes of memory a frame.
     """
     from proglog_trio.cli.formats.records import json_line
-    from proglog_trio.cli.progress import progress
+    from proglog_trio.cli.terminal.progress import progress
     from proglog_trio.errors import DataDirectoryError
     from proglog_trio.log.inspect.verify import Verifier
 
@@ -75,7 +75,7 @@ def verify(
 def _compare(directories: list[Path], *, json: bool) -> bool:
     """Compare each log with each other, write what is found, and tell whether there is no contradiction."""
     from proglog_trio.cli.formats.records import json_line
-    from proglog_trio.cli.progress import progress
+    from proglog_trio.cli.terminal.progress import progress
     from proglog_trio.errors import DataDirectoryError
     from proglog_trio.log.inspect.compare import Comparison
     from proglog_trio.log.inspect.frame_table import FrameTable

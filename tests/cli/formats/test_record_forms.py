@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from proglog_trio.cli.consume import RecordWriter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
+from proglog_trio.cli.formats.form_choice import chosen_form
 from proglog_trio.cli.formats.given_fields import Given, record_bytes
 from proglog_trio.cli.formats.record_forms import Base64Form, JsonForm, RawForm, RecordForm, record_form
-from proglog_trio.cli.formats.record_options import MAX_DELIMITER_BYTES, chosen_form, parse_delimiter
+from proglog_trio.cli.formats.record_options import MAX_DELIMITER_BYTES, parse_delimiter
 from proglog_trio.cli.lines import LineSplitter
 from proglog_trio.client import ConsumedBatch, Record
 from proglog_trio.log.format.frame import FrameHeader
