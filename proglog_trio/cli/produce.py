@@ -1,7 +1,6 @@
 """``proglog-trio produce``."""
 
 import contextlib
-import json as json_format
 import os
 import stat
 import sys
@@ -9,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from attrs import define, field, frozen
+from attrs import frozen
 from cyclopts import App, Parameter
 
 from proglog_trio.cli.contexts.addresses import DEFAULT_ADDRESSES, NodeAddresses, failed_at
 from proglog_trio.cli.contexts.choice import ContextName
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.formats.form_choice import chosen_form
-from proglog_trio.cli.formats.given_fields import Given, GivenHeaders, GivenKey, GivenTimestamp, record_bytes
+from proglog_trio.cli.formats.given_fields import Given, GivenHeaders, GivenKey, GivenTimestamp
 from proglog_trio.cli.formats.record_options import NEWLINE, Delimiter, Format
 from proglog_trio.cli.node_commands import (
     LONGEST_TIMEOUT,
@@ -30,23 +29,15 @@ from proglog_trio.cli.tls_options import Tls, client_tls
 from proglog_trio.node.option_types import TIME, flag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import trio
-
     from proglog_trio.cli.formats.record_forms import RecordForm
-    from proglog_trio.cli.lines import Line
-    from proglog_trio.cli.output import StandardOutput
+    from proglog_trio.cli.records.feeder import Feeder
     from proglog_trio.cli.terminal.progress import Progress
-    from proglog_trio.client import BatchDelivery, ClientTls, DeliveredBatch, DeliveryError, Producer, Record
+    from proglog_trio.client import ClientTls
 
 app = App(name="produce")
 
 # deliveries that have not been waited for; with what the producer itself buffers this bounds the memory
 _DELIVERIES = 64
-_PROBLEMS_SHOWN = 10
-# what packing adds to a line at most: the array of records, the record's own, the lengths of value and key
-_PACKING_BYTES = 64
 
 
 @app.default
@@ -113,9 +104,9 @@ def produce(
 
     A record is acknowledged when it is on the node's disk, and on other nodes' if --acknowledgement says so. When the
     node fails, what it has not acknowledged is sent to another, in the same order, for as long as --wait or --timeout
-    says and at most for 5 minutes: a node would not know it again later, and store it twice. An empty line or one that
-    is too large is named, with its number, and left out; the exit code is 1 then. At the end, a line on standard error
-    says how many records are stored, and where.
+    says; what may be stored already is given up after 5 minutes at most, since it could be stored twice then. An empty
+    line or one that is too large is named, with its number, and left out; the exit code is 1 then. At the end, a line
+    on standard error says how many records are stored, and where.
     """
     options = Options(
         addresses=addr,
@@ -160,123 +151,13 @@ class Options:
     cluster_name: str | None = None
 
 
-@define
-class Place:
-    """Where records are stored in the log of one node."""
-
-    lowest: int
-    highest: int = 0
-    count: int = 0
-
-    def add(self, delivered: "DeliveredBatch") -> None:
-        """Count a batch that is stored there."""
-        self.lowest = min(self.lowest, delivered.base_offset)
-        self.highest = max(self.highest, delivered.base_offset + delivered.count - 1)
-        self.count += delivered.count
-
-    def offsets(self) -> str:
-        """Say where they are."""
-        if self.count == 1:
-            return f"at offset {self.lowest}"
-        where = "at offsets" if self.highest - self.lowest + 1 == self.count else "between offsets"
-        return f"{where} {self.lowest} to {self.highest}"
-
-
-@define
-class Tally:
-    """What became of the records. Their offsets are one range a node, unless others write meanwhile."""
-
-    sent: int = 0
-    stored: int = 0
-    left_out: int = 0
-    on_fewer_nodes: int = 0
-    places: "dict[str, Place]" = field(factory=dict)
-
-    def add(self, delivered: "DeliveredBatch") -> None:
-        """Count a batch that is stored."""
-        self.stored += delivered.count
-        if not delivered.reached:
-            self.on_fewer_nodes += delivered.count
-        self.places.setdefault(delivered.node, Place(delivered.base_offset)).add(delivered)
-
-    def leave_out(self, line: "Line", problem: str) -> None:
-        """Count a line that is not sent, and say why for the first few."""
-        self.left_out += 1
-        if self.left_out <= _PROBLEMS_SHOWN:
-            report(f"line {line.number}: {problem}")
-
-    def summary(self) -> str:
-        """Say in one line what became of all."""
-        if not self.places:
-            stored = "no record stored"
-        elif len(self.places) == 1:
-            (place,) = self.places.values()
-            stored = f"{place.count} record{'' if place.count == 1 else 's'} stored {place.offsets()}"
-        else:
-            each = (f"{place.count} on {node} {place.offsets()}" for node, place in self.places.items())
-            stored = f"{self.stored} records stored: {', '.join(each)}"
-        if self.on_fewer_nodes:
-            stored += f", {self.on_fewer_nodes} of them on fewer nodes than asked for"
-        left_out = f", {self.left_out} lines left out" if self.left_out else ""
-        open_ = self.sent - self.stored
-        return f"{stored}{left_out}" + (f", {open_} records sent and not acknowledged" if open_ else "")
-
-
-@define
-class Settler:
-    """Waits for deliveries in the order of their sending, and counts them.
-
-    ``failure`` is the first delivery's that failed, with the lines it was about; ``reading`` is cancelled then.
-    """
-
-    tally: Tally
-    output: "StandardOutput | None"
-    reading: "trio.CancelScope"
-    failure: "tuple[range, DeliveryError] | None" = None
-
-    async def run(self, deliveries: "trio.MemoryReceiveChannel[Sent]") -> None:
-        """Count deliveries until no more come."""
-        from proglog_trio.client import DeliveryError
-
-        async for sent in deliveries:
-            for outcome in await sent.delivery.outcomes():
-                if isinstance(outcome, DeliveryError):
-                    if self.failure is None:
-                        self.failure = (sent.lines, outcome)
-                        self.reading.cancel()
-                else:
-                    self.tally.add(outcome)
-                    if self.output is not None:
-                        await self.output.write(_described(outcome))
-
-
-def _described(batch: "DeliveredBatch") -> bytes:
-    described = {
-        "base_offset": batch.base_offset,
-        "node": batch.node,
-        "count": batch.count,
-        "origin": str(batch.origin),
-        "base_sequence": batch.base_sequence,
-        "log_time": batch.log_time,
-        "duplicate": batch.duplicate,
-        "achieved": batch.achieved,
-        "reached": batch.reached,
-    }
-    return json_format.dumps(described).encode() + b"\n"
-
-
-@frozen
-class Sent:
-    """Records that were handed to the producer, and the lines between which they stood."""
-
-    lines: range
-    delivery: "BatchDelivery"
-
-
 async def _produce(descriptor: int, size: int | None, options: Options) -> int:
     import trio
 
     from proglog_trio.cli.output import StandardOutput
+    from proglog_trio.cli.records.feeder import Feeder
+    from proglog_trio.cli.records.settler import Sent, Settler
+    from proglog_trio.cli.records.tally import Tally
     from proglog_trio.cli.terminal.progress import progress
     from proglog_trio.cli.terminal.waiting import waiting_is_told
     from proglog_trio.client import (
@@ -316,9 +197,17 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
             ):
                 waiting.obstacle = lambda: producer.obstacle if producer.buffered_bytes else None
                 nursery.start_soon(settler.run, settling)
+                feeder = Feeder(
+                    producer=producer,
+                    settler=settler,
+                    sending=sending,
+                    form=options.form,
+                    given=options.given,
+                    patience=options.wait if options.wait > LONGEST_TIMEOUT else 0.0,
+                )
                 async with sending:
                     with settler.reading:
-                        await _send_lines(descriptor, options, producer, sending, tally, count)
+                        await _feed(descriptor, options.delimiter, feeder, count)
     except NodeUnreachable as error:
         raise failed_at(options.addresses, error, ExitCode.UNREACHABLE) from error
     except RecordsNotDelivered:
@@ -335,63 +224,12 @@ async def _produce(descriptor: int, size: int | None, options: Options) -> int:
     return ExitCode.FAILED if tally.left_out else ExitCode.DONE
 
 
-async def _send_lines(
-    descriptor: int,
-    options: Options,
-    producer: "Producer",
-    sending: "trio.MemorySendChannel[Sent]",
-    tally: Tally,
-    count: "Progress",
-) -> None:
-    from proglog_trio.cli.formats.record_forms import is_value_alone
-    from proglog_trio.cli.lines import read_lines
+async def _feed(descriptor: int, delimiter: bytes, feeder: "Feeder", count: "Progress") -> None:
+    from proglog_trio.cli.records.lines import read_lines
 
-    longest = producer.config.max_batch_bytes - _PACKING_BYTES
-    longest_line = options.form.longest(longest)
-    values_alone = is_value_alone(options.form) and options.given == Given()
     try:
-        async with contextlib.aclosing(read_lines(descriptor, longest_line, options.delimiter)) as blocks:
+        async with contextlib.aclosing(read_lines(descriptor, feeder.longest_line, delimiter)) as blocks:
             async for lines, size in blocks:
-                if values_alone:
-                    kept = [line for line in lines if _is_sound(line, longest_line, tally)]
-                    if not kept:
-                        count(size=size)
-                        continue
-                    delivery = await producer.send_batch([line.text for line in kept])
-                else:
-                    delivery = await producer.send_many(_records(lines, options, longest, longest_line, tally))
-                count(records=delivery.count, size=size)
-                tally.sent += delivery.count
-                if delivery.count:
-                    await sending.send(Sent(range(lines[0].number, lines[-1].number + 1), delivery))
+                count(records=await feeder.feed(lines) if lines else 0, size=size)
     except OSError as error:
         raise CommandError(f"reading failed: {error.strerror}", ExitCode.FAILED) from error
-
-
-def _is_sound(line: "Line", longest: int, tally: Tally) -> bool:
-    if line.length is not None:
-        tally.leave_out(line, f"its {line.length} bytes are more than the {longest} that a record can have")
-        return False
-    if not line.text:
-        tally.leave_out(line, "it is empty")
-        return False
-    return True
-
-
-def _records(
-    lines: "list[Line]", options: Options, longest: int, longest_line: int, tally: Tally
-) -> "Iterator[Record]":
-    """Yield what lines stand for; a line that is no record is left out."""
-    for line in lines:
-        if not _is_sound(line, longest_line, tally):
-            continue
-        try:
-            record = options.given.add_to(options.form.read(line.text))
-        except ValueError as error:
-            tally.leave_out(line, str(error))
-            continue
-        size = record_bytes(record)
-        if size > longest:
-            tally.leave_out(line, f"its record's {size} bytes are more than the {longest} that one can have")
-            continue
-        yield record

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,15 @@ from proglog_trio.cli.consume import RecordWriter
 from proglog_trio.cli.exit_codes import CommandError, ExitCode
 from proglog_trio.cli.formats.given_fields import Given
 from proglog_trio.cli.formats.record_forms import JsonForm, RawForm
-from proglog_trio.cli.produce import Tally
-from proglog_trio.client import ConsumedBatch, DeliveredBatch, open_consumer, open_producer
+from proglog_trio.cli.records.tally import Tally
+from proglog_trio.client import (
+    BatchDelivery,
+    ConsumedBatch,
+    DeliveredBatch,
+    Producer,
+    open_consumer,
+    open_producer,
+)
 from proglog_trio.log.batch import Batch
 from proglog_trio.log.config import LogConfig
 from proglog_trio.log.format.frame import FrameHeader
@@ -371,6 +378,66 @@ async def test_a_failure_while_a_batch_is_handed_over_is_told_once(
         assert raised.value.code == ExitCode.FAILED
     (summary,) = capsys.readouterr().err.splitlines()
     assert "records sent and not acknowledged" in summary
+
+
+async def test_what_is_certainly_not_stored_is_handed_in_again_while_a_cluster_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """For longer than a producer may try, in order, and once."""
+    monkeypatch.setattr(produce, "LONGEST_TIMEOUT", 0.3)
+    monkeypatch.setattr("proglog_trio.node.log_output.configure_log_output", lambda *_: None)
+    handed_in: list[tuple[Producer, list[bytes]]] = []
+    send_batch = Producer.send_batch
+
+    async def noted(self: Producer, values: list[bytes]) -> BatchDelivery:
+        handed_in.append((self, values))
+        return await send_batch(self, values)
+
+    monkeypatch.setattr(Producer, "send_batch", noted)
+    reading, writing = os.pipe()
+    codes: list[int] = []
+
+    async def run(options: produce.Options) -> None:
+        codes.append(await produce._produce(reading, None, options))
+
+    async def until(condition: Callable[[], bool]) -> None:
+        while not condition():  # noqa: ASYNC110 - what it looks at has no event
+            await trio.sleep(0.01)
+
+    with trio.fail_after(READY_SECONDS):
+        async with trio.open_nursery() as nursery:
+            async with node_process(tmp_path / "data") as node:
+                port = int(node.address.rpartition(":")[2])
+                os.write(writing, b"one\n")
+                options = produce.Options(
+                    addresses=(node.address,),
+                    form=RawForm(),
+                    delimiter=b"\n",
+                    given=Given(),
+                    acknowledgement="local",
+                    acknowledgement_timeout=None,
+                    timeout=5.0,
+                    wait=3600.0,
+                    json=True,
+                    tls=None,
+                )
+                nursery.start_soon(run, options)
+                await until(lambda: b"base_offset" in capfd.readouterr().out.encode())
+                node.kill()
+                await node.process.wait()
+                producer = handed_in[0][0]
+                await until(lambda: producer.obstacle is not None)
+            os.write(writing, b"two\n")
+            await until(lambda: len(handed_in) >= 4)
+            os.write(writing, b"three\n")
+            os.close(writing)
+            async with node_process(tmp_path / "data", rpc_port=port) as node:
+                await until(lambda: bool(codes))
+                assert await stored(node.address) == [b"one", b"two", b"three"]
+    os.close(reading)
+    assert codes == [ExitCode.DONE]
+    assert [values for _, values in handed_in[1:-1]] == [[b"two"]] * (len(handed_in) - 2)
+    assert capfd.readouterr().err == "3 records stored at offsets 0 to 2\n"
 
 
 async def test_produce_when_the_node_is_gone(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def _check_one(type_: type, value: tuple[str, ...]) -> None:
 
 
 _ADDRESSES = Parameter.combine(
-    _SEVERAL, Parameter(name=ADDRESS_OPTION, converter=_read, env_var=ADDRESS_VARIABLE, show_default=True)
+    _SEVERAL, Parameter(name=ADDRESS_OPTION, converter=_read, env_var=ADDRESS_VARIABLE, show_default=", ".join)
 )
 
 NodeAddress = Annotated[

@@ -75,6 +75,7 @@ GivenTimestamp = Annotated[
         converter=_read_timestamp,
         n_tokens=1,
         metavar="MILLISECONDS|now",
+        show_choices=False,
         allow_leading_hyphen=True,
         help="The timestamp of each record that has none: milliseconds since the Unix epoch, or when it was read.",
     ),

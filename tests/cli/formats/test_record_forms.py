@@ -13,7 +13,7 @@ from proglog_trio.cli.formats.form_choice import chosen_form
 from proglog_trio.cli.formats.given_fields import Given, record_bytes
 from proglog_trio.cli.formats.record_forms import Base64Form, JsonForm, RawForm, RecordForm, record_form
 from proglog_trio.cli.formats.record_options import MAX_DELIMITER_BYTES, parse_delimiter
-from proglog_trio.cli.lines import LineSplitter
+from proglog_trio.cli.records.lines import LineSplitter
 from proglog_trio.client import ConsumedBatch, Record
 from proglog_trio.log.format.frame import FrameHeader
 from proglog_trio.log.format.origin import Origin

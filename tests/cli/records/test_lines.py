@@ -4,7 +4,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.cli.lines import Line, LineSplitter, read_lines
+from proglog_trio.cli.records.lines import Line, LineSplitter, read_lines
 
 
 def split(pieces: list[bytes], longest: int = 1 << 20) -> list[Line]:

@@ -1,0 +1,1 @@
+"""Records on their way from lines to a producer, and what becomes of them."""
