@@ -443,7 +443,7 @@ async def test_what_is_certainly_not_stored_is_handed_in_again_while_a_cluster_i
 async def test_produce_when_the_node_is_gone(tmp_path: Path) -> None:
     async with node_process(tmp_path / "data") as node:
         process = await trio.lowlevel.open_process(
-            command("produce", "--addr", node.address, "--json", "--timeout", "1"),
+            command("produce", "--addr", node.address, "--json", "--timeout", "3"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -513,7 +513,7 @@ async def test_follow_when_the_node_is_gone(tmp_path: Path) -> None:
     async with node_process(tmp_path / "data") as node:
         await store(node.address, b"one")
         process = await trio.lowlevel.open_process(
-            command("consume", "--addr", node.address, "--follow", "--timeout", "0.5"),
+            command("consume", "--addr", node.address, "--follow", "--timeout", "3"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=clean_environment(),

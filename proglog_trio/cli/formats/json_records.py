@@ -12,8 +12,8 @@ from typing import Any
 
 from proglog_trio.client import Record
 
-PLACE = frozenset({"offset", "node", "origin", "sequence", "log_time"})
-"""The fields that say where a record was read. Whoever reads them again passes over them: it gets a place anew."""
+PLACE = frozenset({"kind", "offset", "node", "origin", "sequence", "log_time"})
+"""The fields that say where a record was read or dumped. Who reads them again passes over them: they get others."""
 FIELDS = ("value", "value_base64", "key", "key_base64", "headers", "headers_base64", "timestamp")
 _SHOWN_BYTES = 40
 

@@ -124,6 +124,7 @@ def test_json_is_read_as_anybody_writes_it(value: bytes, header: bytes) -> None:
         (b'{"value": "\\ud800"}', "its value has a surrogate that is half of a character"),
         (b'{"value_base64": "YQ"}', "its value_base64 is no base64: Incorrect padding"),
         (b'{"value_base64": "\xc3\xa4"}', "its value_base64 is no base64"),
+        (b'{"value_base64": "Y!Q=="}', "its value_base64 is no base64"),
         (b'{"value_base64": 5}', "its value_base64 must be text in base64"),
         (b'{"headers": []}', "its headers must be an object"),
         (b'{"headers": {"a": 5}}', "its header 'a' must be text"),
@@ -139,6 +140,20 @@ def test_json_is_read_as_anybody_writes_it(value: bytes, header: bytes) -> None:
 def test_what_is_no_record_is_told(text: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
         JsonForm().read(text)
+
+
+@pytest.mark.parametrize("text", [b"", b"YQ", b"Y!Q==", b":YQ==", b"YQ==:Y Q=="])
+def test_what_is_no_base64_is_told(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"it is empty|is no base64"):
+        Base64Form().read(text)
+    if text != b":YQ==":
+        with pytest.raises(ValueError, match=r"it is empty|its (value|key) is no base64"):
+            Base64Form(b":").read(text)
+
+
+def test_what_a_log_is_dumped_as_is_read_too() -> None:
+    text = b'{"kind": "record", "offset": 1, "origin": "ab", "sequence": 1, "log_time": 5, "value": "v"}'
+    assert JsonForm().read(text) == Record(b"v")
 
 
 @given(st.binary(max_size=60))
