@@ -2,29 +2,30 @@
 
 import random
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
-import trio.testing
 
 from proglog_trio.client import ConsumerConfig, DeliveryTimeout, ProducerConfig
 from proglog_trio.client.consumer import run_consumer
 from proglog_trio.client.producer import run_producer
 from proglog_trio.rpc.calls.sessions import ConsumeSession, ProduceSession, StreamBroken
+from tests.backends import Clock
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame
 
 
-async def test_of_a_consumer(autojump_clock: trio.testing.MockClock) -> None:
+async def test_of_a_consumer(autojump_clock: Clock) -> None:
     is_up = True
-    lost = trio.Event()
+    lost = anyio.Event()
 
     async def link(session: ConsumeSession) -> None:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         if not is_up:
             raise StreamBroken("connection refused")
         session.opened()
         if lost.is_set():
             # an idle log: nothing is answered
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
         session.received(answer_of((0, make_frame(ORIGINS[0], 0, 1))))
         await lost.wait()
         raise StreamBroken("lost")
@@ -33,23 +34,23 @@ async def test_of_a_consumer(autojump_clock: trio.testing.MockClock) -> None:
         assert consumer.obstacle is None
         is_up = False
         lost.set()
-        await trio.sleep(10)
+        await anyio.sleep(10)
         assert consumer.obstacle == "connection refused"
         is_up = True
-        await trio.sleep(10)
+        await anyio.sleep(10)
         assert consumer.obstacle is None
 
 
-async def test_of_a_producer(autojump_clock: trio.testing.MockClock) -> None:
+async def test_of_a_producer(autojump_clock: Clock) -> None:
     async def link(session: ProduceSession) -> None:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         raise StreamBroken("connection refused")
 
     config = ProducerConfig(connect_timeout=None, delivery_timeout=20.0)
     async with run_producer(config, link, random.Random(1), ("node:1",)) as producer:
         assert producer.obstacle is None
         delivery = await producer.send(b"value")
-        await trio.sleep(10)
+        await anyio.sleep(10)
         assert producer.obstacle == "connection refused"
         with pytest.raises(DeliveryTimeout, match="connection refused"):
             await delivery.wait()

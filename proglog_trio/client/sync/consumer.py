@@ -212,6 +212,11 @@ class Consumer:
         return self._fetcher.nodes.cluster.name
 
     @property
+    def obstacle(self) -> str | None:
+        """Why no node could be read from the last time that was tried; None once one was reached since."""
+        return self._fetcher.obstacle
+
+    @property
     def search_failure(self) -> str | None:
         """Why the last question for other nodes was not answered; None if it was, or none was asked."""
         return self._fetcher.nodes.search_failure

@@ -204,6 +204,12 @@ class Producer:
         return self._sender.nodes.cluster.name
 
     @property
+    def obstacle(self) -> str | None:
+        """Why what is handed in could not be sent the last time that was tried; None once a node has answered since."""
+        obstacle = self._sender.core.obstacle
+        return None if obstacle is None else str(obstacle)
+
+    @property
     def search_failure(self) -> str | None:
         """Why the last question for other nodes was not answered; None if it was, or none was asked."""
         return self._sender.nodes.search_failure

@@ -78,7 +78,7 @@ def test_records_and_batches_go_on_from_one_another(node: str, producer: Produce
         assert (consumer.reading_from, consumer.nodes) == (node, (node,))
         assert consumer.end_offset == consumer.next_offset
         assert (consumer.skipped_offsets, consumer.duplicate_records) == (0, 0)
-        assert (consumer.cluster_name, consumer.search_failure) == ("proglog", None)
+        assert (consumer.cluster_name, consumer.search_failure, consumer.obstacle) == ("proglog", None, None)
 
 
 def test_every_field_of_a_record(node: str, producer: Producer) -> None:

@@ -47,7 +47,7 @@ def test_everything_about_a_record_arrives(node: str) -> None:
         assert bare.wait(timeout=HANG_SECONDS).offset == delivered.offset + 1
         assert (producer.node, producer.nodes, producer.cluster_name) == (node, (node,), "proglog")
         assert producer.statistics.delivered == 2
-        assert producer.search_failure is None
+        assert (producer.obstacle, producer.search_failure) == (None, None)
     with open_consumer(node, offset=delivered.offset, follow=False) as consumer:
         record = next(consumer)
     assert record[:4] == (b"value", b"key", {"name": b"content"}, -5)
