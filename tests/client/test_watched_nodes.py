@@ -53,6 +53,16 @@ def test_one_that_failed_as_a_node_comes_last() -> None:
             watching.watched.ended("c:1", is_useless=False)
 
 
+def test_what_failed_beside_another_stream_does_not_count() -> None:
+    asked = set()
+    for seed in range(30):
+        watching = Watching("a:1", "b:1", "c:1", seed=seed)
+        watching.watched.ended("b:1", is_useless=False)
+        watching.watched.begin()
+        asked.add(watching.next_node())
+    assert asked == {"b:1", "c:1"}
+
+
 def test_where_nobody_else_is_known_nobody_is_asked() -> None:
     watching = Watching("a:1")
     assert watching.watched.next_node() is None

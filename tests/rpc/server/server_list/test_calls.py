@@ -14,6 +14,7 @@ from grpclib.const import Cardinality
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.errors import CallFailed
 from proglog_trio.rpc.calls.connection import Connection, TunedChannel, open_connection
+from proglog_trio.rpc.http2.bridge import aio_as_trio
 from proglog_trio.rpc.http2.message_buffer import prefixed
 from proglog_trio.rpc.server.log_service_state import LogServiceConfig, ServerInfo
 from tests.rpc.support import RawClient, RunningServer, call, eventually, method_path, running_server
@@ -157,6 +158,18 @@ async def test_watching_ends_when_the_node_stops(tmp_path: Path) -> None:
                 assert await server.stop() < 0.7
                 await trio.sleep_forever()
         assert _watching(server) == (0, 0)
+
+
+async def test_watching_ends_before_what_is_under_way_is_finished(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, open_connection(server.address) as connection:
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(CallFailed, match="UNAVAILABLE: the node is stopping"), flatten_subgroups=True
+        ):
+            async with watching(connection) as answers:
+                await answers.receive()
+                await aio_as_trio(server.service.drain)()
+                await trio.sleep_forever()
+        await eventually(lambda: server.service.counters.watchers == 0)
 
 
 def _watching(server: RunningServer) -> tuple[int, int]:

@@ -196,6 +196,24 @@ async def test_the_list_is_encoded_once_for_all_and_anew_when_it_changes() -> No
     assert sorted(decoded(encoded[-1])) == [address for address in addresses if address != NODES[0].rpc_addr]
 
 
+async def test_a_list_that_changes_while_it_is_encoded_is_encoded_again() -> None:
+    cluster = Cluster()
+    cluster.alive = [ServerInfo(f"n{number:05}", f"127.0.0.1:{number}") for number in range(5000)]
+    cluster.news.look()
+    encoded: list[bytes] = []
+    async with asyncio_loop(), trio.open_nursery() as nursery:
+
+        async def encode() -> None:
+            encoded.append(await aio_as_trio(cluster.news.encoded)())
+
+        nursery.start_soon(encode)
+        while not cluster.news._encoding.locked():
+            await trio.lowlevel.checkpoint()
+        del cluster.alive[0]
+        cluster.news.look()
+    assert len(log_v1.WatchServersResponse.FromString(encoded[0]).servers) == 4999
+
+
 @pytest.mark.parametrize("name", ["\udcff", "ä"])
 async def test_names_that_are_no_text_can_be_told(name: str) -> None:
     cluster = Cluster()
