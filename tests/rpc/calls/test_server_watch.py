@@ -40,6 +40,8 @@ WAIT_SECONDS = 9.0
 """Less than the keepalive needs, which would notice all of it by itself."""
 
 Program = Callable[[], Coroutine[Any, Any, None]]
+RunProgram = Callable[..., Coroutine[Any, Any, None]]
+"""Runs a program, for so many seconds at the most."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +66,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(params=["trio", "asyncio"])
-def run_program(request: pytest.FixtureRequest) -> Callable[[Program], Coroutine[Any, Any, None]]:
+def run_program(request: pytest.FixtureRequest) -> RunProgram:
     """Run a program under Trio beside the nodes, or under asyncio in a thread."""
 
-    async def run(program: Program) -> None:
+    async def run(program: Program, seconds: float = WAIT_SECONDS) -> None:
         async def checked() -> None:
             assert sniffio.current_async_library() == request.param
-            with anyio.fail_after(WAIT_SECONDS):
+            with anyio.fail_after(seconds):
                 await program()
 
         if request.param == "trio":
@@ -161,9 +163,7 @@ def consuming(addresses: list[str]) -> Any:
     return open_consumer(addresses, ConsumerConfig(backoff=FAST))
 
 
-async def test_a_node_that_has_failed_and_does_not_answer_is_left(
-    tmp_path: Path, run_program: Callable[[Program], Coroutine[Any, Any, None]]
-) -> None:
+async def test_a_node_that_has_failed_and_does_not_answer_is_left(tmp_path: Path, run_program: RunProgram) -> None:
     async with three_nodes(tmp_path) as nodes, trio.open_nursery() as nursery:
         begun: list[bool] = []
 
@@ -190,9 +190,7 @@ async def test_a_node_that_has_failed_and_does_not_answer_is_left(
         nodes.proxy.cut()
 
 
-async def test_a_node_that_answers_keeps_its_clients(
-    tmp_path: Path, asked: list[str], run_program: Callable[[Program], Coroutine[Any, Any, None]]
-) -> None:
+async def test_a_node_that_answers_keeps_its_clients(tmp_path: Path, asked: list[str], run_program: RunProgram) -> None:
     async with three_nodes(tmp_path) as nodes, trio.open_nursery() as nursery:
 
         async def fail() -> None:
@@ -333,14 +331,14 @@ def open_files() -> int:
 
 
 @pytest.mark.system
-async def test_nothing_is_left(tmp_path: Path, run_program: Callable[[Program], Coroutine[Any, Any, None]]) -> None:
-    """Of a hundred streams that are cut in whatever state their watch is, and of clients that come and go."""
+async def test_nothing_is_left(tmp_path: Path, run_program: RunProgram) -> None:
+    """Of a hundred clients that come and go, in whatever state their watch is."""
     async with three_nodes(tmp_path) as nodes:
-        await run_program(lambda: _cycle(nodes, 3))
+        await run_program(lambda: _cycle(nodes, 3), 60.0)
         await nodes.watched(0, of="abc")
         before = open_files(), trio.lowlevel.current_statistics().tasks_living
         for _ in range(5):
-            await run_program(lambda: _cycle(nodes, 20))
+            await run_program(lambda: _cycle(nodes, 20), 60.0)
         await nodes.watched(0, of="abc")
         for node in nodes.nodes:
             assert not node.service.news._watchers
@@ -357,3 +355,44 @@ async def _cycle(nodes: Nodes, times: int) -> None:
                 await anyio.sleep(0.003 * number)
     if sniffio.current_async_library() == "asyncio":
         assert len(asyncio.all_tasks()) <= 2, "this one, and the one that a deadline may have"
+
+
+@pytest.mark.system
+async def test_nothing_is_left_of_connections_that_are_cut(tmp_path: Path, run_program: RunProgram) -> None:
+    """Of a client's own and of those over which it watches, a hundred times; in the end it has one of each."""
+    async with three_nodes(tmp_path) as nodes, AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(cutting_proxy(node.port)) for node in nodes.nodes]
+        for node in nodes.nodes:
+            node.servers.clear()
+        files: list[int] = []
+
+        async def cut() -> None:
+            made = 0
+
+            def has_come_back() -> bool:
+                return sum(proxy.connections for proxy in proxies) >= made + 2 and sum(nodes.watchers) == 1
+
+            for number in range(100):
+                await eventually(has_come_back)
+                made = sum(proxy.connections for proxy in proxies)
+                for proxy in proxies:
+                    proxy.cut()
+                if number == 10:
+                    files.append(open_files())
+            await eventually(lambda: sum(nodes.watchers) == 1)
+            await eventually(lambda: open_files() <= files[0] + 4)
+            done.append(True)
+
+        done: list[bool] = []
+
+        async def program() -> None:
+            async with producing([proxy.address for proxy in proxies]) as producer:
+                while not done:
+                    await stored(producer)
+                    await anyio.sleep(0.005)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut)
+            await run_program(program, 60.0)
+        await nodes.watched(0, of="abc")
+        await eventually(lambda: len(asyncio.all_tasks()) == 0)
