@@ -31,7 +31,7 @@ WARM_SECONDS = 3.0
 """Until each client has found the others, and has one of them that tells."""
 KEEPALIVE_SECONDS = 20.0
 """When a client would notice by itself."""
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.backends("trio")]
 
 
 @define
@@ -93,14 +93,14 @@ async def three_nodes(directory: Path, profile: str = "lan") -> AsyncIterator[li
                     node.process.send_signal(signal.SIGCONT)
 
 
-async def run_with(backend: str, program: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def run_with(library: str, program: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a program under Trio here, or under asyncio in a thread."""
 
     async def checked() -> None:
-        assert sniffio.current_async_library() == backend
+        assert sniffio.current_async_library() == library
         await program()
 
-    if backend == "trio":
+    if library == "trio":
         await checked()
     else:
         await trio.to_thread.run_sync(asyncio.run, checked())
@@ -111,10 +111,10 @@ async def until_warm(seen: Seen) -> None:
         await trio.sleep(0.01)
 
 
-@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+@pytest.mark.parametrize("library", ["trio", "asyncio"])
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])
 async def test_clients_go_on_elsewhere_as_soon_as_gossip_knows(
-    tmp_path: Path, fault: signal.Signals, backend: str
+    tmp_path: Path, fault: signal.Signals, library: str
 ) -> None:
     async with three_nodes(tmp_path) as nodes, trio.open_nursery() as nursery:
         seen = Seen(nodes[0].address)
@@ -125,14 +125,14 @@ async def test_clients_go_on_elsewhere_as_soon_as_gossip_knows(
             nodes[0].process.send_signal(fault)
 
         nursery.start_soon(make_fault)
-        await run_with(backend, lambda: clients(nodes[0].address, seen))
+        await run_with(library, lambda: clients(nodes[0].address, seen))
     # Gossip takes 5 to 6 s with three nodes, and the sign of life has 2; this machine may be busy with other tests.
     assert max(seen.moved.values()) < (KEEPALIVE_SECONDS - 4 if fault == signal.SIGSTOP else 4)
 
 
-@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+@pytest.mark.parametrize("library", ["trio", "asyncio"])
 async def test_a_node_that_others_alone_have_lost_keeps_its_clients(
-    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are told by gossip that it has failed, again and again, and believe it until it says otherwise."""
     asked = 0
@@ -158,7 +158,7 @@ async def test_a_node_that_others_alone_have_lost_keeps_its_clients(
 
         nursery.start_soon(say_that_it_failed, "a", nodes[1:])
         with trio.fail_after(60):
-            await run_with(backend, program)
+            await run_with(library, program)
         nursery.cancel_scope.cancel()
 
 
