@@ -502,7 +502,7 @@ def _asked_about_many() -> Attack:
     meta = encode_tags({"region": "north", "role": "worker"})
     ask = [
         request(f"/log.v1.{name}", b"")
-        for name in ("Cluster/GetMembers", "Cluster/GetStatus", "Cluster/GetInfo", "Log/GetServers")
+        for name in ("Cluster/GetMembers", "Cluster/GetStatus", "Cluster/GetInfo", "Log/GetServers", "Log/WatchServers")
     ]
     return Attack(streams=[(plain_state(8000, meta),)], connections=ask, requests=["/metrics"])
 

@@ -54,7 +54,10 @@ VERSION = bytes((1, 5, 2, 2, 5, 4))
 SALT = Salt(b"saltseed")
 ORIGIN = Origin(bytes(range(16)))
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-METHODS = ("Produce", "Consume", "ConsumeStream", "ProduceStream", "ProduceBatches", "ConsumeBatches", "GetServers")
+METHODS = (
+    "Produce", "Consume", "ConsumeStream", "ProduceStream", "ProduceBatches", "ConsumeBatches", "GetServers",
+    "WatchServers",
+)  # fmt: skip
 
 
 def gossip_messages() -> list[Message]:

@@ -252,6 +252,7 @@ class _Service:
         ("ConsumeStream", log_v1.ConsumeRequest),
         ("ConsumeBatches", log_v1.ConsumeBatchesRequest),
         ("GetServers", log_v1.GetServersRequest),
+        ("WatchServers", log_v1.WatchServersRequest),
     )
 
     def __mapping__(self) -> dict[str, Handler]:

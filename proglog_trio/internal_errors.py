@@ -75,6 +75,8 @@ class Where(StrEnum):
     RUNNING_TIME = "running_time"
     SCRUB = "scrub"
     SECURITY_RELOAD = "security_reload"
+    SERVER_LIST = "server_list"
+    SERVER_WATCH = "server_watch"
     STOPPING = "stopping"
 
 

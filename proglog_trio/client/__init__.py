@@ -9,7 +9,7 @@ What this package exports is documented and stays; what is in its modules may ch
 # - block.py has the block of both, and runs the task behind it. All of it is on AnyIO; what AnyIO has no word for is in
 #   proglog_trio.rpc.http2.asyncio_loop.
 # - sender.py and fetcher.py are the tasks behind them. They wait, look at the clock, and keep one stream at a time to
-#   one of the nodes (nodes.py says to which).
+#   one of the nodes (nodes.py says to which, watched_nodes.py which other one tells when it fails).
 # - producer_core.py and consumer_core.py decide what is sent, settled, asked for, delivered and dropped. They do no
 #   I/O, read no clock and own no randomness. A core is called by its task, by its link and by the program, all in one
 #   thread, and no call of it waits: so none comes in the middle of another.

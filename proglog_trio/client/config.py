@@ -112,7 +112,8 @@ class ProducerConfig:
             made anew.
         connect_timeout: seconds for the first connection, retries included; None: do not wait for it, and let
             deliveries fail.
-        find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails.
+        find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails, and one of
+            these to tell when it does (WatchServers).
         cluster_name: of the cluster to which all nodes must belong; a node of another is left, nothing is asked of it,
             and it is not tried again for a minute. None: that of the first node that answers.
         backoff: the waits between attempts.
@@ -186,7 +187,8 @@ class ConsumerConfig:
         reconnect_timeout: seconds without a connection to any node after which the iteration raises NodeUnreachable;
             also, without follow, those without anything new from other nodes than the first when that had more. May be
             math.inf.
-        find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails.
+        find_nodes: ask each node that is used for the others (GetServers), to go on there when it fails, and one of
+            these to tell when it does (WatchServers).
         cluster_name: of the cluster to which all nodes must belong; a node of another is left, nothing is asked of it,
             and it is not tried again for a minute. None: that of the first node that answers.
         remembered_producers: of how many producers, the last seen, the consumer knows which batches it has delivered,

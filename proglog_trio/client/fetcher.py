@@ -19,6 +19,7 @@ from proglog_trio.client.consumed_batch import ConsumedBatch
 from proglog_trio.client.consumer_core import ConsumerCore
 from proglog_trio.client.errors import ConsumerClosed, NodeUnreachable
 from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
+from proglog_trio.client.watched_nodes import WatchedNodes
 from proglog_trio.rpc.calls.sessions import ConsumeLink, ExpectedCluster, StreamBroken
 from proglog_trio.rpc.http2.asyncio_loop import loop_clock
 from proglog_trio.waiters import Waiters
@@ -37,6 +38,7 @@ class Fetcher(NodeUser):
 
     def __init__(self, core: ConsumerCore, link: ConsumeLink, nodes: NodeList, backoff: Backoff) -> None:
         super().__init__(nodes, loop_clock(), searches=core.config.find_nodes)
+        self.watched = WatchedNodes(nodes, self._clock)
         self.core = core
         self.ended_because: str | None = None
         self._link = link

@@ -16,7 +16,7 @@ The rules it keeps:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from attrs import Factory, define, field
 
@@ -128,6 +128,19 @@ class NodeList:
         """Count one more failure of a node: it could not be used, or not any more."""
         self._failures[address] = self._failures.get(address, 0) + 1
 
+    def choose(self, candidates: Collection[str], failures: Mapping[str, int]) -> str | None:
+        """Return one that failed least often, of these the one with the fewest of other failures; None: there is none.
+
+        Args:
+            candidates: some of those that are known.
+            failures: others than those that this keeps, by address.
+        """
+        counted = [(self._failures.get(address, 0), failures.get(address, 0)) for address in candidates]
+        if not counted:
+            return None
+        fewest = min(counted)
+        return self.rng.choice([each for each, count in zip(candidates, counted, strict=True) if count == fewest])
+
     def move(self, now: float, avoid: Collection[str] = ()) -> str:
         """Return the node to use now, which is then the current one.
 
@@ -187,9 +200,9 @@ class NodeUser:
         """Return the addresses that may be tried now."""
         return self.nodes.known(self._clock())
 
-    def is_elsewhere(self, why: str) -> None:
+    def is_elsewhere(self, node: str, why: str) -> None:
         """See NodeSession."""
-        self.nodes.found_elsewhere(self.node, why, self._clock())
+        self.nodes.found_elsewhere(node, why, self._clock())
 
     def found(self, addresses: Sequence[str]) -> None:
         """See NodeSession."""

@@ -20,6 +20,7 @@ from proglog_trio.client.config import ProducerConfig
 from proglog_trio.client.errors import NodeUnreachable, ProducerClosed
 from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
 from proglog_trio.client.producer_core import ProducerCore
+from proglog_trio.client.watched_nodes import WatchedNodes
 from proglog_trio.deadline_timer import DeadlineTimer
 from proglog_trio.rpc.calls.sessions import ExpectedCluster, ProduceLink, StreamBroken
 from proglog_trio.rpc.http2.asyncio_loop import loop_clock
@@ -46,6 +47,7 @@ class Sender(NodeUser):
 
     def __init__(self, core: ProducerCore, link: ProduceLink, nodes: NodeList) -> None:
         super().__init__(nodes, loop_clock(), searches=core.config.find_nodes)
+        self.watched = WatchedNodes(nodes, self._clock)
         self.core = core
         self.finishing = False
         self.closed = False

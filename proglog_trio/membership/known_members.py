@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 
 from attrs import define
 
 from proglog_trio.membership.gossip import Gossip
-from proglog_trio.membership.serf.member import Member, MemberStatus
+from proglog_trio.membership.serf.member import KnownMember, Member, MemberStatus
 from proglog_trio.membership.serf.vivaldi import estimate
 from proglog_trio.membership.wire.coordinates import Coordinate
+
+
+def _has_tags(member: KnownMember, tag: str, like: Mapping[str, str]) -> bool:
+    return bool(member.tags.get(tag)) and all(member.tags.get(name) == value for name, value in like.items())
 
 
 @define(eq=False)
@@ -43,11 +48,14 @@ class KnownMembers:
             like: other tags that they must have too, with these values.
         """
         members = self.gossip.core.members.with_status(MemberStatus.ALIVE)
-        return sorted(
-            (member.name, member.tags[tag])
-            for member in members
-            if member.tags.get(tag) and all(member.tags.get(name) == value for name, value in like.items())
-        )
+        return sorted((member.name, member.tags[tag]) for member in members if _has_tags(member, tag, like))
+
+    def failed_with_tag(self, tag: str, *, like: Mapping[str, str], most: int) -> list[tuple[str, str]]:
+        """Return as alive_with_tag those that count as failed, the last that failed first, at most so many."""
+        members = self.gossip.core.members.with_status(MemberStatus.FAILED)
+        failed = (member for member in members if _has_tags(member, tag, like))
+        newest = heapq.nlargest(most, failed, key=lambda member: member.gone_since or 0.0)
+        return [(member.name, member.tags[tag]) for member in newest]
 
     def member(self, name: str) -> Member | None:
         """Return the member of a name, or None if none has it."""

@@ -127,6 +127,15 @@ class Membership(KnownMembers):
         """Return when the status of any member has changed: also from alive to leaving, of which there is no event."""
         await self.news.status_changed.wait()
 
+    async def change_after(self, seen: int) -> int:
+        """Return how many changes of members' statuses and tags there were, once there were more than so many.
+
+        For a task that looks at the members after each change: what changes while it looks is not missed.
+        """
+        while self.news.changes_seen <= seen:
+            await self.news.changed.wait()
+        return self.news.changes_seen
+
     async def answers(self, name: str) -> bool:
         """Ping a member directly, by stream; tell whether it answers within a second."""
         member = self.gossip.core.members.by_name.get(name)

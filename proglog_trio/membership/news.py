@@ -40,6 +40,8 @@ class News:
         over: this node has left, or does not gossip any more.
         has_left: it has left.
         status_changed: set at the next change of a member's status, and then replaced.
+        changes_seen: how many changes of members' statuses and tags there were.
+        changed: set at the next of them, and then replaced.
         conflicts: how often a member claimed a name that another has.
     """
 
@@ -54,6 +56,8 @@ class News:
     over: trio.Event = field(factory=trio.Event)
     has_left: bool = False
     status_changed: trio.Event = field(factory=trio.Event)
+    changes_seen: int = 0
+    changed: trio.Event = field(factory=trio.Event)
     conflicts: int = 0
     _troubles: TroubleLog = field(factory=TroubleLog)
 
@@ -75,6 +79,7 @@ class News:
                     self.peers.note(member, event.kind)
                 if event.kind not in (MemberEventKind.JOIN, MemberEventKind.UPDATE):
                     self.departed.set()
+                self._count_change()
             case UserEvent():
                 self.subscriptions.add(event)
             case Query():
@@ -96,6 +101,7 @@ class News:
             case MemberStatusChange():
                 self.status_changed.set()
                 self.status_changed = trio.Event()
+                self._count_change()
             case StatusChange():
                 _logger.debug(
                     "gossip",
@@ -105,6 +111,11 @@ class News:
                     incarnation=event.incarnation,
                     reason=event.reason,
                 )
+
+    def _count_change(self) -> None:
+        self.changes_seen += 1
+        self.changed.set()
+        self.changed = trio.Event()
 
     def end(self) -> None:
         """Say that there will be no more: this node does not gossip any more."""

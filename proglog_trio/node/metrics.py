@@ -26,7 +26,15 @@ from proglog_trio.rpc.server.authorization import GateCounters
 from proglog_trio.rpc.server.handlers import ServerCounters
 
 _GAUGES = frozenset(
-    {"connections_open", "consumers", "nodes", "nodes_without_address", "nodes_without_name", "requests_open"}
+    {
+        "connections_open",
+        "consumers",
+        "nodes",
+        "nodes_without_address",
+        "nodes_without_name",
+        "requests_open",
+        "watchers",
+    }
 )
 """Fields of counters that go down as well."""
 

@@ -8,6 +8,7 @@ run_node
     ├── metrics      if wanted
     ├── dns          if wanted; answers once the membership has joined
     ├── replicator   a nursery of peers, from which this node pulls what they have
+    ├── news         tells clients that watch the servers of what happens to members
     ├── server       gRPC; given the log, the replicator and the membership
     ├── agent RPC    if wanted: the protocol of Serf's tools
     ├── handlers     if wanted: what is run for events of the membership
@@ -57,7 +58,7 @@ from proglog_trio.node.parts_config import (
 from proglog_trio.node.security import NodeSecurity, load_security
 from proglog_trio.node.start_retries import StartRetries
 from proglog_trio.node.stopping import Stopping
-from proglog_trio.node.tags import Members, own_tags, servers
+from proglog_trio.node.tags import Members, failed_servers, own_tags, servers
 from proglog_trio.replication.local_node import LocalNode
 from proglog_trio.replication.messages import Hello
 from proglog_trio.replication.peers.directories_file import read_directories
@@ -171,7 +172,14 @@ async def run_node(
             config, security, log, membership, members, replicator, isolation, errors, retries, stopping, counted or {}
         )
         try:
-            async with open_log_service(log, alive, log_service_config(config), replicator.replica) as service:
+            async with open_log_service(
+                log,
+                alive,
+                log_service_config(config),
+                replicator.replica,
+                server_id=config.node_name,
+                failed=partial(failed_servers, membership, config.cluster_name),
+            ) as service:
                 await parts.run(service, task_status)
         finally:
             await membership.close()
@@ -237,6 +245,7 @@ class _Parts:
         agent = AgentParts.of(config, membership, self.stopping.begin, self.errors)
         parts.start_soon(self.security.run)
         await parts.start(self.replicator.run)
+        parts.start_soon(service.news.follow, membership.change_after, self.errors)
         status = partial(self.status, service)
         cluster = ClusterService(
             membership, config.bind_addr.port, self.stopping.begin, status, self.replicator.accept_gaps

@@ -10,6 +10,7 @@ from proglog_trio.address import Address
 from proglog_trio.log.log import Log
 from proglog_trio.membership import DIRECTORY_TAG, OPENING_TAG, RPC_ADDRESS_TAG, Membership, opening_of
 from proglog_trio.rpc.server.log_service_state import ServerInfo
+from proglog_trio.rpc.server.server_list.news import MAX_FAILED
 
 CLUSTER_NAME_TAG = "cluster_name"
 """What tells the members of different clusters apart."""
@@ -47,6 +48,13 @@ def servers(membership: Membership, cluster_name: str) -> list[ServerInfo]:
     """Return the nodes that clients can dial: the members that are alive and say where they take RPCs."""
     ours = {CLUSTER_NAME_TAG: cluster_name}
     return [ServerInfo(name, address) for name, address in membership.alive_with_tag(RPC_ADDRESS_TAG, like=ours)]
+
+
+def failed_servers(membership: Membership, cluster_name: str) -> list[ServerInfo]:
+    """Return the nodes that clients could dial before they failed, the last first; no more than clients are told."""
+    ours = {CLUSTER_NAME_TAG: cluster_name}
+    failed = membership.failed_with_tag(RPC_ADDRESS_TAG, like=ours, most=MAX_FAILED)
+    return [ServerInfo(name, address) for name, address in failed]
 
 
 @frozen

@@ -255,6 +255,41 @@ async def test_a_failed_member_can_be_forced_to_leave_and_to_be_forgotten() -> N
         assert not a.membership.force_leave("who")
 
 
+async def test_whoever_looks_after_each_change_misses_none() -> None:
+    """Of a status and of tags, and one that comes while it looks."""
+    async with start_ours_in() as start:
+        a = await start("a", profile=QUICK)
+        b = await start("b", tags={"kind": "x", "rpc_addr": "b:1"}, join=[a.address], profile=QUICK)
+        await a.until_status("alive", "b")
+        membership, like = a.membership, {"kind": "x"}
+
+        async def until(wanted: Callable[[], bool]) -> None:
+            seen = -1
+            with trio.fail_after(60):
+                while not wanted():
+                    changed = await membership.change_after(seen)
+                    assert changed > seen
+                    seen = changed
+
+        assert membership.alive_with_tag("rpc_addr", like=like) == [("b", "b:1")]
+        assert membership.alive_with_tag("rpc_addr", like={"kind": "y"}) == []
+        seen = await membership.change_after(-1)
+        with trio.move_on_after(0.1) as waiting:
+            await membership.change_after(seen)
+        assert waiting.cancelled_caught
+        b.membership.set_tags({"kind": "x", "rpc_addr": "b:2"})
+        await until(lambda: membership.alive_with_tag("rpc_addr", like=like) == [("b", "b:2")])
+        c = await start("c", tags={"kind": "x", "rpc_addr": "c:1"}, join=[a.address], profile=QUICK)
+        await until(lambda: len(membership.alive_with_tag("rpc_addr", like=like)) == 2)
+        await b.crash()
+        await until(lambda: membership.failed_with_tag("rpc_addr", like=like, most=5) == [("b", "b:2")])
+        await c.crash()
+        await until(lambda: membership.failed_with_tag("rpc_addr", like=like, most=5) == [("c", "c:1"), ("b", "b:2")])
+        assert membership.failed_with_tag("rpc_addr", like=like, most=1) == [("c", "c:1")]
+        assert membership.failed_with_tag("other", like={}, most=5) == []
+        assert membership.alive_with_tag("rpc_addr", like=like) == []
+
+
 # -- tags --------------------------------------------------------------------------------------------------------------
 
 

@@ -65,9 +65,12 @@ async def running_server(
     config: ServerConfig | None = None,
     service_config: LogServiceConfig | None = None,
     security: ServerSecurity | None = None,
+    servers: Sequence[ServerInfo] | None = None,
+    failed: Sequence[ServerInfo] = (),
+    server_id: str = "node-1",
     **log_settings: Any,
 ) -> AsyncIterator[RunningServer]:
-    """Serve a log in directory for the length of the block."""
+    """Serve a log in directory for the length of the block; servers, failed: what it tells, and may be changed."""
     counters = ServerCounters()
     stopped = trio.Event()
     scope = trio.CancelScope()
@@ -79,13 +82,12 @@ async def running_server(
             )
         stopped.set()
 
-    def servers() -> Sequence[ServerInfo]:
-        return [ServerInfo("node-1", "127.0.0.1:8400")]
+    seen = [ServerInfo("node-1", "127.0.0.1:8400")] if servers is None else servers
 
     async with (
         asyncio_loop(),
         open_log(LogConfig(directory, **log_settings)) as log,
-        open_log_service(log, servers, service_config) as service,
+        open_log_service(log, lambda: seen, service_config, server_id=server_id, failed=lambda: failed) as service,
         trio.open_nursery() as nursery,
     ):
         host, port = await nursery.start(run, service)

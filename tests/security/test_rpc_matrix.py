@@ -72,7 +72,7 @@ def served_methods() -> set[str]:
     nothing: Any = None
     member: Any = SimpleNamespace(gossip=SimpleNamespace(keys=nothing))
     services: list[Service] = [
-        LogService(nothing),
+        LogService(nothing, nothing),
         ClusterService(member, 0, nothing, nothing, nothing),
         ReplicationService(nothing, nothing),
     ]

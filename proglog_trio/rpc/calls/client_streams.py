@@ -1,6 +1,7 @@
 """The gRPC streams of producers and consumers: one connection and one asyncio coroutine each.
 
-Beside each stream, on its connection, the node is asked now and then which others there are.
+Beside each stream, on its connection, the node is asked now and then which others there are; and another one, on a
+connection to it, is asked to tell of nodes that fail, see server_watch.py.
 
 Everything asyncio of the client library is here and in connection.py. Sessions are called from the asyncio side; they
 and their Trio tasks are in one thread, so nothing needs a lock, and what crosses over is one wake-up for many records.
@@ -9,10 +10,9 @@ and their Trio tasks are in one thread, so nothing needs a lock, and what crosse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -32,6 +32,7 @@ from proglog_trio._proto.log.v1 import (
 from proglog_trio.errors import CallFailed, NodeConnectionError
 from proglog_trio.rpc.calls.connection import ConnectionConfig, TunedChannel, call_error, open_connection
 from proglog_trio.rpc.calls.expected_cluster import check_error
+from proglog_trio.rpc.calls.server_watch import ServerWatch, server_watch
 from proglog_trio.rpc.calls.sessions import (
     ConsumeLink,
     ConsumeSession,
@@ -92,7 +93,9 @@ def _checked(connection: ConnectionConfig | None) -> ConnectionConfig:
 
 
 async def _run(
-    connection: ConnectionConfig, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
+    connection: ConnectionConfig,
+    function: Callable[[TunedChannel, Session], Coroutine[Any, Any, None]],
+    session: Session,
 ) -> None:
     leave_inherited_loop()
     if (refusal := session.refusal) is not None:
@@ -100,9 +103,13 @@ async def _run(
     config = attrs.evolve(connection, cluster=session.cluster)
     try:
         async with open_connection(session.node, _less_patient(config) if session.others else config) as opened:
-            await opened.run(_beside_search, function, session)
+            if not session.searches:
+                await opened.run(function, session)
+            else:
+                async with server_watch(session, _less_patient(connection), opened.channel) as watch:
+                    await opened.run(_beside_search, function, session, watch)
     except OtherCluster as error:
-        session.is_elsewhere(str(error))
+        session.is_elsewhere(session.node, str(error))
         raise StreamBroken(str(error)) from error
     except NodeConnectionError as error:
         raise StreamBroken(str(error)) from error
@@ -118,13 +125,16 @@ def _less_patient(config: ConnectionConfig) -> ConnectionConfig:
 
 
 async def _beside_search(
-    channel: TunedChannel, function: Callable[[TunedChannel, Session], Awaitable[None]], session: Session
+    channel: TunedChannel,
+    function: Callable[[TunedChannel, Session], Coroutine[Any, Any, None]],
+    session: Session,
+    watch: ServerWatch,
 ) -> None:
-    async with run_beside(_search(channel, session)) if session.searches else nullcontext():
+    async with run_beside(_search(channel, session, watch)):
         await function(channel, session)
 
 
-async def _search(channel: TunedChannel, session: NodeSession) -> None:
+async def _search(channel: TunedChannel, session: NodeSession, watch: ServerWatch) -> None:
     """Ask the node again and again which others there are."""
     get_servers = UnaryUnaryMethod(channel, GET_SERVERS, GetServersRequest, GetServersResponse)
     while True:
@@ -149,7 +159,7 @@ async def _search(channel: TunedChannel, session: NodeSession) -> None:
         else:
             if answer.cluster_name:
                 session.cluster.check(answer.cluster_name, session.node)
-            session.found([server.rpc_addr for server in answer.servers])
+            watch.found(answer.server_id, [server.rpc_addr for server in answer.servers])
         await asyncio.sleep(SEARCH_SECONDS)
 
 

@@ -150,6 +150,11 @@ class TunedChannel(Channel):
             return f"the node ended it before HTTP/2 began, as it does when a client {shown}"
         return connection.lost_reason
 
+    def ask_for_life(self, seconds: float, because: str) -> None:
+        """Drop the connection if nothing comes from the node within so many seconds; see PeerWatch.ask_now."""
+        if self._tuned_protocol is not None:
+            self._tuned_protocol.connection.watch.ask_now(seconds, because)
+
     def abort(self) -> None:
         """Close the connection and drop what was not sent: a node that has stopped reading would hold it for ever."""
         protocol, self._tuned_protocol = self._tuned_protocol, None

@@ -75,6 +75,25 @@ class ExpectedCluster:
             raise OtherCluster(f"{address} is of the cluster {told!r}, not of {self.name!r}")
 
 
+class WatchedNodes(Protocol):
+    """Chooses the node that tells of the others, beside a stream: one at a time, and never the one of the stream."""
+
+    def begin(self) -> None:
+        """Begin with another stream."""
+
+    def next_pause(self) -> float:
+        """Return for how many seconds to wait before each question which node is next."""
+
+    def next_node(self) -> str | None:
+        """Return the address of the node to ask now; None: there is none before others are found."""
+
+    def answered(self) -> None:
+        """Tell that the node answers."""
+
+    def ended(self, node: str, *, is_useless: bool) -> None:
+        """Tell that a node tells no more, or did not; is_useless: it is not one to be asked again soon."""
+
+
 class NodeSession(Protocol):
     """The client's end of one stream to one node.
 
@@ -101,8 +120,12 @@ class NodeSession(Protocol):
     def refusal(self) -> str | None:
         """Why the node must not be asked now, in words: it was of another cluster; None: it may be."""
 
-    def is_elsewhere(self, why: str) -> None:
-        """Tell the client that the node is of another cluster, and why that is known."""
+    @property
+    def watched(self) -> WatchedNodes:
+        """Who else is asked what happens to the node, if nodes are searched for."""
+
+    def is_elsewhere(self, node: str, why: str) -> None:
+        """Tell the client that a node is of another cluster, and why that is known."""
 
     def found(self, addresses: Sequence[str]) -> None:
         """Hand in the addresses that the node told."""

@@ -59,6 +59,8 @@ class PeerWatch:
     # The one timer: for the greeting, then in turn for silence and for the answer to what was asked. None: stopped, or
     # not begun.
     _timer: asyncio.TimerHandle | None = None
+    # When the peer was asked for a sign of life, and by when it must be here; None: it was not asked, or has answered.
+    _asked: tuple[float, float] | None = None
 
     @property
     def has_greeted(self) -> bool:
@@ -87,7 +89,26 @@ class PeerWatch:
 
     def answered(self) -> None:
         """Watch for silence again: the peer has given the sign of life that it was asked for."""
+        self._asked = None
         self._after(self.patience.silence, self._check_silence)
+
+    def ask_now(self, seconds: float, because: str) -> None:
+        """Ask the peer for a sign of life at once, since there is reason to think that it has gone.
+
+        Nothing is asked of one that has not greeted, for which there is a deadline already.
+
+        Args:
+            seconds: it is given up when nothing at all has come from it by then. One that was asked before and has sent
+                nothing since is not given more time than it had.
+            because: the reason, in words, for give_up.
+        """
+        if self._stopped or not self._greeted:
+            return
+        if self._asked is not None:
+            asked, due = self._asked
+            if self._last_received <= asked and due <= self.loop.time() + seconds:
+                return
+        self._ask(seconds, f"{because}, and it did not answer a PING within {seconds:g} s")
 
     def stop(self) -> None:
         """Watch no more."""
@@ -131,14 +152,21 @@ class PeerWatch:
         if patience:
             self._after(patience, self._check_silence)
             return
+        seconds = self.patience.answer
+        self._ask(seconds, f"the peer did not answer a PING within {seconds:g} s")
+
+    def _ask(self, seconds: float, reason: str) -> None:
+        """Ask for a sign of life, and give the peer up for a reason if none comes within so many seconds."""
         asked = self.loop.time()
-        self._after(self.patience.answer, lambda: self._check_answer(asked))
+        self._asked = asked, asked + seconds
+        self._after(seconds, lambda: self._check_answer(asked, reason))
         self.ask()
 
-    def _check_answer(self, asked: float) -> None:
+    def _check_answer(self, asked: float, reason: str) -> None:
         # Anything will do, not the answer to the PING alone: a peer that sends much may come to answer late.
+        self._asked = None
         if self._last_received <= asked:
-            self._give_up(f"the peer did not answer a PING within {self.patience.answer:g} s")
+            self._give_up(reason)
         else:
             self._check_silence()
 

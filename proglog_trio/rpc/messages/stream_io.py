@@ -135,15 +135,19 @@ async def in_turns(steps: Steps[Result], rests: Rests | None = None) -> Result:
             return result
 
 
-async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest: bytes = b"") -> bytes:
-    """Return a length-prefixed message that has a list.
+async def encode_list(field: int, messages: Iterable[betterproto2.Message]) -> bytes:
+    """Return a length-prefixed message that has nothing but a list; see encode_items."""
+    return prefixed(await encode_items(field, messages))
+
+
+async def encode_items(field: int, messages: Iterable[betterproto2.Message]) -> bytes:
+    """Return a list as it stands in a message.
 
     Each of the list is made and encoded by itself, and others run in between: a large cluster's takes a while.
 
     Args:
         field: the list's number.
         messages: what is in it.
-        rest: the message's other fields, encoded.
     """
 
     def steps() -> Steps[bytes]:
@@ -152,9 +156,9 @@ async def encode_list(field: int, messages: Iterable[betterproto2.Message], rest
             encoded = encode_message(message)
             parts += (bytes_field_header(field, len(encoded)), encoded)
             yield
-        return b"".join((*parts, rest))
+        return b"".join(parts)
 
-    return prefixed(await in_turns(steps()))
+    return await in_turns(steps())
 
 
 async def wait_writable(stream: Stream[Any, Any]) -> int:

@@ -48,6 +48,7 @@ METHODS: Mapping[str, Requirement] = {
     "/log.v1.Log/ConsumeStream": Requirement((Action.CONSUME,)),
     "/log.v1.Log/ConsumeBatches": Requirement((Action.CONSUME,)),
     "/log.v1.Log/GetServers": READS_OR_WRITES,
+    "/log.v1.Log/WatchServers": READS_OR_WRITES,
     # To see who is there and how far each is changes nothing; a client finds other nodes that way.
     "/log.v1.Cluster/GetMembers": HAS_ANY_RIGHT,
     "/log.v1.Cluster/GetStatus": HAS_ANY_RIGHT,

@@ -36,6 +36,8 @@ Method = Callable[[Stream[Any, Any]], Awaitable[None]]
 _UNFINISHED_PER_STREAM = 4
 _TIMEOUT = re.compile("[0-9]{1,8}[HMSmun]")
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
+_GIVING_WAY = frozenset({"/log.v1.Log/WatchServers"})
+"""What does not keep a connection from being idle: who watches has other nodes to watch at."""
 _MAX_LOGGED = 128
 """So much of the name that a client gives is logged."""
 
@@ -245,15 +247,15 @@ class ServerHandler(GrpclibHandler):
         super().__init__(mapping, codec, status_details_codec, dispatch)
         self._state = state
         self._max_unfinished = concurrent_streams * _UNFINISHED_PER_STREAM
-        # Of each request that is being handled; whatever ends one pops it, so that an empty one means an idle client.
+        # Of each request that is being handled; whatever ends one pops it, so an empty one means an idle client.
         self._paths: dict[ProtocolStream, str] = {}
         self.identity = identity
         self.peer = peer
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being handled."""
-        return not self._paths
+        """Whether no request is being handled, but for such as give way where there are too many connections."""
+        return _GIVING_WAY.issuperset(self._paths.values())
 
     def has_lost_rights(self) -> bool:
         """Tell whether a request is being handled that the client would no longer be allowed to make."""

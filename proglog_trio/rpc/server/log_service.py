@@ -11,14 +11,11 @@ import trio
 from attrs import field, frozen
 from grpclib.const import Cardinality, Handler
 from grpclib.health.check import CheckBase, ServiceStatus
-from grpclib.server import Stream
 
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.log.log import Log
 from proglog_trio.replication.replica import Replica
 from proglog_trio.rpc.messages import records as record_messages
-from proglog_trio.rpc.messages.protobuf import encode_message
-from proglog_trio.rpc.messages.stream_io import encode_list, receive_only, send_encoded
 from proglog_trio.rpc.server.consume import ConsumeCalls
 from proglog_trio.rpc.server.log_service_state import (
     AcknowledgementWaits,
@@ -28,12 +25,12 @@ from proglog_trio.rpc.server.log_service_state import (
     ServerInfo,
 )
 from proglog_trio.rpc.server.produce import ProduceCalls
+from proglog_trio.rpc.server.server_list.calls import ServerListCalls
+from proglog_trio.rpc.server.server_list.news import ServerNews
 
 SERVICE_NAME = "log.v1.Log"
 WRITING, READING = f"{SERVICE_NAME}.Produce", f"{SERVICE_NAME}.Consume"
 """What the health service can be asked for besides the service as a whole, which is well when both are."""
-_SERVERS = 1
-"""The field of GetServersResponse."""
 
 
 @frozen(eq=False)
@@ -42,10 +39,12 @@ class LogService:
 
     Attributes:
         state: what its calls share.
+        news: what is told of the servers.
         is_writable: what the health service says of writing.
     """
 
     state: LogServiceState
+    news: ServerNews
     is_writable: ServiceStatus = field(factory=ServiceStatus)
 
     @property
@@ -56,6 +55,7 @@ class LogService:
     def __mapping__(self) -> Mapping[str, Handler]:
         """Return the methods by their paths, for grpclib."""
         produce, consume = ProduceCalls(self.state), ConsumeCalls(self.state)
+        listing = ServerListCalls(self.state, self.news)
         unary, answers, both = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM
         methods = {
             "Produce": Handler(produce.produce, unary, log_v1.ProduceRequest, record_messages.ProduceResponse),
@@ -66,7 +66,10 @@ class LogService:
             "ProduceStream": Handler(
                 produce.produce_stream, both, record_messages.ProduceRequest, record_messages.ProduceResponse
             ),
-            "GetServers": Handler(self._get_servers, unary, log_v1.GetServersRequest, log_v1.GetServersResponse),
+            "GetServers": Handler(listing.get_servers, unary, log_v1.GetServersRequest, log_v1.GetServersResponse),
+            "WatchServers": Handler(
+                listing.watch_servers, answers, log_v1.WatchServersRequest, log_v1.WatchServersResponse
+            ),
             "ProduceBatches": Handler(
                 produce.produce_batches, both, log_v1.ProduceBatchRequest, log_v1.ProduceBatchResponse
             ),
@@ -85,20 +88,13 @@ class LogService:
         state = self.state
         state.draining = True
         state.changed.wake_all()
+        self.news.wake_all()
         for reading in list(state.reading):
             reading.cancel()
         # This node has left the cluster by now: no peer pulls from it any more, so no wait would be reached.
         state.acknowledgements.end_all()
         if state.producing:
             await asyncio.wait(list(state.producing))
-
-    async def _get_servers(self, stream: Stream[log_v1.GetServersRequest, log_v1.GetServersResponse]) -> None:
-        await receive_only(stream)
-        servers = (
-            log_v1.Server(id=each.id, rpc_addr=each.rpc_addr, is_leader=each.is_leader) for each in self.state.servers()
-        )
-        rest = encode_message(log_v1.GetServersResponse(cluster_name=self.state.log.config.cluster_name))
-        await send_encoded(stream, await encode_list(_SERVERS, servers, rest), 1)
 
 
 @contextlib.asynccontextmanager
@@ -107,6 +103,9 @@ async def open_log_service(
     servers: Callable[[], Sequence[ServerInfo]],
     config: LogServiceConfig | None = None,
     replica: Replica | None = None,
+    *,
+    server_id: str = "",
+    failed: Callable[[], Sequence[ServerInfo]] = tuple,
 ) -> AsyncIterator[LogService]:
     """Make the service of a log, for the length of an ``async with`` block in Trio, in which it may be served.
 
@@ -115,6 +114,8 @@ async def open_log_service(
         servers: gives the nodes that clients can dial, this one included.
         config: see LogServiceConfig.
         replica: knows which other nodes have what is appended; None: there are no others.
+        server_id: which of the servers this node is.
+        failed: gives the nodes that count as failed, the last that failed first, at most MAX_FAILED.
     """
     config = config or LogServiceConfig()
     executor = ThreadPoolExecutor(config.reading_threads, thread_name_prefix="log reader")
@@ -131,7 +132,7 @@ async def open_log_service(
     changed()
     forget = log.notify_durable(changed)
     try:
-        yield LogService(state, is_writable)
+        yield LogService(state, ServerNews(log.config.cluster_name, server_id, servers, failed), is_writable)
     finally:
         forget()
         with trio.CancelScope(shield=True):

@@ -42,6 +42,7 @@ class LogServiceConfig:
         min_answer_bytes: what each stream may read at once, however many there are.
         consume_bytes: what all consume streams together may read at once; each gets its share.
         max_consumers: how many consume streams there may be at once.
+        max_watchers: how many WatchServers streams there may be at once.
         in_flight_bytes: how much of one produce stream may wait for its acknowledgement to be sent.
         reading_threads: how many threads read the disk for consumers.
     """
@@ -52,6 +53,7 @@ class LogServiceConfig:
     min_answer_bytes: int = 64 * KIBIBYTE
     consume_bytes: int = 64 * MEBIBYTE
     max_consumers: int = field(default=1000, validator=validators.ge(1))
+    max_watchers: int = field(default=1000, validator=validators.ge(1))
     in_flight_bytes: int = 16 * MEBIBYTE
     reading_threads: int = field(default=4, validator=validators.ge(1))
 
@@ -68,6 +70,8 @@ class LogServiceCounters:
         bytes_consumed: bytes sent to consumers.
         consumers: consume streams that are open.
         consumers_refused: consume streams above the limit.
+        watchers: streams that are open of those who watch the servers.
+        watchers_refused: such streams above the limit.
     """
 
     batches_produced: int = 0
@@ -77,6 +81,8 @@ class LogServiceCounters:
     bytes_consumed: int = 0
     consumers: int = 0
     consumers_refused: int = 0
+    watchers: int = 0
+    watchers_refused: int = 0
 
 
 WaitAcknowledged = Callable[[Origin, int, int, int, float, Callable[[AcknowledgementResult], None]], None]

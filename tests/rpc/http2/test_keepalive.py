@@ -69,6 +69,84 @@ async def test_one_that_sends_something_else_instead_of_an_answer(autojump_clock
         assert not peer.given_up
 
 
+async def test_one_that_is_thought_to_have_gone_is_asked_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.greeted()
+        await trio.sleep(1)
+        peer.watch.ask_now(2, "it is said to have failed")
+        assert peer.asked == [1]
+        await trio.sleep(100)
+        assert peer.given_up == [(3, "it is said to have failed, and it did not answer a PING within 2 s")]
+
+
+async def test_whatever_comes_from_one_that_is_thought_to_have_gone_will_do(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_loop() as loop:
+        for is_answer in (True, False):
+            peer = Peer(loop)
+            peer.watch.greeted()
+            begun = trio.current_time()
+            peer.watch.ask_now(2, "")
+            await trio.sleep(1.5)
+            peer.watch.received()
+            if is_answer:
+                peer.watch.answered()
+            await trio.sleep(9)
+            assert not peer.given_up
+            # Watched as before from then on.
+            await trio.sleep(100)
+            assert peer.given_up == [(begun + 1.5 + 10 + 3, "the peer did not answer a PING within 3 s")]
+
+
+async def test_one_that_is_asked_again_and_again_is_not_given_more_time(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.greeted()
+        for _ in range(10):
+            peer.watch.ask_now(2, "")
+            await trio.sleep(0.5)
+        assert [at for at, _ in peer.given_up] == [2]
+        assert peer.asked == [0]
+
+
+async def test_one_that_is_being_asked_patiently_is_given_less_time(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.greeted()
+        await trio.sleep(10.5)
+        assert peer.asked == [10]
+        peer.watch.ask_now(1, "")
+        await trio.sleep(100)
+        assert [at for at, _ in peer.given_up] == [11.5]
+
+
+async def test_one_that_has_answered_is_asked_anew(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.greeted()
+        for _ in range(5):
+            peer.watch.ask_now(2, "")
+            await trio.sleep(1)
+            peer.watch.received()
+        assert peer.asked == [0, 1, 2, 3, 4]
+        peer.watch.ask_now(2, "")
+        await trio.sleep(10)
+        assert [at for at, _ in peer.given_up] == [7]
+
+
+async def test_one_that_has_not_greeted_has_its_own_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_loop() as loop:
+        peer = Peer(loop)
+        peer.watch.ask_now(1, "")
+        await trio.sleep(100)
+        assert peer.given_up == [(5, "no HTTP/2 handshake within 5 s")]
+        peer.watch.ask_now(1, "")
+        await trio.sleep(100)
+        assert (len(peer.given_up), peer.asked) == (1, [])
+
+
 async def test_nothing_after_the_end(autojump_clock: trio.testing.MockClock) -> None:
     async with open_loop() as loop:
         peer = Peer(loop)

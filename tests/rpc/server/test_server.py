@@ -211,11 +211,16 @@ async def test_too_many_connections_are_sent_away(tmp_path: Path) -> None:
             await connection.run(call, "GetServers", log_v1.GetServersRequest())
 
 
-async def test_who_does_nothing_makes_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("watches", [False, True])
+async def test_who_does_nothing_makes_room(tmp_path: Path, watches: bool) -> None:
     async with running_server(tmp_path, config=ServerConfig(max_connections=2)) as server:
         async with RawClient.open(server.port) as busy, RawClient.open(server.port) as idle:
             number = await busy.request("ProduceBatches")
             await eventually(lambda: len(server.service.state.producing) == 1)
+            if watches:
+                # Who only watches the servers can do so elsewhere.
+                await idle.send(await idle.request("WatchServers"), prefixed(b""), end=True)
+                await eventually(lambda: server.service.counters.watchers == 1)
             await idle.receive()
             async with open_connection(server.address) as third:
                 await third.run(call, "GetServers", log_v1.GetServersRequest())

@@ -85,6 +85,8 @@ __all__ = (
     "Want",
     "WatchEventsRequest",
     "WatchEventsResponse",
+    "WatchServersRequest",
+    "WatchServersResponse",
 )
 
 from dataclasses import dataclass
@@ -632,6 +634,11 @@ class GetServersResponse(betterproto2.Message):
     cluster_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
     Of the cluster of the answering node, and so of these servers.
+    """
+
+    server_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The answering node's own id.
     """
 
 
@@ -1658,3 +1665,37 @@ class WatchEventsResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("log.v1", "WatchEventsResponse", WatchEventsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class WatchServersRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("log.v1", "WatchServersRequest", WatchServersRequest)
+
+
+@dataclass(eq=False, repr=False)
+class WatchServersResponse(betterproto2.Message):
+    """
+    Where a client does not read, what happens meanwhile comes in one answer: the newest list, and all that failed.
+    """
+
+    servers: "list[Server]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    As in GetServersResponse, these three.
+    """
+
+    cluster_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    server_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    failed: "list[Server]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Nodes that have failed, as far as the answering node knows. In the first answer: those that count as failed now. In
+    the others: those that failed since the answer before. At most 64, the newest of them. Another way to such a node may
+    work all the same: a client that uses one asks it for a sign of life (a PING) before it leaves it.
+    """
+
+
+default_message_pool.register_message("log.v1", "WatchServersResponse", WatchServersResponse)
