@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -12,9 +12,10 @@ import trio
 
 from proglog_trio.client.config import ProducerConfig
 from proglog_trio.client.delivery import BatchDelivery, BatchOutcome, BatchPart, Delivery
-from proglog_trio.client.packing import Buffer, RecordPacker, checked_values, split_values
+from proglog_trio.client.packing import RecordPacker, checked_values, split_values
 from proglog_trio.client.pending import ProducerStatistics
 from proglog_trio.client.sender import Sender, run_sender
+from proglog_trio.log.format.headers import Buffer, GivenHeaders
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.sessions import ProduceLink
 from proglog_trio.rpc.http2.asyncio_loop import cancellation_check, loop_clock
@@ -50,7 +51,7 @@ class Producer:
         value: Buffer,
         *,
         key: Buffer | None = None,
-        headers: Mapping[str, Buffer] | None = None,
+        headers: GivenHeaders | None = None,
         timestamp: int | None = None,
     ) -> Delivery:
         """Hand in one record; returns at once unless the buffer is full, and then when there is room.
@@ -61,14 +62,14 @@ class Producer:
         Args:
             value: what to record.
             key: what it is about.
-            headers: what goes with it.
+            headers: what goes with it: a mapping, or pairs (name, content), which keep their order.
             timestamp: when it happened, in milliseconds since the Unix epoch.
 
         Returns:
             The delivery; wait for it to learn the record's offset or its error.
 
         Raises:
-            TypeError, ValueError: a field has a wrong type, or the record is empty.
+            TypeError, ValueError: a field has a wrong type, the record is empty, or a header's name comes twice.
             RecordTooLarge: it is larger than max_batch_bytes.
             ProducerClosed: the producer's block has been left, also while this waited for room.
         """
