@@ -3,9 +3,9 @@
 import copy
 from pathlib import Path
 
+import anyio
 import msgpack
 import pytest
-import trio
 
 from proglog_trio.client import Record, open_consumer, open_producer
 from proglog_trio.client.packing import RecordPacker
@@ -29,7 +29,7 @@ async def test_headers_go_in_as_a_mapping_or_pairs_and_come_out_as_a_mapping(tmp
             with pytest.raises(TypeError, match="header 'z' must be bytes, not str, encode it"):
                 await producer.send(b"text", headers=[("z", "text")])  # type: ignore[list-item]
         async with open_consumer(node.address, follow=False) as consumer:
-            with trio.fail_after(10):
+            with anyio.fail_after(10):
                 records = {record.value: record.headers async for record in consumer}
     assert {value: list(headers.items()) for value, headers in records.items()} == {
         b"mapping": PAIRS, b"pairs": PAIRS, b"none": [], b"empty": [], b"many": PAIRS, b"bare": [],

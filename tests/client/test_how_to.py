@@ -20,13 +20,14 @@ FORMS = ("asyncio", "Trio", "Threads")
 SAID = [
     "stored at offset 0 as",
     "records from offset 1",
+    "each of 100000 values is stored once",
     "stored on 1 nodes, as many as asked for: True",
     "all of it is stored",
     "stored by 127.0.0.1:",
     "4 None b'value 3'\nthe next is 5",
     " bytes of values",
     "work on 1 records from offset 0",
-    "101005 records; 0 offsets could not be read []",
+    "201005 records; 0 offsets could not be read []",
     "",
     "1 records",
 ]
