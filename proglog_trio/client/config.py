@@ -11,6 +11,7 @@ from attrs import Attribute, field, frozen, validators
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.backoff import BackoffConfig
 from proglog_trio.client.delivered_window import MAX_PRODUCERS
+from proglog_trio.client.prefetch import MIN_PREFETCH_BYTES
 from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
 MAX_IN_FLIGHT = 5
@@ -27,6 +28,12 @@ def _positive(_instance: object, attribute: Attribute[Any], value: float) -> Non
 def _not_negative(_instance: object, attribute: Attribute[Any], value: float) -> None:
     if not value >= 0:
         raise ValueError(f"{attribute.name} must not be negative, it is {value}")
+
+
+def _whole_bytes(instance: object, attribute: Attribute[Any], value: int) -> None:
+    if type(value) is not int:
+        raise TypeError(f"{attribute.name} must be a whole number of bytes, not {value!r}")
+    _positive(instance, attribute, value)
 
 
 class AcknowledgementLevel(Enum):
@@ -180,8 +187,11 @@ class ConsumerConfig:
             StartOutOfRange or RecordsLost. "wait": wait for those that are missing at present, or damaged, until a node
             has them, and raise for those that are retired or given up. "skip": ask no other node, leave
             out whatever this one does not have, and count it (`Consumer.skipped`).
-        prefetch_bytes: how many bytes of frames may wait for the iteration.
-        response_bytes: how many the node should put into one answer.
+        prefetch_bytes: how many bytes are held ahead of the iteration, at least 16 KiB: frames that wait (1 KiB and 48
+            bytes for each origin besides their payload), what was received and not read, and what the node may still
+            send unasked (half of it, at most 4 MiB). One answer comes on top.
+        response_bytes: how many bytes of frames the node should put into one answer; no more than it may send unasked.
+            A larger batch is an answer of its own.
         connect_timeout: seconds for the first connection, retries included.
         reconnect_timeout: seconds without a connection to any node after which the iteration raises NodeUnreachable;
             also, without follow, those without anything new from other nodes than the first when that had more. May be
@@ -200,8 +210,8 @@ class ConsumerConfig:
     anchor: Anchor | None = None
     follow: bool = True
     on_missing: OnMissing = field(default="raise", validator=validators.in_(("wait", "raise", "skip")))
-    prefetch_bytes: int = field(default=8 * MEBIBYTE, validator=_positive)
-    response_bytes: int = field(default=MEBIBYTE, validator=_positive)
+    prefetch_bytes: int = field(default=8 * MEBIBYTE, validator=_whole_bytes)
+    response_bytes: int = field(default=MEBIBYTE, validator=_whole_bytes)
     connect_timeout: float = field(default=10.0, validator=_positive)
     reconnect_timeout: float = field(default=120.0, validator=_positive)
     find_nodes: bool = True
@@ -219,5 +229,10 @@ class ConsumerConfig:
             raise ValueError("connect_timeout must be finite")
         if not 0 <= self.remembered_producers <= MAX_PRODUCERS:
             raise ValueError(f"remembered_producers must be 0 to {MAX_PRODUCERS}, not {self.remembered_producers}")
+        if self.prefetch_bytes < MIN_PREFETCH_BYTES:
+            raise ValueError(
+                f"prefetch_bytes must be at least {MIN_PREFETCH_BYTES} (16 KiB), it is {self.prefetch_bytes}; half of "
+                "it is what the node sends unasked, some batches"
+            )
         if self.response_bytes >= 2**32:
             raise ValueError(f"response_bytes must be less than 4 GiB, not {self.response_bytes}")

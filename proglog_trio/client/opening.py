@@ -11,6 +11,7 @@ import attrs
 from proglog_trio.client.config import Acknowledgement, Anchor, ConsumerConfig, ProducerConfig
 from proglog_trio.client.consumer import Consumer, run_consumer
 from proglog_trio.client.nodes import parse_addresses
+from proglog_trio.client.prefetch import PrefetchShares
 from proglog_trio.client.producer import Producer, run_producer
 from proglog_trio.errors import PositionError
 from proglog_trio.rpc.calls.client_streams import consume_link, produce_link
@@ -109,7 +110,10 @@ async def open_consumer(
     config = consumer_config(config, offset, position, anchor, follow)
     try:
         parsed = parse_addresses(addresses)
-        async with run_consumer(config, consume_link(connection), rng or random.Random(), parsed) as consumer:
+        shares = PrefetchShares.of(config.prefetch_bytes, config.response_bytes)
+        async with run_consumer(
+            config, consume_link(connection, shares.window), rng or random.Random(), parsed
+        ) as consumer:
             yield consumer
     except PositionError as error:
         raise ValueError(f"the position to begin at is none: {error}") from None
