@@ -143,14 +143,18 @@ class ProducerConfig:
         if not 1 <= self.in_flight <= MAX_IN_FLIGHT:
             raise ValueError(f"in_flight must be 1 to {MAX_IN_FLIGHT}, not {self.in_flight}")
         if self.batch_bytes > self.max_batch_bytes:
-            raise ValueError(f"batch_bytes {self.batch_bytes} is more than max_batch_bytes {self.max_batch_bytes}")
+            raise ValueError(
+                f"batch_bytes {self.batch_bytes} is more than max_batch_bytes {self.max_batch_bytes}: lower it"
+            )
         if self.delivery_timeout > LONGEST_DELIVERY_TIMEOUT:
             raise ValueError(
                 f"delivery_timeout must be at most {LONGEST_DELIVERY_TIMEOUT:g} s, for so long nodes remember what was "
                 f"stored; it is {self.delivery_timeout:g}"
             )
         if self.linger >= self.delivery_timeout:
-            raise ValueError(f"linger {self.linger:g} s leaves nothing of delivery_timeout {self.delivery_timeout:g} s")
+            raise ValueError(
+                f"linger {self.linger:g} s leaves nothing of delivery_timeout {self.delivery_timeout:g} s: lower it"
+            )
         waited = self.acknowledgement.timeout
         if waited is not None and waited >= min(self.answer_timeout, self.delivery_timeout):
             raise ValueError(
@@ -222,7 +226,9 @@ class ConsumerConfig:
     def __attrs_post_init__(self) -> None:
         starts = [start for start in (self.offset, self.position, self.anchor) if start is not None]
         if len(starts) > 1:
-            raise ValueError("a consumer begins at an offset, a position or an anchor, not at several of them")
+            raise ValueError(
+                "a consumer begins at an offset, a position or an anchor, not at several of them: give one"
+            )
         if self.offset is not None and not 0 <= self.offset < 2**64:
             raise ValueError(f"an offset is 0 to 2**64 - 1, not {self.offset}")
         if math.isinf(self.connect_timeout):

@@ -11,7 +11,7 @@ import anyio.lowlevel
 
 from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
-from proglog_trio.client.errors import ConsumerClosed
+from proglog_trio.client.errors import OPEN_ANOTHER, ConsumerClosed
 from proglog_trio.client.fetcher import Fetcher, make_fetcher, run_fetcher
 from proglog_trio.log.format.headers import NO_HEADERS
 from proglog_trio.log.format.origin import Origin
@@ -204,7 +204,7 @@ class Consumer:
             self._fetcher.check_running()
             self._since_yield = 0
             await self._fetcher.arrived.wait()
-        raise ConsumerClosed("the consumer is closed: its block has been left")
+        raise ConsumerClosed(f"the consumer is closed: its block has been left; {OPEN_ANOTHER}")
 
     def _count_skipped(self, skipped: tuple[SkippedRange, ...]) -> None:
         self.skipped.extend(skipped)

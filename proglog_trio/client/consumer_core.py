@@ -236,7 +236,9 @@ class ConsumerCore:
             self.received = None
         message = f"the node's answer is damaged: {what}"
         if self._damaged_in_row >= MAX_DAMAGED_IN_A_ROW:
-            self.error = RecordsLost(f"{message}; it came so {self._damaged_in_row} times in a row")
+            self.error = RecordsLost(
+                f"{message}; it came so {self._damaged_in_row} times in a row; name other nodes, or see this one's log"
+            )
         raise StreamBroken(message)
 
     def _receive_frame(self, frame: Frame, base_offset: int) -> None:

@@ -30,6 +30,7 @@ SAID = [
     "201005 records; 0 offsets could not be read []",
     "",
     "1 records",
+    "records, read with little memory",
 ]
 
 

@@ -15,7 +15,16 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proglog_trio.client import ConsumerConfig, ProducerConfig, Record, open_consumer, open_producer
+from proglog_trio.client import (
+    ConnectionConfig,
+    ConsumerConfig,
+    ConsumerError,
+    ProducerConfig,
+    Record,
+    TransportConfig,
+    open_consumer,
+    open_producer,
+)
 from proglog_trio.client.consumer_core import ConsumerCore
 from proglog_trio.client.fetcher import Fetcher
 from proglog_trio.client.prefetch import MIN_PREFETCH_BYTES, PrefetchShares
@@ -203,3 +212,17 @@ async def test_one_record_that_is_larger_than_all(tmp_path: Path) -> None:
         async with open_small(follow=False) as consumer:
             with anyio.fail_after(30):
                 assert [len(record.value) async for record in consumer] == [3 * MEBIBYTE, 5]
+
+
+async def test_answers_fit_the_longest_message(tmp_path: Path) -> None:
+    """Also where that is shorter than what a consumer asks for by itself; what does not fit says what to change."""
+    connection = ConnectionConfig(transport=TransportConfig(message_bytes=64 * KIBIBYTE))
+    async with running_node(tmp_path) as node:
+        await fill(node.address, 100, 400 * KIBIBYTE, per_batch=1)
+        open_short = partial(open_consumer, node.address, connection=connection, follow=False)
+        async with open_short() as consumer:
+            assert len([record async for record in consumer]) == 4096
+        await fill(node.address, 100, 100 * KIBIBYTE, per_batch=1024)
+        with anyio.fail_after(30), pytest.raises(ConsumerError, match=r"raise message_bytes \(TransportConfig\)"):
+            async with open_short() as consumer:
+                assert [record async for record in consumer] == []

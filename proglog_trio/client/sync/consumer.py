@@ -15,11 +15,12 @@ import attrs
 from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
 from proglog_trio.client.consumer import REMEMBERED_SKIPS
-from proglog_trio.client.errors import ConsumerClosed, MalformedRecord
+from proglog_trio.client.errors import OPEN_ANOTHER, ConsumerClosed, MalformedRecord
 from proglog_trio.client.fetcher import Fetcher, make_fetcher, run_fetcher
 from proglog_trio.client.sync.arrivals import Arrivals
 from proglog_trio.client.sync.client_thread import ClientThread
 from proglog_trio.client.sync.waiting import deadline_after
+from proglog_trio.log.format.headers import NO_HEADERS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.rpc.calls.sessions import ConsumeLink
 from proglog_trio.waiters import Waiters
@@ -112,7 +113,7 @@ class Consumer:
                         offset, origin, sequence, log_time, node = self._common
                         return new_tuple(
                             ConsumedRecord,
-                            (row[0], None, None, None, offset + index, origin, sequence + index, log_time, node),
+                            (row[0], None, NO_HEADERS, None, offset + index, origin, sequence + index, log_time, node),
                         )
                     return self._unusual(index)
             if (batch := self._next_current(None)) is None:
@@ -236,7 +237,7 @@ class Consumer:
         while True:
             with self._lock:
                 if self._closed:
-                    raise ConsumerClosed("the consumer is closed: its block has been left")
+                    raise ConsumerClosed(f"the consumer is closed: its block has been left; {OPEN_ANOTHER}")
                 batch = self._batch
                 if batch is not None and self._delivered < batch.count:
                     return batch
@@ -265,7 +266,7 @@ class Consumer:
         with self._lock:
             self._closed = True
             self._rows = ()
-        self._arrivals.end(ConsumerClosed("the consumer is closed: its block has been left"))
+        self._arrivals.end(ConsumerClosed(f"the consumer is closed: its block has been left; {OPEN_ANOTHER}"))
 
 
 class ConsumerRun:

@@ -85,7 +85,7 @@ def test_every_field_of_a_record(node: str, producer: Producer) -> None:
     with open_consumer(node, offset=len(VALUES) - 1, follow=False) as consumer:
         plain, whole = next(consumer), next(consumer)
     assert isinstance(plain, ConsumedRecord)
-    assert plain[:4] == (VALUES[-1], None, None, None)
+    assert plain[:4] == (VALUES[-1], None, {}, None)
     assert whole[:5] == (b"with all", b"key", {"name": b"content"}, 7, len(VALUES))
 
 
