@@ -17,6 +17,7 @@ from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, Sk
 from proglog_trio.client.consumer import REMEMBERED_SKIPS
 from proglog_trio.client.errors import OPEN_ANOTHER, ConsumerClosed, MalformedRecord
 from proglog_trio.client.fetcher import Fetcher, make_fetcher, run_fetcher
+from proglog_trio.client.prefetch import MIN_PREFETCH_BYTES
 from proglog_trio.client.sync.arrivals import Arrivals
 from proglog_trio.client.sync.client_thread import ClientThread
 from proglog_trio.client.sync.waiting import deadline_after
@@ -269,6 +270,11 @@ class Consumer:
         self._arrivals.end(ConsumerClosed(f"the consumer is closed: its block has been left; {OPEN_ANOTHER}"))
 
 
+def fetching_config(config: ConsumerConfig) -> ConsumerConfig:
+    """Return the configuration of what fetches: half of what is held is on its side, half on that of the threads."""
+    return attrs.evolve(config, prefetch_bytes=max(config.prefetch_bytes // 2, MIN_PREFETCH_BYTES))
+
+
 class ConsumerRun:
     """A consumer's async side: what its thread runs.
 
@@ -283,10 +289,11 @@ class ConsumerRun:
         self.consumer: Consumer | None = None
         self._config = config
         # Both halves together hold what the configuration allows.
-        half = max(config.prefetch_bytes // 2, 1)
-        self._arguments = attrs.evolve(config, prefetch_bytes=half), link, rng, addresses
+        fetching = fetching_config(config)
+        self._arguments = fetching, link, rng, addresses
         self._room = Waiters()
-        self._arrivals = Arrivals(half, lambda: self.thread.call_soon(self._room.wake_all))
+        rest = max(config.prefetch_bytes - fetching.prefetch_bytes, 1)
+        self._arrivals = Arrivals(rest, lambda: self.thread.call_soon(self._room.wake_all))
 
     async def run(self, thread: ClientThread) -> None:
         """Open a fetcher and pass on what it fetches, until the thread is left."""

@@ -11,7 +11,7 @@ from proglog_trio.client.delivered_window import check_position
 from proglog_trio.client.nodes import parse_addresses
 from proglog_trio.client.opening import batches_link, consumer_config, producer_config
 from proglog_trio.client.sync.client_thread import running
-from proglog_trio.client.sync.consumer import Consumer, ConsumerRun
+from proglog_trio.client.sync.consumer import Consumer, ConsumerRun, fetching_config
 from proglog_trio.client.sync.producer import Producer, ProducerRun
 from proglog_trio.errors import PositionError
 from proglog_trio.rpc.calls.client_streams import produce_link
@@ -99,7 +99,8 @@ def open_consumer(
             raise ValueError(
                 f"the position to begin at is none: {error}; give one of consumer.position, or an anchor"
             ) from None
-    run = ConsumerRun(config, batches_link(config, connection), rng or random.Random(), parse_addresses(addresses))
+    link = batches_link(fetching_config(config), connection)
+    run = ConsumerRun(config, link, rng or random.Random(), parse_addresses(addresses))
     with running(run.thread):
         if run.consumer is None:
             raise RuntimeError("a thread that is ready has made its consumer")
