@@ -11,6 +11,7 @@ from attrs import Attribute, field, frozen, validators
 from proglog_trio._proto.log import v1 as log_v1
 from proglog_trio.backoff import BackoffConfig
 from proglog_trio.client.delivered_window import MAX_PRODUCERS
+from proglog_trio.client.prefetch import MIN_PREFETCH_BYTES
 from proglog_trio.units import KIBIBYTE, MEBIBYTE
 
 MAX_IN_FLIGHT = 5
@@ -27,6 +28,12 @@ def _positive(_instance: object, attribute: Attribute[Any], value: float) -> Non
 def _not_negative(_instance: object, attribute: Attribute[Any], value: float) -> None:
     if not value >= 0:
         raise ValueError(f"{attribute.name} must not be negative, it is {value}")
+
+
+def _whole_bytes(instance: object, attribute: Attribute[Any], value: int) -> None:
+    if type(value) is not int:
+        raise TypeError(f"{attribute.name} must be a whole number of bytes, not {value!r}")
+    _positive(instance, attribute, value)
 
 
 class AcknowledgementLevel(Enum):
@@ -137,14 +144,18 @@ class ProducerConfig:
         if not 1 <= self.in_flight <= MAX_IN_FLIGHT:
             raise ValueError(f"in_flight must be 1 to {MAX_IN_FLIGHT}, not {self.in_flight}")
         if self.batch_bytes > self.max_batch_bytes:
-            raise ValueError(f"batch_bytes {self.batch_bytes} is more than max_batch_bytes {self.max_batch_bytes}")
+            raise ValueError(
+                f"batch_bytes {self.batch_bytes} is more than max_batch_bytes {self.max_batch_bytes}: lower it"
+            )
         if self.delivery_timeout > LONGEST_DELIVERY_TIMEOUT:
             raise ValueError(
                 f"delivery_timeout must be at most {LONGEST_DELIVERY_TIMEOUT:g} s, for so long nodes remember what was "
                 f"stored; it is {self.delivery_timeout:g}"
             )
         if self.linger >= self.delivery_timeout:
-            raise ValueError(f"linger {self.linger:g} s leaves nothing of delivery_timeout {self.delivery_timeout:g} s")
+            raise ValueError(
+                f"linger {self.linger:g} s leaves nothing of delivery_timeout {self.delivery_timeout:g} s: lower it"
+            )
         waited = self.acknowledgement.timeout
         if waited is not None and waited >= min(self.answer_timeout, self.delivery_timeout):
             raise ValueError(
@@ -181,8 +192,11 @@ class ConsumerConfig:
             StartOutOfRange or RecordsLost. "wait": wait for those that are missing at present, or damaged, until a node
             has them, and raise for those that are retired or given up. "skip": ask no other node, leave
             out whatever this one does not have, and count it (`Consumer.skipped`).
-        prefetch_bytes: how many bytes of frames may wait for the iteration.
-        response_bytes: how many the node should put into one answer.
+        prefetch_bytes: how many bytes are held ahead of the iteration, at least 16 KiB: frames that wait (1 KiB and 48
+            bytes for each origin besides their payload), what was received and not read, and what the node may still
+            send unasked (half of it, at most 4 MiB). One answer comes on top.
+        response_bytes: how many bytes of frames the node should put into one answer; no more than it may send unasked.
+            A larger batch is an answer of its own.
         connect_timeout: seconds for the first connection, retries included.
         reconnect_timeout: seconds without a connection to any node after which the iteration raises NodeUnreachable;
             also, without follow, those without anything new from other nodes than the first when that had more. May be
@@ -202,8 +216,8 @@ class ConsumerConfig:
     anchor: Anchor | None = None
     follow: bool = True
     on_missing: OnMissing = field(default="raise", validator=validators.in_(("wait", "raise", "skip")))
-    prefetch_bytes: int = field(default=8 * MEBIBYTE, validator=_positive)
-    response_bytes: int = field(default=MEBIBYTE, validator=_positive)
+    prefetch_bytes: int = field(default=8 * MEBIBYTE, validator=_whole_bytes)
+    response_bytes: int = field(default=MEBIBYTE, validator=_whole_bytes)
     connect_timeout: float = field(default=10.0, validator=_positive)
     reconnect_timeout: float = field(default=120.0, validator=_positive)
     find_nodes: bool = True
@@ -214,12 +228,19 @@ class ConsumerConfig:
     def __attrs_post_init__(self) -> None:
         starts = [start for start in (self.offset, self.position, self.anchor) if start is not None]
         if len(starts) > 1:
-            raise ValueError("a consumer begins at an offset, a position or an anchor, not at several of them")
+            raise ValueError(
+                "a consumer begins at an offset, a position or an anchor, not at several of them: give one"
+            )
         if self.offset is not None and not 0 <= self.offset < 2**64:
             raise ValueError(f"an offset is 0 to 2**64 - 1, not {self.offset}")
         if math.isinf(self.connect_timeout):
             raise ValueError("connect_timeout must be finite")
         if not 0 <= self.remembered_producers <= MAX_PRODUCERS:
             raise ValueError(f"remembered_producers must be 0 to {MAX_PRODUCERS}, not {self.remembered_producers}")
+        if self.prefetch_bytes < MIN_PREFETCH_BYTES:
+            raise ValueError(
+                f"prefetch_bytes must be at least {MIN_PREFETCH_BYTES} (16 KiB), it is {self.prefetch_bytes}; half of "
+                "it is what the node sends unasked, some batches"
+            )
         if self.response_bytes >= 2**32:
             raise ValueError(f"response_bytes must be less than 4 GiB, not {self.response_bytes}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from proglog_trio.client.delivered_window import DeliveredWindow
 from proglog_trio.client.errors import MalformedRecord
 from proglog_trio.errors import PayloadError
 from proglog_trio.log.format.frame import FrameHeader
+from proglog_trio.log.format.headers import NO_HEADERS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.position import Position
 from proglog_trio.log.format.record import record_of_row, unpack_rows
@@ -28,7 +29,8 @@ class ConsumedRecord(NamedTuple):
     A named tuple, since that is what Python makes fastest of all that cannot be changed by accident.
 
     Attributes:
-        value, key, headers, timestamp: as its producer made it.
+        value, key, timestamp: as its producer made it.
+        headers: likewise, in their order; an empty mapping that cannot be changed if there are none.
         offset: its place in the log of the node that it was read from, see node; another node's log has it elsewhere.
         origin, sequence: its name on every node, for ever.
         log_time: hybrid logical clock: milliseconds since the Unix epoch in the upper 48 bits, a counter below.
@@ -37,7 +39,7 @@ class ConsumedRecord(NamedTuple):
 
     value: bytes
     key: bytes | None
-    headers: dict[str, bytes] | None
+    headers: Mapping[str, bytes]
     timestamp: int | None
     offset: int
     origin: Origin
@@ -202,7 +204,8 @@ class ConsumedBatch:
         for index, row in enumerate(self.rows()):
             if type(row) is tuple and len(row) == 1 and type(row[0]) is bytes:
                 yield new_tuple(
-                    ConsumedRecord, (row[0], None, None, None, offset + index, origin, sequence + index, log_time, node)
+                    ConsumedRecord,
+                    (row[0], None, NO_HEADERS, None, offset + index, origin, sequence + index, log_time, node),
                 )
             else:
                 yield self.record(index)
@@ -228,7 +231,7 @@ class ConsumedBatch:
         return ConsumedRecord(
             record.value,
             record.key,
-            dict(record.headers) if record.headers else None,
+            dict(record.headers) if record.headers else NO_HEADERS,
             record.timestamp,
             self.frame_offset + number,
             header.origin,

@@ -11,8 +11,9 @@ import anyio.lowlevel
 
 from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
-from proglog_trio.client.errors import ConsumerClosed
+from proglog_trio.client.errors import OPEN_ANOTHER, ConsumerClosed
 from proglog_trio.client.fetcher import Fetcher, make_fetcher, run_fetcher
+from proglog_trio.log.format.headers import NO_HEADERS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.rpc.calls.sessions import ConsumeLink
 from proglog_trio.rpc.http2.asyncio_loop import cancellation_check
@@ -102,7 +103,8 @@ class Consumer:
         if type(row) is tuple and len(row) == 1 and type(row[0]) is bytes:
             offset, origin, sequence, log_time, node = self._common
             return new_tuple(
-                ConsumedRecord, (row[0], None, None, None, offset + index, origin, sequence + index, log_time, node)
+                ConsumedRecord,
+                (row[0], None, NO_HEADERS, None, offset + index, origin, sequence + index, log_time, node),
             )
         return self._unusual(index)
 
@@ -207,7 +209,7 @@ class Consumer:
             self._fetcher.check_running()
             self._since_yield = 0
             await self._fetcher.arrived.wait()
-        raise ConsumerClosed("the consumer is closed: its block has been left")
+        raise ConsumerClosed(f"the consumer is closed: its block has been left; {OPEN_ANOTHER}")
 
     def _count_skipped(self, skipped: tuple[SkippedRange, ...]) -> None:
         self.skipped.extend(skipped)

@@ -31,6 +31,7 @@ from proglog_trio.client.config import Anchor, ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, SkippedRange
 from proglog_trio.client.delivered_window import DeliveredWindow
 from proglog_trio.client.errors import ClientError, RecordsLost
+from proglog_trio.client.prefetch import PrefetchShares, waiting_bytes
 from proglog_trio.client.stream_failures import EndedShort, StreamFailures
 from proglog_trio.errors import FrameError, PositionError
 from proglog_trio.log.format.frame import Frame, decode_frame
@@ -51,6 +52,7 @@ class _ReceivedFrame(NamedTuple):
         before: the position before the others.
         skipped: what is missing directly before it.
         node: the address of the node that it came from.
+        waiting_bytes: what it counts for while it waits.
     """
 
     frame: Frame
@@ -59,6 +61,7 @@ class _ReceivedFrame(NamedTuple):
     before: Position
     skipped: tuple[SkippedRange, ...]
     node: str
+    waiting_bytes: int
 
 
 class ConsumerCore:
@@ -72,7 +75,8 @@ class ConsumerCore:
         start: where the delivery begins: what was received before the first frame with news; from then on it stays.
         start_window: what had been delivered there.
         end_offset: the log's end as of the last answer; None before the first.
-        waiting_bytes: how many bytes of frames wait to be delivered.
+        shares: what may wait, and what else is held.
+        waiting_bytes: what the frames that wait to be delivered count for, see prefetch.py.
         end: where a consumer that does not follow is to end, by the node that it opened at; None before it has said so.
         ended: the node ended the stream because everything up to the end was given.
         error: why nothing more will come. With it or with ended, no other stream is opened.
@@ -83,6 +87,7 @@ class ConsumerCore:
 
     def __init__(self, config: ConsumerConfig) -> None:
         self.config = config
+        self.shares = PrefetchShares.of(config.prefetch_bytes, config.response_bytes)
         self.received: Position | None = None
         self.window = DeliveredWindow(config.remembered_producers)
         if config.position is not None:
@@ -152,7 +157,7 @@ class ConsumerCore:
         self._trim_below = 0
         config = self.config
         request = ConsumeBatchesRequest(
-            until_end=not config.follow, skip_missing=config.on_missing == "skip", response_bytes=config.response_bytes
+            until_end=not config.follow, skip_missing=config.on_missing == "skip", response_bytes=self.shares.response
         )
         if self.received is not None:
             request.position = self.received.encode()
@@ -166,7 +171,7 @@ class ConsumerCore:
 
     def has_room(self) -> bool:
         """Tell whether another answer should be read."""
-        return self.waiting_bytes < self.config.prefetch_bytes
+        return self.waiting_bytes < self.shares.waiting
 
     def received_answer(self, answer: ConsumeBatchesResponse) -> None:
         """Have what is new in an answer wait to be delivered.
@@ -231,7 +236,9 @@ class ConsumerCore:
             self.received = None
         message = f"the node's answer is damaged: {what}"
         if self._damaged_in_row >= MAX_DAMAGED_IN_A_ROW:
-            self.error = RecordsLost(f"{message}; it came so {self._damaged_in_row} times in a row")
+            self.error = RecordsLost(
+                f"{message}; it came so {self._damaged_in_row} times in a row; name other nodes, or see this one's log"
+            )
         raise StreamBroken(message)
 
     def _receive_frame(self, frame: Frame, base_offset: int) -> None:
@@ -258,11 +265,12 @@ class ConsumerCore:
         self._damaged_in_row = 0
         self._begun = True
         self.failures.brought_news()
-        self._queue.append(_ReceivedFrame(frame, base_offset, first, received, tuple(self._skipped), self.node))
+        size = waiting_bytes(len(frame.payload), len(received.ranges))
+        self._queue.append(_ReceivedFrame(frame, base_offset, first, received, tuple(self._skipped), self.node, size))
         self._skipped.clear()
         base, end = header.base_sequence + first, header.base_sequence + header.count
         self.received = received.advanced(header.origin, base, end)
-        self.waiting_bytes += len(frame.payload)
+        self.waiting_bytes += size
 
     def _pass_missing(self, origin: Origin, first: int, following: int, offset: int) -> None:
         """Pass over sequences of an origin that the node does not have, in front of a frame at an offset.
@@ -319,7 +327,7 @@ class ConsumerCore:
         while self._queue:
             received = self._queue.popleft()
             header, payload = received.frame.header, received.frame.payload
-            self.waiting_bytes -= len(payload)
+            self.waiting_bytes -= received.waiting_bytes
             skipped += received.skipped
             producer, sequence = header.producer_id, header.producer_sequence
             # Counted from the batch's first record, of whichever copy.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 import anyio.lowlevel
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from proglog_trio.client.errors import DeliveryError, RecordsNotDelivered
 from proglog_trio.log.format.origin import Origin
@@ -200,9 +198,9 @@ class Delivery:
         return self._outcome.result().record(self._index)
 
 
-@frozen
+@define(eq=False)
 class BatchPart:
-    """Records that follow one another in one batch: [first, first + count) of it."""
+    """Records that follow one another in one batch: [first, first + count) of it; count grows while they are added."""
 
     outcome: BatchOutcome
     first: int
@@ -211,19 +209,32 @@ class BatchPart:
 
 @define(eq=False)
 class BatchDelivery:
-    """What becomes of many records that were sent by one call; one or more batches."""
+    """What becomes of many records that were sent by one call; one or more batches.
 
-    _parts: Sequence[BatchPart]
+    A program makes one itself, without arguments, to hand it to ``send_batch`` or ``send_many`` as ``into``: then it
+    knows what was handed in also when the call does not return. It may be handed to one call after another.
+    """
+
+    _parts: list[BatchPart] = field(init=False, factory=list)
 
     @property
     def count(self) -> int:
-        """How many records it is about."""
+        """How many records it is about: of the call's, the first so many."""
         return sum(part.count for part in self._parts)
 
     @property
     def settled(self) -> bool:
         """Whether ``wait`` would return or raise at once."""
         return all(part.outcome.settled for part in self._parts)
+
+    def add(self, outcome: BatchOutcome, first: int, count: int) -> None:
+        """Be about records [first, first + count) of a batch as well; only producers call this."""
+        if self._parts:
+            last = self._parts[-1]
+            if last.outcome is outcome and last.first + last.count == first:
+                last.count += count
+                return
+        self._parts.append(BatchPart(outcome, first, count))
 
     async def wait(self) -> tuple[DeliveredBatch, ...]:
         """Wait until all records are acknowledged and return where they are, in the order in which they were sent.

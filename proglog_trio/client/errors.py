@@ -1,11 +1,46 @@
-"""What can go wrong for a client, each with its own type and what a caller needs to go on."""
+"""What can go wrong for a client, each with its own type and what a caller needs to go on.
+
+A message is one line: what happened, where, and, behind a semicolon, what to do next. docs/how-to/client-errors.md has
+a table of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
 from proglog_trio.errors import ProglogError
 from proglog_trio.rpc.calls.status_code import StatusCode
+
+_NEXT: Mapping[StatusCode, str] = {
+    StatusCode.INVALID_ARGUMENT: "compare the versions of this library and of the node",
+    StatusCode.PERMISSION_DENIED: "ask who runs the node to allow it in its policy (--acl-policy-file)",
+    StatusCode.UNAUTHENTICATED: "connect with a certificate that the node accepts (ClientTls)",
+    StatusCode.UNIMPLEMENTED: "check that the address is a node's, and that it is not older than this library",
+    StatusCode.ABORTED: "make room on the node's disk, or name other nodes too",
+    StatusCode.FAILED_PRECONDITION: "change what the node says, or its configuration",
+}
+_NEXT_PRODUCING = {
+    StatusCode.RESOURCE_EXHAUSTED: "lower max_batch_bytes if it is too large for the node, else name other nodes too",
+}
+_NEXT_CONSUMING = {
+    StatusCode.RESOURCE_EXHAUSTED: "raise message_bytes (TransportConfig) if a message is too long, else name other "
+    "nodes too",
+    StatusCode.OUT_OF_RANGE: 'begin at a place that the log holds (Anchor.LOWEST), or leave out by on_missing="skip"',
+    StatusCode.DATA_LOSS: 'wait with on_missing="wait", leave out with "skip", or see the nodes\' `status`',
+}
+
+
+def producing_next(status: StatusCode) -> str:
+    """Return what to do when a node has refused a batch with a status, as a message ends."""
+    return "; " + (_NEXT_PRODUCING.get(status) or _NEXT.get(status) or "see the node's log")
+
+
+def consuming_next(status: StatusCode | None) -> str:
+    """Return what to do when a node has refused to give batches with a status, as a message ends."""
+    if status is None:
+        return ""
+    return "; " + (_NEXT_CONSUMING.get(status) or _NEXT.get(status) or "see the node's log")
 
 
 class ClientError(ProglogError):
@@ -13,7 +48,14 @@ class ClientError(ProglogError):
 
 
 class NodeUnreachable(ClientError):
-    """No stream to the node could be opened, or not again, within the time that the configuration allows."""
+    """No stream to the node could be opened, or not again, within the time that the configuration allows.
+
+    The message has the last reason.
+    """
+
+    def __init__(self, what: str, option: str) -> None:
+        """Begin with what was waited for and why it did not come; option says for how long it is waited for."""
+        super().__init__(f"{what}; check that a node runs at the addresses given, or raise {option}")
 
 
 class ClientForked(ClientError):
@@ -35,7 +77,10 @@ class RecordTooLarge(ClientError, ValueError):
     """
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"a record of {size} bytes (packed) is larger than the limit of {limit} bytes")
+        super().__init__(
+            f"a record of {size} bytes (packed) is larger than the limit of {limit} bytes; make it smaller, "
+            "or raise max_batch_bytes, if the node takes so much"
+        )
         self.size = size
         self.limit = limit
 
@@ -89,12 +134,17 @@ class RecordsNotDelivered(ClientError):
     """
 
     def __init__(self, count: int, first: DeliveryError) -> None:
-        super().__init__(f"{count} records were not delivered, the first because: {first}")
+        super().__init__(
+            f"{count} records were not delivered, the first because: {first} (deliveries that are waited for say which)"
+        )
         self.count = count
         self.first = first
 
 
 # -- consuming ---------------------------------------------------------------------------------------------------------
+
+
+OPEN_ANOTHER = "open another one at its position to read on"
 
 
 class ConsumerClosed(ClientError):
@@ -131,7 +181,10 @@ class MalformedRecord(ClientError):
 
     def __init__(self, reason: str, *, offset: int, origin: str, sequence: int, count: int = 1) -> None:
         what = f"the record at offset {offset}" if count == 1 else f"the batch of {count} records at offset {offset}"
-        super().__init__(f"{what} (origin {origin}, sequence {sequence}) is malformed: {reason}")
+        super().__init__(
+            f"{what} (origin {origin}, sequence {sequence}) is malformed: {reason}; "
+            "iterate again to go on after it, and look at what its producer writes"
+        )
         self.offset = offset
         self.origin = origin
         self.sequence = sequence

@@ -17,7 +17,7 @@ from proglog_trio.client.block import run_behind
 from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch
 from proglog_trio.client.consumer_core import ConsumerCore
-from proglog_trio.client.errors import ConsumerClosed, NodeUnreachable
+from proglog_trio.client.errors import OPEN_ANOTHER, ConsumerClosed, NodeUnreachable
 from proglog_trio.client.nodes import NodeList, NodeUser, wake_no_link
 from proglog_trio.client.watched_nodes import WatchedNodes
 from proglog_trio.rpc.calls.sessions import ConsumeLink, ExpectedCluster, StreamBroken
@@ -68,7 +68,7 @@ class Fetcher(NodeUser):
     def check_running(self) -> None:
         """Raise ConsumerClosed if nothing more will arrive although the core is not finished."""
         if self.ended_because is not None:
-            raise ConsumerClosed(f"the consumer reads nothing more: {self.ended_because}")
+            raise ConsumerClosed(f"the consumer reads nothing more: {self.ended_because}; {OPEN_ANOTHER}")
 
     # -- what a stream's link calls ------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Fetcher(NodeUser):
         reason = "no answer" if self._last_failure is None else str(self._last_failure)
         if core.bound_to_first_node and len(self.nodes.given) > 1:
             reason += f" (an offset is a place in the log of {self.nodes.current} alone)"
-        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
+        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}", "connect_timeout")
 
 
 def make_fetcher(config: ConsumerConfig, link: ConsumeLink, rng: random.Random, addresses: tuple[str, ...]) -> Fetcher:

@@ -11,10 +11,12 @@ import attrs
 from proglog_trio.client.config import Acknowledgement, Anchor, ConsumerConfig, ProducerConfig
 from proglog_trio.client.consumer import Consumer, run_consumer
 from proglog_trio.client.nodes import parse_addresses
+from proglog_trio.client.prefetch import PrefetchShares
 from proglog_trio.client.producer import Producer, run_producer
 from proglog_trio.errors import PositionError
 from proglog_trio.rpc.calls.client_streams import consume_link, produce_link
 from proglog_trio.rpc.calls.connection import ConnectionConfig
+from proglog_trio.rpc.calls.sessions import ConsumeLink
 
 
 def producer_config(config: ProducerConfig | None, acknowledgement: Acknowledgement | None) -> ProducerConfig:
@@ -29,12 +31,22 @@ def consumer_config(
     position: bytes | None,
     anchor: Anchor | None,
     follow: bool | None,
+    connection: ConnectionConfig | None = None,
 ) -> ConsumerConfig:
     """Return the configuration that the arguments of open_consumer make."""
     config = config or ConsumerConfig()
     if offset is not None or position is not None or anchor is not None:
         config = attrs.evolve(config, offset=offset, position=position, anchor=anchor)
+    if connection is not None:
+        # An answer has places and a position beside its frames, and one that is longer than this would be refused.
+        largest = connection.transport.message_bytes * 3 // 4
+        config = attrs.evolve(config, response_bytes=min(config.response_bytes, largest))
     return config if follow is None else attrs.evolve(config, follow=follow)
+
+
+def batches_link(config: ConsumerConfig, connection: ConnectionConfig | None) -> ConsumeLink:
+    """Return the link of a consumer, with a window that its prefetch_bytes have room for; raises as open_consumer."""
+    return consume_link(connection, PrefetchShares.of(config.prefetch_bytes, config.response_bytes).window)
 
 
 @asynccontextmanager
@@ -106,10 +118,13 @@ async def open_consumer(
         TlsError: the files of the connection's TLS cannot be used.
         NodeUnreachable: no answer within connect_timeout.
     """
-    config = consumer_config(config, offset, position, anchor, follow)
+    config = consumer_config(config, offset, position, anchor, follow, connection)
     try:
         parsed = parse_addresses(addresses)
-        async with run_consumer(config, consume_link(connection), rng or random.Random(), parsed) as consumer:
+        link = batches_link(config, connection)
+        async with run_consumer(config, link, rng or random.Random(), parsed) as consumer:
             yield consumer
     except PositionError as error:
-        raise ValueError(f"the position to begin at is none: {error}") from None
+        raise ValueError(
+            f"the position to begin at is none: {error}; give one of consumer.position, or an anchor"
+        ) from None

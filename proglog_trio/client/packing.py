@@ -6,16 +6,16 @@ known and a mistake in it is reported to the caller who made it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import cast
 
 import msgpack
 
 from proglog_trio.client.errors import RecordTooLarge
+from proglog_trio.log.format.headers import Buffer, GivenHeaders, headers_of
 from proglog_trio.log.format.record import NEWEST_TIMESTAMP, array_header, pack_values
 
-Buffer = bytes | bytearray | memoryview
 ARRAY_HEADER_BYTES = 5
 """The longest msgpack array header."""
 VALUE_OVERHEAD_BYTES = 6
@@ -35,20 +35,20 @@ class RecordPacker:
         self,
         value: Buffer,
         key: Buffer | None = None,
-        headers: Mapping[str, Buffer] | None = None,
+        headers: GivenHeaders | None = None,
         timestamp: int | None = None,
     ) -> bytes:
         """Return the record's bytes.
 
         Raises:
             TypeError: a field has another type.
-            ValueError: the record is empty, or its timestamp has more than 64 bits.
+            ValueError: the record is empty, a header's name comes twice, or its timestamp has more than 64 bits.
             RecordTooLarge: it is larger than a batch may be.
         """
         if type(value) is not bytes:
             value = _as_bytes("value", value)
         # Trailing fields that are not given are left out; those between are nil.
-        if headers is None and timestamp is None and key is None:
+        if not headers and timestamp is None and key is None:
             if not value:
                 raise ValueError("the record is empty: it has no value, no key and no headers")
             packed: bytes = self._pack((value,))
@@ -66,23 +66,21 @@ def _as_bytes(what: str, data: object) -> bytes:
     raise TypeError(f"a record's {what} must be bytes, not {type(data).__name__}{hint}")
 
 
-def _elements(value: bytes, key: object, headers: Mapping[str, Buffer] | None, timestamp: int | None) -> list[object]:
+def _elements(value: bytes, key: object, headers: GivenHeaders | None, timestamp: int | None) -> list[object]:
     key = None if key is None else _as_bytes("key", key)
-    packed_headers: dict[str, bytes] | None = None
-    if headers:
-        packed_headers = {}
-        for name, content in headers.items():
-            if not isinstance(name, str):
-                raise TypeError(f"a header's name must be str, not {type(name).__name__}")
-            packed_headers[name] = _as_bytes(f"header {name!r}", content)
-    if not value and key is None and packed_headers is None:
+    packed_headers: dict[str, bytes] = {}
+    for name, content in headers_of(headers).items():
+        if not isinstance(name, str):
+            raise TypeError(f"a header's name must be str, not {type(name).__name__}")
+        packed_headers[name] = _as_bytes(f"header {name!r}", content)
+    if not value and key is None and not packed_headers:
         raise ValueError("the record is empty: it has no value, no key and no headers")
     if timestamp is not None:
         if type(timestamp) is not int:
             raise TypeError(f"a record's timestamp must be an int of milliseconds, not {type(timestamp).__name__}")
         if not -NEWEST_TIMESTAMP - 1 <= timestamp <= NEWEST_TIMESTAMP:
             raise ValueError(f"a record's timestamp must fit 64 bits, {timestamp} does not")
-    elements: list[object] = [value, key, packed_headers, timestamp]
+    elements: list[object] = [value, key, packed_headers or None, timestamp]
     while elements[-1] is None:
         elements.pop()
     return elements

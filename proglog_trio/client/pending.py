@@ -13,6 +13,9 @@ from proglog_trio.log.format.record import payload_crc
 from proglog_trio.rpc.calls.sessions import StreamBroken
 from proglog_trio.rpc.messages.protobuf import encode_message
 
+_LOOK = "look for them before you send them again"
+_AGAIN = "send them again when a node can be reached, or raise delivery_timeout"
+
 
 @define(eq=False)
 class PendingBatch:
@@ -101,17 +104,17 @@ class PendingBatch:
         """
         reason = "" if obstacle is None else f" ({obstacle})"
         if self.maybe_stored:
-            message = f"no acknowledgement within {seconds:g} s{reason}: the records may be stored or not"
+            message = f"no acknowledgement within {seconds:g} s{reason}: the records may be stored or not; {_LOOK}"
         elif self.attempts:
-            message = f"no node took them within {seconds:g} s{reason}: the records are not stored"
+            message = f"no node took them within {seconds:g} s{reason}: the records are not stored; {_AGAIN}"
         else:
-            message = f"not sent within {seconds:g} s{reason}: the records are not stored"
+            message = f"not sent within {seconds:g} s{reason}: the records are not stored; {_AGAIN}"
         return DeliveryTimeout(message, maybe_stored=self.maybe_stored)
 
     def abandoned(self) -> DeliveryAbandoned:
         """Return its error when the producer was left first."""
         state = "was sent and may be stored or not" if self.maybe_stored else "is not stored"
-        message = f"the producer was left before its batch was acknowledged; it {state}"
+        message = f"the producer was left before its batch was acknowledged; it {state}; flush before an error ends it"
         return DeliveryAbandoned(message, maybe_stored=self.maybe_stored)
 
 

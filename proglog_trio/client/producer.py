@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -11,10 +11,11 @@ import anyio.lowlevel
 import trio
 
 from proglog_trio.client.config import ProducerConfig
-from proglog_trio.client.delivery import BatchDelivery, BatchOutcome, BatchPart, Delivery
-from proglog_trio.client.packing import Buffer, RecordPacker, checked_values, split_values
+from proglog_trio.client.delivery import BatchDelivery, BatchOutcome, Delivery
+from proglog_trio.client.packing import RecordPacker, checked_values, split_values
 from proglog_trio.client.pending import ProducerStatistics
 from proglog_trio.client.sender import Sender, run_sender
+from proglog_trio.log.format.headers import Buffer, GivenHeaders
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.sessions import ProduceLink
 from proglog_trio.rpc.http2.asyncio_loop import cancellation_check, loop_clock
@@ -50,7 +51,7 @@ class Producer:
         value: Buffer,
         *,
         key: Buffer | None = None,
-        headers: Mapping[str, Buffer] | None = None,
+        headers: GivenHeaders | None = None,
         timestamp: int | None = None,
     ) -> Delivery:
         """Hand in one record; returns at once unless the buffer is full, and then when there is room.
@@ -61,14 +62,14 @@ class Producer:
         Args:
             value: what to record.
             key: what it is about.
-            headers: what goes with it.
+            headers: what goes with it: a mapping, or pairs (name, content), which keep their order.
             timestamp: when it happened, in milliseconds since the Unix epoch.
 
         Returns:
             The delivery; wait for it to learn the record's offset or its error.
 
         Raises:
-            TypeError, ValueError: a field has a wrong type, or the record is empty.
+            TypeError, ValueError: a field has a wrong type, the record is empty, or a header's name comes twice.
             RecordTooLarge: it is larger than max_batch_bytes.
             ProducerClosed: the producer's block has been left, also while this waited for room.
         """
@@ -77,47 +78,43 @@ class Producer:
         outcome, index = self._add_record(packed)
         return Delivery(outcome, index)
 
-    async def send_many(self, records: Iterable[Record]) -> BatchDelivery:
+    async def send_many(self, records: Iterable[Record], *, into: BatchDelivery | None = None) -> BatchDelivery:
         """Hand in records one after the other, with one delivery for all of them; see send.
 
-        If one is refused (see send), those before it have been handed in.
+        If one is refused (see send), or this is cancelled, those before it have been handed in: ``into`` says how many.
+
+        Args:
+            records: what to send.
+            into: the delivery to return, to have it when this raises, too. What was handed in is added to it.
         """
-        parts: list[BatchPart] = []
-        outcome: BatchOutcome | None = None
-        first = count = 0
+        delivery = BatchDelivery() if into is None else into
         for record in records:
             packed = self._packer.pack(record.value, record.key, record.headers, record.timestamp)
             await self._admit(len(packed), 1)
-            added, index = self._add_record(packed)
-            if added is not outcome:
-                if outcome is not None:
-                    parts.append(BatchPart(outcome, first, count))
-                outcome, first, count = added, index, 0
-            elif index != first + count:
-                # Another task's record came between.
-                parts.append(BatchPart(outcome, first, count))
-                first, count = index, 0
-            count += 1
-        if outcome is not None:
-            parts.append(BatchPart(outcome, first, count))
-        return BatchDelivery(parts)
+            self._add_record_to(delivery, packed)
+        return delivery
 
-    async def send_batch(self, values: Sequence[Buffer]) -> BatchDelivery:
+    async def send_batch(self, values: Sequence[Buffer], *, into: BatchDelivery | None = None) -> BatchDelivery:
         """Hand in records that are values alone, packed in one go: the fastest way in. They are sent without lingering.
 
-        Batches are made as large as the configuration allows; fewer values than that make a small batch.
+        Batches are made as large as the configuration allows; fewer values than that make a small batch. If this is
+        cancelled while it waits for room, the batches before have been handed in: ``into`` says how many values.
+
+        Args:
+            values: what to send.
+            into: see send_many.
 
         Raises:
             TypeError, ValueError, RecordTooLarge: as send; nothing has been handed in then.
-            ProducerClosed: the producer's block has been left.
+            ProducerClosed: the producer's block has been left, also while this waited for room.
         """
         config = self.config
-        parts = []
+        delivery = BatchDelivery() if into is None else into
         split = split_values(checked_values(values), config.batch_bytes, config.batch_records, config.max_batch_bytes)
         for payload, count in split:
             await self._admit(len(payload), count)
-            parts.append(BatchPart(self._add_payload(payload, count), 0, count))
-        return BatchDelivery(parts)
+            self._add_payload_to(delivery, payload, count)
+        return delivery
 
     async def flush(self) -> None:
         """Send what lingers, and wait until all that was handed in before is settled (within the delivery timeout).
@@ -195,21 +192,27 @@ class Producer:
     def _must_wait(self, size: int) -> bool:
         return not self._sender.closed and not self._core.has_room(size)
 
-    # Ctrl-C comes before or after what follows: it must not lose a batch on its way from one place to another.
+    # Ctrl-C comes before or after what follows: it must not lose a batch on its way from one place to another, nor come
+    # between a record and the delivery that counts it.
 
     @trio.lowlevel.enable_ki_protection
     def _add_record(self, packed: bytes) -> tuple[BatchOutcome, int]:
-        added = self._core.join_open_batch(packed)
-        if added is None:
-            added = self._core.add_record(packed, self._clock())
-            self._sender.added()
+        return self._core.join_open_batch(packed) or self._add_to_another(packed)
+
+    @trio.lowlevel.enable_ki_protection
+    def _add_record_to(self, delivery: BatchDelivery, packed: bytes) -> None:
+        outcome, index = self._core.join_open_batch(packed) or self._add_to_another(packed)
+        delivery.add(outcome, index, 1)
+
+    def _add_to_another(self, packed: bytes) -> tuple[BatchOutcome, int]:
+        added = self._core.add_record(packed, self._clock())
+        self._sender.added()
         return added
 
     @trio.lowlevel.enable_ki_protection
-    def _add_payload(self, payload: bytes, count: int) -> BatchOutcome:
-        outcome = self._core.add_payload(payload, count, self._clock())
+    def _add_payload_to(self, delivery: BatchDelivery, payload: bytes, count: int) -> None:
+        delivery.add(self._core.add_payload(payload, count, self._clock()), 0, count)
         self._sender.added()
-        return outcome
 
 
 @asynccontextmanager

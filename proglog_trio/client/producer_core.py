@@ -38,7 +38,7 @@ from proglog_trio._proto.log.v1 import Error, ProduceBatchResponse
 from proglog_trio.backoff import Backoff
 from proglog_trio.client.config import ProducerConfig
 from proglog_trio.client.delivery import BatchOutcome, FailureLedger
-from proglog_trio.client.errors import DeliveryError, DeliveryRefused
+from proglog_trio.client.errors import DeliveryError, DeliveryRefused, producing_next
 from proglog_trio.client.observed_times import ObservedTimes
 from proglog_trio.client.packing import ARRAY_HEADER_BYTES, join_records
 from proglog_trio.client.pending import OpenBatch, PendingBatch, ProducerStatistics
@@ -313,7 +313,7 @@ class ProducerCore:
 
     def _refuse_first(self, failure: StreamBroken, status: StatusCode) -> None:
         batch = self._settle_first()
-        message = f"the node refused the batch: {failure}"
+        message = f"the node refused the batch: {failure}{producing_next(status)}"
         # An earlier attempt, whose answer was lost, may have fared better.
         self._fail(batch, DeliveryRefused(message, maybe_stored=batch.maybe_stored, status=status))
 

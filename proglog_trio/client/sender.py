@@ -99,7 +99,7 @@ class Sender(NodeUser):
 
     def closed_error(self) -> ProducerClosed:
         """Return the error that says why nothing more may be added."""
-        return ProducerClosed(f"the producer is closed: {self.closed_because}")
+        return ProducerClosed(f"the producer is closed: {self.closed_because}; open another one to send more")
 
     # -- what a stream's link calls ------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class Sender(NodeUser):
             return
         obstacle = self.core.obstacle
         reason = "no answer" if obstacle is None else str(obstacle)
-        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}")
+        raise NodeUnreachable(f"no connection within {seconds:g} s: {reason}", "connect_timeout")
 
     async def finish(self) -> None:
         """Let nothing more be added, settle all, and let the stream end in order, for which the node has two seconds.

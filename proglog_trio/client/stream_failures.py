@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from proglog_trio.client.config import ConsumerConfig
-from proglog_trio.client.errors import ClientError, ConsumerError, NodeUnreachable, RecordsLost, StartOutOfRange
+from proglog_trio.client.errors import (
+    ClientError,
+    ConsumerError,
+    NodeUnreachable,
+    RecordsLost,
+    StartOutOfRange,
+    consuming_next,
+)
 from proglog_trio.rpc.calls.sessions import StreamBroken
 from proglog_trio.rpc.calls.status_code import StatusCode
 
@@ -63,16 +70,16 @@ class StreamFailures:
         status = failure.refusal
         if status is not None:
             if status not in _ELSEWHERE:
-                return ConsumerError(str(failure), status)
+                return ConsumerError(f"{failure}{consuming_next(status)}", status)
             self.lacking[node] = failure
             if all(each in self.lacking for each in known):
-                return None if self._waits(failure, status) else self._lack(failure, status)
+                return None if self._waits(failure) else self._lack(failure, status)
         seconds = self._config.reconnect_timeout
         if isinstance(failure, EndedShort):
             if self._short_since is None:
                 self._short_since = now
             over = now - self._short_since >= seconds
-            return NodeUnreachable(f"nothing new for {seconds:g} s: {failure}") if over else None
+            return NodeUnreachable(f"nothing new for {seconds:g} s: {failure}", "reconnect_timeout") if over else None
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since < seconds:
@@ -81,12 +88,12 @@ class StreamFailures:
         error: ClientError | None = None
         for lack in self.lacking.values():
             if lack.status is not None:
-                if self._waits(lack, lack.status):
+                if self._waits(lack):
                     return None
                 error = self._lack(lack, lack.status)
-        return error or NodeUnreachable(f"no answer for {seconds:g} s: {failure}")
+        return error or NodeUnreachable(f"no answer for {seconds:g} s: {failure}", "reconnect_timeout")
 
-    def _waits(self, failure: StreamBroken, status: StatusCode) -> bool:
+    def _waits(self, failure: StreamBroken) -> bool:
         """Have all nodes asked again if one says that what it lacks is missing at present, or damaged; return whether.
 
         What is a gap, or retired everywhere, never turns up.
@@ -94,13 +101,16 @@ class StreamFailures:
         may_turn_up = any(lack.status is StatusCode.DATA_LOSS for lack in self.lacking.values())
         if self._config.on_missing != "wait" or not may_turn_up:
             return False
-        self.waits_for = str(self._lack(failure, status))
+        self.waits_for = self._lacking_words(failure)
         self.lacking.clear()
         self._failing_since = None
         return True
 
-    def _lack(self, failure: StreamBroken, status: StatusCode) -> ConsumerError:
-        message = str(failure)
+    def _lacking_words(self, failure: StreamBroken) -> str:
         if len(self.lacking) > 1:
-            message = "; ".join(f"{node}: {lack}" for node, lack in self.lacking.items())
-        return _ERROR_OF_STATUS.get(status, ConsumerError)(message, status)
+            return "; ".join(f"{node}: {lack}" for node, lack in self.lacking.items())
+        return str(failure)
+
+    def _lack(self, failure: StreamBroken, status: StatusCode) -> ConsumerError:
+        message = self._lacking_words(failure)
+        return _ERROR_OF_STATUS.get(status, ConsumerError)(f"{message}{consuming_next(status)}", status)

@@ -36,7 +36,9 @@ def check_key(path: Path, certificate: x509.Certificate, certificate_file: Path)
     """Raise TlsError if a file does not hold the key of this certificate, which is that of another file."""
     key = _read_key(path)
     if _public(certificate.public_key()) != _public(key.public_key()):
-        raise TlsError(f"{path} is not the key of the certificate in {certificate_file}")
+        raise TlsError(
+            f"{path} is not the key of the certificate in {certificate_file}; give the two that were made together"
+        )
 
 
 def _public(key: object) -> bytes:
@@ -58,7 +60,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_PEM_BYTES + 1)
     except OSError as error:
-        raise TlsError(f"{path} cannot be read: {error.strerror}") from None
+        raise TlsError(f"{path} cannot be read: {error.strerror}; check the path, and who may read it") from None
     if len(data) > MAX_PEM_BYTES:
         raise TlsError(f"{path} is larger than {MAX_PEM_BYTES} bytes: it is no file of certificates")
     return data

@@ -25,8 +25,8 @@ def test_values_and_records() -> None:
     batch = packed([b"a"], [b"b", b"key"], [b"c", None, {"name": b"content"}, 5, "later element"])
     assert batch.values() == [b"a", b"b", b"c"]
     assert [record[:6] for record in batch] == [
-        (b"a", None, None, None, 10, ORIGIN),
-        (b"b", b"key", None, None, 11, ORIGIN),
+        (b"a", None, {}, None, 10, ORIGIN),
+        (b"b", b"key", {}, None, 11, ORIGIN),
         (b"c", None, {"name": b"content"}, 5, 12, ORIGIN),
     ]
     assert [record.sequence for record in batch.records()] == [100, 101, 102]

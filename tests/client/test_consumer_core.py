@@ -24,6 +24,7 @@ from proglog_trio.client.errors import (
     RecordsLost,
     StartOutOfRange,
 )
+from proglog_trio.client.prefetch import PrefetchShares, waiting_bytes
 from proglog_trio.errors import PositionError
 from proglog_trio.log.format.frame import Frame, FrameHeader
 from proglog_trio.log.format.origin import Origin
@@ -314,7 +315,8 @@ def test_requests(config: ConsumerConfig, start: str) -> None:
 
 def test_prefetch_is_bounded() -> None:
     frame = make_frame(ORIGINS[0], 0, 1)
-    core = ConsumerCore(ConsumerConfig(prefetch_bytes=len(frame.payload) + 1))
+    core = ConsumerCore(ConsumerConfig(prefetch_bytes=16 * 1024))
+    core.shares = PrefetchShares(0, waiting_bytes(len(frame.payload), 1) + 1, 0)
     core.received_answer(answer_of((0, frame)))
     assert core.has_room()
     core.received_answer(answer_of((1, make_frame(ORIGINS[0], 1, 1))))

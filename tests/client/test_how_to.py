@@ -29,6 +29,7 @@ SAID = [
     "101005 records; 0 offsets could not be read []",
     "",
     "1 records",
+    "records, read with little memory",
 ]
 
 

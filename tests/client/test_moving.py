@@ -196,8 +196,7 @@ async def test_copies_that_fill_the_buffer_do_not_stop_the_stream(autojump_clock
         session.received(answer_of((100, batch(ORIGINS[0], 1, 1))))
         await anyio.sleep_forever()
 
-    size = len(batch(ORIGINS[0], 0, 0).payload)
-    async with consuming(link, prefetch_bytes=3 * size) as consumer:
+    async with consuming(link, prefetch_bytes=16 * 1024) as consumer:
         with anyio.fail_after(5):
             assert await values_of(consumer, 2) == [b"0.0", b"1.0"]
         assert consumer.duplicate_records == 99
@@ -294,7 +293,7 @@ async def several_nodes(directory: Path, count: int) -> AsyncIterator[list[Runni
 @pytest.mark.backends(system=["uvloop"])
 async def test_a_consumer_goes_on_where_its_node_died(tmp_path: Path) -> None:
     """Three nodes with the same frames in other orders; the first is cut off, then the second stops."""
-    config = ConsumerConfig(backoff=FAST, prefetch_bytes=500, response_bytes=500)
+    config = ConsumerConfig(backoff=FAST, prefetch_bytes=16 * 1024, response_bytes=500)
     records: list[ConsumedRecord] = []
     async with AsyncExitStack() as stack:
         stack.enter_context(anyio.fail_after(30))
@@ -335,7 +334,7 @@ async def until_found(*clients: Consumer | Producer) -> None:
 
 @pytest.mark.backends(system=["asyncio", "uvloop"])
 async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path) -> None:
-    config = ConsumerConfig(backoff=FAST, follow=False, prefetch_bytes=500, response_bytes=500)
+    config = ConsumerConfig(backoff=FAST, follow=False, prefetch_bytes=16 * 1024, response_bytes=500)
     async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
         await fill(first.address, 0, 200)
         await second.pull_all(first)
@@ -488,7 +487,7 @@ async def test_connections_that_break_under_load(tmp_path: Path) -> None:
                 copies = nodes[3].log.next_offset - len(acknowledged)
                 seen: list[bytes] = []
                 position = None
-                config = ConsumerConfig(backoff=FAST, prefetch_bytes=2000, response_bytes=1000)
+                config = ConsumerConfig(backoff=FAST, prefetch_bytes=16 * 1024, response_bytes=1000)
                 while len(seen) < len(acknowledged):
                     async with open_consumer(addresses, config, position=position, rng=rng) as consumer:
                         wanted = min(rng.randrange(1, 700), len(acknowledged) - len(seen))

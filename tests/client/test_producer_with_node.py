@@ -47,8 +47,8 @@ async def test_everything_about_a_record_arrives(tmp_path: Path) -> None:
             records = [record async for record in consumer]
     assert [record[:4] for record in records] == [
         (b"value", b"key", {"name": b"content"}, -5),
-        (b"bare", None, None, None),
-        (b"stamped", None, None, 7),
+        (b"bare", None, {}, None),
+        (b"stamped", None, {}, 7),
     ]
     assert records[0].origin == delivered.origin
     assert records[0].log_time == delivered.log_time

@@ -18,7 +18,7 @@ class RecordFields(Protocol):
         """What it is about."""
 
     @property
-    def headers(self) -> Mapping[str, bytes] | None:
+    def headers(self) -> Mapping[str, bytes]:
         """What goes with it."""
 
     @property
@@ -38,7 +38,7 @@ def record_line(place: Mapping[str, Any], record: RecordFields) -> bytes:
     if record.key is not None:
         name, text = _text("key", record.key)
         fields[name] = text
-    for header, data in (record.headers or {}).items():
+    for header, data in record.headers.items():
         name, text = _text("headers", data)
         fields.setdefault(name, {})[header] = text
     name, text = _text("value", record.value)

@@ -221,7 +221,7 @@ class Collector:
 
         def add_if_there_is_room() -> bool:
             if self.closed_because is not None:
-                raise ProducerClosed(f"the producer is closed: {self.closed_because}")
+                raise ProducerClosed(f"the producer is closed: {self.closed_because}; open another one to send more")
             self._drop_turns()
             if self._turns[0] is not turn or not self._has_room(size):
                 self._close_open()

@@ -15,11 +15,13 @@ import attrs
 from proglog_trio.client.config import ConsumerConfig
 from proglog_trio.client.consumed_batch import ConsumedBatch, ConsumedRecord, SkippedRange, new_tuple
 from proglog_trio.client.consumer import REMEMBERED_SKIPS
-from proglog_trio.client.errors import ConsumerClosed, MalformedRecord
+from proglog_trio.client.errors import OPEN_ANOTHER, ConsumerClosed, MalformedRecord
 from proglog_trio.client.fetcher import Fetcher, make_fetcher, run_fetcher
+from proglog_trio.client.prefetch import MIN_PREFETCH_BYTES
 from proglog_trio.client.sync.arrivals import Arrivals
 from proglog_trio.client.sync.client_thread import ClientThread
 from proglog_trio.client.sync.waiting import deadline_after
+from proglog_trio.log.format.headers import NO_HEADERS
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.rpc.calls.sessions import ConsumeLink
 from proglog_trio.waiters import Waiters
@@ -112,7 +114,7 @@ class Consumer:
                         offset, origin, sequence, log_time, node = self._common
                         return new_tuple(
                             ConsumedRecord,
-                            (row[0], None, None, None, offset + index, origin, sequence + index, log_time, node),
+                            (row[0], None, NO_HEADERS, None, offset + index, origin, sequence + index, log_time, node),
                         )
                     return self._unusual(index)
             if (batch := self._next_current(None)) is None:
@@ -241,7 +243,7 @@ class Consumer:
         while True:
             with self._lock:
                 if self._closed:
-                    raise ConsumerClosed("the consumer is closed: its block has been left")
+                    raise ConsumerClosed(f"the consumer is closed: its block has been left; {OPEN_ANOTHER}")
                 batch = self._batch
                 if batch is not None and self._delivered < batch.count:
                     return batch
@@ -270,7 +272,12 @@ class Consumer:
         with self._lock:
             self._closed = True
             self._rows = ()
-        self._arrivals.end(ConsumerClosed("the consumer is closed: its block has been left"))
+        self._arrivals.end(ConsumerClosed(f"the consumer is closed: its block has been left; {OPEN_ANOTHER}"))
+
+
+def fetching_config(config: ConsumerConfig) -> ConsumerConfig:
+    """Return the configuration of what fetches: half of what is held is on its side, half on that of the threads."""
+    return attrs.evolve(config, prefetch_bytes=max(config.prefetch_bytes // 2, MIN_PREFETCH_BYTES))
 
 
 class ConsumerRun:
@@ -287,10 +294,11 @@ class ConsumerRun:
         self.consumer: Consumer | None = None
         self._config = config
         # Both halves together hold what the configuration allows.
-        half = max(config.prefetch_bytes // 2, 1)
-        self._arguments = attrs.evolve(config, prefetch_bytes=half), link, rng, addresses
+        fetching = fetching_config(config)
+        self._arguments = fetching, link, rng, addresses
         self._room = Waiters()
-        self._arrivals = Arrivals(half, lambda: self.thread.call_soon(self._room.wake_all))
+        rest = max(config.prefetch_bytes - fetching.prefetch_bytes, 1)
+        self._arrivals = Arrivals(rest, lambda: self.thread.call_soon(self._room.wake_all))
 
     async def run(self, thread: ClientThread) -> None:
         """Open a fetcher and pass on what it fetches, until the thread is left."""

@@ -6,14 +6,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import anyio
 import anyio.lowlevel
 
 from proglog_trio.client.config import ProducerConfig
 from proglog_trio.client.errors import DeliveryAbandoned, ProducerClosed
-from proglog_trio.client.packing import Buffer, RecordPacker, checked_values, split_values
+from proglog_trio.client.packing import RecordPacker, checked_values, split_values
 from proglog_trio.client.pending import ProducerStatistics
 from proglog_trio.client.sender import Sender, run_sender
 from proglog_trio.client.sync.client_thread import ClientThread
@@ -21,6 +21,7 @@ from proglog_trio.client.sync.collector import Collector
 from proglog_trio.client.sync.delivery import BatchDelivery, Delivery, ThreadBatchPart, ThreadOutcome
 from proglog_trio.client.sync.waiting import deadline_after
 from proglog_trio.deadline_timer import DeadlineTimer
+from proglog_trio.log.format.headers import Buffer, GivenHeaders
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.sessions import ProduceLink
 
@@ -58,7 +59,7 @@ class Producer:
         value: Buffer,
         *,
         key: Buffer | None = None,
-        headers: Mapping[str, Buffer] | None = None,
+        headers: GivenHeaders | None = None,
         timestamp: int | None = None,
         timeout: float | None = None,
     ) -> Delivery:
@@ -67,7 +68,7 @@ class Producer:
         Args:
             value: what to record.
             key: what it is about.
-            headers: what goes with it.
+            headers: what goes with it: a mapping, or pairs (name, content), which keep their order.
             timestamp: when it happened, in milliseconds since the Unix epoch.
             timeout: how many seconds to wait for room; None: as long as it takes.
 
@@ -75,7 +76,7 @@ class Producer:
             The delivery; wait for it to learn the record's offset or its error.
 
         Raises:
-            TypeError, ValueError: a field has a wrong type, or the record is empty.
+            TypeError, ValueError: a field has a wrong type, the record is empty, or a header's name comes twice.
             RecordTooLarge: it is larger than max_batch_bytes.
             TimeoutError: there was no room within the timeout; the record was not handed in.
             ProducerClosed: the producer's block has been left, also while this waited for room.
@@ -162,7 +163,9 @@ class Producer:
             raise TimeoutError(f"{self.buffered_bytes} bytes of records were not acknowledged within {timeout:g} s")
         self._collector.report()
         if self._collector.closed_because is not None:
-            raise ProducerClosed(f"the producer is closed: {self._collector.closed_because}")
+            raise ProducerClosed(
+                f"the producer is closed: {self._collector.closed_because}; open another one to send more"
+            )
 
     def observe(self, log_time: int) -> None:
         """Make what is sent from now on later in log time than this, for instance than a record that caused it.

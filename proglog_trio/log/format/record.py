@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgpack
-from attrs import frozen
+from attrs import field, frozen
 
 from proglog_trio.errors import PayloadError
 from proglog_trio.log.format.checksum import crc32c
+from proglog_trio.log.format.headers import NO_HEADERS, headers_of
 from proglog_trio.steps import Steps, complete
 
 NEWEST_TIMESTAMP = 2**63 - 1
@@ -28,19 +29,20 @@ class Record:
     Attributes:
         value: what is recorded.
         key: what it is about, or None.
-        headers: what goes with it, text to bytes, or None.
+        headers: what goes with it, text to bytes; empty if nothing does. They may be given as a mapping, as pairs
+            (name, content), or as None. A name that comes twice is a ValueError.
         timestamp: when it happened, in milliseconds since the Unix epoch, or None.
     """
 
     value: bytes
     key: bytes | None = None
-    headers: Mapping[str, bytes] | None = None
+    headers: Mapping[str, bytes] = field(default=NO_HEADERS, converter=headers_of)
     timestamp: int | None = None
 
 
 def _elements(record: Record) -> list[object]:
     if record.timestamp is not None:
-        return [record.value, record.key, record.headers, record.timestamp]
+        return [record.value, record.key, record.headers or None, record.timestamp]
     if record.headers:
         return [record.value, record.key, record.headers]
     if record.key is not None:

@@ -80,9 +80,17 @@ def produce_link(connection: ConnectionConfig | None = None) -> ProduceLink:
     return partial(_run, _checked(connection), _produce)
 
 
-def consume_link(connection: ConnectionConfig | None = None) -> ConsumeLink:
-    """Return what runs one ConsumeBatches stream from its session's node; raises as produce_link."""
-    return partial(_run, _checked(connection), _consume)
+def consume_link(connection: ConnectionConfig | None, window_bytes: int) -> ConsumeLink:
+    """Return what runs one ConsumeBatches stream from its session's node; raises as produce_link.
+
+    Args:
+        connection: None: the default.
+        window_bytes: how much the node may send unasked, unless the connection's configuration says less.
+    """
+    config = _checked(connection)
+    window_bytes = min(window_bytes, config.transport.stream_window_bytes)
+    transport = attrs.evolve(config.transport, stream_window_bytes=window_bytes)
+    return partial(_run, attrs.evolve(config, transport=transport), _consume)
 
 
 def _checked(connection: ConnectionConfig | None) -> ConnectionConfig:
@@ -263,3 +271,5 @@ async def _consume(channel: TunedChannel, session: ConsumeSession) -> None:
             if response is None:
                 return
             session.received(response)
+            # The session has taken out what it needs; while there is no room the rest must not be held beside that.
+            del response

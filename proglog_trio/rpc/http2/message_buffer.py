@@ -6,7 +6,8 @@ cut off; this one checks the prefix before it waits for the message, so every re
 service it belongs to.
 
 Flow control: bytes are given back to the sender's window when a reader takes them, or when a reader waits for more than
-is here. So at most one window plus the rest of one message (below the limit) is held for a stream.
+is here. So what is held for a stream, and what its sender may still send, is at most one window plus what is here of a
+message that is being waited for (below the limit).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class MessageBuffer:
         self._size = 0
         # By the read that is under way, or the last one: what that cost besides copying its messages.
         self.joined_bytes = 0
-        # How many of the unread bytes still have to be given back to the window; none while a reader waits.
+        # How many of the unread bytes, the last ones, still have to be given back to the window.
         self._unacknowledged = 0
         self._ended = False
         # The one reader that waits, until _wanted bytes are here.
@@ -77,21 +78,18 @@ class MessageBuffer:
 
     def add(self, data: bytes, ack_size: int) -> None:
         """Append one DATA frame's data; ack_size is what it used of the window, its padding included."""
+        # What a reader waits for is given back at once, since a message may be longer than the window. What comes
+        # behind it is not, even where the reader has had no turn yet.
+        early = 0 if self._waiter is None else max(0, min(len(data), self._wanted - self._size))
         if data:
             self._chunks.append(data)
             self._size += len(data)
-        padding = ack_size - len(data)
-        if self._waiter is None:
-            self._unacknowledged += len(data)
-            if padding:
-                # No reader will ever consume it.
-                self._acknowledge(padding)
-        else:
-            # Given back at once: a message may be longer than the window, and its reader waits for all of it.
-            if ack_size:
-                self._acknowledge(ack_size)
-            if self._size >= self._wanted:
-                self._wake()
+        self._unacknowledged += len(data) - early
+        # No reader will ever consume the padding.
+        if due := early + ack_size - len(data):
+            self._acknowledge(due)
+        if self._waiter is not None and self._size >= self._wanted:
+            self._wake()
 
     def eof(self) -> None:
         """Let readers have what is here and then the end: the sender has ended the stream."""
@@ -231,9 +229,9 @@ class MessageBuffer:
         return data
 
     def _consumed(self, size: int) -> None:
+        # Some may have been given back already, while a reader waited for them: those at the front.
+        due = max(0, size - (self._size - self._unacknowledged))
         self._size -= size
-        # Some may have been given back already, while a reader waited for them.
-        due = min(size, self._unacknowledged)
         if due:
             self._unacknowledged -= due
             self._acknowledge(due)

@@ -111,7 +111,7 @@ class TunedProtocol(H2Protocol):
 
     def _greeting_connection(self) -> TolerantConnection:
         settings = {
-            SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size,
+            SettingCodes.INITIAL_WINDOW_SIZE: self.transport_config.stream_window_bytes,
             SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
             SettingCodes.MAX_CONCURRENT_STREAMS: self.transport_config.concurrent_streams,
             SettingCodes.MAX_HEADER_LIST_SIZE: self.transport_config.header_list_bytes,

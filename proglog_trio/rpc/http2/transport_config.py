@@ -22,6 +22,8 @@ class TransportConfig:
 
     Attributes:
         message_bytes: the longest message that is accepted from the peer.
+        stream_window_bytes: how much the peer may send on one stream before any of it is read (RFC 9113, section 5.2),
+            at most the connection's 16 MiB.
         header_list_bytes: the longest header list that is accepted from the peer (RFC 9113, section 6.5.2); a longer
             one ends its call with RESOURCE_EXHAUSTED, one that costs too much to read ends its connection.
         concurrent_streams: how many streams the peer may have open at once on one connection; more are refused.
@@ -31,6 +33,9 @@ class TransportConfig:
     """
 
     message_bytes: int = field(default=DEFAULT_MESSAGE_BYTES, validator=validators.ge(1024))
+    stream_window_bytes: int = field(
+        default=STREAM_WINDOW_BYTES, validator=[validators.ge(1024), validators.le(CONNECTION_WINDOW_BYTES)]
+    )
     header_list_bytes: int = field(default=16 * KIBIBYTE, validator=validators.ge(1024))
     concurrent_streams: int = field(default=100, validator=validators.ge(1))
     keepalive_seconds: float = field(default=10.0, validator=validators.gt(0))
@@ -44,7 +49,9 @@ class TransportConfig:
 
 
 def grpclib_configuration(server_name: str | None = None) -> Configuration:
-    """Return grpclib's own configuration: our windows, and its keepalive off, since ours takes its place.
+    """Return grpclib's own configuration: our window, and its keepalive off, since ours takes its place.
+
+    A stream's window is in TransportConfig: grpclib allows none below 64 KiB.
 
     Args:
         server_name: what the certificate of a server must be for; None: the host that is dialled.
@@ -53,5 +60,4 @@ def grpclib_configuration(server_name: str | None = None) -> Configuration:
         ssl_target_name_override=server_name,
         _keepalive_time=None,
         http2_connection_window_size=CONNECTION_WINDOW_BYTES,
-        http2_stream_window_size=STREAM_WINDOW_BYTES,
     )

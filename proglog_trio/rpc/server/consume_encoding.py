@@ -189,7 +189,7 @@ def records_of(stored: StoredFrame, from_offset: int) -> Iterator[tuple[int, rec
                 value=record.value,
                 offset=offset,
                 key=record.key or b"",
-                headers=record.headers or {},
+                headers=record.headers,
                 timestamp=record.timestamp or 0,
                 origin=origin,
                 sequence=sequence,

@@ -85,7 +85,7 @@ def test_every_field_of_a_record(node: str, producer: Producer) -> None:
     with open_consumer(node, offset=len(VALUES) - 1, follow=False) as consumer:
         plain, whole = next(consumer), next(consumer)
     assert isinstance(plain, ConsumedRecord)
-    assert plain[:4] == (VALUES[-1], None, None, None)
+    assert plain[:4] == (VALUES[-1], None, {}, None)
     assert whole[:5] == (b"with all", b"key", {"name": b"content"}, 7, len(VALUES))
 
 
@@ -102,7 +102,7 @@ def test_going_on_from_a_position(node: str, producer: Producer) -> None:
 
 
 def test_little_is_read_ahead_and_all_of_it_comes(node: str, producer: Producer) -> None:
-    for prefetch_bytes in (1, 3000, 20_000):
+    for prefetch_bytes in (16_384, 20_000, 100_000):
         config = ConsumerConfig(follow=False, prefetch_bytes=prefetch_bytes, response_bytes=1000)
         with open_consumer(node, config) as consumer:
             assert consumer.config is config
@@ -124,7 +124,7 @@ def test_waiting_for_what_is_not_there_yet(node: str, producer: Producer) -> Non
 
 def test_several_threads_share_the_records(node: str, producer: Producer) -> None:
     with (
-        open_consumer(node, ConsumerConfig(follow=False, prefetch_bytes=3000)) as consumer,
+        open_consumer(node, ConsumerConfig(follow=False, prefetch_bytes=16_384)) as consumer,
         ThreadPoolExecutor(8) as pool,
     ):
 

@@ -138,6 +138,54 @@ def test_what_nobody_reads_is_not_given_back_to_the_window() -> None:
     asyncio.run(run())
 
 
+@given(
+    messages=st.lists(st.integers(0, LIMIT).map(bytes), min_size=1, max_size=20),
+    pieces=st.lists(st.tuples(st.integers(1, 10) | st.integers(1, 3000), st.booleans()), min_size=1, max_size=20),
+)
+def test_no_more_is_given_back_early_than_is_waited_for(messages: list[bytes], pieces: list[tuple[int, bool]]) -> None:
+    """However much arrives before a reader that has what it waited for gets its turn."""
+    data = b"".join(map(prefixed, messages))
+
+    async def measure() -> None:
+        receiver = Receiver()
+        read: list[bytes] = []
+
+        allowed = asyncio.Semaphore(0)
+        given_out = 0
+
+        async def read_all() -> None:
+            while True:
+                await allowed.acquire()
+                prefix = await receiver.buffer.read(PREFIX_BYTES)
+                if not prefix:
+                    return
+                read.append(await receiver.buffer.read(int.from_bytes(prefix[1:], "big")))
+
+        reader = asyncio.create_task(read_all())
+        place = 0
+        for size, turn in itertools.cycle(pieces):
+            consumed = sum(PREFIX_BYTES + len(message) for message in read)
+            waited_for = PREFIX_BYTES + len(messages[len(read)]) if len(read) < min(given_out, len(messages)) else 0
+            assert receiver.acknowledged <= consumed + waited_for
+            if place == len(data):
+                break
+            receiver.buffer.add(data[place : place + size], len(data[place : place + size]))
+            place = min(len(data), place + size)
+            if turn:
+                allowed.release()
+                given_out += 1
+                for _ in range(3):
+                    await asyncio.sleep(0)
+        receiver.buffer.eof()
+        for _ in range(len(messages) + 1):
+            allowed.release()
+        await reader
+        assert read == messages
+        assert receiver.acknowledged == len(data)
+
+    asyncio.run(measure())
+
+
 def test_a_message_larger_than_the_window_is_given_back_while_it_is_waited_for() -> None:
     async def run() -> None:
         receiver = Receiver()
