@@ -332,6 +332,17 @@ class ServerHandler(GrpclibHandler):
                 # Streams are reset faster than their handlers can end (CVE-2023-44487).
                 stream.connection.abort("too many streams were reset")
 
+    def close(self) -> None:
+        """Cancel all handlers, those of streams that were reset before too.
+
+        grpclib makes an error of that reset and answers it: where the client reads nothing, the handler waits to write,
+        and when the connection has ended as well, nothing else would wake it up.
+        """
+        reset_before = list(self._cancelled)
+        super().close()
+        for task in reset_before:
+            task.cancel()
+
     def _turn_away(self, stream: ProtocolStream, release_stream: Callable[[], Any], error: GRPCError) -> None:
         self._state.counters.requests_turned_away += 1
         if not isinstance(stream, TunedStream):

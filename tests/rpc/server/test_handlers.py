@@ -13,7 +13,8 @@ from h2.exceptions import StreamClosedError
 from proglog_trio.errors import LogReadOnly
 from proglog_trio.rpc.http2.asyncio_loop import asyncio_loop
 from proglog_trio.rpc.http2.bridge import aio_as_trio
-from proglog_trio.rpc.server.handlers import Method, ServerCounters, ServerState, guarded
+from proglog_trio.rpc.server.handlers import Method, ServerCounters, ServerHandler, ServerState, guarded
+from proglog_trio.rpc.server.identity import Identity
 
 
 def raising(error: Exception) -> tuple[Method, ServerState]:
@@ -103,3 +104,31 @@ async def test_a_call_whose_connection_has_ended_ends_as_cancelled(gone: Excepti
 def stream() -> Any:
     """What a call's stream is does not matter here, but for whether anybody can be told anything on it."""
     return SimpleNamespace(_stream=SimpleNamespace(closable=True))
+
+
+async def test_closing_ends_handlers_of_streams_that_were_reset() -> None:
+    """One may be waiting to write an answer to the reset, on a connection whose client takes nothing."""
+
+    async def answer_a_reset() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.get_running_loop().create_future()
+
+    async def reset_and_close() -> None:
+        nothing: Any = None
+        state = ServerState(ServerCounters())
+        handler = ServerHandler({}, nothing, nothing, nothing, state, 100, Identity(None), "127.0.0.1")
+        stream: Any = object()
+        task = asyncio.create_task(answer_a_reset())
+        handler._tasks[stream] = task
+        await asyncio.sleep(0)
+        handler.cancel(stream)
+        await asyncio.sleep(0)
+        assert not task.done()
+        handler.close()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    async with asyncio_loop():
+        await aio_as_trio(reset_and_close)()
