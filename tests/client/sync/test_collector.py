@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+import time
 from typing import cast
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from proglog_trio.client.config import ProducerConfig
 from proglog_trio.client.delivery import DeliveredBatch
-from proglog_trio.client.errors import ClientForked, ProducerClosed
+from proglog_trio.client.errors import ClientForked, DeliveryAbandoned, ProducerClosed
 from proglog_trio.client.sync.collector import MAX_TAKEN, CollectedBatch, Collector, _Turn
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.record import unpack_rows
@@ -24,7 +27,7 @@ class Loop:
         self.now = 100.0
         self.told = 0
         config = ProducerConfig(**options)  # type: ignore[arg-type]
-        self.collector = Collector(config, lambda: self.now, self.tell, 0, ClientForked)
+        self.collector = Collector(config, lambda: self.now, self.tell, os.getpid(), ClientForked)
 
     def tell(self) -> None:
         self.told += 1
@@ -162,3 +165,57 @@ def test_all_comes_out_in_order_and_is_counted(steps: list[str], in_flight: int,
     assert taken == given_in
     assert collector.held_bytes == 0
     assert collector.close_batch() is None
+
+
+class InterruptedLock:
+    """A lock at whose nth use Ctrl-C comes."""
+
+    def __init__(self, lock: threading.Lock, use: int) -> None:
+        self.lock = lock
+        self.left = use
+
+    def __enter__(self) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+@pytest.mark.parametrize("use", [1, 2, 3])
+def test_ctrl_c_while_waiting_for_room_keeps_nobody_waiting(use: int) -> None:
+    loop = Loop(buffer_bytes=10)
+    collector = loop.collector
+    collector.add_record(record(1), timeout=0)
+    lock = collector.lock
+    collector.lock = InterruptedLock(lock, use)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        collector.add_record(record(2), timeout=0)
+    collector.lock = lock
+    (batch,) = collector.take(everything=True)
+    loop.settle(batch)
+    collector.add_record(record(3), timeout=0)
+    assert [numbers(batch) for batch in collector.take(everything=True)] == [[3]]
+
+
+def test_what_a_thread_waits_for_needs_no_other_report() -> None:
+    loop = Loop()
+    outcome, _ = loop.collector.add_record(record(1), None)
+    told: list[DeliveryAbandoned] = []
+
+    def wait() -> None:
+        try:
+            outcome.result_within(None)
+        except DeliveryAbandoned as error:
+            told.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not outcome._watchers:
+        time.sleep(0.001)
+    outcome.fail(DeliveryAbandoned("so", maybe_stored=False), 1)
+    assert loop.collector.ledger.count == 0
+    thread.join()
+    assert len(told) == 1
