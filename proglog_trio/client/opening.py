@@ -10,6 +10,7 @@ import attrs
 
 from proglog_trio.client.config import Acknowledgement, Anchor, ConsumerConfig, ProducerConfig
 from proglog_trio.client.consumer import Consumer, run_consumer
+from proglog_trio.client.delivered_window import check_position
 from proglog_trio.client.nodes import parse_addresses
 from proglog_trio.client.prefetch import PrefetchShares
 from proglog_trio.client.producer import Producer, run_producer
@@ -33,7 +34,7 @@ def consumer_config(
     follow: bool | None,
     connection: ConnectionConfig | None = None,
 ) -> ConsumerConfig:
-    """Return the configuration that the arguments of open_consumer make."""
+    """Return the configuration that the arguments of open_consumer make; raises ValueError if they make none."""
     config = config or ConsumerConfig()
     if offset is not None or position is not None or anchor is not None:
         config = attrs.evolve(config, offset=offset, position=position, anchor=anchor)
@@ -41,6 +42,12 @@ def consumer_config(
         # An answer has places and a position beside its frames, and one that is longer than this would be refused.
         largest = connection.transport.message_bytes * 3 // 4
         config = attrs.evolve(config, response_bytes=min(config.response_bytes, largest))
+    if config.position is not None:
+        try:
+            check_position(config.position)
+        except PositionError as error:
+            message = f"the position to begin at is none: {error}; give one of consumer.position, or an anchor"
+            raise ValueError(message) from None
     return config if follow is None else attrs.evolve(config, follow=follow)
 
 
@@ -119,12 +126,7 @@ async def open_consumer(
         NodeUnreachable: no answer within connect_timeout.
     """
     config = consumer_config(config, offset, position, anchor, follow, connection)
-    try:
-        parsed = parse_addresses(addresses)
-        link = batches_link(config, connection)
-        async with run_consumer(config, link, rng or random.Random(), parsed) as consumer:
-            yield consumer
-    except PositionError as error:
-        raise ValueError(
-            f"the position to begin at is none: {error}; give one of consumer.position, or an anchor"
-        ) from None
+    parsed = parse_addresses(addresses)
+    link = batches_link(config, connection)
+    async with run_consumer(config, link, rng or random.Random(), parsed) as consumer:
+        yield consumer

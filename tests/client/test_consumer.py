@@ -22,6 +22,7 @@ from proglog_trio.client import (
     ConsumerError,
     MalformedRecord,
     NodeUnreachable,
+    PositionError,
     ProducerConfig,
     RecordsLost,
     StartOutOfRange,
@@ -420,3 +421,15 @@ def test_configurations_that_make_no_sense(options: dict[str, Any], message: str
 def test_errors_have_a_common_base() -> None:
     assert issubclass(StartOutOfRange, ConsumerError)
     assert issubclass(RecordsLost, ConsumerError)
+
+
+async def test_an_error_of_the_program_comes_out_of_the_block_as_it_is(tmp_path: Path) -> None:
+    failure = PositionError("of the program's own")
+    async with running_node(tmp_path) as node:
+        with pytest.raises(PositionError) as raised:
+            async with open_consumer(node.address):
+                raise failure
+        with pytest.raises(ValueError, match="the position to begin at is none"):
+            async with open_consumer(node.address, position=b"none"):
+                pass
+    assert raised.value is failure

@@ -338,11 +338,12 @@ async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path
     async with several_nodes(tmp_path, 2) as (first, second), cutting_proxy(first.port) as proxy:
         await fill(first.address, 0, 200)
         await second.pull_all(first)
-        await fill(first.address, 200, 200)
+        # more than a consumer has waiting: the rest must come from the other node
+        await fill(first.address, 200, 1_800)
         with anyio.fail_after(20):
             async with open_consumer([proxy.address, second.address], config) as consumer:
                 seen = await values_of(consumer, 100)
-                await fill(first.address, 400, 10)
+                await fill(first.address, 2_000, 10)
                 proxy.stall()
                 proxy.cut()
                 async with anyio.create_task_group() as nursery:
@@ -354,7 +355,7 @@ async def test_reading_to_the_end_waits_until_another_node_has_it(tmp_path: Path
                     await second.until_asked()
                     await second.pull_all(first)
                 assert consumer.node == second.address
-    assert seen[:400] == numbers(0, 400), "at least what the first node had when the consumer opened"
+    assert seen[:2_000] == numbers(0, 2_000), "at least what the first node had when the consumer opened"
     assert seen == numbers(0, len(seen))
 
 

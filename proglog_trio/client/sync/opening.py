@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from proglog_trio.client.config import Acknowledgement, Anchor, ConsumerConfig, ProducerConfig
-from proglog_trio.client.delivered_window import check_position
 from proglog_trio.client.nodes import parse_addresses
 from proglog_trio.client.opening import batches_link, consumer_config, producer_config
 from proglog_trio.client.sync.client_thread import running
 from proglog_trio.client.sync.consumer import Consumer, ConsumerRun, fetching_config
 from proglog_trio.client.sync.producer import Producer, ProducerRun
-from proglog_trio.errors import PositionError
 from proglog_trio.rpc.calls.client_streams import produce_link
 from proglog_trio.rpc.calls.connection import ConnectionConfig
 
@@ -92,13 +90,6 @@ def open_consumer(
         ClientForked: the block's end is reached in a fork of the process that opened it.
     """
     config = consumer_config(config, offset, position, anchor, follow, connection)
-    if config.position is not None:
-        try:
-            check_position(config.position)
-        except PositionError as error:
-            raise ValueError(
-                f"the position to begin at is none: {error}; give one of consumer.position, or an anchor"
-            ) from None
     link = batches_link(fetching_config(config), connection)
     run = ConsumerRun(config, link, rng or random.Random(), parse_addresses(addresses))
     with running(run.thread):

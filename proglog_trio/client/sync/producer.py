@@ -21,6 +21,7 @@ from proglog_trio.client.sync.collector import Collector
 from proglog_trio.client.sync.delivery import BatchDelivery, Delivery, ThreadBatchPart, ThreadOutcome
 from proglog_trio.client.sync.waiting import deadline_after
 from proglog_trio.deadline_timer import DeadlineTimer
+from proglog_trio.durations import remaining
 from proglog_trio.log.format.headers import Buffer, GivenHeaders
 from proglog_trio.log.format.record import Record
 from proglog_trio.rpc.calls.sessions import ProduceLink
@@ -219,7 +220,7 @@ class Producer:
 
 
 def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+    return None if deadline is None else remaining(deadline, time.monotonic())
 
 
 class ProducerRun:

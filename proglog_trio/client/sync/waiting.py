@@ -12,6 +12,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Lock
 
+from proglog_trio.durations import remaining
+
 LOOK_AGAIN_SECONDS = 1.0
 """How long a thread waits before it looks by itself: Ctrl-C may have cut short what was about to wake it."""
 
@@ -42,18 +44,18 @@ class ThreadWaiters:
             deadline: see deadline_after.
         """
         while True:
-            remaining = LOOK_AGAIN_SECONDS
+            seconds = LOOK_AGAIN_SECONDS
             with self._lock:
                 if condition():
                     return True
                 if deadline is not None:
-                    remaining = min(deadline - time.monotonic(), remaining)
-                    if remaining <= 0:
+                    seconds = min(remaining(deadline, time.monotonic()), seconds)
+                    if not seconds:
                         return False
                 waiter: SimpleQueue[None] = SimpleQueue()
                 self._waiting.append(waiter)
             try:
-                waiter.get(timeout=remaining)
+                waiter.get(timeout=seconds)
             except Empty:
                 pass
             finally:
