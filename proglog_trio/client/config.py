@@ -216,7 +216,7 @@ class ConsumerConfig:
     anchor: Anchor | None = None
     follow: bool = True
     on_missing: OnMissing = field(default="raise", validator=validators.in_(("wait", "raise", "skip")))
-    prefetch_bytes: int = field(default=8 * MEBIBYTE, validator=_whole_bytes)
+    prefetch_bytes: int = field(default=12 * MEBIBYTE, validator=_whole_bytes)
     response_bytes: int = field(default=MEBIBYTE, validator=_whole_bytes)
     connect_timeout: float = field(default=10.0, validator=_positive)
     reconnect_timeout: float = field(default=120.0, validator=_positive)

@@ -35,7 +35,7 @@ from tests.client.harness import running_node
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame
 from tests.node_process import node_process
 
-SMALL, DEFAULT = 64 * KIBIBYTE, 8 * MEBIBYTE
+SMALL, DEFAULT = 64 * KIBIBYTE, 12 * MEBIBYTE
 ANSWER_OVERHEAD_BYTES = 2 * KIBIBYTE
 """What an answer has beside its frames here: places, and how gRPC and protobuf write them."""
 
