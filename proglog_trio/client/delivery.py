@@ -207,6 +207,14 @@ class BatchPart:
     count: int
 
 
+def all_delivered(results: tuple[DeliveredBatch | DeliveryError, ...]) -> tuple[DeliveredBatch, ...]:
+    """Return where all batches are; raises the first one's error that is not stored."""
+    for result in results:
+        if isinstance(result, DeliveryError):
+            raise result
+    return tuple(result for result in results if isinstance(result, DeliveredBatch))
+
+
 @define(eq=False)
 class BatchDelivery:
     """What becomes of many records that were sent by one call; one or more batches.
@@ -243,11 +251,7 @@ class BatchDelivery:
             DeliveryTimeout, DeliveryRefused, DeliveryAbandoned: some were not; this is the first one's error. See
             ``outcomes``.
         """
-        results = await self.outcomes()
-        for result in results:
-            if isinstance(result, DeliveryError):
-                raise result
-        return tuple(result for result in results if isinstance(result, DeliveredBatch))
+        return all_delivered(await self.outcomes())
 
     async def outcomes(self) -> tuple[DeliveredBatch | DeliveryError, ...]:
         """Wait until everything is settled; return, for each batch in order, where it is or its error."""

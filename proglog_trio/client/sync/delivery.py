@@ -8,7 +8,7 @@ from threading import Lock
 
 from attrs import define, field, frozen
 
-from proglog_trio.client.delivery import BatchOutcome, Delivered, DeliveredBatch
+from proglog_trio.client.delivery import BatchOutcome, Delivered, DeliveredBatch, all_delivered
 from proglog_trio.client.errors import ClientForked, DeliveryError
 from proglog_trio.client.sync.waiting import ThreadWaiters, deadline_after
 
@@ -161,11 +161,7 @@ class BatchDelivery:
                 ``outcomes``.
             TimeoutError, ClientForked: see Delivery.wait.
         """
-        results = self.outcomes(timeout)
-        for result in results:
-            if isinstance(result, DeliveryError):
-                raise result
-        return tuple(result for result in results if isinstance(result, DeliveredBatch))
+        return all_delivered(self.outcomes(timeout))
 
     def outcomes(self, timeout: float | None = None) -> tuple[DeliveredBatch | DeliveryError, ...]:
         """Wait until everything is settled; return, for each batch in order, where it is or its error.
