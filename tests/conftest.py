@@ -1,9 +1,11 @@
+import logging
 import os
 import random
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -144,6 +146,27 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def internal_errors() -> list[tuple[Where, Exception]]:
     """What error boundaries caught in this process; a test that asks for it may have some, as one with the marker."""
     return []
+
+
+@pytest.fixture(autouse=True)
+def restored_log_output(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put back where log events go: a command that a test runs in this process sets it for the whole process.
+
+    It would be for good even so in each module whose logger was used meanwhile, since a program has them cached.
+    """
+    root = logging.getLogger()
+    handlers, level, before, configure = root.handlers[:], root.level, structlog.get_config(), structlog.configure
+
+    def configure_uncached(**settings: Any) -> None:
+        configure(**settings | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_uncached)
+    yield
+    if structlog.get_config() != before:
+        configure(**before)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,6 @@ import structlog
 
 from proglog_trio.address import Address
 from proglog_trio.node.log_output import configure_log_output
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    """Put back what the configuration changes for the whole process."""
-    root = logging.getLogger()
-    handlers, level, structured = root.handlers[:], root.level, structlog.get_config()
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.configure(**structured)
 
 
 class Terminal(io.StringIO):

@@ -146,7 +146,6 @@ async def test_what_is_kept_is_bounded(logger: logging.Logger) -> None:
 async def test_events_of_structlog_are_lines(logger: logging.Logger) -> None:
     del logger
     root = logging.getLogger()
-    before = structlog.get_config()
     configure_log_output("json", "info", stream=open("/dev/null", "w"))  # noqa: SIM115, PTH123, ASYNC230
     try:
         lines = LogLines()
@@ -157,7 +156,6 @@ async def test_events_of_structlog_are_lines(logger: logging.Logger) -> None:
         ]
     finally:
         root.handlers[0].stream.close()  # type: ignore[attr-defined]
-        structlog.configure(**before)
 
 
 def test_what_cannot_be_rendered_is_no_error_of_who_logs() -> None:
