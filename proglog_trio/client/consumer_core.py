@@ -192,7 +192,7 @@ class ConsumerCore:
             if begin < skipped.to_offset:
                 self._skipped.append(SkippedRange(begin, skipped.to_offset, skipped.reason, self.node))
                 self._skipped_to = skipped.to_offset
-        data = answer.frames
+        data: bytes | memoryview = answer.frames
         place = 0
         for base_offset in answer.base_offsets:
             try:

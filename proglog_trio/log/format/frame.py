@@ -116,7 +116,7 @@ class FrameHeader:
         return evolve(self, header_crc=_CHECKSUM.unpack(self.encode()[-CHECKSUM_BYTES:])[0])
 
     @classmethod
-    def decode(cls, data: bytes, start: int = 0) -> Self:
+    def decode(cls, data: bytes | memoryview, start: int = 0) -> Self:
         """Return the header that begins at data[start].
 
         Raises:
@@ -149,7 +149,7 @@ class FrameHeader:
         if len(data) < end + CHECKSUM_BYTES:
             raise FrameError(f"a frame header is cut off after {len(data) - start} of {header_length} bytes")
         header_crc: int = _CHECKSUM.unpack_from(data, end)[0]
-        if crc32c(data[start:end]) != header_crc:
+        if crc32c(bytes(data[start:end])) != header_crc:
             raise FrameError("a frame header does not match its CRC")
         if version != FRAME_VERSION:
             raise FrameError(f"a frame has version {version}, this program reads version {FRAME_VERSION}")
@@ -166,7 +166,7 @@ class FrameHeader:
             must_understand,
             may_ignore,
             stream,
-            data[start + _FIELDS.size : end],
+            bytes(data[start + _FIELDS.size : end]),
             version,
             header_crc,
         )
@@ -209,8 +209,10 @@ class Frame:
         return self.header.encode() + self.payload
 
 
-def decode_frame(data: bytes, start: int = 0) -> Frame:
+def decode_frame(data: bytes | memoryview, start: int = 0) -> Frame:
     """Return the frame that begins at data[start], its header's and its payload's CRC checked.
+
+    It has bytes of its own: a view of data may go.
 
     Raises:
         FrameError: it is cut off or damaged, or says something that this program does not understand.
@@ -221,7 +223,7 @@ def decode_frame(data: bytes, start: int = 0) -> Frame:
     end = begin + header.payload_length
     if len(data) < end:
         raise FrameError(f"a frame is cut off after {len(data) - start} of {header.frame_length} bytes")
-    payload = data[begin:end]
+    payload = bytes(data[begin:end])
     if crc32c(payload) != header.payload_crc:
         raise FrameError(f"the payload of {header.origin} sequence {header.base_sequence} does not match its CRC")
     return Frame(header, payload)

@@ -17,6 +17,10 @@ from proglog_trio.steps import Steps, complete
 _LONGER = {log_v1.PullRequest: 128 * 1024, log_v1.PullResponse: 128 * 1024}
 """Messages whose bound is at least this: all gaps of one origin are said at once, and may be thousands."""
 
+_TAKEN_APART = frozenset({log_v1.ConsumeBatchesResponse})
+"""Messages whose long byte string is read as a view of the message: its reader copies what it keeps, and that of a
+megabyte would be copied twice."""
+
 
 class MessageCodec(CodecBase):
     """Generated messages and those of protobuf's own classes, read with bounds (see protobuf.py).
@@ -60,7 +64,8 @@ class MessageCodec(CodecBase):
         """Do as decode, in steps."""
         max_rest_bytes = max(self._max_rest_bytes, _LONGER.get(message_type, 0))
         try:
-            return (yield from read_message_steps(message_type, data, max_rest_bytes))
+            views = message_type in _TAKEN_APART
+            return (yield from read_message_steps(message_type, data, max_rest_bytes, views=views))
         except WireError as error:
             raise _refusal(data, message_type, error) from None
 

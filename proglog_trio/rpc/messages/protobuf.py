@@ -105,7 +105,9 @@ def _take_long(converter: Converter[Any], fields: dict[str, Any]) -> list[bytes]
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int) -> Steps[MessageType]:
+def read_message_steps(
+    kind: type[MessageType], data: bytes, max_rest_bytes: int, *, views: bool = False
+) -> Steps[MessageType]:
     """Return, in steps, the message of these bytes.
 
     Args:
@@ -113,6 +115,7 @@ def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int
         data: an encoded message.
         max_rest_bytes: how much it may have beside long values, those inside of its fields included: what bounds the
             time that it takes. And for each LISTED_BYTES of these it may have one message in a list.
+        views: a long byte string may be a view of data, for a reader that takes it apart at once.
 
     Raises:
         WireError: the bytes are no such message; MessageTooLong if they have more.
@@ -121,6 +124,7 @@ def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int
     runtime: Any = kind if converter is None else converter.runtime
     cuttable: Sequence[str] = () if converter is None else converter.byte_strings
     rest, cut_out = data, {}
+    source = memoryview(data) if views else data
     if len(data) > max_rest_bytes or (cuttable and len(data) > CUT_OUT_ABOVE_BYTES):
         long = _LongValues(data, max_rest_bytes, cuttable, len(data))
         yield from long.find(runtime.DESCRIPTOR, 0, len(data), is_whole=True)
@@ -138,7 +142,7 @@ def read_message_steps(kind: type[MessageType], data: bytes, max_rest_bytes: int
         for name, (begin, end) in cut_out.items():
             # Otherwise it was given again, or another field of its oneof was.
             if getattr(message, name) == _PLACEHOLDER:
-                setattr(message, name, data[begin:end])
+                setattr(message, name, source[begin:end])
     return message
 
 

@@ -50,6 +50,8 @@ def test_round_trip(frame: Frame, before: bytes, after: bytes) -> None:
     assert len(data) == frame.length == frame.header.header_length + len(frame.payload)
     assert decode_frame(before + data + after, len(before)) == frame
     assert FrameHeader.decode(data) == frame.header
+    of_view = decode_frame(memoryview(before + data + after), len(before))
+    assert (of_view, type(of_view.payload), type(of_view.header.extension)) == (frame, bytes, bytes)
 
 
 @given(st.lists(frames(), max_size=4))
@@ -65,6 +67,8 @@ def test_every_bit_counts() -> None:
             changed[position] ^= 1 << bit
             with pytest.raises(FrameError):
                 decode_frame(bytes(changed))
+            with pytest.raises(FrameError):
+                decode_frame(memoryview(changed))
 
 
 def test_every_cut_is_noticed() -> None:

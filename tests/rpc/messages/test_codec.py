@@ -53,3 +53,12 @@ def test_too_long() -> None:
         CODEC.decode(b"\x08\x01" * 101, log_v1.ConsumeRequest)
     assert caught.value.status is Status.RESOURCE_EXHAUSTED
     assert caught.value.message == "a ConsumeRequest of 202 bytes has more than 100 beside long values"
+
+
+def test_an_answers_frames_are_a_view_and_other_byte_strings_are_not() -> None:
+    frames = bytes(1 << 20)
+    answer = CODEC.decode(bytes(log_v1.ConsumeBatchesResponse(frames=frames)), log_v1.ConsumeBatchesResponse)
+    assert isinstance(answer.frames, memoryview)
+    assert answer.frames == frames
+    pulled = CODEC.decode(bytes(log_v1.PullResponse(frames=frames)), log_v1.PullResponse)
+    assert isinstance(pulled.frames, bytes)
