@@ -18,7 +18,8 @@ from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, chec
 from proglog_trio.log.storage.sparse_index import Place
 
 CHUNK_BYTES: Final = 1 << 20
-LARGEST_CHUNK_BYTES: Final = 1 << 23
+LARGE_FRAME_BYTES: Final = 1 << 16
+"""A frame of so many bytes is read by itself: cutting it out of a chunk costs more than a read more does."""
 
 
 def scan_from(
@@ -70,13 +71,18 @@ class SegmentScanner:
     envelopes_only: bool = False
     _buffer: bytes = b""
     _buffer_position: int = 0
+    # Another large frame likely follows a large one: of what stands after it, the envelope alone is read then.
+    _after_large: bool = False
 
-    def _have(self, position: int, length: int) -> int:
-        """Make the buffer hold [position, position + length) as far as the file does; return how much it holds."""
+    def _have(self, position: int, length: int, ahead: int | None = None) -> int:
+        """Make the buffer hold [position, position + length) as far as the file does; return how much it holds.
+
+        Where it is read from the file, so much is read ahead: chunk_bytes, unless something else is said.
+        """
         start = position - self._buffer_position
         held = len(self._buffer) - start
         if start < 0 or held < length:
-            wanted = max(length, self.chunk_bytes)
+            wanted = max(length, self.chunk_bytes if ahead is None else ahead)
             if self.end is not None:
                 wanted = min(wanted, self.end - position)
             self._buffer = self.file.read_at(position, wanted) if wanted > 0 else b""
@@ -86,7 +92,7 @@ class SegmentScanner:
 
     def step(self) -> StoredFrame | DamagedPlace | None:
         """Return what stands at the walk's place and go past it; None at the end."""
-        held = self._have(self.position, ENVELOPE_BYTES)
+        held = self._have(self.position, ENVELOPE_BYTES, ENVELOPE_BYTES if self._after_large else None)
         if held <= 0:
             return None
         try:
@@ -99,21 +105,27 @@ class SegmentScanner:
         frame_position = self.position + ENVELOPE_BYTES
         if self.envelopes_only:
             return self._sound(envelope, b"")
-        if envelope.length > self.chunk_bytes - ENVELOPE_BYTES:
-            # So that the next envelope and its frame, likely as large, come in one read.
-            self.chunk_bytes = min(envelope.length + ENVELOPE_BYTES, LARGEST_CHUNK_BYTES)
-        held = self._have(frame_position, envelope.length) if envelope.length else 0
-        if held < envelope.length:
-            detail = f"the frame is cut off after {max(held, 0)} of {envelope.length} bytes"
+        data = self._frame_bytes(frame_position, envelope.length)
+        if len(data) < envelope.length:
+            detail = f"the frame is cut off after {len(data)} of {envelope.length} bytes"
             return self._damaged(envelope, None, detail)
-        start = frame_position - self._buffer_position
-        data = self._buffer[start : start + envelope.length]
         if envelope.kind is EnvelopeKind.RECORDS or envelope.kind in MARKERS:
             try:
                 check_frame(data, envelope)
             except FrameError as error:
                 return self._damaged(envelope, frame_position + envelope.length, str(error))
         return self._sound(envelope, data)
+
+    def _frame_bytes(self, position: int, length: int) -> bytes:
+        """Return the bytes [position, position + length), as far as there are any."""
+        start = position - self._buffer_position
+        self._after_large = length >= LARGE_FRAME_BYTES and start + length > len(self._buffer)
+        if self._after_large:
+            return self.file.read_at(position, length if self.end is None else min(length, max(self.end - position, 0)))
+        if length:
+            self._have(position, length)
+            start = position - self._buffer_position
+        return self._buffer[start : start + length]
 
     def _sound(self, envelope: Envelope, data: bytes) -> StoredFrame:
         found = StoredFrame(self.position, envelope, data)

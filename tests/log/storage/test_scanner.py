@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from attrs import evolve
@@ -13,7 +14,8 @@ from proglog_trio.log.format.envelope import ENVELOPE_BYTES, Envelope, EnvelopeK
 from proglog_trio.log.format.frame import Frame, FrameHeader
 from proglog_trio.log.format.origin import Origin
 from proglog_trio.log.format.stored_frame import DamagedPlace, StoredFrame, check_frame
-from proglog_trio.log.storage.scanner import SegmentScanner
+from proglog_trio.log.storage import scanner
+from proglog_trio.log.storage.scanner import LARGE_FRAME_BYTES, SegmentScanner
 from tests.log.simulated_disk import SimulatedDisk, SimulatedFile
 
 SALT = Salt(b"saltsalt")
@@ -49,36 +51,40 @@ def walk_of(content: bytes, chunk_bytes: int = 1 << 20, end: int | None = None) 
     return SegmentScanner(open_store(content), SALT, START, 0, end, chunk_bytes)
 
 
-def steps(walk: SegmentScanner) -> list[StoredFrame | DamagedPlace]:
+def steps(walk: SegmentScanner, large: int = LARGE_FRAME_BYTES) -> list[StoredFrame | DamagedPlace]:
     found: list[StoredFrame | DamagedPlace] = []
-    while (item := walk.step()) is not None:
-        assert not found or walk.position > getattr(found[-1], "position", -1)
-        found.append(item)
-        assert len(found) < 10_000
+    with mock.patch.object(scanner, "LARGE_FRAME_BYTES", large):
+        while (item := walk.step()) is not None:
+            assert not found or walk.position > getattr(found[-1], "position", -1)
+            found.append(item)
+            assert len(found) < 10_000
     return found
 
 
 PAYLOADS = st.lists(st.binary(max_size=300), max_size=8)
+LARGE = st.integers(0, 400)
 
 
-@given(PAYLOADS, st.integers(1, 500))
-def test_sound_store_is_read_whole(payloads: list[bytes], chunk_bytes: int) -> None:
+@given(PAYLOADS, st.integers(1, 500), LARGE)
+def test_sound_store_is_read_whole(payloads: list[bytes], chunk_bytes: int, large: int) -> None:
     content, placed = store_of(payloads)
     expected = [StoredFrame(*each) for each in placed]
-    assert steps(walk_of(content, chunk_bytes)) == expected
+    assert steps(walk_of(content, chunk_bytes), large) == expected
     walk = walk_of(content, chunk_bytes)
     walk.envelopes_only = True
     assert steps(walk) == [StoredFrame(position, envelope, b"") for position, envelope, _ in placed]
 
 
-@given(PAYLOADS, st.integers(1, 500), st.data())
-def test_damage_is_named_and_stepped_over(payloads: list[bytes], chunk_bytes: int, data: st.DataObject) -> None:
+@given(PAYLOADS, st.integers(1, 500), LARGE, st.data())
+def test_damage_is_named_and_stepped_over(
+    payloads: list[bytes], chunk_bytes: int, large: int, data: st.DataObject
+) -> None:
     content, placed = store_of([*payloads, b"one more"])
     start = data.draw(st.integers(START, len(content) - 1))
     end = data.draw(st.integers(start + 1, len(content)))
     changed = content[:start] + bytes(each ^ 0x5A for each in content[start:end]) + content[end:]
     hit = [position < end and start < position + ENVELOPE_BYTES + envelope.length for position, envelope, _ in placed]
-    found = steps(walk_of(changed, chunk_bytes))
+    found = steps(walk_of(changed, chunk_bytes), large)
     sound = [item for item in found if isinstance(item, StoredFrame)]
     assert sound == [StoredFrame(*each) for each, is_hit in zip(placed, hit, strict=True) if not is_hit]
     # What is found covers the file without a hole.
@@ -100,11 +106,12 @@ def test_damage_is_named_and_stepped_over(payloads: list[bytes], chunk_bytes: in
     assert offset == 2 * len(placed)
 
 
-@given(PAYLOADS, st.integers(1, 200), st.data())
-def test_cut_store(payloads: list[bytes], chunk_bytes: int, data: st.DataObject) -> None:
+@given(PAYLOADS, st.integers(1, 200), LARGE, st.data())
+def test_cut_store(payloads: list[bytes], chunk_bytes: int, large: int, data: st.DataObject) -> None:
     content, placed = store_of(payloads)
     size = data.draw(st.integers(START, len(content)))
-    for found in (steps(walk_of(content[:size], chunk_bytes)), steps(walk_of(content, chunk_bytes, end=size))):
+    cut, ended = walk_of(content[:size], chunk_bytes), walk_of(content, chunk_bytes, end=size)
+    for found in (steps(cut, large), steps(ended, large)):
         whole = [StoredFrame(*each) for each in placed if each[0] + ENVELOPE_BYTES + each[1].length <= size]
         assert found[: len(whole)] == whole
         rest = found[len(whole) :]
