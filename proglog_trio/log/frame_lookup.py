@@ -100,7 +100,7 @@ class _Search:
         store, read = self.catalog.open(files)
         try:
             begin = read.index.before_sequence(self.origin, self.cursor)
-            scanner = scan_from(store, read.header, read.header_bytes, begin, envelopes_only=True)
+            scanner = scan_from(store, read.header, read.header_length, begin, envelopes_only=True)
             position = scanner.position
             while True:
                 # Only what is durable: a peer must never have what this log may lose.

@@ -346,7 +346,7 @@ class LogReader:
         if start is None and self.next_offset > read.header.base_offset:
             # From the beginning otherwise: a marker without offsets may stand before the first frame.
             start = read.index.before_offset(self.next_offset)
-        self._walk = scan_from(self._file, read.header, read.header_bytes, start)
+        self._walk = scan_from(self._file, read.header, read.header_length, start)
         return self._walk
 
 

@@ -257,7 +257,7 @@ class Recovery:
         running_time = RunningTime.open(self.disk, self.directory, header, self.clock)
         state.go_on(header, running_time.before)
         mark = self._of_index(files, lambda file: read_mark(file, header.salt))
-        walk = scan_from(store, header, header_bytes)
+        walk = scan_from(store, header, len(header_bytes))
         durable = max(len(header_bytes), mark.position if mark is not None else 0)
         index = SparseIndex(self.index_interval_bytes)
         entries = IndexBuilder(header.salt, index, entries_begin(header_bytes))
@@ -296,7 +296,7 @@ class Recovery:
             self.report.moved_aside,
             unreadable,
         )
-        read_segment = ReadSegment(header, header_bytes, index)
+        read_segment = ReadSegment.of_header(header, header_bytes, index)
         active = ActiveSegment(files, read_segment, read.end, state.next_offset, store, None, entries, store.identity())
         self.report.segments = len(segments)
         try:

@@ -90,7 +90,7 @@ class Scrub:
             self.close()
             found.append((files, whole_segment(files, str(error), following)))
         else:
-            self._walk = scan_from(self._file, read.header, read.header_bytes)
+            self._walk = scan_from(self._file, read.header, read.header_length)
             self._scan = scan(self._walk, following)
 
     def _look_at_files(

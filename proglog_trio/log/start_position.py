@@ -147,7 +147,7 @@ class _Search:
         return scan_from(
             self.store,
             self.read.header,
-            self.read.header_bytes,
+            self.read.header_length,
             place,
             end=self.catalog.durable_end(self.files),
             chunk_bytes=max(self.read.index.interval_bytes + ENVELOPE_BYTES, _LEAST_CHUNK_BYTES),

@@ -48,7 +48,7 @@ def test_sound_log_is_read_whole_and_nothing_is_found() -> None:
     while not scrub.finished:
         assert scrub.step(100) == []
     segments = opened.log.catalog.segments
-    headers = sum(len(opened.log.catalog.load(files).header_bytes) for files in segments)
+    headers = sum(opened.log.catalog.load(files).header_length for files in segments)
     stores = sum(len(disk.content(files.store)) for files in segments) - headers
     assert scrub.bytes_read == stores + 6 * ENTRY_BYTES, "and the indexes of those that are closed"
 

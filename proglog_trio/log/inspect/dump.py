@@ -77,7 +77,7 @@ def _dump_segment(
         yield DumpedSegment(files, None, str(error))
         return
     yield DumpedSegment(files, header, detail)
-    scanner = scan_from(store, header, header_bytes)
+    scanner = scan_from(store, header, len(header_bytes))
     while (found := scanner.step()) is not None:
         begin = found.expected_offset if isinstance(found, DamagedPlace) else found.base_offset
         if to_offset is not None and begin >= to_offset:

@@ -178,7 +178,7 @@ def _scan_directory(
             if begin is not None:
                 is_lowest = files is segments[0]
                 begin(header.cluster_name, dict(header.origins) if is_lowest else None, store.size())
-            scanner = scan_from(store, header, header_bytes, envelopes_only=envelopes_only)
+            scanner = scan_from(store, header, len(header_bytes), envelopes_only=envelopes_only)
             if live and following is None:
                 scanner.end = durable_position(disk, files, header)
             for item in scan(scanner, following):

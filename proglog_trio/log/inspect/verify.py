@@ -167,7 +167,7 @@ class Verifier:
             yield Finding(Severity.DAMAGE, files.store, None, summary.next_offset, detail)
         yield from self._compare_snapshot(files, header, first=summary.segments == 1)
         durable = durable_position(self.disk, files, header)
-        scanner = scan_from(store, header, header_bytes)
+        scanner = scan_from(store, header, len(header_bytes))
         if newest and live and durable is not None:
             scanner.end = durable
         places: dict[int, StoredFrame] = {}

@@ -217,7 +217,7 @@ class SegmentRebuild:
 
     def _read_back(self, new: File) -> tuple[IndexBuilder, list[DamagedPlace]]:
         """Check that the new file holds what it must; return what goes into the index, and what is still damaged."""
-        scanner = scan_from(new, self.header, self.header_bytes)
+        scanner = scan_from(new, self.header, len(self.header_bytes))
         entries = new_index(self.catalog, self.header, self.header_bytes)
         remaining: list[DamagedPlace] = []
         found: list[Envelope] = []

@@ -178,7 +178,7 @@ class _SegmentSurvey:
         )
 
     def _walk(self, store: File, header: SegmentHeader, header_bytes: bytes) -> None:
-        scanner = scan_from(store, header, header_bytes)
+        scanner = scan_from(store, header, len(header_bytes))
         while (item := scanner.step()) is not None:
             if isinstance(item, DamagedPlace):
                 self._survey_damage(store, item)

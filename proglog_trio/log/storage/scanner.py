@@ -25,7 +25,7 @@ LARGE_FRAME_BYTES: Final = 1 << 16
 def scan_from(
     store: File,
     header: SegmentHeader,
-    header_bytes: bytes,
+    header_length: int,
     place: Place | None = None,
     *,
     end: int | None = None,
@@ -37,14 +37,14 @@ def scan_from(
     Args:
         store: the segment's store file.
         header: its header, whichever copy it is from.
-        header_bytes: the same as it stands in the file.
+        header_length: how many bytes of the file it takes.
         place: where an envelope begins.
         end: see SegmentScanner.
         chunk_bytes: likewise.
         envelopes_only: likewise.
     """
     start = Place(header.base_offset, 0) if place is None else place
-    position = max(start.position, len(header_bytes))
+    position = max(start.position, header_length)
     return SegmentScanner(store, header.salt, position, start.offset, end, chunk_bytes, envelopes_only)
 
 

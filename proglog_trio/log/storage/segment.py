@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from proglog_trio.errors import SegmentError
 from proglog_trio.log.disk import Disk, File, Identity, NotWritten, SyncFailed, sync, sync_directory
@@ -84,14 +84,19 @@ class ReadSegment:
     """What reading a segment needs besides its store file.
 
     Attributes:
-        header: decoded.
-        header_bytes: as they are in the store file, which begins with them.
+        header: decoded, without its producer table: that is for opening alone, and may be as large as the segment.
+        header_length: how many bytes of the store file it takes.
         index: where to begin.
     """
 
     header: SegmentHeader
-    header_bytes: bytes
+    header_length: int
     index: SparseIndex
+
+    @classmethod
+    def of_header(cls, header: SegmentHeader, header_bytes: bytes, index: SparseIndex) -> Self:
+        """Return what is to be kept of a header, its bytes, and an index."""
+        return cls(evolve(header, producers=[]), len(header_bytes), index)
 
 
 @define
@@ -158,7 +163,7 @@ class ActiveSegment:
                 error.add_note(f"the index of the unfinished segment could not be removed: {another}")
                 raise error from None
             raise NotWritten(*error.args) from error
-        read = ReadSegment(header, data, entries.index)
+        read = ReadSegment.of_header(header, data, entries.index)
         return cls(files, read, len(data), header.base_offset, store, index_file, entries, identity)
 
     def commit(self, frames: Sequence[PendingFrame]) -> None:
@@ -338,10 +343,10 @@ def load_segment(disk: Disk, files: SegmentFiles, store: File, index_interval_by
         with closing(index_file), suppress(SegmentError):
             for entry in read_noted_entries(index_file, header_bytes, header.salt):
                 index.add(entry.offset, entry.position, entry.origin, entry.base_sequence)
-            return ReadSegment(header, header_bytes, index)
-    scanner = scan_from(store, header, header_bytes)
+            return ReadSegment.of_header(header, header_bytes, index)
+    scanner = scan_from(store, header, len(header_bytes))
     while (found := scanner.step()) is not None:
         if not isinstance(found, DamagedPlace) and found.envelope.kind in IN_OFFSETS:
             envelope = found.envelope
             index.add(envelope.base_offset, found.position, envelope.origin, envelope.base_sequence)
-    return ReadSegment(header, header_bytes, index)
+    return ReadSegment.of_header(header, header_bytes, index)

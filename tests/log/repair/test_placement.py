@@ -67,7 +67,7 @@ def test_markers_come_back_to_their_places() -> None:
     (files,) = written.closed
     content = written.contents[files.store]
     held = [(frame.header.origin, frame.header.base_sequence) for frame in written.frames.values()]
-    begin = len(written.log.catalog.load(files).header_bytes)
+    begin = written.log.catalog.load(files).header_length
     for first, following in ((begin, len(content)), (begin + 100, len(content) - 30), (begin, begin + 1)):
         written.disk.put(files.store, content[:first] + bytes(following - first) + content[following:])
         scrub(written.log)
@@ -202,7 +202,7 @@ def test_why_something_stays_is_said() -> None:
 def test_a_gap_marker_before_the_first_frame_that_the_index_names_comes_back() -> None:
     written = write_log([("gap", 1, 1), ("foreign", 1, 1), ("roll", 0, 0), ("own", 0, 1)])
     (files,) = written.closed
-    header = written.log.catalog.load(files).header_bytes
+    header = written.disk.content(files.store)[: written.log.catalog.load(files).header_length]
     written.disk.put(files.store, header)
     scrub(written.log)
     (outcome,) = repair_all(written.log, Peers())

@@ -11,7 +11,8 @@ from proglog_trio.log.format.stored_frame import StoredFrame
 from proglog_trio.log.repair.plan import RepairOutcome
 from proglog_trio.log.storage.catalog import LOADED_SEGMENTS, SegmentCatalog
 from proglog_trio.log.storage.scanner import SegmentScanner
-from tests.log.driving import DIRECTORY, OpenLog, read_all
+from proglog_trio.log.storage.segment import read_segment_header
+from tests.log.driving import DIRECTORY, OpenLog, batch_of, read_all
 from tests.log.repairing import repair, write_log
 from tests.log.simulated_disk import SimulatedDisk, SimulatedFile
 
@@ -61,6 +62,25 @@ def test_closed_segments_stay_loaded_up_to_a_bound() -> None:
     assert len(catalog._loaded) == LOADED_SEGMENTS
     assert catalog.load(catalog.segments[0]) is not first
     assert len(disk.open_files) == 3, "the active segment's two files and the lock"
+
+
+def test_producer_tables_are_not_kept_with_segments() -> None:
+    """They may be megabytes each, and only opening reads one."""
+    disk = SimulatedDisk()
+    opened = OpenLog.open(disk, config=CONFIG)
+    for number in range(3):
+        opened.append(batch_of(b"value", producer_id=number + 1, producer_sequence=1))
+    catalog = opened.log.catalog
+    store = disk.open(catalog.segments[-1].store)
+    in_file, _, _ = read_segment_header(disk, catalog.segments[-1], store)
+    store.close()
+    assert len(in_file.producers) == 2
+    assert [catalog.load(files).header.producers for files in catalog.segments] == [[], [], []]
+    opened.close()
+    opened = OpenLog.open(disk, config=CONFIG)
+    catalog = opened.log.catalog
+    assert [catalog.load(files).header.producers for files in catalog.segments] == [[], [], []]
+    assert len(opened.log._queue._state.producers) == 3
 
 
 def test_segment_that_cannot_be_opened() -> None:

@@ -17,7 +17,7 @@ def damage_of(written: Written, files: SegmentFiles) -> list[DamagedPlace]:
     following = written.log.catalog.after(files)
     assert following is not None
     store, read = written.log.catalog.open(files)
-    walk = SegmentScanner(store, read.header.salt, len(read.header_bytes), read.header.base_offset)
+    walk = SegmentScanner(store, read.header.salt, read.header_length, read.header.base_offset)
     found = [item for item in scan(walk, following.base_offset) if isinstance(item, DamagedPlace)]
     store.close()
     return found
@@ -37,7 +37,7 @@ def test_a_file_that_ends_too_early_is_named_wherever_it_ends() -> None:
     _, read = written.log.catalog.open(files)
     ends = {frame.end: frame.next_offset for frame in written.frames.values() if frame.base_offset < following}
     last = files.base_offset
-    for size in range(len(read.header_bytes), len(content)):
+    for size in range(read.header_length, len(content)):
         written.disk.put(files.store, content[:size])
         last = ends.get(size, last)
         places = damage_of(written, files)
