@@ -17,8 +17,8 @@ from proglog_trio.steps import Steps, complete
 _LONGER = {log_v1.PullRequest: 128 * 1024, log_v1.PullResponse: 128 * 1024}
 """Messages whose bound is at least this: all gaps of one origin are said at once, and may be thousands."""
 
-_TAKEN_APART = frozenset({log_v1.ConsumeBatchesResponse})
-"""Messages whose long byte string is read as a view of the message: its reader copies what it keeps, and that of a
+_TAKEN_APART = {log_v1.ConsumeBatchesResponse: ("frames",)}
+"""Byte strings that are read as views of their message where they are long: their reader copies what it keeps, and a
 megabyte would be copied twice."""
 
 
@@ -64,7 +64,7 @@ class MessageCodec(CodecBase):
         """Do as decode, in steps."""
         max_rest_bytes = max(self._max_rest_bytes, _LONGER.get(message_type, 0))
         try:
-            views = message_type in _TAKEN_APART
+            views = _TAKEN_APART.get(message_type, ())
             return (yield from read_message_steps(message_type, data, max_rest_bytes, views=views))
         except WireError as error:
             raise _refusal(data, message_type, error) from None

@@ -12,7 +12,7 @@ So
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import betterproto2
@@ -106,7 +106,7 @@ def _take_long(converter: Converter[Any], fields: dict[str, Any]) -> list[bytes]
 
 
 def read_message_steps(
-    kind: type[MessageType], data: bytes, max_rest_bytes: int, *, views: bool = False
+    kind: type[MessageType], data: bytes, max_rest_bytes: int, *, views: Collection[str] = ()
 ) -> Steps[MessageType]:
     """Return, in steps, the message of these bytes.
 
@@ -115,7 +115,7 @@ def read_message_steps(
         data: an encoded message.
         max_rest_bytes: how much it may have beside long values, those inside of its fields included: what bounds the
             time that it takes. And for each LISTED_BYTES of these it may have one message in a list.
-        views: a long byte string may be a view of data, for a reader that takes it apart at once.
+        views: names of byte strings that are views of data where they are long, for a reader that takes them apart.
 
     Raises:
         WireError: the bytes are no such message; MessageTooLong if they have more.
@@ -124,7 +124,6 @@ def read_message_steps(
     runtime: Any = kind if converter is None else converter.runtime
     cuttable: Sequence[str] = () if converter is None else converter.byte_strings
     rest, cut_out = data, {}
-    source = memoryview(data) if views else data
     if len(data) > max_rest_bytes or (cuttable and len(data) > CUT_OUT_ABOVE_BYTES):
         long = _LongValues(data, max_rest_bytes, cuttable, len(data))
         yield from long.find(runtime.DESCRIPTOR, 0, len(data), is_whole=True)
@@ -142,7 +141,7 @@ def read_message_steps(
         for name, (begin, end) in cut_out.items():
             # Otherwise it was given again, or another field of its oneof was.
             if getattr(message, name) == _PLACEHOLDER:
-                setattr(message, name, source[begin:end])
+                setattr(message, name, (memoryview(data) if name in views else data)[begin:end])
     return message
 
 

@@ -57,8 +57,11 @@ def test_too_long() -> None:
 
 def test_an_answers_frames_are_a_view_and_other_byte_strings_are_not() -> None:
     frames = bytes(1 << 20)
-    answer = CODEC.decode(bytes(log_v1.ConsumeBatchesResponse(frames=frames)), log_v1.ConsumeBatchesResponse)
+    answer = CODEC.decode(
+        bytes(log_v1.ConsumeBatchesResponse(frames=frames, position=frames)), log_v1.ConsumeBatchesResponse
+    )
     assert isinstance(answer.frames, memoryview)
     assert answer.frames == frames
+    assert isinstance(answer.position, bytes)
     pulled = CODEC.decode(bytes(log_v1.PullResponse(frames=frames)), log_v1.PullResponse)
     assert isinstance(pulled.frames, bytes)
