@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeVar, TypeVarTuple
 
 import anyio
@@ -94,8 +94,10 @@ async def in_trio_thread(
         if inside:
             yield inside[0]
     finally:
-        if inside and not failures:
-            inside[0][0]._token.run_sync_soon(leave.set)
+        if inside:
+            # Its block may have failed and ended the run by now; what it failed with is on the way.
+            with suppress(trio.RunFinishedError):
+                inside[0][0]._token.run_sync_soon(leave.set)
         with anyio.CancelScope(shield=True):
             await left.wait()
         thread.join()
