@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import anyio.to_thread
 import pytest
 
 import proglog_trio.client
@@ -283,16 +284,21 @@ def test_what_cannot_be_opened(unused_port: int) -> None:
 
 
 def test_a_failure_behind_it_comes_out_at_the_end() -> None:
+    handed_in = threading.Event()
+
     class BrokenNode(HeldNode):
         async def link(self, session: object) -> None:
+            await anyio.to_thread.run_sync(handed_in.wait, HANG_SECONDS)
             raise ZeroDivisionError
 
     with (
         pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True),
         producing(BrokenNode(), connect_timeout=None) as producer,
     ):
+        delivery = producer.send(b"x")
+        handed_in.set()
         with pytest.raises(DeliveryAbandoned):
-            producer.send(b"x").wait(timeout=HANG_SECONDS)
+            delivery.wait(timeout=HANG_SECONDS)
         while True:
             try:
                 producer.send(b"x")
