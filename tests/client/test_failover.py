@@ -24,6 +24,7 @@ from proglog_trio.client import BackoffConfig, ConsumerConfig, ProducerConfig, o
 from proglog_trio.membership.wire.memberlist import Dead, encode_message
 from proglog_trio.rpc.calls.connection import TunedChannel
 from proglog_trio.rpc.calls.server_watch import LIFE_SECONDS
+from proglog_trio.rpc.server.server_list.news import REST_SECONDS
 from tests.node_process import NodeProcess, node_process
 
 FAST = BackoffConfig(first=0.01, longest=0.2)
@@ -163,11 +164,14 @@ async def test_a_node_that_others_alone_have_lost_keeps_its_clients(
 
 
 async def say_that_it_failed(name: str, to: list[NodeProcess]) -> None:
-    """Tell members by gossip that one has failed; it refutes that as soon as it hears of it."""
+    """Tell members by gossip that one has failed; it refutes that as soon as it hears of it.
+
+    Not before they have looked at that too, and rest no more: else they might see what holds in between, for long.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
         for number in itertools.count(1):
             said = encode_message(Dead(incarnation=number * 1000, node=name, from_node="d"))
             for node in to:
                 address = Address.parse(node.gossip)
                 sending.sendto(said, (address.host, address.port))
-            await trio.sleep(0.5)
+            await trio.sleep(3 * REST_SECONDS)
