@@ -251,7 +251,7 @@ async def test_a_consumer_is_given_nothing_of_another_cluster(tmp_path: Path, fo
             record = await anext(consumer)
             assert (record.value, record.node) == (b"order", node.address)
             assert consumer.cluster_name == "orders"
-        config = ConsumerConfig(cluster_name="orders", connect_timeout=0.5, backoff=FAST)
+        config = ConsumerConfig(cluster_name="orders", connect_timeout=2.0, backoff=FAST)
         with pytest.raises(NodeUnreachable, match="of the cluster 'billing', not of 'orders'"):
             async with open_consumer(foreign.address, config):
                 pass

@@ -337,7 +337,7 @@ async def test_a_client_with_wrong_files_says_so_at_once(pki: Pki) -> None:
 
 async def test_a_client_of_a_node_without_tls(pki: Pki, tmp_path: Path) -> None:
     async with running_server(tmp_path / "data") as server:
-        config = ProducerConfig(connect_timeout=0.5)
+        config = ProducerConfig(connect_timeout=2.0)
         with (
             structlog.testing.capture_logs() as logs,
             pytest.raises(NodeUnreachable, match="the node does not speak TLS: leave out certificates"),

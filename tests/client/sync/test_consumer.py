@@ -175,7 +175,7 @@ def test_errors_of_the_node_and_of_opening(node: str, unused_port: int) -> None:
         raise AssertionError
     with pytest.raises(ValueError, match="not at several of them"), open_consumer(node, offset=1, position=b"x"):
         raise AssertionError
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 # -- over a link of the test's own -------------------------------------------------------------------------------------
@@ -296,7 +296,9 @@ def test_nothing_is_left_of_clients_that_were_left(node: str, producer: Producer
                 raise LookupError
 
     cycle(0)
-    before = threading.active_count(), files()
+    threads, opened = threading.active_count(), files()
     for number in range(20):
         cycle(number)
-    assert (threading.active_count(), files()) == before
+    # Of the node's own, which is in this process, some may have ended meanwhile.
+    assert threading.active_count() <= threads
+    assert files() <= opened

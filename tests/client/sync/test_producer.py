@@ -280,7 +280,7 @@ def test_what_cannot_be_opened(unused_port: int) -> None:
         raise AssertionError
     with pytest.raises(ValueError, match="has no port"), open_producer("nonsense"):
         raise AssertionError
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_a_failure_behind_it_comes_out_at_the_end() -> None:
