@@ -44,7 +44,7 @@ async def test_two_see_each_other_and_leave_nothing_behind() -> None:
         await b.crash()
         # Its task, the loops in it, and as many again as have ended in the meantime.
         assert trio.lowlevel.current_statistics().tasks_living <= tasks - 5
-    assert open_files() <= before
+    assert open_files() == before
 
 
 async def test_joining_later_by_hand() -> None:

@@ -35,6 +35,7 @@ from proglog_trio.client.sync.consumer import ConsumerRun
 from proglog_trio.log.format.frame import Frame, FrameHeader
 from proglog_trio.log.format.record import payload_crc
 from proglog_trio.rpc.calls.sessions import ConsumeLink, ConsumeSession
+from tests.client.sync.threads import threads_since
 from tests.client.test_consumer_core import ORIGINS, answer_of, make_frame
 
 HANG_SECONDS = 30.0
@@ -167,7 +168,7 @@ def test_errors_of_the_node_and_of_opening(node: str, unused_port: int) -> None:
         for _ in range(2):
             with pytest.raises(StartOutOfRange):
                 next(consumer)
-    before = threading.active_count()
+    before = threading.enumerate()
     with (
         pytest.raises(NodeUnreachable),
         open_consumer(f"127.0.0.1:{unused_port}", ConsumerConfig(connect_timeout=0.1)),
@@ -175,7 +176,7 @@ def test_errors_of_the_node_and_of_opening(node: str, unused_port: int) -> None:
         raise AssertionError
     with pytest.raises(ValueError, match="not at several of them"), open_consumer(node, offset=1, position=b"x"):
         raise AssertionError
-    assert threading.active_count() <= before
+    assert threads_since(before) == []
 
 
 # -- over a link of the test's own -------------------------------------------------------------------------------------
@@ -296,9 +297,8 @@ def test_nothing_is_left_of_clients_that_were_left(node: str, producer: Producer
                 raise LookupError
 
     cycle(0)
-    threads, opened = threading.active_count(), files()
+    before, opened = threading.enumerate(), files()
     for number in range(20):
         cycle(number)
-    # Of the node's own, which is in this process, some may have ended meanwhile.
-    assert threading.active_count() <= threads
-    assert files() <= opened
+    assert threads_since(before) == []
+    assert files() == opened

@@ -30,6 +30,7 @@ from proglog_trio.client.sync import (
 )
 from proglog_trio.rpc.calls.sessions import StreamBroken
 from tests.client.sync.held_node import HeldNode, producing
+from tests.client.sync.threads import threads_since
 
 HANG_SECONDS = 30.0
 
@@ -271,7 +272,7 @@ def test_leaving_from_another_thread() -> None:
 
 
 def test_what_cannot_be_opened(unused_port: int) -> None:
-    before = threading.active_count()
+    before = threading.enumerate()
     config = ProducerConfig(connect_timeout=0.1)
     with (
         pytest.raises(NodeUnreachable, match=r"no connection within 0\.1 s"),
@@ -280,7 +281,7 @@ def test_what_cannot_be_opened(unused_port: int) -> None:
         raise AssertionError
     with pytest.raises(ValueError, match="has no port"), open_producer("nonsense"):
         raise AssertionError
-    assert threading.active_count() <= before
+    assert threads_since(before) == []
 
 
 def test_a_failure_behind_it_comes_out_at_the_end() -> None:
