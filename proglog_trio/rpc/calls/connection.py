@@ -126,8 +126,9 @@ class TunedChannel(Channel):
         if protocol is None:
             raise ConnectionNotOpened(f"the channel to {self._authority} is not open")
         if protocol.handler.connection_lost:  # type: ignore[attr-defined]  # the client's handler has it
-            reason = self.lost_reason or "closed by the node"
-            raise ConnectionLost(f"the connection to {self._authority} is gone: {reason}")
+            # In the words of one that is lost in a call: which of the two it is, is chance, and a peer's problem is
+            # logged when it changes.
+            raise connection_lost(self._authority, self.lost_reason or "closed by the node")
         return protocol
 
     @property
@@ -203,6 +204,11 @@ def call_error(
     if isinstance(error, GRPCError):
         return CallFailed(error.status.value, error.status.name, error.message or "", tuple(error.details or ()))
     reason = (channel and channel.lost_reason) or str(error) or type(error).__name__
+    return connection_lost(address, reason)
+
+
+def connection_lost(address: str, reason: str) -> ConnectionLost:
+    """Return the error of a connection that is no more."""
     return ConnectionLost(f"the connection to {address} was lost: {reason}")
 
 
